@@ -1,0 +1,1 @@
+//! Verbs; the only place for stdout, colour and exit codes.

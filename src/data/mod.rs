@@ -1,0 +1,1 @@
+//! Samples before any model: readers, splits, transforms, metrics.

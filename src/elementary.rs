@@ -1,0 +1,1 @@
+//! Elementary functions with the same bits everywhere: our own polynomials, never libm.

@@ -1,0 +1,1 @@
+//! Dense arithmetic, elementary kernels, the sums: the only room that knows caches, lanes and threads.

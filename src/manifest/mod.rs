@@ -1,0 +1,1 @@
+//! TOML in, checked manifest or diagnostics out.

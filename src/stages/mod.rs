@@ -1,0 +1,363 @@
+//! One file per kind of stage. A stage is its own config and a pure function from artifacts to artifacts.
+//!
+//! Start at [`Stage`]. The lifetime of a stage: `read` from its manifest section, `check`ed against what is known of the
+//! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
+//! artifacts in hand. A stage never sees the store, the manifest or the clock.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{self, Files, Sink};
+use crate::config::{Log, Section, Span};
+use crate::tensor::SampleShape;
+
+/// The unit that is cached and scheduled within a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The stage has one task.
+    Whole,
+    /// Fit set `fold f`, `1..=folds`.
+    Fold(u32),
+    /// Fit set `all`: every row outside the test split.
+    All,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Whole => f.write_str("whole"),
+            Part::Fold(fold) => write!(f, "fold {fold}"),
+            Part::All => f.write_str("all"),
+        }
+    }
+}
+
+/// What a stage hands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// `ingest`.
+    Dataset,
+    /// `split`.
+    Splits,
+    /// `preprocess` and `reduce`: something fitted, one per fit set.
+    Fitted,
+    /// `train`, `search`: fold models and a final one.
+    Model,
+    /// `ensemble`: a model made of models.
+    Ensemble,
+    /// `evaluate`: numbers.
+    Evaluation,
+}
+
+/// What is known below a stage before anything has run. `None`: only known once ingest has run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    /// What the stage hands on.
+    pub output: Output,
+    /// Shape of one sample.
+    pub shape: Option<SampleShape>,
+    /// Number of classes.
+    pub n_classes: Option<usize>,
+    /// Number of samples.
+    pub n_samples: Option<usize>,
+    /// Whether the data set comes with its own test split; its own validation split.
+    pub given: Option<Given>,
+    /// Folds of the split above; 0 before a split.
+    pub folds: u32,
+    /// Whether the split above holds out a test split.
+    pub has_test: bool,
+    /// Whether a `train` stage refits on all rows (so that a `Part::All` task exists), true for a refit model only.
+    pub refit: bool,
+}
+
+/// The data set's own splits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Has its own test split.
+    pub test: bool,
+    /// Has its own validation split.
+    pub validation: bool,
+}
+
+/// An artifact that a task reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Need {
+    /// Index of the stage, in manifest order.
+    pub stage: usize,
+    /// Which of its tasks.
+    pub part: Part,
+}
+
+/// What a stage sees of the graph when it says what its tasks need.
+pub struct Upstream<'a> {
+    /// The stage's own index.
+    pub own: usize,
+    /// All stages, in manifest order (a stage reads only stages above it).
+    pub nodes: &'a [Node],
+}
+
+/// One stage of a checked manifest: the graph's node.
+pub struct Node {
+    /// Its table's name.
+    pub name: String,
+    /// What it hands on and what is known of it.
+    pub flow: Flow,
+    /// The stages it reads (`input`, or `members`), by index.
+    pub inputs: Vec<usize>,
+    /// The stage itself.
+    pub stage: Box<dyn Stage>,
+}
+
+impl Upstream<'_> {
+    /// The chain of first inputs from the top (ingest) down to, and without, `stage` itself.
+    pub fn lineage(&self, stage: usize) -> Vec<usize> {
+        let mut chain = Vec::new();
+        let mut at = stage;
+        while let Some(&above) = self.nodes[at].inputs.first() {
+            chain.push(above);
+            at = above;
+        }
+        chain.reverse();
+        chain
+    }
+
+    /// The stage's own lineage.
+    pub fn own_lineage(&self) -> Vec<usize> {
+        self.lineage(self.own)
+    }
+}
+
+/// A needed artifact, delivered.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// Where it is from.
+    pub need: Need,
+    /// That stage's name (for the `model` and `stage` columns and for messages, never for seeds).
+    pub stage_name: String,
+    /// What that stage hands on.
+    pub output: Output,
+    /// The artifact.
+    pub files: Files,
+}
+
+/// A task as its stage sees it.
+pub struct Task<'a> {
+    /// Which of the stage's tasks.
+    pub part: Part,
+    /// The stage's name (for columns and messages, never for seeds).
+    pub stage_name: &'a str,
+    /// The seed in force: the stage's own, else the manifest's.
+    pub seed: u64,
+    /// Exactly what [`Stage::needs`] asked for, in that order.
+    pub inputs: Vec<Delivered>,
+}
+
+impl<'a> Task<'a> {
+    /// The only input with this output, e.g. the data set.
+    ///
+    /// # Panics
+    /// If there is none: `needs` and `run` of one stage disagree.
+    pub fn input(&self, output: Output) -> &Files {
+        self.inputs_with(output)
+            .next()
+            .map(|d| &d.files)
+            .unwrap_or_else(|| panic!("no {output:?} among the inputs of a task"))
+    }
+
+    /// All inputs with this output, in order.
+    pub fn inputs_with(&self, output: Output) -> impl Iterator<Item = &Delivered> + use<'_, 'a> {
+        self.inputs.iter().filter(move |d| d.output == output)
+    }
+}
+
+/// What the runner lends a running task.
+pub trait Context: Sync {
+    /// Threads that this task may use inside, at least 1. Never changes a byte.
+    fn threads(&self) -> usize;
+
+    /// Whether the run is being stopped: return [`StageError::cancelled`] soon.
+    fn is_cancelled(&self) -> bool;
+
+    /// Tells people how far the task is: `done` of `total` (0 = unknown) `unit`s, and a short note.
+    fn progress(&self, done: u64, total: u64, unit: &str, note: &str);
+
+    /// A warning for people, said once per text.
+    fn warn(&self, message: &str);
+
+    /// The last checkpoint of this very task (same fingerprint), if an earlier run was killed.
+    fn load_checkpoint(&self) -> Option<Vec<u8>>;
+
+    /// Keeps a checkpoint, atomically; best effort.
+    fn save_checkpoint(&self, bytes: &[u8]);
+}
+
+/// A file or folder that a stage reads from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Compiled into the program; the digest of its bytes stands for it.
+    Builtin {
+        /// As in `builtin:digits`.
+        name: String,
+        /// BLAKE3 of its bytes, hexadecimal.
+        digest: String,
+    },
+    /// A file. It enters the fingerprint by its content and by `role`, never by its path.
+    File {
+        /// "images", "labels", …: what it is to the stage.
+        role: String,
+        /// Where it is now.
+        path: PathBuf,
+    },
+    /// A folder, by the relative path and content of every file below it that `read_entry` would read.
+    Folder {
+        /// What it is to the stage.
+        role: String,
+        /// Where it is now.
+        path: PathBuf,
+    },
+}
+
+/// Where relative sources are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The manifest's folder.
+    pub manifest_dir: PathBuf,
+    /// `--data-dir` or `CONVOY_DATA`, if given.
+    pub data_dir: Option<PathBuf>,
+    /// The project's root (for `datasets/NAME.toml` and `datasets/NAME/`).
+    pub project_root: PathBuf,
+}
+
+impl Places {
+    /// `path` relative to the manifest.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.manifest_dir.join(path)
+    }
+}
+
+/// A kind of stage.
+pub trait Stage: Send + Sync + fmt::Debug {
+    /// The word in the manifest.
+    fn kind(&self) -> &'static str;
+
+    /// Bumped whenever the same inputs give other bytes (with those of the rooms it computes with added in).
+    fn revision(&self) -> String;
+
+    /// Checks the stage against what is known of its inputs (in order), reports to `log`, returns what is known below.
+    /// `span` is the stage's header.
+    fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow;
+
+    /// The outputs this stage accepts as `input` (or as `members`); empty for ingest.
+    fn accepts(&self) -> &'static [Output];
+
+    /// Whether it takes several inputs under `members` rather than one under `input`.
+    fn takes_members(&self) -> bool {
+        false
+    }
+
+    /// The parts that are always planned. `Part::All` of fitted stages is planned only where something needs it.
+    fn parts(&self, flow: &Flow) -> Vec<Part>;
+
+    /// What the task of `part` reads, in the order that `run` expects.
+    fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need>;
+
+    /// The files that it reads from outside; the runner hashes them into the fingerprint.
+    ///
+    /// # Errors
+    /// If they are not there, with where to put them.
+    fn sources(&self, _places: &Places) -> Result<Vec<Source>, StageError> {
+        Ok(Vec::new())
+    }
+
+    /// Whether the seed is read, and so part of the fingerprint.
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
+    /// The stage's own `seed`, if it set one.
+    fn own_seed(&self) -> Option<u64> {
+        None
+    }
+
+    /// Computes the task and writes its artifact.
+    ///
+    /// # Errors
+    /// What and where; nothing is published then.
+    fn run(
+        &self,
+        task: &Task<'_>,
+        places: &Places,
+        context: &dyn Context,
+        sink: &mut dyn Sink,
+    ) -> Result<(), StageError>;
+}
+
+/// A kind of stage, as the manifest knows it.
+pub struct Kind {
+    /// The word.
+    pub name: &'static str,
+    /// Reads a stage's keys (without `kind`, `input`, `members`, which are the graph's).
+    pub read: fn(&mut Section<'_>) -> Box<dyn Stage>,
+    /// A small manifest that uses it, for docs and the contract test.
+    pub example: &'static str,
+}
+
+/// Why a task failed: what and where, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageError {
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// The key that caused it, dotted, relative to the stage: the manifest's line is shown under the message.
+    pub key: Option<String>,
+    /// At most one action.
+    pub help: Option<String>,
+    /// The task was told to stop; it did not fail.
+    pub is_cancelled: bool,
+}
+
+impl StageError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> StageError {
+        StageError { message: message.into(), key: None, help: None, is_cancelled: false }
+    }
+
+    /// The task stopped because it was told to.
+    pub fn cancelled() -> StageError {
+        StageError { message: "interrupted".to_owned(), key: None, help: None, is_cancelled: true }
+    }
+
+    /// Names the key that caused it.
+    pub fn key(mut self, key: impl Into<String>) -> StageError {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds the `help:` line.
+    pub fn help(mut self, help: impl Into<String>) -> StageError {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for StageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StageError {}
+
+impl From<artifact::Error> for StageError {
+    fn from(error: artifact::Error) -> StageError {
+        StageError::new(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for StageError {
+    fn from(error: std::io::Error) -> StageError {
+        StageError::new(format!("cannot write the artifact: {error}"))
+    }
+}
+
+/// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
+pub const KINDS: &[Kind] = &[];
