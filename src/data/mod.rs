@@ -1,1 +1,4 @@
 //! Samples before any model: readers, splits, transforms, metrics.
+
+pub mod decode;
+pub mod reader;
