@@ -7,6 +7,8 @@
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub mod lineage;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
