@@ -97,6 +97,7 @@ pub struct Upstream<'a> {
 }
 
 /// One stage of a checked manifest: the graph's node.
+#[derive(Debug)]
 pub struct Node {
     /// Its table's name.
     pub name: String,
