@@ -11,8 +11,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "artifact", "config", "data", "elementary", "engine", "manifest", "nn", "report", "rng", "runner", "stages",
-            "store", "tensor",
+            "artifact",
+            "config",
+            "data",
+            "elementary",
+            "engine",
+            "manifest",
+            "nn",
+            "report",
+            "rng",
+            "runner",
+            "stages",
+            "store",
+            "tensor",
         ],
     ),
     ("report", &["runner", "stages", "artifact", "data", "nn", "tensor", "config"]),
@@ -67,7 +78,9 @@ fn code_lines(text: &str) -> Vec<(usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let end = lines
         .windows(2)
-        .position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim_start().contains("mod ") && pair[1].ends_with('{'))
+        .position(|pair| {
+            pair[0].trim() == "#[cfg(test)]" && pair[1].trim_start().contains("mod ") && pair[1].ends_with('{')
+        })
         .unwrap_or(lines.len());
     lines[..end]
         .iter()
@@ -212,7 +225,10 @@ fn no_path_of_one_machine_is_written_down() {
             }
             let text = fs::read_to_string(&path).unwrap_or_default();
             for (i, line) in text.lines().enumerate() {
-                if [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "home/")].iter().any(|p| line.contains(p)) {
+                if [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "home/")]
+                    .iter()
+                    .any(|p| line.contains(p))
+                {
                     wrong.push(format!("{inside}:{}", i + 1));
                 }
             }
