@@ -275,6 +275,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether the names of the stages it reads stand in its artifact (as a `model` column, say), and so in its
+    /// fingerprint.
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     /// The stage's own `seed`, if it set one.
     fn own_seed(&self) -> Option<u64> {
         None
