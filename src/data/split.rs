@@ -431,9 +431,8 @@ fn warnings(partition: &Partition, data: &Divisible<'_>) -> Vec<String> {
         let images = if n == 1 { "image" } else { "images" };
         if let Some(fold) = (1..=folds).find(|&fold| counts[class][fold] == n) {
             let of = if folds > 1 { format!("in fold {fold} ") } else { String::new() };
-            warnings.push(format!(
-                "class `{name}` has {n} {images} outside the test split: {of}nothing is trained on it"
-            ));
+            warnings
+                .push(format!("class `{name}` has {n} {images} outside the test split: {of}nothing is trained on it"));
         } else if folds > 1 && n < folds {
             warnings.push(format!(
                 "class `{name}` has {n} {images} outside the test split, fewer than the {folds} folds: some folds do not \
