@@ -102,6 +102,7 @@ pub struct Upstream<'a> {
 }
 
 /// One stage of a checked manifest: the graph's node.
+#[derive(Debug)]
 pub struct Node {
     /// Its table's name.
     pub name: String,
@@ -276,6 +277,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
 
     /// Whether the seed is read, and so part of the fingerprint.
     fn uses_seed(&self) -> bool {
+        false
+    }
+
+    /// Whether the names of the stages it reads stand in its artifact (as a `model` column, say), and so in its
+    /// fingerprint.
+    fn reads_names(&self) -> bool {
         false
     }
 
