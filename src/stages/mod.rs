@@ -4,6 +4,9 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
