@@ -1,6 +1,8 @@
 //! Samples before any model: readers, splits, transforms, metrics.
 
 pub mod decode;
+pub mod feed;
 pub mod fit_set;
 pub mod reader;
 pub mod split;
+pub mod transform;

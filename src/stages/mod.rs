@@ -7,6 +7,10 @@
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub mod lineage;
+pub mod preprocess;
+pub mod split;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -370,4 +374,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[split::KIND, preprocess::KIND];
