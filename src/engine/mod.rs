@@ -1,1 +1,31 @@
-//! Dense arithmetic, elementary kernels, the sums: the only room that knows caches, lanes and threads.
+//! Dense arithmetic and the sums: the only room that knows caches, lanes and threads.
+//!
+//! Start at [`Engine`] (instruction set and worker pool), then [`Conv`] and [`Dense`] (layers as plans: made once from a
+//! shape, then called with slices). Activations are NHWC, kernels `[kernel_h, kernel_w, channels_in, filters]`, dense
+//! weights `[inputs, units]`; whatever is packed or blocked differently stays in here.
+//!
+//! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive loops
+//! in the canonical order. The kernels may cut and resume its chains, never reorder them.
+
+mod conv;
+mod dense;
+mod isa;
+mod local;
+pub mod reference;
+mod threads;
+
+pub use conv::{Conv, ConvShape};
+pub use dense::{Dense, gram, matmul};
+pub use isa::Isa;
+pub use local::LocalConv;
+pub use threads::Engine;
+
+/// What a kernel does to each output value as it stores it, after the bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// The larger of the value and 0 ([`reference::relu`]).
+    Relu,
+}

@@ -1,1 +1,7 @@
 //! Layers, losses, optimizers, schedules, networks.
+//!
+//! What lives here: [`layer`] (configs, shapes, tensors), [`init`]. What does not: pixels and files (`data`), lanes and
+//! threads (`engine`). Start at [`layer::KINDS`].
+
+pub mod init;
+pub mod layer;

@@ -4,6 +4,9 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +100,7 @@ pub struct Upstream<'a> {
 }
 
 /// One stage of a checked manifest: the graph's node.
+#[derive(Debug)]
 pub struct Node {
     /// Its table's name.
     pub name: String,
@@ -271,6 +275,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
 
     /// Whether the seed is read, and so part of the fingerprint.
     fn uses_seed(&self) -> bool {
+        false
+    }
+
+    /// Whether the names of the stages it reads stand in its artifact (as a `model` column, say), and so in its
+    /// fingerprint.
+    fn reads_names(&self) -> bool {
         false
     }
 
