@@ -5,3 +5,5 @@
 
 pub mod init;
 pub mod layer;
+pub mod optimizer;
+pub mod schedule;
