@@ -7,13 +7,21 @@
 //! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive loops
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
+mod buffer;
+mod cache;
 mod conv;
 mod dense;
 mod isa;
+mod kernel;
 mod local;
 pub mod reference;
+mod simd;
+#[cfg(test)]
+mod tests;
 mod threads;
 
+pub use buffer::Buffer;
+pub use cache::Caches;
 pub use conv::{Conv, ConvShape};
 pub use dense::{Dense, gram, matmul};
 pub use isa::Isa;
