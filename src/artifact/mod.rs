@@ -8,6 +8,7 @@ pub mod predictions;
 pub mod splits;
 pub mod table;
 pub mod tensors;
+pub mod transform;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -93,10 +93,8 @@ impl SplitPlan {
         self.place_marked(data, &mut places)?;
         let mut units = units(data, &places)?;
         if self.shuffle {
-            let mut keyed: Vec<(u64, usize, Unit)> =
-                units.into_iter().enumerate().map(|(i, unit)| (stream.bits(i as u64), i, unit)).collect();
-            keyed.sort_unstable_by_key(|(bits, i, _)| (*bits, *i));
-            units = keyed.into_iter().map(|(.., unit)| unit).collect();
+            let mut left: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
+            units = stream.permutation(left.len()).into_iter().filter_map(|i| left[i].take()).collect();
         }
         let grouped = data.groups.is_some();
         let is_free = |unit: &Unit| unit.rows.iter().all(|&row| places[row as usize].is_none());
@@ -444,4 +442,191 @@ fn warnings(partition: &Partition, data: &Divisible<'_>) -> Vec<String> {
         }
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::fit_set::Fit;
+
+    fn plan() -> SplitPlan {
+        SplitPlan {
+            test: Share::Fraction(0.2),
+            folds: 5,
+            validation: Share::Fraction(0.2),
+            stratify: true,
+            shuffle: true,
+        }
+    }
+
+    fn classes(labels: &[u32]) -> Vec<String> {
+        (0..=labels.iter().copied().max().unwrap_or(0)).map(|class| format!("c{class}")).collect()
+    }
+
+    fn divide(plan: &SplitPlan, labels: &[u32], groups: Option<&[Option<u32>]>) -> Result<Division, SplitError> {
+        let marked = vec![None; labels.len()];
+        let data = Divisible { labels, classes: &classes(labels), groups, marked: &marked };
+        plan.divide(&data, &Stream::new(42, "split", &[]))
+    }
+
+    /// Samples of `class` in `place`.
+    fn count(division: &Division, labels: &[u32], class: Option<u32>, place: Place) -> usize {
+        let places = division.partition.places().iter().zip(labels);
+        places.filter(|(p, l)| **p == place && class.is_none_or(|class| class == **l)).count()
+    }
+
+    #[test]
+    fn every_split_gets_its_share_of_every_class() {
+        let labels: Vec<u32> = (0..1000).map(|i| if i % 10 < 7 { 0 } else { i % 3 }).collect();
+        let division = divide(&plan(), &labels, None).unwrap();
+        assert_eq!(count(&division, &labels, None, Place::Test), 200);
+        for class in 0..3 {
+            let total = labels.iter().filter(|label| **label == class).count() as f64;
+            let test = count(&division, &labels, Some(class), Place::Test) as f64;
+            assert!((test - total * 0.2).abs() <= 1.0, "class {class}: {test} of {total} in the test");
+            for fold in 1..=5 {
+                let n = count(&division, &labels, Some(class), Place::Fold(fold)) as f64;
+                assert!((n - (total - test) / 5.0).abs() <= 1.0, "class {class}, fold {fold}: {n}");
+            }
+        }
+        for fold in 1..=5 {
+            assert_eq!(count(&division, &labels, None, Place::Fold(fold)), 160);
+        }
+        assert_eq!(division.warnings, [] as [String; 0]);
+    }
+
+    #[test]
+    fn unshuffled_splits_are_contiguous() {
+        let labels = vec![0; 10];
+        let unshuffled = SplitPlan { shuffle: false, folds: 3, ..plan() };
+        let division = divide(&unshuffled, &labels, None).unwrap();
+        let expected = [1, 1, 1, 2, 2, 2, 3, 3].map(Place::Fold);
+        assert_eq!(division.partition.places()[..8], expected);
+        assert_eq!(division.partition.places()[8..], [Place::Test; 2]);
+        let unstratified = divide(&SplitPlan { stratify: false, ..unshuffled }, &labels, None).unwrap();
+        assert_eq!(unstratified.partition, division.partition);
+        let shuffled = divide(&SplitPlan { folds: 3, ..plan() }, &labels, None).unwrap();
+        assert_ne!(shuffled.partition, division.partition);
+    }
+
+    #[test]
+    fn golden_places_of_a_seed() {
+        let labels = [0, 1, 0, 1, 0, 1, 0, 1, 0, 1];
+        let division = divide(&SplitPlan { folds: 2, ..plan() }, &labels, None).unwrap();
+        let text: String = division
+            .partition
+            .places()
+            .iter()
+            .map(|place| match place {
+                Place::Train => '-',
+                Place::Test => 't',
+                Place::Fold(fold) => char::from(b'0' + *fold as u8),
+            })
+            .collect();
+        assert_eq!(text, "2122t11t12");
+    }
+
+    #[test]
+    fn groups_never_straddle() {
+        let labels: Vec<u32> = (0..600).map(|i| (i / 7) % 4).collect();
+        let groups: Vec<Option<u32>> = (0..600).map(|i| (i % 11 != 0).then_some(i / 13)).collect();
+        for stratify in [false, true] {
+            for folds in [1, 4] {
+                let plan = SplitPlan { folds, stratify, ..plan() };
+                let division = divide(&plan, &labels, Some(&groups)).unwrap();
+                let places = division.partition.places();
+                let mut place_of = BTreeMap::new();
+                for (group, place) in groups.iter().zip(places) {
+                    if let Some(group) = group {
+                        assert_eq!(place_of.entry(*group).or_insert(*place), place, "group {group}");
+                    }
+                }
+                let test = count(&division, &labels, None, Place::Test);
+                assert!((105..=135).contains(&test), "{test} of 600 held out");
+                for fold in 1..=folds {
+                    let n = count(&division, &labels, None, Place::Fold(fold));
+                    assert!((85..=155).contains(&n), "{n} in fold {fold} of {folds}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn given_splits_are_kept() {
+        use GivenSplit::{Test, Train, Validation};
+        let labels = [0, 1, 0, 1, 0, 1, 0, 1];
+        let marked = [Train, Train, Validation, Validation, Test, Train, Train, Test].map(Some);
+        let data = Divisible { labels: &labels, classes: &classes(&labels), groups: None, marked: &marked };
+        let given = SplitPlan { test: Share::Given, validation: Share::Given, folds: 1, ..plan() };
+        let division = given.divide(&data, &Stream::new(1, "split", &[])).unwrap();
+        assert_eq!(division.partition.test_rows(), [4, 7]);
+        assert_eq!(division.partition.validation_rows(1), [2, 3]);
+        assert_eq!(division.partition.fit_set(Fit::Fold(1)).training().as_slice(), [0, 1, 5, 6]);
+        assert_eq!(division.partition.fit_set(Fit::All).training().as_slice(), [0, 1, 2, 3, 5, 6]);
+
+        let groups = [0, 1, 2, 3, 0, 5, 6, 7].map(Some);
+        let error = given.divide(&Divisible { groups: Some(&groups), ..data }, &Stream::new(1, "split", &[]));
+        assert_eq!(error.unwrap_err().key, "group");
+    }
+
+    #[track_caller]
+    fn check_error(plan: SplitPlan, labels: &[u32], key: &str, message: &str) {
+        let error = divide(&plan, labels, None).unwrap_err();
+        assert_eq!((error.key, error.message.as_str()), (key, message));
+    }
+
+    #[test]
+    fn too_few_samples_are_an_error_with_numbers() {
+        let seven = SplitPlan { folds: 7, ..plan() };
+        check_error(seven, &[0, 1, 0, 1, 0], "folds", "cannot make 7 folds from 4 images outside the test split");
+        check_error(plan(), &[0], "test", "cannot take the test split from 1 images");
+        let single = SplitPlan { folds: 1, test: Share::Fraction(0.0), ..plan() };
+        check_error(single, &[0], "validation", "cannot take the validation split from 1 images");
+        let given = SplitPlan { test: Share::Given, ..plan() };
+        let message = "`test` is \"given\", but the data set has no test split of its own";
+        check_error(given, &[0, 1, 2], "test", message);
+    }
+
+    #[test]
+    fn small_classes_are_kept_for_training_and_named() {
+        // Class 1 has one image, class 2 has three.
+        let mut labels = vec![0; 40];
+        labels.extend([1, 2, 2, 2]);
+        let division = divide(&plan(), &labels, None).unwrap();
+        assert_eq!(count(&division, &labels, Some(1), Place::Test), 0);
+        let about_1 = "class `c1` has 1 image outside the test split: in fold ";
+        assert!(division.warnings.iter().any(|warning| warning.starts_with(about_1)), "{:?}", division.warnings);
+        assert!(division.warnings.iter().any(|w| w == "class `c1` (1 image) has none in the test split"));
+        let about_2 = "outside the test split, fewer than the 5 folds";
+        assert!(division.warnings.iter().any(|warning| warning.contains(about_2)), "{:?}", division.warnings);
+    }
+
+    /// Everything that may be asked for either works or says why not: never a panic, never an empty fold.
+    #[test]
+    fn any_small_data_set_is_divided_or_refused() {
+        for n in 0..9u32 {
+            for n_classes in 1..4 {
+                for folds in 1..6 {
+                    for fraction in [0.0, 0.1, 0.5, 0.9] {
+                        for stratify in [false, true] {
+                            for group_size in [1, 3] {
+                                let labels: Vec<u32> = (0..n).map(|i| i % n_classes).collect();
+                                let groups: Vec<Option<u32>> = (0..n).map(|i| Some(i / group_size)).collect();
+                                let test = Share::Fraction(fraction);
+                                let plan = SplitPlan { test, folds, stratify, ..plan() };
+                                let groups = (group_size > 1).then_some(&groups[..]);
+                                let Ok(division) = divide(&plan, &labels, groups) else { continue };
+                                let partition = &division.partition;
+                                assert_eq!(partition.test_rows().is_empty(), fraction == 0.0);
+                                for fold in 1..=folds {
+                                    let fit_set = partition.fit_set(Fit::Fold(fold));
+                                    assert!(!fit_set.training().is_empty() && !fit_set.validation().is_empty());
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -4,8 +4,13 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
+pub mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub mod lineage;
+pub mod preprocess;
+pub mod split;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -370,4 +375,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND];
