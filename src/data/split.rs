@@ -93,10 +93,8 @@ impl SplitPlan {
         self.place_marked(data, &mut places)?;
         let mut units = units(data, &places)?;
         if self.shuffle {
-            let mut keyed: Vec<(u64, usize, Unit)> =
-                units.into_iter().enumerate().map(|(i, unit)| (stream.bits(i as u64), i, unit)).collect();
-            keyed.sort_unstable_by_key(|(bits, i, _)| (*bits, *i));
-            units = keyed.into_iter().map(|(.., unit)| unit).collect();
+            let mut left: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
+            units = stream.permutation(left.len()).into_iter().filter_map(|i| left[i].take()).collect();
         }
         let grouped = data.groups.is_some();
         let is_free = |unit: &Unit| unit.rows.iter().all(|&row| places[row as usize].is_none());
@@ -525,7 +523,7 @@ mod tests {
                 Place::Fold(fold) => char::from(b'0' + *fold as u8),
             })
             .collect();
-        assert_eq!(text, "t222111t21");
+        assert_eq!(text, "2122t11t12");
     }
 
     #[test]

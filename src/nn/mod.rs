@@ -6,3 +6,5 @@
 pub mod architecture;
 pub mod init;
 pub mod layer;
+pub mod optimizer;
+pub mod schedule;

@@ -5,18 +5,38 @@
 //! fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
 //! [`decode`](crate::data::decode)), and nothing is written.
 
+pub mod cifar;
+pub mod classes;
+pub mod csv_paths;
+pub mod csv_pixels;
+pub mod folder;
 pub mod idx;
 pub mod input;
 pub mod load;
+pub mod npy;
+pub mod npz;
+pub mod tar;
 
+use std::cell::Cell;
 use std::fmt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
 
 /// Every format, in the order they are tried.
-pub const FORMATS: &[Format] = &[Format { name: "idx", find: idx::find }];
+pub const FORMATS: &[Format] = &[
+    Format { name: "idx", find: idx::find },
+    Format { name: "tar", find: tar::find },
+    Format { name: "cifar", find: cifar::find },
+    Format { name: "npy", find: npy::find },
+    Format { name: "npz", find: npz::find },
+    Format { name: "csv-paths", find: csv_paths::find },
+    Format { name: "csv-pixels", find: csv_pixels::find },
+    Format { name: "folders", find: folder::find },
+];
 
 /// A format of data sets.
 pub struct Format {
@@ -220,6 +240,59 @@ impl Limits {
             return Err(format!("has {len} bytes, more than `max_bytes = {}`", self.max_bytes));
         }
         Ok(())
+    }
+}
+
+/// Whether a head is text: no control characters but white space, and UTF-8 (but for a character cut at its end).
+fn is_text(head: &[u8]) -> bool {
+    let is_utf8 = std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true);
+    is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
+}
+
+/// A stream that ends in an error after `most` bytes without a [`RowStart::reset`]: a table whose row never ends must not
+/// fill the memory.
+fn limited(stream: input::Stream, most: u64) -> (impl Read, RowStart) {
+    let row_start = RowStart(Rc::new(Cell::new(0)));
+    (RowLimited { stream, most, since: row_start.clone() }, row_start)
+}
+
+/// Tells a [`limited`] stream that a row has ended.
+#[derive(Clone)]
+struct RowStart(Rc<Cell<u64>>);
+
+impl RowStart {
+    fn reset(&self) {
+        self.0.set(0);
+    }
+}
+
+struct RowLimited {
+    stream: input::Stream,
+    most: u64,
+    since: RowStart,
+}
+
+impl Read for RowLimited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.since.0.get() > self.most {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a row is longer than {} bytes", self.most),
+            ));
+        }
+        let n = self.stream.read(buffer)?;
+        self.since.0.set(self.since.0.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// What the CSV parser says, in our words.
+fn csv_error(input: &input::Input, error: csv::Error) -> Error {
+    let line = error.position().map_or(String::new(), |position| format!(" in line {}", position.line()));
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => input.error(error),
+        csv::ErrorKind::Utf8 { .. } => input.wrong(format_args!("is not UTF-8{line}")),
+        _ => input.wrong(format_args!("is not sound CSV{line}")),
     }
 }
 

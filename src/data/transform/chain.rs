@@ -149,3 +149,83 @@ fn run(affine: &Affine) -> Run {
     let repeat = |numbers: &[f64]| (0..length).map(|i| numbers[i % n] as f32).collect();
     Run { subtract: repeat(&affine.subtract), multiply: repeat(&affine.multiply), add: repeat(&affine.add) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::transform::Per;
+    use crate::tensor::ImageShape;
+
+    const SHAPE: SampleShape = SampleShape::Image(ImageShape { height: 7, width: 5, channels: 3 });
+
+    fn affine(per: Per, seed: f64) -> Affine {
+        let numbers = |from: f64, step: f64| (0..per.count(SHAPE)).map(|i| from + step * (i % 11) as f64).collect();
+        Affine { per, subtract: numbers(seed, 0.7), multiply: numbers(0.3 * seed, 0.01), add: numbers(-seed, 0.2) }
+    }
+
+    /// Step by step, in double precision.
+    fn naive(steps: &[Fitted], values: &[f64]) -> Vec<f64> {
+        let mut out = values.to_vec();
+        for step in steps {
+            match step {
+                Fitted::Affine(Affine { subtract, multiply, add, .. }) => {
+                    let n = subtract.len();
+                    for (i, x) in out.iter_mut().enumerate() {
+                        *x = (*x - subtract[i % n]) * multiply[i % n] + add[i % n];
+                    }
+                }
+                Fitted::StandardizeImage => {
+                    let n = out.len() as f64;
+                    let mean = out.iter().fold(0.0, |sum, x| sum + x) / n;
+                    let variance = out.iter().fold(0.0, |sum, x| sum + (x - mean) * (x - mean)) / n;
+                    let deviation = variance.sqrt().max(1.0 / n.sqrt());
+                    out.iter_mut().for_each(|x| *x = (*x - mean) / deviation);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn fused_steps_do_what_the_steps_do_one_by_one() {
+        let bytes: Vec<u8> = (0..SHAPE.len()).map(|i| (i * 37 % 256) as u8).collect();
+        let u16s: Vec<[u8; 2]> = bytes.iter().map(|x| u16::from(*x).to_le_bytes()).collect();
+        let f32s: Vec<[u8; 4]> = bytes.iter().map(|x| f32::from(*x).to_le_bytes()).collect();
+        let exact: Vec<f64> = bytes.iter().map(|x| f64::from(*x)).collect();
+        let [pixel, channel, global] =
+            [(Per::Pixel, 1.0), (Per::Channel, 2.0), (Per::Global, 3.0)].map(|(p, s)| Fitted::Affine(affine(p, s)));
+        let image = Fitted::StandardizeImage;
+        for steps in [
+            vec![],
+            vec![pixel.clone()],
+            vec![channel.clone()],
+            vec![global.clone()],
+            vec![image.clone()],
+            vec![global.clone(), pixel.clone()],
+            vec![pixel.clone(), channel.clone(), global.clone()],
+            vec![channel.clone(), image.clone(), global.clone(), channel],
+            vec![image.clone(), image, pixel, global],
+        ] {
+            let expected = naive(&steps, &exact);
+            let chain = Chain::new(SHAPE, steps);
+            let mut outs = [Values::U8(&bytes), Values::U16(&u16s), Values::F32(&f32s)].map(|values| {
+                let mut out = vec![f32::NAN; SHAPE.len()];
+                chain.apply(values, &mut out);
+                out
+            });
+            assert!(outs[0] == outs[1] && outs[0] == outs[2], "stored forms differ");
+            for (got, expected) in outs[0].iter_mut().zip(expected) {
+                // A few roundings in single precision of values up to a thousand.
+                assert!((f64::from(*got) - expected).abs() < 1e-4 * expected.abs().max(1.0), "{got}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_one_colour_is_standardised_to_nothing() {
+        let chain = Chain::new(SHAPE, vec![Fitted::StandardizeImage]);
+        let mut out = vec![f32::NAN; SHAPE.len()];
+        chain.apply(Values::U8(&vec![200; SHAPE.len()]), &mut out);
+        assert_eq!(out, vec![0.0; SHAPE.len()]);
+    }
+}

@@ -102,3 +102,30 @@ impl Scale {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(to: To, moments: Moments, expected: f64) {
+        let scale = Scale { to, per: Per::Pixel };
+        let factor = match to {
+            To::UnitVariance => scale.unit_variance_factor(&moments),
+            To::Range(..) => scale.range_factor(&moments),
+        };
+        assert!((factor - expected).abs() < 1e-15, "{factor}, expected {expected}");
+    }
+
+    #[test]
+    fn what_is_constant_is_not_divided() {
+        let constant = Moments { n: 9, mean: 0.1, m2: 0.0, min: 0.1, max: 0.1 };
+        check(To::UnitVariance, constant, 1.0);
+        check(To::Range(-1.0, 1.0), constant, 1.0);
+        // Nine times 0.1 summed and divided may leave a rounding error as "spread".
+        check(To::UnitVariance, Moments { m2: 1e-33, ..constant }, 1.0);
+        let spread = Moments { n: 4, mean: 2.0, m2: 16.0, min: 0.0, max: 4.0 };
+        check(To::UnitVariance, spread, 0.5);
+        check(To::Range(-1.0, 1.0), spread, 0.5);
+    }
+}
