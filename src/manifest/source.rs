@@ -4,6 +4,7 @@
 //! the content of a string stands, and rewords what it complains about. What keys mean is not known here.
 
 use std::io::Read;
+use std::num::IntErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
@@ -157,11 +158,13 @@ impl Reader<'_> {
             DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(value) => Value::Integer(value),
-                Err(_) => {
+                Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
                     let message = format!("`{}` is too large for a whole number", &self.text[range]);
                     self.problems.push(Problem::error(span, message).help(format!("the limit is {}", i64::MAX)));
                     Value::Integer(0)
                 }
+                // The parser has complained about everything else.
+                Err(_) => Value::Integer(0),
             },
             DeValue::Float(digits) => match digits.as_str().parse::<f64>() {
                 Ok(value) if value.is_infinite() && !digits.as_str().contains("inf") => {
@@ -195,11 +198,13 @@ impl Reader<'_> {
             .collect();
         errors.sort_by_key(|(range, _)| range.start);
         for (range, message) in errors {
-            let slice = &self.text[range.clone()];
-            let (message, help) = if message.starts_with("duplicate key") {
+            let (range, message, help) = if message.starts_with("duplicate key") {
+                let slice = &self.text[range.clone()];
                 let is_header = line_before(self.text, range.start).trim_start().starts_with('[');
+                // The parser moves what such a table has to the second place, so order means nothing any more.
+                is_broken |= is_header;
                 let noun = if is_header { "table" } else { "key" };
-                (format!("{noun} `{slice}` is set twice"), Some(format!("keep one {noun} `{slice}`")))
+                (range, format!("{noun} `{slice}` is set twice"), Some(format!("keep one {noun} `{slice}`")))
             } else {
                 is_broken = true;
                 // Errors behind the first on a line are echoes of it more often than not.
@@ -208,7 +213,7 @@ impl Reader<'_> {
                     continue;
                 }
                 last_line = Some(line);
-                reword(&message, slice, &self.text[range.start..])
+                reword(&message, self.text, range)
             };
             self.problems.push(Problem { help, ..Problem::error(self.span(range), message) });
         }
@@ -294,34 +299,57 @@ fn behind_string(bytes: &[u8], at: usize, quote: u8) -> usize {
     bytes.len()
 }
 
-/// The parser's complaint in the user's words, and what to do.
-fn reword(message: &str, slice: &str, rest: &str) -> (String, Option<String>) {
+/// The bytes around `range` up to the next space or punctuation on either side, on the same line.
+fn word_around(text: &str, range: Range<usize>) -> Range<usize> {
+    let is_border = |c: char| c.is_whitespace() || ",=[]{}#\"'".contains(c);
+    let start = text[..range.start].rfind(is_border).map_or(0, |at| {
+        let width = text[at..].chars().next().map_or(0, char::len_utf8);
+        at + width
+    });
+    let end = text[range.start..].find(is_border).map_or(text.len(), |at| range.start + at);
+    start..end.max(range.start)
+}
+
+/// The parser's complaint in the user's words, where the caret goes, and what to do.
+fn reword(message: &str, text: &str, range: Range<usize>) -> (Range<usize>, String, Option<String>) {
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     let expected = if expected == "nothing" { "" } else { expected };
+    let slice = &text[range.clone()];
+    let word_range = word_around(text, range.clone());
+    let word = &text[word_range.clone()];
+    let behind = text[range.end..].trim_start_matches([' ', '\t']);
     let help = |text: &str| Some(text.to_owned());
-    match what {
-        "string values must be quoted" => match slice.to_ascii_lowercase().as_str() {
+    let a_line = "a line is `key = value`, or a table's `[header]`";
+    let a_list = "a table is in braces: `{ key = value }`";
+    let (message, help) = match what {
+        "string values must be quoted" | "invalid boolean" => match slice.to_ascii_lowercase().as_str() {
+            "" => ("expected a value behind `=`".to_owned(), help(a_line)),
             word @ ("true" | "false") => {
                 (format!("`{slice}` is not a value"), Some(format!("write it in lower case: `{word}`")))
             }
+            _ if behind.starts_with('=') => ("a list has no `=`".to_owned(), help(a_list)),
+            _ if slice.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+                (format!("`{slice}` is not a value"), help("strings need quotes, and a line has one value"))
+            }
             _ => (format!("the string `{slice}` needs quotes"), Some(format!("write `\"{slice}\"`"))),
         },
-        "key with no value" => (format!("key `{}` has no value", slice.trim()), help("a line is `key = value`")),
-        "missing value for key" | "missing value" => {
-            ("expected a value behind `=`".to_owned(), help("a line is `key = value`"))
+        "key with no value" => {
+            let key = line_before(text, range.start).trim();
+            let span = if word.is_empty() { range } else { word_range };
+            return (span, format!("expected `=` behind `{key}`"), help(a_line));
         }
+        "missing value for key" | "missing value" => ("expected a value behind `=`".to_owned(), help(a_line)),
         "unexpected key or value" => {
-            ("unexpected text behind the value".to_owned(), help("begin a new line, or a list"))
+            let span = if word.is_empty() { range } else { word_range };
+            return (span, "unexpected text behind the value".to_owned(), help("begin a new line, or a list"));
         }
         "extra `=`" | "extra assignment between key-value pairs" => ("one `=` too many".to_owned(), None),
-        "invalid unquoted key" | "unquoted keys cannot be empty" if slice.trim().is_empty() => {
-            ("expected a key".to_owned(), help("a line is `key = value`"))
-        }
-        "invalid unquoted key" => (
+        "invalid unquoted key" if slice == ":" => ("expected `=`, got `:`".to_owned(), help(a_line)),
+        "invalid unquoted key" if !slice.trim().is_empty() => (
             format!("`{slice}` cannot be in a key without quotes"),
             help("keys are letters, digits, `-` and `_`; others need quotes"),
         ),
-        "unquoted keys cannot be empty" => ("expected a key".to_owned(), help("a line is `key = value`")),
+        "invalid unquoted key" | "unquoted keys cannot be empty" => ("expected a key".to_owned(), help(a_line)),
         "invalid key-value pair" => ("expected `key = value`".to_owned(), None),
         "missing assignment between key-value pairs" => ("expected `=` behind the key".to_owned(), None),
         "missing key for inline table element" => ("expected a key before `=`".to_owned(), None),
@@ -329,16 +357,15 @@ fn reword(message: &str, slice: &str, rest: &str) -> (String, Option<String>) {
             ("expected `,` before the next item".to_owned(), None)
         }
         "extra comma in array" | "extra comma in inline table" => ("one `,` too many".to_owned(), None),
-        "unexpected `=` in array" => ("a list has no `=`".to_owned(), help("a table is in braces: `{ key = value }`")),
+        "unexpected `=` in array" => ("a list has no `=`".to_owned(), help(a_list)),
         "unclosed array" => ("the list is not closed, expected `]`".to_owned(), None),
         "unclosed inline table" => ("the table is not closed, expected `}`".to_owned(), None),
         "unclosed table" => ("the table's header is not closed, expected `]`".to_owned(), None),
         "unclosed array table" => ("the table's header is not closed, expected `]]`".to_owned(), None),
-        "missing array opening" => ("`]` without `[`".to_owned(), None),
+        "missing array opening" | "missing table open" => ("`]` without `[`".to_owned(), None),
         "missing inline table opening" => ("`}` without `{`".to_owned(), None),
-        "missing table open" => ("`]` without `[`".to_owned(), None),
         "missing opening quote" => ("a quote is missing where the string begins".to_owned(), None),
-        "invalid string" | "invalid basic string" | "invalid literal string" if expected.contains("quote") => {
+        what if what.starts_with("invalid") && what.ends_with("string") && expected.contains("quote") => {
             ("the string has a character that needs an escape".to_owned(), help("write it as `\\uXXXX`"))
         }
         what if what.starts_with("invalid") && what.ends_with("string") => {
@@ -349,38 +376,38 @@ fn reword(message: &str, slice: &str, rest: &str) -> (String, Option<String>) {
             help("write `\\\\` for a backslash, or put the string between `'`, where backslashes are plain"),
         ),
         "too few unicode value digits" | "invalid value" => {
-            ("expected hexadecimal digits of a character here".to_owned(), None)
+            ("expected the hexadecimal digits of a character".to_owned(), None)
         }
         "carriage return must be followed by newline" => ("a carriage return without a newline".to_owned(), None),
         "cannot recurse further; max recursion depth met" => {
             ("values are nested too deeply, at most 80 levels".to_owned(), None)
         }
         "unexpected leading zero" => {
-            (format!("`{}` begins with a zero", word(slice, rest)), help("leave the zero out"))
+            return (word_range.clone(), format!("`{word}` begins with a zero"), help("leave the zero out"));
         }
         "redundant numeric sign" | "unexpected sign" => ("one sign too many".to_owned(), None),
         "`_` may only go between digits" => ("`_` may only stand between digits".to_owned(), None),
         "invalid comment character" => ("a comment has a control character".to_owned(), None),
         what if what.starts_with("invalid") && (what.ends_with("number") || what.ends_with("float")) => {
-            (format!("`{}` is not a number", word(slice, rest)), None)
+            return (word_range.clone(), format!("`{word}` is not a number"), None);
         }
         what if what.starts_with("cannot extend value of type") => {
-            let noun = what.trim_start_matches("cannot extend value of type ").trim_end_matches(" with a dotted key");
-            let noun = noun.replace("inline table", "table in braces").replace("array", "list");
-            (format!("`{slice}` is already set to a {noun}, it takes no further keys"), None)
+            let noun = match what.trim_start_matches("cannot extend value of type ").split(' ').next() {
+                Some("string") => "a string",
+                Some("integer") => "a whole number",
+                Some("float") => "a number",
+                Some("boolean") => "true or false",
+                Some("datetime") => "a date",
+                Some("array") => "a list",
+                _ => "a table in braces",
+            };
+            (format!("`{slice}` is set to {noun} already, it takes no further keys"), None)
         }
         what => {
             let what = what.replace("inline table", "table").replace("array", "list");
             let expected = expected.replace("inline table", "table").replace("array", "list");
             (if expected.is_empty() { what } else { format!("{what}, expected {expected}") }, None)
         }
-    }
-}
-
-/// `slice`, or the word that starts there when the parser only marked a point.
-fn word<'t>(slice: &'t str, rest: &'t str) -> &'t str {
-    if slice.len() > 1 {
-        return slice;
-    }
-    rest.split(|c: char| c.is_whitespace() || ",]}#".contains(c)).next().unwrap_or(slice)
+    };
+    (range, message, help)
 }
