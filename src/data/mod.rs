@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod feed;
 pub mod fit_set;
+pub mod metrics;
 pub mod reader;
 pub mod split;
 pub mod transform;
