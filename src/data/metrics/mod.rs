@@ -120,8 +120,9 @@ pub fn find(name: &str) -> Option<&'static Metric> {
 
 /// "did you mean" for a metric that is not there, else all names.
 pub fn suggest(name: &str) -> String {
+    let normal = name.to_lowercase().replace('_', "-");
     // What people call them elsewhere.
-    let word = match name {
+    let normal = match normal.as_str() {
         "f1" => "macro-f1",
         "precision" => "macro-precision",
         "recall" => "macro-recall",
@@ -132,10 +133,9 @@ pub fn suggest(name: &str) -> String {
         "loss" | "cross-entropy" => "log-loss",
         other => other,
     };
-    let normal = word.to_lowercase().replace('_', "-");
-    match find(&normal) {
+    match find(normal) {
         Some(metric) => format!("did you mean `{}`?", metric.name),
-        None => did_you_mean(&normal, METRICS.iter().map(|metric| metric.name)).unwrap_or_else(|| {
+        None => did_you_mean(normal, METRICS.iter().map(|metric| metric.name)).unwrap_or_else(|| {
             let names: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
             format!("the metrics are `{}`", names.join("`, `"))
         }),
