@@ -251,8 +251,8 @@ impl Dataset {
 pub struct Row {
     /// Where it is from, relative to the source.
     pub path: String,
-    /// Index into the classes as they were met; [`DatasetWriter::finish`] orders them.
-    pub class: u32,
+    /// Index of its class.
+    pub label: u32,
     /// Its group.
     pub group: Option<String>,
     /// The split the source puts it in.
@@ -322,6 +322,11 @@ impl DatasetWriter {
         self.rows.len()
     }
 
+    /// The labels so far.
+    pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
+        self.rows.iter().map(|(row, _)| row.label)
+    }
+
     /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian.
     ///
     /// # Errors
@@ -348,19 +353,17 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Writes the index and the description; `classes` are the names by label, `labels` the label of each class index
-    /// that the rows hold.
+    /// Writes the index, the description and the reports; `classes` are the names by label.
     ///
     /// # Errors
     /// Those of the file system.
     ///
     /// # Panics
-    /// If a row's class is not in `labels`, or a label not in `classes`.
+    /// If a row's label is not in `classes`.
     pub fn finish(
         mut self,
         sink: &mut dyn Sink,
         classes: &[String],
-        labels: &[u32],
         decode: &DecodePolicy,
         skipped: &[Skipped],
     ) -> io::Result<()> {
@@ -381,21 +384,20 @@ impl DatasetWriter {
         let mut json = serde_json::to_vec_pretty(&description).map_err(io::Error::other)?;
         json.push(b'\n');
         sink.put(DESCRIPTION, &json)?;
-        self.write_index(sink.create(INDEX)?, classes, labels)?;
-        self.write_data(sink.create(DATA)?, classes, labels)?;
+        self.write_index(sink.create(INDEX)?, classes)?;
+        self.write_data(sink.create(DATA)?, classes)?;
         write_skipped(sink.create(SKIPPED)?, skipped)
     }
 
-    fn write_index(&self, file: File, classes: &[String], labels: &[u32]) -> io::Result<()> {
+    fn write_index(&self, file: File, classes: &[String]) -> io::Result<()> {
         let mut out = table(file);
         out.write_record(["id", "path", "label", "class", "digest", "group", "split", "width", "height"])?;
         for (id, (row, digest)) in self.rows.iter().enumerate() {
-            let label = labels[row.class as usize];
             out.write_record([
                 id.to_string().as_str(),
                 &row.path,
-                &label.to_string(),
-                &classes[label as usize],
+                &row.label.to_string(),
+                &classes[row.label as usize],
                 &format!("{digest:032x}"),
                 row.group.as_deref().unwrap_or_default(),
                 row.given.map(GivenSplit::name).unwrap_or_default(),
@@ -406,7 +408,7 @@ impl DatasetWriter {
         out.flush()
     }
 
-    fn write_data(&self, file: File, classes: &[String], labels: &[u32]) -> io::Result<()> {
+    fn write_data(&self, file: File, classes: &[String]) -> io::Result<()> {
         // The first image with the same pixels; a map that is only looked up, never walked.
         let mut first = std::collections::HashMap::with_capacity(self.rows.len());
         let mut out = table(file);
@@ -426,13 +428,12 @@ impl DatasetWriter {
             "digest",
         ])?;
         for (id, (row, digest)) in self.rows.iter().enumerate() {
-            let label = labels[row.class as usize];
             let original = *first.entry(digest).or_insert(id);
             out.write_record([
                 id.to_string().as_str(),
                 &guarded(&row.path),
-                &guarded(&classes[label as usize]),
-                &label.to_string(),
+                &guarded(&classes[row.label as usize]),
+                &row.label.to_string(),
                 row.given.map(GivenSplit::name).unwrap_or_default(),
                 &guarded(row.group.as_deref().unwrap_or_default()),
                 row.format,
@@ -503,12 +504,12 @@ mod tests {
         let mut writer = DatasetWriter::create(&mut sink, shape, depth).unwrap();
         let pixels = [1, 2, 3, 4];
         let pixels = &pixels[..2 * depth.bytes()];
-        let row = |path: &str, class| Row { path: path.to_owned(), class, format: "png", ..Row::default() };
-        writer.push(Row { group: Some("p, 1".to_owned()), ..row("a \"x\"", 1) }, pixels).unwrap();
-        writer.push(Row { given: Some(GivenSplit::Test), ..row("=cmd", 0) }, pixels).unwrap();
+        let row = |path: &str, label| Row { path: path.to_owned(), label, format: "png", ..Row::default() };
+        writer.push(Row { group: Some("p, 1".to_owned()), ..row("a \"x\"", 0) }, pixels).unwrap();
+        writer.push(Row { given: Some(GivenSplit::Test), ..row("=cmd", 1) }, pixels).unwrap();
         let skipped = [Skipped { path: "z".to_owned(), class: "b".to_owned(), reason: "is empty".to_owned() }];
         let classes = ["-a".to_owned(), "b".to_owned()];
-        writer.finish(&mut sink, &classes, &[1, 0], &DecodePolicy::default(), &skipped).unwrap();
+        writer.finish(&mut sink, &classes, &DecodePolicy::default(), &skipped).unwrap();
         sink.files()
     }
 

@@ -7,18 +7,31 @@
 //! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive loops
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
+mod activation;
 mod conv;
 mod dense;
 mod isa;
 mod local;
+mod pooling;
 pub mod reference;
+mod softmax;
+mod sums;
 mod threads;
+mod update;
+mod versions;
 
+pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale};
 pub use conv::{Conv, ConvShape};
 pub use dense::{Dense, gram, matmul};
 pub use isa::Isa;
 pub use local::LocalConv;
+pub use pooling::{
+    PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
+};
+pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
+pub use sums::{sum_of_squared_differences, sum_of_squares};
 pub use threads::Engine;
+pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
 
 /// What a kernel does to each output value as it stores it, after the bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

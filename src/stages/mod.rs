@@ -4,6 +4,7 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
+pub mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -374,4 +375,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[split::KIND, preprocess::KIND];
+pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND];

@@ -105,13 +105,12 @@ pub(crate) fn run(
 pub(crate) fn dataset(shape: ImageShape, labels: &[u32], pixels: &[u8]) -> (Files, Dataset) {
     let mut sink = MemorySink::default();
     let mut writer = DatasetWriter::create(&mut sink, shape, Depth::U8).unwrap();
-    for (i, (&class, image)) in labels.iter().zip(pixels.chunks_exact(shape.len())).enumerate() {
-        writer.push(Row { path: format!("{i}.png"), class, format: "png", ..Row::default() }, image).unwrap();
+    for (i, (&label, image)) in labels.iter().zip(pixels.chunks_exact(shape.len())).enumerate() {
+        writer.push(Row { path: format!("{i}.png"), label, format: "png", ..Row::default() }, image).unwrap();
     }
     let n_classes = labels.iter().max().map_or(0, |last| last + 1);
     let classes: Vec<String> = (0..n_classes).map(|i| char::from(b'a' + (i % 26) as u8).to_string()).collect();
-    let order: Vec<u32> = (0..n_classes).collect();
-    writer.finish(&mut sink, &classes, &order, &DecodePolicy::default(), &[]).unwrap();
+    writer.finish(&mut sink, &classes, &DecodePolicy::default(), &[]).unwrap();
     let files = sink.files();
     let dataset = Dataset::read(&files).unwrap();
     (files, dataset)
