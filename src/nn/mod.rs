@@ -5,6 +5,8 @@
 //! [`schedule`] gives. All randomness comes from [`seeds`]. What does not live here: pixels and files (`data`), epochs
 //! and folds (`stages`), lanes and threads (`engine`). Start at [`plan::NetworkPlan::new`].
 
+#[cfg(test)]
+mod contract;
 pub mod init;
 pub mod layer;
 mod memory;
