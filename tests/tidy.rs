@@ -59,7 +59,12 @@ fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 fn rust_files() -> Vec<PathBuf> {
-    ["src", "tests", "benches"].iter().flat_map(|dir| files_below(&root().join(dir), "rs")).collect()
+    ["src", "tests", "benches"]
+        .iter()
+        .map(|dir| root().join(dir))
+        .filter(|dir| dir.is_dir())
+        .flat_map(|dir| files_below(&dir, "rs"))
+        .collect()
 }
 
 fn shown(path: &Path) -> String {

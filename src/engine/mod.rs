@@ -1,1 +1,52 @@
-//! Dense arithmetic, elementary kernels, the sums: the only room that knows caches, lanes and threads.
+//! Dense arithmetic and the sums: the only room that knows caches, lanes and threads.
+//!
+//! Start at [`Engine`] (instruction set and worker pool), then [`Conv`] and [`Dense`] (layers as plans: made once from a
+//! shape, then called with slices). Activations are NHWC, kernels `[kernel_h, kernel_w, channels_in, filters]`, dense
+//! weights `[inputs, units]`; whatever is packed or blocked differently stays in here.
+//!
+//! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive loops
+//! in the canonical order. The kernels may cut and resume its chains, never reorder them.
+
+mod activation;
+mod buffer;
+mod cache;
+mod conv;
+mod dense;
+mod isa;
+mod kernel;
+mod local;
+mod pooling;
+pub mod reference;
+mod simd;
+mod softmax;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod update;
+mod versions;
+
+pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale};
+pub use buffer::Buffer;
+pub use cache::Caches;
+pub use conv::{Conv, ConvShape};
+pub use dense::{Dense, gram, matmul};
+pub use isa::Isa;
+pub use local::LocalConv;
+pub use pooling::{
+    PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
+};
+pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
+pub use sums::{sum_of_squared_differences, sum_of_squares};
+pub use threads::Engine;
+pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
+
+/// What a kernel does to each output value as it stores it, after the bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// The larger of the value and 0 ([`reference::relu`]).
+    Relu,
+}

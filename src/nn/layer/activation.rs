@@ -1,0 +1,61 @@
+//! RELU, LEAKY, ELU: functions of single values.
+
+use std::sync::Arc;
+
+use super::{Action, Activation, LayerConfig, LayerKind, ShapeError};
+use crate::config::{Bounds, Section};
+use crate::tensor::SampleShape;
+
+pub(super) const RELU: LayerKind = LayerKind {
+    word: "relu",
+    shorthand: "RELU",
+    positional: &[],
+    read: |_| Arc::new(ActivationConfig(Activation::Relu)),
+    example: "",
+};
+
+pub(super) const LEAKY: LayerKind = LayerKind {
+    word: "leaky",
+    shorthand: "LEAKY",
+    positional: &["slope"],
+    read: |section| Arc::new(ActivationConfig(read_leaky(section))),
+    example: "slope=0.2",
+};
+
+pub(super) const ELU: LayerKind = LayerKind {
+    word: "elu",
+    shorthand: "ELU",
+    positional: &["alpha"],
+    read: |section| Arc::new(ActivationConfig(read_elu(section))),
+    example: "alpha=0.7",
+};
+
+/// Applies a function to each value. `leaky` has `slope` [0.01], `elu` has `alpha` [1.0].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActivationConfig(pub Activation);
+
+fn read_leaky(section: &mut Section<'_>) -> Activation {
+    Activation::Leaky { slope: section.number("slope", Bounds::Rate, Some(0.01)) as f32 }
+}
+
+fn read_elu(section: &mut Section<'_>) -> Activation {
+    Activation::Elu { alpha: section.number("alpha", Bounds::NonNegative, Some(1.0)) as f32 }
+}
+
+impl LayerConfig for ActivationConfig {
+    fn word(&self) -> &'static str {
+        match self.0 {
+            Activation::Relu => "relu",
+            Activation::Leaky { .. } => "leaky",
+            Activation::Elu { .. } => "elu",
+        }
+    }
+
+    fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
+        Ok(input)
+    }
+
+    fn action(&self) -> Action {
+        Action::Activate(self.0)
+    }
+}

@@ -1,0 +1,85 @@
+//! CONV: convolution with shared weights.
+
+use std::sync::Arc;
+
+use super::window::Window;
+use super::{LayerConfig, LayerKind, Reach, ShapeError, TensorSpec, WeightKeys, image};
+use crate::config::Section;
+use crate::tensor::{ImageShape, SampleShape};
+
+pub(super) const KIND: LayerKind = LayerKind {
+    word: "conv",
+    shorthand: "CONV",
+    positional: &["filters", "kernel_size", "stride", "padding"],
+    read: |section| Arc::new(ConvConfig::read(section)),
+    example: "filters=4 kernel_size=[3,2] stride=[2,1] groups=2",
+};
+
+/// Convolves images with a bank of filters (cross-correlation, as all networks mean it).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvConfig {
+    /// Number of filters, which is the number of output channels. Default 32.
+    pub filters: usize,
+    /// Channels are split into so many groups that do not see each other. Default 1.
+    pub groups: usize,
+    pub(super) window: Window,
+    pub(super) keys: WeightKeys,
+}
+
+impl ConvConfig {
+    /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `bias`, `initializer`, `l2`.
+    pub fn read(section: &mut Section<'_>) -> ConvConfig {
+        let filters = section.whole("filters", 1..=65_536, Some(32)) as usize;
+        let window = Window::read(section, "kernel_size", 3, Some(1), "same", true);
+        let groups = section.whole("groups", 1..=65_536, Some(1)) as usize;
+        ConvConfig { filters, groups, window, keys: WeightKeys::read(section) }
+    }
+
+    fn output(&self, input: SampleShape) -> Result<ImageShape, ShapeError> {
+        let input = image("conv", input)?;
+        if !input.channels.is_multiple_of(self.groups) {
+            return Err(ShapeError::new(format!(
+                "`groups` must divide the channels: got {} groups and {} input channels",
+                self.groups, input.channels
+            )));
+        }
+        if !self.filters.is_multiple_of(self.groups) {
+            return Err(ShapeError::new(format!(
+                "`groups` must divide `filters`: got {} groups and {} filters",
+                self.groups, self.filters
+            )));
+        }
+        let placed = self.window.place("conv", input)?;
+        Ok(ImageShape { height: placed.height_out, width: placed.width_out, channels: self.filters })
+    }
+}
+
+impl LayerConfig for ConvConfig {
+    fn word(&self) -> &'static str {
+        "conv"
+    }
+
+    fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
+        self.output(input).map(SampleShape::Image)
+    }
+
+    fn tensors(&self, input: SampleShape) -> Vec<TensorSpec> {
+        let channels = input.image().map_or(0, |shape| shape.channels) / self.groups;
+        let (h, w) = self.window.size;
+        self.keys.tensors(
+            vec![h, w, channels, self.filters],
+            h * w * channels,
+            h * w * self.filters / self.groups,
+            vec![self.filters],
+        )
+    }
+
+    fn multiply_adds(&self, input: SampleShape) -> u64 {
+        let positions = self.output(input).map_or(0, |shape| shape.height * shape.width);
+        positions as u64 * self.tensors(input)[0].len() as u64
+    }
+
+    fn reach(&self, _input: SampleShape) -> Reach {
+        self.window.reach()
+    }
+}

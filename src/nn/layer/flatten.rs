@@ -1,0 +1,36 @@
+//! FLATTEN: an image becomes a row of features. FC does it by itself.
+
+use std::sync::Arc;
+
+use super::{Action, LayerConfig, LayerKind, Reach, ShapeError};
+use crate::tensor::SampleShape;
+
+pub(super) const KIND: LayerKind = LayerKind {
+    word: "flatten",
+    shorthand: "FLATTEN",
+    positional: &[],
+    read: |_| Arc::new(FlattenConfig),
+    example: "",
+};
+
+/// Forgets height and width; values keep their order (row by row, channels innermost).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlattenConfig;
+
+impl LayerConfig for FlattenConfig {
+    fn word(&self) -> &'static str {
+        "flatten"
+    }
+
+    fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
+        Ok(SampleShape::Flat(input.len()))
+    }
+
+    fn reach(&self, _input: SampleShape) -> Reach {
+        Reach::Point
+    }
+
+    fn action(&self) -> Action {
+        Action::Nothing
+    }
+}

@@ -1,0 +1,349 @@
+//! The layers: one file a kind, all of them in [`KINDS`].
+//!
+//! A [`LayerConfig`] is what a manifest says: it knows its output shape, its tensors and its cost without touching
+//! memory. Start at [`LayerKind`]; [`read`] turns a list of nodes (the long form) into configs. Windows that slide over
+//! an image (convolution, pooling) share their geometry in `window.rs`.
+
+mod activation;
+mod bn;
+mod conv;
+mod dropout;
+mod fc;
+mod flatten;
+mod gap;
+mod input;
+mod local;
+mod noise;
+mod pool;
+mod window;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::{Log, Node, Section, Span};
+use crate::nn::init::Initializer;
+use crate::tensor::{ImageShape, SampleShape};
+
+/// A kind of layer, as manifests know it.
+pub struct LayerKind {
+    /// The word of the long form: `conv`.
+    pub word: &'static str,
+    /// The name in the shorthand: `CONV`.
+    pub shorthand: &'static str,
+    /// The keys that the shorthand's unnamed arguments stand for, in order.
+    pub positional: &'static [&'static str],
+    /// Reads the layer's keys.
+    pub read: fn(&mut Section<'_>) -> Arc<dyn LayerConfig>,
+    /// A small input that the layer accepts (width and height differ) and a table of keys, for the contract tests.
+    pub example: &'static str,
+}
+
+/// Every kind of layer. To add one: a file beside this one, and a line here.
+pub const KINDS: &[LayerKind] = &[
+    input::KIND,
+    conv::KIND,
+    local::KIND,
+    activation::RELU,
+    activation::LEAKY,
+    activation::ELU,
+    pool::MAX,
+    pool::AVERAGE,
+    gap::KIND,
+    bn::KIND,
+    dropout::KIND,
+    noise::KIND,
+    flatten::KIND,
+    fc::KIND,
+];
+
+/// The words of [`KINDS`], in the same order.
+pub const WORDS: &[&str] = &{
+    let mut words = [""; KINDS.len()];
+    let mut i = 0;
+    while i < words.len() {
+        words[i] = KINDS[i].word;
+        i += 1;
+    }
+    words
+};
+
+/// Why a layer cannot take the shape it is given, in the user's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapeError {
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl ShapeError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> ShapeError {
+        ShapeError { message: message.into(), help: None }
+    }
+
+    /// Adds the `help:` line.
+    pub fn help(mut self, help: impl Into<String>) -> ShapeError {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What a tensor of a layer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Multiplies inputs; L2 and weight decay apply.
+    Weights,
+    /// Is added; no decay.
+    Bias,
+    /// Multiplies normalised values (batch normalisation); no decay.
+    Scale,
+    /// Follows the data and is not trained (running mean and variance).
+    Statistic,
+}
+
+/// How a tensor starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// By the layer's initializer, else the network's.
+    Drawn {
+        /// The layer's own.
+        initializer: Option<Initializer>,
+        /// Inputs of one output value.
+        fan_in: usize,
+        /// Outputs that one input value reaches.
+        fan_out: usize,
+    },
+    /// All the same.
+    Constant(f32),
+}
+
+/// A tensor that a layer owns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// `weights`, `bias`, `scale`, `shift`, `running_mean`, `running_variance`.
+    pub name: &'static str,
+    /// Axes, outermost first; kernels are `[kernel_h, kernel_w, channels_in, filters]`, dense weights `[in, out]`.
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: Role,
+    /// How it starts.
+    pub start: Start,
+    /// The layer's own `l2`, if it set one.
+    pub l2: Option<f64>,
+}
+
+impl TensorSpec {
+    /// Values in it.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether an optimizer moves it.
+    pub fn is_trained(&self) -> bool {
+        self.role != Role::Statistic
+    }
+}
+
+/// How far a layer sees: `(height, width)`, in units of its own input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Each output value sees its own input value only.
+    Point,
+    /// Sees a window that slides.
+    Window {
+        /// Rows and columns of input that one output sees, dilation included.
+        extent: (usize, usize),
+        /// Rows and columns that neighbours are apart.
+        stride: (usize, usize),
+    },
+    /// Sees everything.
+    Whole,
+}
+
+/// What a layer does to its input, so that the network can fuse it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action {
+    /// Changes the shape at most, never a value.
+    Nothing,
+    /// Applies a function to each value; its derivative follows from its output.
+    Activate(Activation),
+    /// Computes.
+    Compute,
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `x` where `x > 0`, else `slope * x`.
+    Leaky {
+        /// In `[0, 1)`.
+        slope: f32,
+    },
+    /// `x` where `x > 0`, else `alpha * (exp(x) - 1)` (Clevert et al. 2015).
+    Elu {
+        /// At least 0.
+        alpha: f32,
+    },
+}
+
+/// What a manifest says about one layer: shapes, tensors and cost, without touching memory.
+pub trait LayerConfig: fmt::Debug + Send + Sync {
+    /// The word of its kind.
+    fn word(&self) -> &'static str;
+
+    /// The shape of one output sample.
+    ///
+    /// # Errors
+    /// If the layer cannot take `input`.
+    fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError>;
+
+    /// The tensors it owns when it is given `input`.
+    fn tensors(&self, _input: SampleShape) -> Vec<TensorSpec> {
+        Vec::new()
+    }
+
+    /// Multiply-adds of one forward pass of one sample.
+    fn multiply_adds(&self, _input: SampleShape) -> u64 {
+        0
+    }
+
+    /// How far it sees.
+    fn reach(&self, _input: SampleShape) -> Reach {
+        Reach::Point
+    }
+
+    /// What it does to its input.
+    fn action(&self) -> Action {
+        Action::Compute
+    }
+
+    /// The layer with `units = n_classes`, if its `units` were left to the network.
+    fn with_classes(&self, _n_classes: usize) -> Option<Arc<dyn LayerConfig>> {
+        None
+    }
+}
+
+/// Reads a list of layers (the long form: `"relu"`, `{ conv = { filters = 32 } }`).
+///
+/// Returns one entry a node, `None` where the node has a problem (which is in `log`). Resolved keys are recorded under
+/// `prefix` as `layers[i].conv.filters`.
+pub fn read(nodes: &[Node], span: Span, prefix: &str, log: &mut Log) -> Vec<Option<Arc<dyn LayerConfig>>> {
+    let mut section = Section::new(None, span, prefix, log);
+    nodes
+        .iter()
+        .enumerate()
+        .map(|(i, node)| {
+            section.choice_at("layers", &format!("layers[{i}]"), node, WORDS, |word, section| {
+                let kind = KINDS.iter().find(|kind| kind.word == word).expect("WORDS are the words of KINDS");
+                (kind.read)(section)
+            })
+        })
+        .collect()
+}
+
+/// The image that a layer needs, or why it has none.
+fn image(word: &str, input: SampleShape) -> Result<ImageShape, ShapeError> {
+    input.image().ok_or_else(|| {
+        ShapeError::new(format!("`{word}` needs an image with a height and a width, got {input} flat features"))
+            .help(format!("put `{word}` above `flatten`, `fc` and `gap`, and feed it images, not components"))
+    })
+}
+
+/// The keys that layers with weights share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct WeightKeys {
+    bias: bool,
+    initializer: Option<Initializer>,
+    l2: Option<f64>,
+}
+
+impl WeightKeys {
+    fn read(section: &mut Section<'_>) -> WeightKeys {
+        WeightKeys {
+            bias: section.flag("bias", true),
+            initializer: Initializer::read_optional(section),
+            l2: section.optional_number("l2", crate::config::Bounds::NonNegative),
+        }
+    }
+
+    fn tensors(self, weights: Vec<usize>, fan_in: usize, fan_out: usize, bias: Vec<usize>) -> Vec<TensorSpec> {
+        let start = Start::Drawn { initializer: self.initializer, fan_in, fan_out };
+        let mut tensors = vec![TensorSpec { name: "weights", shape: weights, role: Role::Weights, start, l2: self.l2 }];
+        if self.bias {
+            let start = Start::Constant(0.0);
+            tensors.push(TensorSpec { name: "bias", shape: bias, role: Role::Bias, start, l2: None });
+        }
+        tensors
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn example(kind: &LayerKind) -> Arc<dyn LayerConfig> {
+    use crate::config::{Entry, Table, Value};
+    // "key=1 other=[2, 3]" is all that examples need.
+    let entries = kind
+        .example
+        .split(' ')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (key, value) = part.split_once('=').expect("examples are key=value");
+            let node = |value| Node { value, span: Span::default() };
+            let scalar = |text: &str| match text.parse::<i64>() {
+                Ok(i) => Value::Integer(i),
+                Err(_) => match text.parse::<f64>() {
+                    Ok(x) => Value::Float(x),
+                    Err(_) => Value::Text { text: text.to_owned(), inner: None },
+                },
+            };
+            let value = match value.strip_prefix('[').and_then(|v| v.strip_suffix(']')) {
+                Some(list) => Value::List(list.split(',').map(|item| node(scalar(item))).collect()),
+                None => scalar(value),
+            };
+            Entry { key: key.to_owned(), key_span: Span::default(), node: node(value) }
+        })
+        .collect();
+    let table = Table { entries };
+    let nodes = [Node {
+        value: Value::Table(Table {
+            entries: vec![Entry {
+                key: kind.word.to_owned(),
+                key_span: Span::default(),
+                node: Node { value: Value::Table(table), span: Span::default() },
+            }],
+        }),
+        span: Span::default(),
+    }];
+    let mut log = Log::default();
+    let layers = read(&nodes, Span::default(), "", &mut log);
+    assert_eq!(log.problems, [], "{}", kind.word);
+    layers.into_iter().next().flatten().expect("no problem, so a layer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once_and_reads_its_example() {
+        for (i, kind) in KINDS.iter().enumerate() {
+            assert_eq!(KINDS.iter().filter(|k| k.word == kind.word).count(), 1);
+            assert_eq!(kind.shorthand, kind.word.to_uppercase());
+            assert_eq!(WORDS[i], kind.word);
+            assert_eq!(example(kind).word(), kind.word);
+        }
+    }
+}

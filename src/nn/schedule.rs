@@ -1,0 +1,193 @@
+//! Schedules: how the learning rate moves over a training run.
+//!
+//! A [`Schedule`] gives a factor of the base rate for each step. All but `plateau` are functions of the step alone;
+//! `plateau` also reads a [`Plateau`], which watches the validation loss and is part of a checkpoint.
+
+use crate::config::{Bounds, Section};
+use crate::elementary::{cos, pow, powi};
+
+/// How the learning rate moves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Schedule {
+    /// It does not: `constant`.
+    Constant,
+    /// `factor^(epoch / every)`, the division rounded down: `step`.
+    Step {
+        /// In `(0, 1]`, default 0.5.
+        factor: f64,
+        /// Epochs, default 10.
+        every: u64,
+    },
+    /// `factor^epoch`, continuously in steps: `exponential`.
+    Exponential {
+        /// In `(0, 1]`, default 0.95.
+        factor: f64,
+    },
+    /// Linear from 0 over the warm-up, then half a cosine from 1 to `floor` at the last step (Loshchilov and Hutter
+    /// 2017): `cosine`.
+    Cosine {
+        /// Epochs, may be a fraction; default 0.
+        warm_up: f64,
+        /// What is left at the end, as a share of the base rate; default 0.
+        floor: f64,
+    },
+    /// Multiplied by `factor` when the validation loss has not improved for more than `patience` epochs: `plateau`.
+    Plateau {
+        /// In `(0, 1]`, default 0.5.
+        factor: f64,
+        /// Epochs, default 3.
+        patience: u64,
+        /// An improvement is a loss below `(1 - threshold)` times the best; default 1e-4.
+        threshold: f64,
+        /// The least rate, as a share of the base rate; default 0.
+        floor: f64,
+    },
+}
+
+/// The words of a manifest.
+pub const WORDS: &[&str] = &["constant", "step", "exponential", "cosine", "plateau"];
+
+/// Where a training run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of one epoch.
+    pub steps_per_epoch: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+}
+
+/// What a plateau schedule remembers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plateau {
+    /// The lowest loss so far.
+    pub best: f64,
+    /// Epochs since.
+    pub stale_epochs: u64,
+    /// The factor in force.
+    pub factor: f64,
+}
+
+impl Default for Plateau {
+    fn default() -> Plateau {
+        Plateau { best: f64::INFINITY, stale_epochs: 0, factor: 1.0 }
+    }
+}
+
+impl Schedule {
+    /// Reads `schedule` ["constant"]: a word, or `{ step = { factor = 0.5, every = 10 } }`.
+    pub fn read(section: &mut Section<'_>) -> Schedule {
+        section
+            .choice("schedule", WORDS, Some("constant"), |word, section| match word {
+                "step" => Schedule::Step {
+                    factor: read_factor(section, 0.5),
+                    every: section.whole("every", 1..=1_000_000, Some(10)),
+                },
+                "exponential" => Schedule::Exponential { factor: read_factor(section, 0.95) },
+                "cosine" => Schedule::Cosine {
+                    warm_up: section.number("warm_up", Bounds::NonNegative, Some(0.0)),
+                    floor: section.number("floor", Bounds::Fraction, Some(0.0)),
+                },
+                "plateau" => Schedule::Plateau {
+                    factor: read_factor(section, 0.5),
+                    patience: section.whole("patience", 0..=1_000_000, Some(3)),
+                    threshold: section.number("threshold", Bounds::Rate, Some(1e-4)),
+                    floor: section.number("floor", Bounds::Fraction, Some(0.0)),
+                },
+                _ => Schedule::Constant,
+            })
+            .unwrap_or(Schedule::Constant)
+    }
+
+    /// Whether it reads the validation loss, so that there is no schedule without a validation split.
+    pub fn needs_validation(&self) -> bool {
+        matches!(self, Schedule::Plateau { .. })
+    }
+
+    /// The factor of the base rate for the step that comes after `moment.step` steps.
+    pub fn factor(&self, moment: Moment, plateau: &Plateau) -> f64 {
+        let steps_per_epoch = moment.steps_per_epoch.max(1);
+        let epoch = moment.step / steps_per_epoch;
+        match *self {
+            Schedule::Constant => 1.0,
+            Schedule::Step { factor, every } => powi(factor, (epoch / every) as i64),
+            Schedule::Exponential { factor } => pow(factor, moment.step as f64 / steps_per_epoch as f64),
+            Schedule::Cosine { warm_up, floor } => {
+                let total = (moment.epochs * steps_per_epoch) as f64;
+                let warm = (warm_up * steps_per_epoch as f64).min(total);
+                let step = moment.step as f64;
+                if step < warm {
+                    return (step + 1.0) / (warm + 1.0);
+                }
+                // The last step gets the floor.
+                let share = ((step - warm) / (total - warm - 1.0).max(1.0)).min(1.0);
+                floor + (1.0 - floor) * 0.5 * (1.0 + cos(std::f64::consts::PI * share))
+            }
+            Schedule::Plateau { floor, .. } => plateau.factor.max(floor),
+        }
+    }
+
+    /// Tells a plateau schedule the validation loss of an epoch; the others do not listen. A loss that is not a number
+    /// is no improvement.
+    pub fn watch(&self, validation_loss: f64, plateau: &mut Plateau) {
+        let Schedule::Plateau { factor, patience, threshold, floor } = *self else { return };
+        if validation_loss < plateau.best * (1.0 - threshold)
+            || plateau.best == f64::INFINITY && validation_loss.is_finite()
+        {
+            plateau.best = validation_loss;
+            plateau.stale_epochs = 0;
+            return;
+        }
+        plateau.stale_epochs += 1;
+        if plateau.stale_epochs > patience {
+            plateau.factor = (plateau.factor * factor).max(floor);
+            plateau.stale_epochs = 0;
+        }
+    }
+}
+
+fn read_factor(section: &mut Section<'_>, default: f64) -> f64 {
+    section.number("factor", Bounds::Fraction, Some(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factors(schedule: &Schedule, epochs: u64, steps_per_epoch: u64) -> Vec<f64> {
+        (0..epochs * steps_per_epoch)
+            .map(|step| schedule.factor(Moment { step, steps_per_epoch, epochs }, &Plateau::default()))
+            .collect()
+    }
+
+    #[test]
+    fn schedules_follow_their_formulas() {
+        assert_eq!(factors(&Schedule::Constant, 2, 2), [1.0; 4]);
+        assert_eq!(
+            factors(&Schedule::Step { factor: 0.5, every: 2 }, 5, 2),
+            [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+        );
+        let exponential = factors(&Schedule::Exponential { factor: 0.81 }, 2, 2);
+        for (got, want) in exponential.iter().zip([1.0, 0.9, 0.81, 0.729]) {
+            assert!((got - want).abs() < 1e-15, "{got} for {want}");
+        }
+        let cosine = factors(&Schedule::Cosine { warm_up: 1.0, floor: 0.1 }, 5, 3);
+        assert_eq!(cosine[..4], [0.25, 0.5, 0.75, 1.0]);
+        assert!((cosine[14] - 0.1).abs() < 1e-15 && cosine[3..].is_sorted_by(|a, b| a > b));
+        assert!(factors(&Schedule::Cosine { warm_up: 9.0, floor: 0.0 }, 2, 3).iter().all(|f| f.is_finite()));
+    }
+
+    #[test]
+    fn a_plateau_waits_and_then_falls() {
+        let schedule = Schedule::Plateau { factor: 0.5, patience: 1, threshold: 0.0, floor: 0.2 };
+        let mut plateau = Plateau::default();
+        let mut seen = Vec::new();
+        for loss in [1.0, 0.9, 0.9, 0.95, 0.91, 0.92, f64::NAN, 0.91, 0.5] {
+            schedule.watch(loss, &mut plateau);
+            seen.push(schedule.factor(Moment { step: 0, steps_per_epoch: 1, epochs: 1 }, &plateau));
+        }
+        assert_eq!(seen, [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2]);
+        assert_eq!(plateau.best, 0.5);
+    }
+}
