@@ -8,9 +8,14 @@ use std::io;
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
+use crate::data::metrics::arg_max;
 
 /// The file with a task's out-of-fold predictions; absent where a model has no validation rows.
 pub const VALIDATION: &str = "validation.safetensors";
+
+/// Takes the place of [`VALIDATION`] where those rows chose the model (its best epoch, its learning rate on a plateau):
+/// what they say about it is then too good, and is reported as such.
+pub const VALIDATION_SELECTED: &str = "validation_selected.safetensors";
 
 /// The file with a task's predictions on the test split; absent where nothing is held out.
 pub const TEST: &str = "test.safetensors";
@@ -69,7 +74,7 @@ impl Predictions {
 
     /// The class predicted for the `i`-th of the rows: the most probable one, the first of equals.
     pub fn class(&self, i: usize) -> usize {
-        most_probable(self.row(i))
+        arg_max(self.row(i))
     }
 
     /// Writes the file called `name`.
@@ -105,17 +110,6 @@ impl Predictions {
     pub fn read_optional(files: &Files, name: &str) -> Result<Option<Predictions>, Error> {
         if files.0.contains_key(name) { Predictions::read(files, name).map(Some) } else { Ok(None) }
     }
-}
-
-/// Index of the largest probability, the first of equals; what is not a number never wins over a number.
-pub fn most_probable(probabilities: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, p) in probabilities.iter().enumerate() {
-        if *p > probabilities[best] || probabilities[best].is_nan() && !p.is_nan() {
-            best = class;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
@@ -170,12 +164,5 @@ mod tests {
             // Any answer but a panic.
             let _ = Predictions::read(&Files([(TEST.to_owned(), Bytes::new(edited))].into()), TEST);
         }
-    }
-
-    #[test]
-    fn what_is_not_a_number_is_not_predicted() {
-        assert_eq!(most_probable(&[f32::NAN, 0.2, 0.3]), 2);
-        assert_eq!(most_probable(&[0.3, f32::NAN, 0.2]), 0);
-        assert_eq!(most_probable(&[f32::NAN, f32::NAN]), 0);
     }
 }

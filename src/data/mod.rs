@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod decode;
 pub mod feed;
 pub mod fit_set;
+pub mod metrics;
 pub mod reader;
 pub mod resize;
 pub mod split;
