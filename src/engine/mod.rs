@@ -8,19 +8,27 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod buffer;
+mod cache;
 mod conv;
 mod dense;
 mod isa;
+mod kernel;
 mod local;
 mod pooling;
 pub mod reference;
+mod simd;
 mod softmax;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod update;
 mod versions;
 
 pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale};
+pub use buffer::Buffer;
+pub use cache::Caches;
 pub use conv::{Conv, ConvShape};
 pub use dense::{Dense, gram, matmul};
 pub use isa::Isa;
