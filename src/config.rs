@@ -573,13 +573,19 @@ pub fn quote(text: &str) -> String {
     format!("{text:?}")
 }
 
+/// Longer strings are cut in messages; the snippet below has them in full.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// A value as an error shows it.
 pub fn display(value: &Value) -> String {
     match value {
         Value::Boolean(b) => format!("`{b}`"),
         Value::Integer(i) => format!("`{i}`"),
         Value::Float(x) => format!("`{x:?}`"),
-        Value::Text { text, .. } => format!("the string `{text}`"),
+        Value::Text { text, .. } => match text.char_indices().nth(SHOWN_CHARACTERS) {
+            Some((at, _)) => format!("the string `{}…`", &text[..at]),
+            None => format!("the string `{text}`"),
+        },
         other => other.noun().to_owned(),
     }
 }

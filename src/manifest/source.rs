@@ -15,8 +15,9 @@ use crate::config::{Entry, Node, Problem, Span, Table, Value};
 /// Larger manifests are refused.
 pub const MAX_BYTES: u64 = 1 << 20;
 
-/// `a.b.c` may have so many parts; the parser's own tables would overflow the stack at some 100,000.
-const MAX_KEY_PARTS: usize = 64;
+/// Brackets within brackets and the parts of dotted keys count alike. The parser has this limit for brackets alone; its
+/// own tables would overflow the stack at a key of some 100,000 parts.
+const MAX_NESTING: usize = 80;
 
 /// What reading one text leaves behind.
 pub struct Parsed {
@@ -92,9 +93,8 @@ fn plain_io(error: &std::io::Error) -> String {
 
 /// Parses a whole document; spans get the number `source`.
 pub fn parse_document(text: &str, source: u16) -> Parsed {
-    if let Some(span) = overlong_key(text) {
-        let message = format!("a key has more than {MAX_KEY_PARTS} parts");
-        let problems = vec![Problem::error(span_of(source, span), message)];
+    if let Some(span) = too_deep(text) {
+        let problems = vec![Problem::error(span_of(source, span), TOO_DEEP)];
         return Parsed { table: Table::default(), problems, is_broken: true };
     }
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -110,9 +110,8 @@ pub fn parse_document(text: &str, source: u16) -> Parsed {
 /// What is wrong with it.
 pub fn parse_value(text: &str, source: u16, shift: usize) -> Result<Node, Vec<Problem>> {
     let mut reader = Reader { text, source, shift, problems: Vec::new() };
-    if let Some(span) = overlong_key(text) {
-        let message = format!("a key has more than {MAX_KEY_PARTS} parts");
-        return Err(vec![Problem::error(reader.span(span), message)]);
+    if let Some(span) = too_deep(text) {
+        return Err(vec![Problem::error(reader.span(span), TOO_DEEP)]);
     }
     let (value, errors) = DeValue::parse_recoverable(text);
     let node = reader.node(value.span(), value.get_ref());
@@ -251,10 +250,14 @@ fn content_start(raw: &str, content: &str) -> Option<usize> {
     (raw.get(start..start + content.len())? == content).then_some(start)
 }
 
-/// A key of more than [`MAX_KEY_PARTS`] parts, found by the dots outside of strings and comments.
-fn overlong_key(text: &str) -> Option<Range<usize>> {
+const TOO_DEEP: &str = "keys and values are nested too deeply, at most 80 levels";
+
+/// Where the text is nested more than [`MAX_NESTING`] deep, by its brackets and dots outside of strings and comments.
+fn too_deep(text: &str) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
-    let (mut at, mut run_start, mut dots) = (0, 0, 0);
+    // The levels that each open bracket stands for: its own, and those of the dotted key before it.
+    let mut open: Vec<usize> = Vec::new();
+    let (mut at, mut depth, mut dots, mut key_dots) = (0, 0, 0, 0);
     while at < bytes.len() {
         match bytes[at] {
             b'#' => {
@@ -265,14 +268,22 @@ fn overlong_key(text: &str) -> Option<Range<usize>> {
                 at = behind_string(bytes, at, quote);
                 continue;
             }
-            b'.' => {
-                dots += 1;
-                if dots >= MAX_KEY_PARTS {
-                    return Some(floor_range(text, run_start..at));
-                }
+            b'.' => dots += 1,
+            b'=' => (key_dots, dots) = (dots, 0),
+            b'[' | b'{' => {
+                open.push(key_dots + 1);
+                depth += key_dots + 1;
+                (key_dots, dots) = (0, 0);
             }
-            b'\n' | b',' | b'=' | b'[' | b']' | b'{' | b'}' => (dots, run_start) = (0, at + 1),
+            b']' | b'}' => {
+                depth -= open.pop().unwrap_or(0);
+                (key_dots, dots) = (0, 0);
+            }
+            b'\n' | b',' => (key_dots, dots) = (0, 0),
             _ => {}
+        }
+        if depth + dots > MAX_NESTING {
+            return Some(at..at + 1);
         }
         at += 1;
     }
@@ -379,9 +390,7 @@ fn reword(message: &str, text: &str, range: Range<usize>) -> (Range<usize>, Stri
             ("expected the hexadecimal digits of a character".to_owned(), None)
         }
         "carriage return must be followed by newline" => ("a carriage return without a newline".to_owned(), None),
-        "cannot recurse further; max recursion depth met" => {
-            ("values are nested too deeply, at most 80 levels".to_owned(), None)
-        }
+        "cannot recurse further; max recursion depth met" => (TOO_DEEP.to_owned(), None),
         "unexpected leading zero" => {
             return (word_range.clone(), format!("`{word}` begins with a zero"), help("leave the zero out"));
         }
@@ -410,4 +419,90 @@ fn reword(message: &str, text: &str, range: Range<usize>) -> (Range<usize>, Stri
         }
     };
     (range, message, help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value_of(text: &str) -> (Node, Vec<Problem>) {
+        let parsed = parse_document(text, 3);
+        (parsed.table.entries[0].node.clone(), parsed.problems)
+    }
+
+    #[test]
+    fn strings_say_where_their_content_stands() {
+        let case = |text: &str, content: &str, inner: Option<u32>| {
+            let (node, problems) = value_of(text);
+            assert_eq!(problems, []);
+            assert_eq!(node.value, Value::Text { text: content.to_owned(), inner }, "{text}");
+            assert_eq!((node.span.source, node.span.start, node.span.end), (3, 4, text.len() as u32));
+        };
+        case("a = \"bc\"", "bc", Some(5));
+        case("a = 'b\\c'", "b\\c", Some(5));
+        case("a = \"b\\tc\"", "b\tc", None);
+        case("a = \"\\u0062c\"", "bc", None);
+        case("a = \"\"\"\nb\nc\"\"\"", "b\nc", Some(8));
+        case("a = \"\"\"\r\nbc\"\"\"", "bc", Some(9));
+        case("a = \"\"\"b\\\n  c\"\"\"", "bc", None);
+        case("a = '''b'c'''", "b'c", Some(7));
+        case("a = \"\"", "", Some(5));
+        case("a = \"é数\"", "é数", Some(5));
+    }
+
+    #[test]
+    fn values_are_read_as_toml_means_them() {
+        let case = |text: &str, value: Value| {
+            assert_eq!(value_of(text), (Node { value, span: value_of(text).0.span }, vec![]))
+        };
+        case("a = 1_000", Value::Integer(1000));
+        case("a = -9223372036854775808", Value::Integer(i64::MIN));
+        case("a = 0xff", Value::Integer(255));
+        case("a = 1e-4", Value::Float(1e-4));
+        case("a = -inf", Value::Float(f64::NEG_INFINITY));
+        case("a = 2026-01-01T00:00:00Z", Value::Datetime("2026-01-01T00:00:00Z".to_owned()));
+    }
+
+    #[test]
+    fn tables_keep_the_order_and_the_place_of_their_headers() {
+        let text = "[b.c]\nx = 1\n[a]\n[b]\nz.y = 1\nw = 2\n";
+        let parsed = parse_document(text, 0);
+        assert_eq!(parsed.problems, []);
+        let keys: Vec<&str> = parsed.table.entries.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!(keys, ["a", "b"]);
+        let b = parsed.table.get("b").expect("it is there");
+        assert_eq!(&text[b.node.span.start as usize..b.node.span.end as usize], "[b]");
+        let Value::Table(table) = &b.node.value else { panic!("a table") };
+        let keys: Vec<&str> = table.entries.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!(keys, ["c", "z", "w"]);
+    }
+
+    #[test]
+    fn no_depth_overflows_the_stack() {
+        let many = 200_000;
+        for text in [
+            format!("{}=1", vec!["a"; many].join(".")),
+            format!("{}=1", vec!["'a'"; many].join(" . ")),
+            format!("[{}]", vec!["a"; many].join(".")),
+            format!("a = {}", "[".repeat(many)),
+            format!("a = {}", "{a=".repeat(many)),
+            format!("a = {}", "{a.a.a.a.a.a.a.a=[".repeat(many)),
+            "[a.a.a.a.a.a.a.a]\n".repeat(many / 10),
+        ] {
+            assert!(parse_document(&text, 0).is_broken, "{}", &text[..20]);
+            assert!(parse_value(&text, 0, 0).is_err());
+        }
+        let fine = format!("a = {}1{}", "[".repeat(70), "]".repeat(70));
+        assert_eq!(parse_document(&fine, 0).problems, []);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        assert_eq!(decode(b"\xEF\xBB\xBFa = 1".to_vec()), Ok("a = 1".to_owned()));
+        let (shown, problem) = decode(b"ab\xFFc".to_vec()).expect_err("no UTF-8");
+        assert_eq!(&shown[problem.span.start as usize..problem.span.end as usize], "\u{FFFD}");
+        let (shown, _) = decode(b"ab\xE6\x95".to_vec()).expect_err("a character is cut");
+        assert_eq!(shown, "ab\u{FFFD}");
+        assert!(decode(vec![b'#'; MAX_BYTES as usize + 1]).is_err());
+    }
 }
