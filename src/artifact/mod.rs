@@ -5,6 +5,7 @@
 
 pub mod dataset;
 pub mod evaluation;
+pub mod model;
 pub mod predictions;
 pub mod splits;
 pub mod table;
