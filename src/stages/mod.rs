@@ -8,6 +8,8 @@ pub mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub mod ensemble;
+pub mod evaluate;
 pub mod lineage;
 pub mod preprocess;
 pub mod split;
@@ -270,6 +272,10 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Checks what only the whole graph can tell (names of other stages in the stage's own keys, say), once all stages
+    /// are read and wired.
+    fn check_graph(&self, _upstream: &Upstream<'_>, _log: &mut Log) {}
+
     /// The parts that are always planned. `Part::All` of fitted stages is planned only where something needs it.
     fn parts(&self, flow: &Flow) -> Vec<Part>;
 
@@ -381,4 +387,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND, train::KIND];
+pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND, train::KIND, ensemble::KIND, evaluate::KIND];
