@@ -264,6 +264,10 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Checks what only the whole graph can tell (names of other stages in the stage's own keys, say), once all stages
+    /// are read and wired.
+    fn check_graph(&self, _upstream: &Upstream<'_>, _log: &mut Log) {}
+
     /// The parts that are always planned. `Part::All` of fitted stages is planned only where something needs it.
     fn parts(&self, flow: &Flow) -> Vec<Part>;
 
