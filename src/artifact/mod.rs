@@ -4,7 +4,9 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub mod dataset;
+pub mod ensemble;
 pub mod evaluation;
+pub mod model;
 pub mod predictions;
 pub mod splits;
 pub mod table;

@@ -28,9 +28,9 @@ mod threads;
 mod update;
 mod versions;
 
+pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
 pub use buffer::Buffer;
 pub use cache::Caches;
-pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
 pub use conv::{Conv, ConvShape};
 pub use dense::{Dense, matmul};
 pub use gram::gram;

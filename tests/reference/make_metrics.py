@@ -23,7 +23,8 @@ def predictions(seed, n, n_classes, skill, weights=None, absent=(), sure=False):
     labels = rng.choice(n_classes, n, p=weights / weights.sum())
     logits = rng.normal(size=(n, n_classes)) + skill * np.eye(n_classes)[labels]
     if sure:
-        logits *= 40
+        # Far enough for clipping to show, not so far that probabilities tie at 0.
+        logits *= 12
     exp = np.exp(logits - logits.max(1, keepdims=True))
     return labels, (exp / exp.sum(1, keepdims=True)).astype(np.float32)
 

@@ -1,0 +1,413 @@
+//! `evaluate`: numbers about a model and its members, on the test split and out of fold.
+//!
+//! What is reported under which name: `test` is the held-out split, by the final model (no fold) and by each fold's
+//! model; `out_of_fold` is what each fold's model says of the rows it was not fitted on, by fold and all folds together;
+//! `validation` is the same with a single split. Where those rows chose the model they are `validation_selected` and
+//! nothing else. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`.
+
+mod gate;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::ensemble::{Model, models, prediction_needs};
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use crate::artifact::Sink;
+use crate::artifact::dataset::Dataset;
+use crate::artifact::evaluation::{
+    CONFUSION, ClassReport, ClassRow, Evaluation, METRICS as METRICS_TABLE, PREDICTIONS, Score,
+};
+use crate::artifact::predictions::Predictions;
+use crate::config::{Log, Problem, Section, Span, Value, quote};
+use crate::data::metrics::{
+    Average, ClassScores, Confusion, METRICS, Metric, Scored, find, mean_and_deviation, suggest, wilson_interval,
+};
+use gate::Gate;
+
+/// The line in the list.
+pub const KIND: Kind = Kind {
+    name: "evaluate",
+    read,
+    example: "schema = 1\nname = \"example\"\n\n[stages.ingest]\nsource = \"builtin:digits\"\n\n[stages.split]\n\n\
+              [stages.train]\narchitecture = \"INPUT - FC\"\n\n[stages.evaluate]\nmetrics = [\"accuracy\", \"log-loss\"]\n\
+              gates = { accuracy = \">= 0.5\" }\n",
+};
+
+/// Evaluates a model.
+pub struct Evaluate {
+    /// Names of metrics; by default accuracy, balanced accuracy, log loss, and macro and weighted averages of precision,
+    /// recall and F1. Precision, recall, F1 and support by class are always there.
+    metrics: Vec<&'static Metric>,
+    /// How many most probable classes `top-k` looks at. Default 5.
+    top_k: usize,
+    /// What metrics must reach: `{ accuracy = ">= 0.97" }` on the test split of the input, or for a model by name
+    /// (`{ cnn = { accuracy = ">= 0.95" } }`) on the test split, else out of fold.
+    gates: Vec<Gate>,
+}
+
+impl std::fmt::Debug for Evaluate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
+        f.debug_struct("Evaluate")
+            .field("metrics", &names)
+            .field("top_k", &self.top_k)
+            .field("gates", &self.gates)
+            .finish()
+    }
+}
+
+fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    let metrics = read_metrics(section);
+    let top_k = section.whole("top_k", 1..=1_000_000, Some(5)) as usize;
+    Box::new(Evaluate { metrics, top_k, gates: gate::read(section) })
+}
+
+fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
+    let mut metrics: Vec<&'static Metric> = Vec::new();
+    let mut span = None;
+    match section.raw("metrics") {
+        None => metrics.extend(METRICS.iter().filter(|metric| metric.is_default)),
+        Some(node) => match &node.value {
+            Value::List(items) => {
+                span = Some(node.span);
+                for item in items {
+                    match &item.value {
+                        Value::Text { text, .. } => match find(text) {
+                            Some(metric) if metrics.iter().any(|known| known.name == metric.name) => {}
+                            Some(metric) => metrics.push(metric),
+                            None => {
+                                let problem = Problem::error(item.span, format!("unknown metric `{text}`"));
+                                section.log().push(problem.help(suggest(text)));
+                            }
+                        },
+                        _ => section.expected("metrics", item, "names of metrics"),
+                    }
+                }
+            }
+            _ => section.expected("metrics", node, "a list of names of metrics"),
+        },
+    }
+    let names: Vec<String> = metrics.iter().map(|metric| quote(metric.name)).collect();
+    section.record("metrics", format!("[{}]", names.join(", ")), span);
+    metrics
+}
+
+/// The stages whose predictions an evaluation of `stage` reads: itself, then its members, theirs, and so on.
+fn evaluated(stage: usize, upstream: &Upstream<'_>) -> Vec<usize> {
+    let mut stages = vec![stage];
+    let mut next = 0;
+    while next < stages.len() {
+        let node = &upstream.nodes[stages[next]];
+        if node.flow.output == Output::Ensemble {
+            for &member in &node.inputs {
+                if !stages.contains(&member) {
+                    stages.push(member);
+                }
+            }
+        }
+        next += 1;
+    }
+    stages
+}
+
+impl Stage for Evaluate {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn revision(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn accepts(&self) -> &'static [Output] {
+        &[Output::Model, Output::Ensemble]
+    }
+
+    fn reads_names(&self) -> bool {
+        true
+    }
+
+    fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow {
+        let input = &inputs[0];
+        if !input.has_test {
+            for gate in self.gates.iter().filter(|gate| gate.model.is_none()) {
+                let metric = gate.metric.name;
+                let message = format!("a gate on `{metric}` means the test split, but `test = 0` holds out nothing");
+                let help = format!("name a model that has a score: `{{ NAME = {{ {metric} = \"{}\" }} }}`", gate.text);
+                log.push(Problem::error(gate.span, message).help(help));
+            }
+        }
+        if let Some(n_classes) = input.n_classes
+            && self.metrics.iter().any(|metric| metric.name == "top-k")
+            && self.top_k >= n_classes
+        {
+            let span = log.span_of("top_k", log.span_of("metrics", span));
+            let message = format!("with {n_classes} classes the first {} are always right", self.top_k);
+            log.push(Problem::warning(span, message).help("set `top_k` to less than the number of classes"));
+        }
+        Flow { output: Output::Evaluation, ..input.clone() }
+    }
+
+    fn check_graph(&self, upstream: &Upstream<'_>, log: &mut Log) {
+        let Some(&input) = upstream.nodes[upstream.own].inputs.first() else { return };
+        let stages = evaluated(input, upstream);
+        for gate in &self.gates {
+            let Some(name) = &gate.model else { continue };
+            let names = || stages.iter().map(|&stage| upstream.nodes[stage].name.as_str());
+            let Some(at) = names().position(|known| known == name) else {
+                let mut problem = Problem::error(gate.model_span, format!("no model `{name}` is evaluated here"));
+                problem.help = crate::config::did_you_mean(name, names())
+                    .or_else(|| Some(format!("the models here are `{}`", names().collect::<Vec<_>>().join("`, `"))));
+                log.push(problem);
+                continue;
+            };
+            let node = &upstream.nodes[stages[at]];
+            if !node.flow.has_test && !has_validation_score(stages[at], upstream) {
+                let message = format!(
+                    "`{name}` has no score: nothing is held out for a test, and an ensemble of folds has none out of fold"
+                );
+                log.push(Problem::error(gate.model_span, message).help("hold out a test split, or name its member"));
+            }
+        }
+    }
+
+    fn parts(&self, _flow: &Flow) -> Vec<Part> {
+        vec![Part::Whole]
+    }
+
+    fn needs(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
+        let mut needs: Vec<Need> = lineage::needs(Part::Whole, upstream)
+            .into_iter()
+            .filter(|need| matches!(upstream.nodes[need.stage].flow.output, Output::Dataset | Output::Splits))
+            .collect();
+        for &input in &upstream.nodes[upstream.own].inputs {
+            for stage in evaluated(input, upstream) {
+                needs.extend(prediction_needs(stage, &upstream.nodes[stage].flow));
+            }
+        }
+        needs
+    }
+
+    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+        let dataset = lineage::dataset(task)?;
+        let folds = lineage::splits(task)?.folds();
+        let models = models(task);
+        let Some(input) = models.first() else { return Err(StageError::new("there is no model to evaluate")) };
+        let mut looks = Vec::new();
+        for (i, model) in models.iter().enumerate() {
+            looks.extend(looks_at(model, folds)?);
+            context.progress(i as u64 + 1, models.len() as u64, "models", model.name);
+        }
+        for look in &looks {
+            check_predictions(look, &dataset)?;
+        }
+        let metrics = self.all_metrics();
+        let figures: Vec<Figures> =
+            looks.iter().map(|look| Figures::new(look, &dataset, &metrics, self.top_k)).collect();
+        let scores = scores(&looks, &figures);
+        let report = looks
+            .iter()
+            .zip(&figures)
+            .find(|(look, _)| look.fold.is_none())
+            .map(|(look, figures)| class_report(look, figures, dataset.classes()));
+        let gates = self.gates.iter().map(|gate| gate.result(input.name, &scores)).collect();
+        let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
+
+        sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, dataset.classes()))?;
+        sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset))?;
+        sink.put(CONFUSION, &tables::confusion(&looks, &figures, dataset.classes()))?;
+        Evaluation { format: 1, model: input.name.to_owned(), scores, report, gates }.write(sink)?;
+        Ok(())
+    }
+}
+
+/// Whether what `stage` says of a fold was learned without that fold.
+fn has_validation_score(stage: usize, upstream: &Upstream<'_>) -> bool {
+    let node = &upstream.nodes[stage];
+    match (node.flow.output, &node.inputs[..]) {
+        (Output::Ensemble, [one]) => {
+            upstream.nodes[*one].flow.output == Output::Ensemble && has_validation_score(*one, upstream)
+        }
+        _ => true,
+    }
+}
+
+impl Evaluate {
+    /// The metrics to compute: those listed, those that gates name, and accuracy, in the order of the list of all.
+    fn all_metrics(&self) -> Vec<&'static Metric> {
+        let wanted = |name: &str| {
+            name == "accuracy"
+                || self.metrics.iter().any(|metric| metric.name == name)
+                || self.gates.iter().any(|gate| gate.metric.name == name)
+        };
+        METRICS.iter().filter(|metric| wanted(metric.name)).collect()
+    }
+}
+
+/// Predictions of one model on one split, or on one fold of it.
+struct Look {
+    model: String,
+    split: &'static str,
+    /// `None`: the whole split, or the final model.
+    fold: Option<u32>,
+    predictions: Predictions,
+    /// The fold of each row, where the whole is made of folds.
+    fold_of_row: Option<Vec<u32>>,
+}
+
+/// Everything there is to say about a model: the test split first, whole splits before their folds.
+fn looks_at(model: &Model<'_>, folds: u32) -> Result<Vec<Look>, StageError> {
+    let look =
+        |split, fold, predictions| Look { model: model.name.to_owned(), split, fold, predictions, fold_of_row: None };
+    let mut looks = Vec::new();
+    looks.extend(model.test()?.map(|predictions| look("test", None, predictions)));
+    if model.ensemble().is_none() && folds > 1 {
+        for fold in 1..=folds {
+            looks.extend(model.fold_test(fold)?.map(|predictions| look("test", Some(fold), predictions)));
+        }
+    }
+    if !model.is_scored_out_of_fold()? {
+        return Ok(looks);
+    }
+    let mut by_fold = Vec::new();
+    let mut is_selected = false;
+    for fold in 1..=folds {
+        if let Some((predictions, selected)) = model.validation(fold)? {
+            is_selected |= selected;
+            by_fold.push((fold, predictions));
+        }
+    }
+    let split = match (is_selected, folds) {
+        (true, _) => "validation_selected",
+        (false, 1) => "validation",
+        (false, _) => "out_of_fold",
+    };
+    if folds == 1 {
+        looks.extend(by_fold.into_iter().map(|(_, predictions)| look(split, None, predictions)));
+    } else if !by_fold.is_empty() {
+        let (together, fold_of_row) = together(&by_fold)?;
+        looks.push(Look { fold_of_row: Some(fold_of_row), ..look(split, None, together) });
+        looks.extend(by_fold.into_iter().map(|(fold, predictions)| look(split, Some(fold), predictions)));
+    }
+    Ok(looks)
+}
+
+/// The predictions of all folds as one, and the fold of each row.
+fn together(by_fold: &[(u32, Predictions)]) -> Result<(Predictions, Vec<u32>), StageError> {
+    let n_classes = by_fold[0].1.n_classes();
+    if by_fold.iter().any(|(_, predictions)| predictions.n_classes() != n_classes) {
+        return Err(StageError::new("folds of one model predict different numbers of classes"));
+    }
+    let mut rows: Vec<(u32, u32, &[f32])> = by_fold
+        .iter()
+        .flat_map(|(fold, p)| p.rows().iter().enumerate().map(|(i, &row)| (row, *fold, p.row(i))))
+        .collect();
+    rows.sort_unstable_by_key(|(row, ..)| *row);
+    if let Some(twice) = rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(StageError::new(format!("two folds of one model predict sample {}", twice[0].0)));
+    }
+    let probabilities = rows.iter().flat_map(|(.., p)| p.iter().copied()).collect();
+    let fold_of_row = rows.iter().map(|(_, fold, _)| *fold).collect();
+    Ok((Predictions::new(rows.iter().map(|(row, ..)| *row).collect(), n_classes, probabilities), fold_of_row))
+}
+
+/// Whether predictions are about this data set.
+fn check_predictions(look: &Look, dataset: &Dataset) -> Result<(), StageError> {
+    let (n_classes, n) = (look.predictions.n_classes(), dataset.n_samples());
+    let beyond = look.predictions.rows().last().filter(|&&last| last as usize >= n);
+    if n_classes != dataset.n_classes() || beyond.is_some() {
+        return Err(StageError::new(format!(
+            "predictions of `{}` are about another data set: {n_classes} classes, expected {}",
+            look.model,
+            dataset.n_classes()
+        )));
+    }
+    Ok(())
+}
+
+/// What was computed of a look.
+struct Figures {
+    confusion: Confusion,
+    /// Names and values of metrics, in the order of the list of all.
+    values: Vec<(&'static str, f64)>,
+}
+
+impl Figures {
+    /// The value of a metric that was computed.
+    fn value(&self, name: &str) -> f64 {
+        self.values.iter().find(|(known, _)| *known == name).map_or(f64::NAN, |(_, value)| *value)
+    }
+
+    fn new(look: &Look, dataset: &Dataset, metrics: &[&'static Metric], top_k: usize) -> Figures {
+        let predictions = &look.predictions;
+        let labels: Vec<u32> = predictions.rows().iter().map(|&row| dataset.label(row as usize)).collect();
+        let scored = Scored::new(&labels, predictions.probabilities(), predictions.n_classes(), top_k);
+        let confusion = scored.confusion();
+        let values = metrics.iter().map(|metric| (metric.name, (metric.compute)(&scored, &confusion))).collect();
+        Figures { confusion, values }
+    }
+}
+
+/// A number, if it is one.
+fn number(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+/// The numbers of whole splits, with mean and deviation over their folds.
+fn scores(looks: &[Look], figures: &[Figures]) -> Vec<Score> {
+    let whole = looks.iter().zip(figures).filter(|(look, _)| look.fold.is_none());
+    whole
+        .map(|(look, of_whole)| {
+            let is_fold = |other: &Look| other.model == look.model && other.split == look.split && other.fold.is_some();
+            let folds: Vec<&Figures> =
+                looks.iter().zip(figures).filter(|(other, _)| is_fold(other)).map(|(_, figures)| figures).collect();
+            let over_folds = |name: &str| {
+                let values: Vec<f64> = folds.iter().map(|figures| figures.value(name)).collect();
+                let (mean, deviation) = mean_and_deviation(&values);
+                (number(mean), number(deviation))
+            };
+            let values = of_whole.values.iter();
+            let confusion = &of_whole.confusion;
+            Score {
+                model: look.model.clone(),
+                split: look.split.to_owned(),
+                n: look.predictions.len(),
+                n_correct: confusion.n_correct(),
+                accuracy_interval: wilson_interval(confusion.n_correct(), confusion.n_samples()),
+                metrics: values.clone().map(|&(name, value)| (name.to_owned(), number(value))).collect(),
+                over_folds: if folds.is_empty() {
+                    BTreeMap::new()
+                } else {
+                    values.map(|&(name, _)| (name.to_owned(), over_folds(name))).collect()
+                },
+            }
+        })
+        .collect()
+}
+
+fn class_report(look: &Look, figures: &Figures, classes: &[String]) -> ClassReport {
+    let row = |name: &str, scores: ClassScores| ClassRow {
+        name: name.to_owned(),
+        precision: scores.precision,
+        recall: scores.recall,
+        f1: scores.f1,
+        support: scores.support,
+    };
+    let confusion = &figures.confusion;
+    // A split without samples has no averages; a report of zeros says so, and JSON has no word for "not a number".
+    let average = |name: &str, average: Average| {
+        let scores = confusion.average(average);
+        let zeros = ClassScores { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 };
+        row(name, if scores.f1.is_finite() { scores } else { zeros })
+    };
+    ClassReport {
+        model: look.model.clone(),
+        split: look.split.to_owned(),
+        classes: classes.iter().enumerate().map(|(class, name)| row(name, confusion.class(class))).collect(),
+        accuracy: number(confusion.accuracy()).unwrap_or(0.0),
+        macro_average: average("macro avg", Average::Macro),
+        weighted_average: average("weighted avg", Average::Weighted),
+    }
+}

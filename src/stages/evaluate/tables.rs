@@ -1,0 +1,134 @@
+//! The tables of an evaluation, each sorted by its columns from the left.
+
+use super::{Figures, Look};
+use crate::artifact::dataset::Dataset;
+use crate::artifact::evaluation::Score;
+use crate::artifact::table::{Cell, Table};
+use crate::data::metrics::{sample_log_loss, wilson_interval};
+
+/// Looks with their figures, by model, split and fold.
+fn sorted<'a>(looks: &'a [Look], figures: &'a [Figures]) -> Vec<(&'a Look, &'a Figures)> {
+    let mut pairs: Vec<(&Look, &Figures)> = looks.iter().zip(figures).collect();
+    pairs.sort_by_key(|(look, _)| (&look.model, look.split, look.fold));
+    pairs
+}
+
+/// `model,split,fold,class,metric,value,ci_low,ci_high,n`.
+///
+/// Rows without a fold are about the whole split; there, each metric over several folds also has the rows
+/// `METRIC-mean` and `METRIC-std`, with the number of folds as `n`.
+pub(super) fn metrics(
+    looks: &[Look],
+    figures: &[Figures],
+    scores: &[Score],
+    listed: &[&str],
+    classes: &[String],
+) -> Vec<u8> {
+    let header = ["model", "split", "fold", "class", "metric", "value", "ci_low", "ci_high", "n"];
+    let mut table = Table::new(&header);
+    for (look, figures) in sorted(looks, figures) {
+        let confusion = &figures.confusion;
+        let mut row = |class: Cell<'_>, metric: &str, value: Cell<'_>, interval: Option<(f64, f64)>, n: u64| {
+            table.row(&[
+                (&look.model).into(),
+                look.split.into(),
+                look.fold.into(),
+                class,
+                metric.into(),
+                value,
+                interval.map(|(low, _)| low).into(),
+                interval.map(|(_, high)| high).into(),
+                n.into(),
+            ]);
+        };
+        let score = scores.iter().find(|score| score.model == look.model && score.split == look.split);
+        let n = confusion.n_samples();
+        for &name in listed {
+            let interval = if name == "accuracy" { wilson_interval(confusion.n_correct(), n) } else { None };
+            row(Cell::Empty, name, figures.value(name).into(), interval, n);
+            if look.fold.is_none()
+                && let Some((mean, deviation)) = score.and_then(|score| score.over_folds.get(name))
+            {
+                let same = |other: &&Look| other.model == look.model && other.split == look.split;
+                let n_folds = looks.iter().filter(same).filter(|other| other.fold.is_some()).count() as u64;
+                row(Cell::Empty, &format!("{name}-mean"), (*mean).into(), None, n_folds);
+                row(Cell::Empty, &format!("{name}-std"), (*deviation).into(), None, n_folds);
+            }
+        }
+        if look.fold.is_none() {
+            for (class, name) in classes.iter().enumerate() {
+                let scores = confusion.class(class);
+                let is_there = scores.support + confusion.predicted(class) > 0;
+                let values = [("precision", scores.precision), ("recall", scores.recall), ("f1", scores.f1)];
+                for (metric, value) in values {
+                    row(name.into(), metric, is_there.then_some(value).into(), None, scores.support);
+                }
+                row(name.into(), "support", scores.support.into(), None, scores.support);
+            }
+        }
+    }
+    table.into_bytes()
+}
+
+/// `id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_<class>…`: a row per image and model, the test
+/// split by final models.
+pub(super) fn predictions(looks: &[Look], dataset: &Dataset) -> Vec<u8> {
+    let classes = dataset.classes();
+    let mut header: Vec<String> =
+        ["id", "path", "split", "fold", "model", "actual", "predicted", "correct", "confidence", "loss"]
+            .map(str::to_owned)
+            .to_vec();
+    // A header stays on its line whatever a folder is called.
+    header.extend(classes.iter().map(|class| format!("p_{}", class.replace(char::is_control, " "))));
+    let mut table = Table::new(&header);
+
+    let mut rows: Vec<(u32, &str, Option<u32>, &str, &Look, usize)> = Vec::new();
+    for look in looks.iter().filter(|look| look.fold.is_none()) {
+        for (i, &id) in look.predictions.rows().iter().enumerate() {
+            let fold = look.fold_of_row.as_ref().map(|folds| folds[i]);
+            rows.push((id, look.split, fold, &look.model, look, i));
+        }
+    }
+    rows.sort_by_key(|(id, split, fold, model, ..)| (*id, *split, *fold, *model));
+    let mut cells: Vec<Cell<'_>> = Vec::with_capacity(header.len());
+    for (id, split, fold, model, look, i) in rows {
+        let probabilities = look.predictions.row(i);
+        let (actual, predicted) = (dataset.label(id as usize) as usize, look.predictions.class(i));
+        let about: [Cell<'_>; 10] = [
+            id.into(),
+            dataset.path(id as usize).into(),
+            split.into(),
+            fold.into(),
+            model.into(),
+            (&classes[actual]).into(),
+            (&classes[predicted]).into(),
+            (actual == predicted).into(),
+            probabilities[predicted].into(),
+            sample_log_loss(probabilities[actual]).into(),
+        ];
+        cells.clear();
+        cells.extend(about);
+        cells.extend(probabilities.iter().map(|&p| Cell::from(p)));
+        table.row(&cells);
+    }
+    table.into_bytes()
+}
+
+/// `model,split,actual,predicted,count`: a row per pair of classes, whole splits only.
+pub(super) fn confusion(looks: &[Look], figures: &[Figures], classes: &[String]) -> Vec<u8> {
+    let mut table = Table::new(&["model", "split", "actual", "predicted", "count"]);
+    for (look, figures) in sorted(looks, figures).into_iter().filter(|(look, _)| look.fold.is_none()) {
+        for (actual, actual_name) in classes.iter().enumerate() {
+            for (predicted, predicted_name) in classes.iter().enumerate() {
+                table.row(&[
+                    (&look.model).into(),
+                    look.split.into(),
+                    actual_name.into(),
+                    predicted_name.into(),
+                    figures.confusion.count(actual, predicted).into(),
+                ]);
+            }
+        }
+    }
+    table.into_bytes()
+}

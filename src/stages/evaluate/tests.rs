@@ -1,0 +1,432 @@
+//! Ensembles and evaluations of made-up predictions: what is combined, what is reported, and what is refused.
+
+use super::*;
+use crate::artifact::ensemble::{Ensemble, validation_name};
+use crate::artifact::evaluation::GateResult;
+use crate::artifact::predictions::{TEST, VALIDATION, VALIDATION_SELECTED};
+use crate::artifact::splits::Splits;
+use crate::artifact::{Bytes, Files};
+use crate::config::{self, Entry, Table};
+use crate::data::fit_set::{Partition, Place};
+use crate::stages::testing::{self, MemorySink, TestContext};
+use crate::stages::{Delivered, Node};
+use crate::tensor::ImageShape;
+
+/// Stands for a stage whose artifacts a test makes up.
+#[derive(Debug)]
+struct Fake;
+
+impl Stage for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+    fn revision(&self) -> String {
+        String::new()
+    }
+    fn accepts(&self) -> &'static [Output] {
+        &[]
+    }
+    fn check(&self, _: &[Flow], _: Span, _: &mut Log) -> Flow {
+        unreachable!("a stand-in is not checked")
+    }
+    fn parts(&self, _: &Flow) -> Vec<Part> {
+        Vec::new()
+    }
+    fn needs(&self, _: Part, _: &Upstream<'_>) -> Vec<Need> {
+        Vec::new()
+    }
+    fn run(&self, _: &Task<'_>, _: &Places, _: &dyn Context, _: &mut dyn Sink) -> Result<(), StageError> {
+        unreachable!("a stand-in is not run")
+    }
+}
+
+fn flow(output: Output, folds: u32, has_test: bool) -> Flow {
+    Flow { output, shape: None, n_classes: Some(3), n_samples: None, given: None, folds, has_test, refit: false }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text { text: text.to_owned(), inner: None }
+}
+
+fn table(keys: &[(&str, Value)]) -> Table {
+    let entry = |(key, value): &(&str, Value)| Entry {
+        key: (*key).to_owned(),
+        key_span: Span::default(),
+        node: config::Node { value: value.clone(), span: Span::default() },
+    };
+    Table { entries: keys.iter().map(entry).collect() }
+}
+
+fn list(items: &[&str]) -> Value {
+    Value::List(items.iter().map(|item| config::Node { value: text(item), span: Span::default() }).collect())
+}
+
+/// 12 samples of 3 classes: sample `i` is of class `i % 3`; every fourth is held out if `has_test`, the rest goes round
+/// the folds.
+fn places(folds: u32, has_test: bool) -> Vec<Place> {
+    let place = |i: u32| match (has_test && i % 4 == 3, folds) {
+        (true, _) => Place::Test,
+        (false, 1) if i >= 6 => Place::Train,
+        _ => Place::Fold(i % folds + 1),
+    };
+    (0..12).map(place).collect()
+}
+
+/// Sure of class `(row + shift) % 3`, so right if `shift` is 0.
+fn said(rows: &[u32], shift: u32, p: f32) -> Predictions {
+    let of = |row: u32| (0..3).map(move |class| if class == (row + shift) % 3 { p } else { (1.0 - p) / 2.0 });
+    Predictions::new(rows.to_vec(), 3, rows.iter().flat_map(|&row| of(row)).collect())
+}
+
+/// A graph and the artifacts of its stages.
+struct Graph {
+    nodes: Vec<Node>,
+    artifacts: Vec<(Need, Files)>,
+    partition: Partition,
+}
+
+impl Graph {
+    /// A data set (0) and its splits (1).
+    fn new(folds: u32, has_test: bool) -> Graph {
+        let labels: Vec<u32> = (0..12).map(|i| i % 3).collect();
+        let shape = ImageShape { height: 1, width: 1, channels: 1 };
+        let (files, dataset) = testing::dataset(shape, &labels, &(0..12).collect::<Vec<u8>>());
+        let partition = Partition::new(places(folds, has_test), folds).unwrap();
+        let mut sink = MemorySink::default();
+        Splits::new(partition.clone(), &dataset).write(&dataset, &mut sink).unwrap();
+        let mut graph = Graph { nodes: Vec::new(), artifacts: Vec::new(), partition };
+        graph.add("ingest", flow(Output::Dataset, 0, false), &[], Box::new(Fake), vec![(Part::Whole, files)]);
+        graph.add(
+            "split",
+            flow(Output::Splits, folds, has_test),
+            &[0],
+            Box::new(Fake),
+            vec![(Part::Whole, sink.files())],
+        );
+        graph
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        flow: Flow,
+        inputs: &[usize],
+        stage: Box<dyn Stage>,
+        artifacts: Vec<(Part, Files)>,
+    ) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node { name: name.to_owned(), flow, inputs: inputs.to_vec(), stage });
+        self.artifacts.extend(artifacts.into_iter().map(|(part, files)| (Need { stage: index, part }, files)));
+        index
+    }
+
+    /// A model whose folds say `shifts` with probability `p`; with `refit`, one more fit that is always right.
+    fn model(&mut self, name: &str, shifts: &[u32], p: f32, refit: bool, validation: &str) -> usize {
+        let test = self.partition.test_rows();
+        let files = |written: Vec<(&str, Predictions)>| {
+            let mut sink = MemorySink::default();
+            for (name, predictions) in written.iter().filter(|(_, predictions)| !predictions.is_empty()) {
+                predictions.write(&mut sink, name).unwrap();
+            }
+            sink.files()
+        };
+        let mut artifacts = Vec::new();
+        for (fold, &shift) in (1..).zip(shifts) {
+            let own = said(&self.partition.validation_rows(fold), shift, p);
+            artifacts.push((Part::Fold(fold), files(vec![(validation, own), (TEST, said(&test, shift, p))])));
+        }
+        if refit {
+            artifacts.push((Part::All, files(vec![(TEST, said(&test, 0, p))])));
+        }
+        let flow = Flow { refit, ..flow(Output::Model, shifts.len() as u32, !test.is_empty()) };
+        self.add(name, flow, &[1], Box::new(Fake), artifacts)
+    }
+
+    /// Adds a stage, checks it, runs it with exactly what it says it needs.
+    fn run(&mut self, name: &str, kind: &Kind, keys: &[(&str, Value)], inputs: &[usize]) -> Result<Files, StageError> {
+        let (stage, mut log) = testing::read(kind.read, &table(keys));
+        let flows: Vec<Flow> = inputs.iter().map(|&input| self.nodes[input].flow.clone()).collect();
+        let flow = stage.check(&flows, Span::default(), &mut log);
+        let own = self.add(name, flow, inputs, stage, Vec::new());
+        let upstream = Upstream { own, nodes: &self.nodes };
+        self.nodes[own].stage.check_graph(&upstream, &mut log);
+        assert_eq!(log.problems.iter().filter(|p| p.severity == config::Severity::Error).count(), 0, "{log:?}");
+        let deliver = |need: Need| Delivered {
+            need,
+            stage_name: self.nodes[need.stage].name.clone(),
+            output: self.nodes[need.stage].flow.output,
+            files: self.artifacts.iter().find(|(known, _)| *known == need).unwrap().1.clone(),
+        };
+        let inputs = self.nodes[own].stage.needs(Part::Whole, &upstream).into_iter().map(deliver).collect();
+        let stage = self.nodes[own].stage.as_ref();
+        let files = testing::run(stage, Part::Whole, inputs, &Places::default(), &TestContext::default())?;
+        self.artifacts.push((Need { stage: own, part: Part::Whole }, files.clone()));
+        Ok(files)
+    }
+
+    /// What checking these keys says.
+    fn problems(&mut self, kind: &Kind, keys: &[(&str, Value)], inputs: &[usize]) -> Vec<String> {
+        let (stage, mut log) = testing::read(kind.read, &table(keys));
+        let flows: Vec<Flow> = inputs.iter().map(|&input| self.nodes[input].flow.clone()).collect();
+        let flow = stage.check(&flows, Span::default(), &mut log);
+        let own = self.add("checked", flow, inputs, stage, Vec::new());
+        self.nodes[own].stage.check_graph(&Upstream { own, nodes: &self.nodes }, &mut log);
+        self.nodes.pop();
+        log.problems.into_iter().map(|problem| problem.message).collect()
+    }
+}
+
+const ENSEMBLE: Kind = crate::stages::ensemble::KIND;
+
+fn lines(files: &Files, name: &str) -> Vec<String> {
+    String::from_utf8(files.get(name).unwrap().to_vec()).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The cells `split, fold, value` of a metric of a model.
+fn values(files: &Files, model: &str, metric: &str) -> Vec<String> {
+    let rows = lines(files, METRICS_TABLE).into_iter().map(|line| line.split(',').map(str::to_owned).collect());
+    rows.filter(|row: &Vec<String>| row[0] == model && row[4] == metric && row[3].is_empty())
+        .map(|row| format!("{} {} {}", row[1], row[2], row[5]))
+        .collect()
+}
+
+#[test]
+fn folds_become_one_model_by_mean_and_by_vote() {
+    let mut graph = Graph::new(3, true);
+    // One fold is right and sure, two are wrong in different ways.
+    let model = graph.model("cnn", &[0, 1, 2], 0.9, false, VALIDATION);
+    let unsure = graph.model("unsure", &[0, 1, 1], 0.4, false, VALIDATION);
+    let files = graph.run("mean", &ENSEMBLE, &[], &[model]).unwrap();
+    let mean = Predictions::read(&files, TEST).unwrap();
+    assert_eq!(mean.rows(), [3, 7, 11]);
+    assert!(mean.probabilities().iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-6), "{mean:?}");
+    let members = Ensemble::read(&files).unwrap();
+    assert_eq!(members.members.len(), 3);
+    assert!(!members.is_scored_out_of_fold);
+
+    let files = graph.run("vote", &ENSEMBLE, &[("combine", text("vote"))], &[unsure]).unwrap();
+    let vote = Predictions::read(&files, TEST).unwrap();
+    for (i, &row) in vote.rows().iter().enumerate() {
+        assert_eq!(vote.class(i), (row as usize + 1) % 3, "two votes beat one");
+        let sum = vote.row(i).iter().fold(0.0, |sum, p| sum + p);
+        assert!((sum - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn equal_votes_go_to_the_higher_mean_probability() {
+    let say = |p: [f32; 3]| Predictions::new(vec![0], 3, p.to_vec());
+    let vote = |members: &[Predictions]| crate::stages::ensemble::Combine::Vote.apply(members).unwrap().class(0);
+    assert_eq!(vote(&[say([0.6, 0.4, 0.0]), say([0.1, 0.9, 0.0])]), 1);
+    assert_eq!(vote(&[say([0.6, 0.4, 0.0]), say([0.4, 0.6, 0.0])]), 0);
+    // One sure voice never outvotes two.
+    assert_eq!(vote(&[say([0.0, 0.0, 1.0]), say([0.4, 0.3, 0.3]), say([0.4, 0.3, 0.3])]), 0);
+}
+
+#[test]
+fn several_models_meet_fold_by_fold() {
+    let mut graph = Graph::new(3, true);
+    let cnn = graph.model("cnn", &[0, 0, 1], 0.8, false, VALIDATION);
+    let dense = graph.model("dense", &[1, 0, 0], 0.6, true, VALIDATION);
+    let both = graph.run("both", &ENSEMBLE, &[], &[cnn, dense]).unwrap();
+    let members = Ensemble::read(&both).unwrap();
+    assert!(members.is_scored_out_of_fold);
+    assert_eq!(members.members[0].parts, ["fold 1", "fold 2", "fold 3"]);
+    assert_eq!(members.members[1].parts, ["all"]);
+    for fold in 1..=3 {
+        let got = Predictions::read(&both, &validation_name(fold, false)).unwrap();
+        assert_eq!(got.rows(), graph.partition.validation_rows(fold));
+        let (a, b) = [[(0, 0.8), (1, 0.6)], [(0, 0.8), (0, 0.6)], [(1, 0.8), (0, 0.6)]][fold as usize - 1].into();
+        let [a, b] = [a, b].map(|(shift, p)| said(got.rows(), shift, p));
+        for ((got, a), b) in got.probabilities().iter().zip(a.probabilities()).zip(b.probabilities()) {
+            assert!((got - (a + b) / 2.0).abs() < 1e-6);
+        }
+    }
+    // The test split: the mean of the folds' mean and the refitted model, which is always right.
+    let test = Predictions::read(&both, TEST).unwrap();
+    let expected = ((0.8 + 0.8 + 0.1) / 3.0 + 0.6) / 2.0;
+    assert!((test.row(0)[0] - expected).abs() < 1e-6, "{test:?}");
+
+    // Evaluating it tells about it and its members, and nests.
+    let own = graph.nodes.len() - 1;
+    let nested = graph.run("nested", &ENSEMBLE, &[], &[own, cnn]).unwrap();
+    assert!(Ensemble::read(&nested).unwrap().is_scored_out_of_fold);
+    let nested = graph.nodes.len() - 1;
+    let keys = [("metrics", list(&["accuracy"]))];
+    let files = graph.run("evaluate", &KIND, &keys, &[nested]).unwrap();
+    assert_eq!(values(&files, "nested", "accuracy")[0].split(' ').next(), Some("out_of_fold"));
+    assert_eq!(
+        values(&files, "cnn", "accuracy"),
+        [
+            "out_of_fold  0.6666666666666666",
+            "out_of_fold 1 1.0",
+            "out_of_fold 2 1.0",
+            "out_of_fold 3 0.0",
+            "test  1.0",
+            "test 1 1.0",
+            "test 2 1.0",
+            "test 3 0.0"
+        ]
+    );
+    assert_eq!(values(&files, "dense", "accuracy")[4..5], ["test  1.0"]);
+    let evaluation = Evaluation::read(&files).unwrap();
+    assert_eq!(evaluation.model, "nested");
+    let models: Vec<&str> = evaluation.scores.iter().map(|score| score.model.as_str()).collect();
+    assert_eq!(models, ["nested", "nested", "both", "both", "cnn", "cnn", "dense", "dense"]);
+    assert_eq!(evaluation.report.unwrap().split, "test");
+}
+
+#[test]
+fn tables_hold_what_was_said() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.5, false, VALIDATION);
+    let keys = [("metrics", list(&["log-loss", "accuracy"]))];
+    let files = graph.run("evaluate", &KIND, &keys, &[model]).unwrap();
+    let metrics = lines(&files, METRICS_TABLE);
+    assert_eq!(metrics[0], "model,split,fold,class,metric,value,ci_low,ci_high,n");
+    let oof: Vec<&String> = metrics.iter().filter(|line| line.starts_with("cnn,out_of_fold,,,")).collect();
+    assert_eq!(oof.len(), 6, "{oof:?}");
+    assert!(oof[0].starts_with("cnn,out_of_fold,,,log-loss,") && oof[0].ends_with(",,,9"), "{oof:?}");
+    let mean = oof.iter().find(|line| line.contains("accuracy-mean")).unwrap();
+    assert_eq!(*mean, "cnn,out_of_fold,,,accuracy-mean,0.5,,,2");
+    let accuracy = oof.iter().find(|line| line.contains(",accuracy,")).unwrap();
+    assert!(accuracy.starts_with("cnn,out_of_fold,,,accuracy,0.6666666666666666,0.35") && accuracy.ends_with(",9"));
+    assert!(metrics.iter().any(|line| line == "cnn,out_of_fold,,a,support,3,,,3"));
+
+    let predictions = lines(&files, PREDICTIONS);
+    assert_eq!(predictions[0], "id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_a,p_b,p_c");
+    assert_eq!(predictions.len(), 1 + 12);
+    assert_eq!(predictions[1], "0,0.png,out_of_fold,1,cnn,a,a,true,0.5,0.6931471805599453,0.5,0.25,0.25");
+    assert!(predictions[4].starts_with("3,3.png,test,,cnn,a,a,true,0.375,"), "{}", predictions[4]);
+
+    let confusion = lines(&files, CONFUSION);
+    assert_eq!(confusion.len(), 1 + 2 * 9);
+    assert!(confusion.contains(&"cnn,out_of_fold,a,b,1".to_owned()), "{confusion:?}");
+}
+
+#[test]
+fn what_may_be_reported_depends_on_what_was_held_out() {
+    let headlines = |folds: &[u32], has_test: bool, validation: &str| {
+        let mut graph = Graph::new(folds.len() as u32, has_test);
+        let model = graph.model("cnn", folds, 0.9, false, validation);
+        let files = graph.run("evaluate", &KIND, &[], &[model]).unwrap();
+        let scores = Evaluation::read(&files).unwrap().scores;
+        scores.into_iter().map(|score| score.split).collect::<Vec<_>>()
+    };
+    assert_eq!(headlines(&[0, 0], true, VALIDATION), ["test", "out_of_fold"]);
+    assert_eq!(headlines(&[0, 0], false, VALIDATION), ["out_of_fold"]);
+    assert_eq!(headlines(&[0], true, VALIDATION), ["test", "validation"]);
+    assert_eq!(headlines(&[0], false, VALIDATION_SELECTED), ["validation_selected"]);
+    assert_eq!(headlines(&[0, 1], true, VALIDATION_SELECTED), ["test", "validation_selected"]);
+
+    // An ensemble of folds has no score of its own out of fold; with nothing held out, its member's is reported.
+    let mut graph = Graph::new(2, false);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap();
+    let files = graph.run("evaluate", &KIND, &[], &[model + 1]).unwrap();
+    let evaluation = Evaluation::read(&files).unwrap();
+    assert_eq!(evaluation.headline(), None);
+    assert_eq!(evaluation.scores.len(), 1);
+    assert_eq!(evaluation.report.unwrap().model, "cnn");
+
+    // One selected member makes the ensemble's validation rows selected.
+    let mut graph = Graph::new(2, true);
+    let a = graph.model("a", &[0, 1], 0.9, false, VALIDATION);
+    let b = graph.model("b", &[0, 1], 0.9, false, VALIDATION_SELECTED);
+    let files = graph.run("both", &ENSEMBLE, &[], &[a, b]).unwrap();
+    assert!(files.0.contains_key("validation_selected_fold_1.safetensors"));
+    let files = graph.run("evaluate", &KIND, &[], &[b + 1]).unwrap();
+    let evaluation = Evaluation::read(&files).unwrap();
+    assert_eq!(evaluation.scores[1].split, "validation_selected");
+}
+
+#[test]
+fn gates_are_checked_and_recorded() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    let gate = |keys: &[(&str, &str)]| {
+        let keys: Vec<(&str, Value)> = keys.iter().map(|(key, value)| (*key, text(value))).collect();
+        Value::Table(table(&keys))
+    };
+    let named = Value::Table(table(&[
+        ("accuracy", text(">= 0.4")),
+        ("log-loss", text("< 0.1")),
+        ("cnn", gate(&[("accuracy", ">=1.5"), ("roc-auc", "> 0.5")])),
+    ]));
+    let files = graph.run("evaluate", &KIND, &[("gates", named)], &[model]).unwrap();
+    let evaluation = Evaluation::read(&files).unwrap();
+    let passed: Vec<bool> = evaluation.gates.iter().map(|gate| gate.is_passed).collect();
+    // The two folds agree on nothing; of equal means the first class wins, which is right for two test samples of three.
+    let expected = GateResult {
+        model: "cnn".to_owned(),
+        split: "test".to_owned(),
+        metric: "accuracy".to_owned(),
+        expected: ">= 0.4".to_owned(),
+        value: Some(2.0 / 3.0),
+        is_passed: true,
+    };
+    assert_eq!(evaluation.gates[0], expected);
+    assert_eq!(passed[1..], [false, false, true]);
+    assert!(!evaluation.is_passed());
+
+    let problems = graph.problems(&KIND, &[("gates", gate(&[("acuracy", ">= 0.9")]))], &[model]);
+    assert_eq!(problems, ["unknown metric `acuracy`"]);
+    let problems = graph.problems(&KIND, &[("gates", gate(&[("accuracy", "0.9")]))], &[model]);
+    let expected = "`gates.accuracy` expects a comparison with a number, such as \">= 0.97\", got the string `0.9`";
+    assert_eq!(problems, [expected]);
+    let problems = graph.problems(&KIND, &[("gates", gate(&[("accuracy", "<= 0.9")]))], &[model]);
+    assert_eq!(problems, ["the gate `<= 0.9` on `accuracy` asks for worse: higher is better"]);
+    let problems =
+        graph.problems(&KIND, &[("gates", Value::Table(table(&[("cn", gate(&[("accuracy", "> 0")]))])))], &[model]);
+    assert_eq!(problems, ["no model `cn` is evaluated here"]);
+    let problems = graph.problems(&KIND, &[("metrics", list(&["accuracy", "f2"]))], &[model]);
+    assert_eq!(problems, ["unknown metric `f2`"]);
+}
+
+#[test]
+fn without_a_test_split_a_gate_must_name_a_model_with_a_score() {
+    let mut graph = Graph::new(2, false);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    let accuracy = || Value::Table(table(&[("accuracy", text(">= 0.4"))]));
+    let problems = graph.problems(&KIND, &[("gates", accuracy())], &[model]);
+    assert_eq!(problems, ["a gate on `accuracy` means the test split, but `test = 0` holds out nothing"]);
+    let named = |name| [("gates", Value::Table(table(&[(name, accuracy())])))];
+    assert_eq!(graph.problems(&KIND, &named("cnn"), &[model]), [] as [&str; 0]);
+    graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap();
+    let problems = graph.problems(&KIND, &named("folds"), &[model + 1]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("`folds` has no score: "), "{problems:?}");
+    let files = graph.run("evaluate", &KIND, &named("cnn"), &[model + 1]).unwrap();
+    let gates = Evaluation::read(&files).unwrap().gates;
+    assert_eq!((gates[0].split.as_str(), gates[0].is_passed), ("out_of_fold", true));
+}
+
+#[test]
+fn lone_and_paired_voters_are_warned_about() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    assert_eq!(graph.problems(&ENSEMBLE, &[], &[model]), [] as [&str; 0]);
+    let problems = graph.problems(&ENSEMBLE, &[("combine", text("vote"))], &[model]);
+    assert_eq!(problems, ["with two voters every disagreement is a tie, and the mean probability decides"]);
+    let mut graph = Graph::new(1, true);
+    let model = graph.model("cnn", &[0], 0.9, false, VALIDATION);
+    assert_eq!(graph.problems(&ENSEMBLE, &[], &[model]), ["an ensemble of one model says what its member says"]);
+}
+
+#[test]
+fn members_that_disagree_about_the_samples_are_an_error() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    let mut sink = MemorySink::default();
+    said(&[0, 1], 0, 0.9).write(&mut sink, TEST).unwrap();
+    said(&graph.partition.validation_rows(2), 0, 0.9).write(&mut sink, VALIDATION).unwrap();
+    let need = Need { stage: model, part: Part::Fold(2) };
+    graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1 = sink.files();
+    let error = graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap_err();
+    assert_eq!(error.message, "members of an ensemble predict different things: 3 samples of 3 classes, and 2 of 3");
+    // A damaged file is an error, too.
+    let mut files = graph.artifacts[2].1.clone();
+    files.0.insert(TEST.to_owned(), Bytes::new(vec![1, 2, 3]));
+    graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1 = files;
+    assert!(graph.run("again", &KIND, &[], &[model]).unwrap_err().message.starts_with("`test.safetensors` is not"));
+}
