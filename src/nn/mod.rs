@@ -1,6 +1,6 @@
 //! Layers, losses, optimizers, schedules, networks.
 //!
-//! A list of layer configs ([`layer`]) and an input shape make a [`plan`] (shapes, tensors, cost, fusion; nothing
+//! A manifest's text becomes a list of layer configs ([`architecture`]); these ([`layer`]) and an input shape make a [`plan`] (shapes, tensors, cost, fusion; nothing
 //! allocated), a plan makes a [`network`], which is trained step by step with an [`optimizer`] at the rate that a
 //! [`schedule`] gives. All randomness comes from [`seeds`]. What does not live here: pixels and files (`data`), epochs
 //! and folds (`stages`), lanes and threads (`engine`). Start at [`plan::NetworkPlan::new`].
