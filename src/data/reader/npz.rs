@@ -159,3 +159,64 @@ impl Found for Npz {
         Ok(Box::new(Arrays::open(self.pairs()?, limits)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::super::npy::tests::npy;
+    use super::super::testing::{collect, error_of};
+    use super::*;
+
+    fn write(path: &Path, arrays: &[(&str, Vec<u8>)]) {
+        let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in arrays {
+            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+            out.start_file(format!("{name}.npy"), options).unwrap();
+            out.write_all(bytes).unwrap();
+        }
+        std::fs::write(path, out.finish().unwrap().into_inner()).unwrap();
+    }
+
+    fn images(value: u8) -> Vec<u8> {
+        npy("|u1", "(2, 1, 1)", &[value, value + 1])
+    }
+
+    fn labels() -> Vec<u8> {
+        npy("|u1", "(2,)", &[1, 0])
+    }
+
+    #[test]
+    fn arrays_are_told_apart_by_name_or_by_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set");
+        for (a, b) in [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("train_images", "train_labels")] {
+            write(&path, &[(b, labels()), (a, images(7))]);
+            let (classes, samples) = collect(&path, None);
+            assert_eq!(classes, ["0", "1"], "{a}");
+            assert_eq!(samples[0].image.as_ref().unwrap().0.pixels, [7], "{a}");
+            assert_eq!((samples[0].label, samples[0].given), (1, None), "{a}");
+        }
+        write(&path, &[("x_test", images(1)), ("y_test", labels()), ("x_train", images(3)), ("y_train", labels())]);
+        let (_, samples) = collect(&path, None);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.given)).collect();
+        let (train, test) = (Some(GivenSplit::Train), Some(GivenSplit::Test));
+        assert_eq!(seen, [("train/00000", train), ("train/00001", train), ("test/00000", test), ("test/00001", test)]);
+    }
+
+    #[test]
+    fn what_is_not_clear_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.npz");
+        write(&path, &[("a", images(1)), ("b", labels()), ("c", labels())]);
+        assert!(error_of(&path).contains("holds the arrays `a`, `b`, `c`"), "{}", error_of(&path));
+        write(&path, &[("a", images(1)), ("b", images(1))]);
+        assert!(error_of(&path).contains("which are not images and labels"), "{}", error_of(&path));
+        write(&path, &[("images", images(1)), ("labels", labels())]);
+        let bytes = std::fs::read(&path).unwrap();
+        for len in 4..bytes.len() {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert_ne!(error_of(&path), "nothing is wrong", "cut at {len}");
+        }
+    }
+}
