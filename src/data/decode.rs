@@ -433,11 +433,13 @@ fn said_text(format: &str, text: &str) -> String {
     }
 }
 
+/// From the place `(x, y)` of a pixel in the upright image, and the stored `(width, height)`, to its stored place.
+type Stored = fn(usize, usize, usize, usize) -> (usize, usize);
+
 /// Turns an image upright. `pixel_len` is in bytes.
 fn oriented(orientation: Orientation, shape: ImageShape, pixel_len: usize, pixels: &[u8]) -> (ImageShape, Vec<u8>) {
     let (w, h) = (shape.width, shape.height);
-    // Where the pixel at (x, y) of the upright image is stored.
-    let (turned, stored): (bool, fn(usize, usize, usize, usize) -> (usize, usize)) = match orientation {
+    let (turned, stored): (bool, Stored) = match orientation {
         Orientation::NoTransforms => (false, |x, y, _, _| (x, y)),
         Orientation::FlipHorizontal => (false, |x, y, w, _| (w - 1 - x, y)),
         Orientation::Rotate180 => (false, |x, y, w, h| (w - 1 - x, h - 1 - y)),

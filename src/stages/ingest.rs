@@ -89,22 +89,20 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 fn check_source(text: &str, span: Span, log: &mut Log) {
     if text.is_empty() {
         log.push(Problem::error(span, "`source` is empty").help("set it to a folder, a file, or `\"builtin:digits\"`"));
-    } else if let Some(name) = text.strip_prefix("builtin:") {
-        if !catalogue::BUILTIN.contains(&name) {
-            let mut problem = Problem::error(
-                span,
-                format!("unknown built-in data set `{name}`, expected `{}`", catalogue::BUILTIN.join("`, `")),
-            );
-            problem.help = did_you_mean(name, catalogue::BUILTIN.iter().copied());
-            log.push(problem);
-        }
+    } else if let Some(name) = text.strip_prefix("builtin:")
+        && !catalogue::BUILTIN.contains(&name)
+    {
+        let expected = catalogue::BUILTIN.join("`, `");
+        let mut problem = Problem::error(span, format!("unknown built-in data set `{name}`, expected `{expected}`"));
+        problem.help = did_you_mean(name, catalogue::BUILTIN.iter().copied());
+        log.push(problem);
     }
 }
 
 /// A source that is there.
 enum Resolved {
     Builtin(Box<dyn Found>, [&'static [u8]; 2]),
-    Catalogue(Entry, Located),
+    Catalogue(Box<Entry>, Located),
     Path(Box<dyn Found>),
 }
 
@@ -131,10 +129,10 @@ impl Ingest {
                 None => Err(reader::Error::new(format!("unknown built-in data set `{name}`"))),
             };
         }
-        if catalogue::is_name(&self.source) {
-            if let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)? {
-                return self.resolve_entry(entry, places);
-            }
+        if catalogue::is_name(&self.source)
+            && let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)?
+        {
+            return self.resolve_entry(entry, places);
         }
         let path = places.resolve(Path::new(&self.source));
         let labels = self.labels.as_ref().map(|labels| places.resolve(Path::new(labels)));
@@ -163,7 +161,7 @@ impl Ingest {
         }
         folders.push(places.project_root.join("datasets").join(&entry.name));
         match (entry.locate(&folders), catalogue::builtin(&entry.name)) {
-            (Ok(located), _) => Ok(Resolved::Catalogue(entry, located)),
+            (Ok(located), _) => Ok(Resolved::Catalogue(Box::new(entry), located)),
             (Err(_), Some((found, bytes))) => Ok(Resolved::Builtin(found, bytes)),
             (Err(error), None) => Err(error),
         }

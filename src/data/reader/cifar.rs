@@ -172,7 +172,7 @@ struct Cifar {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     let source = Input::Path(query.path.to_owned());
     if !query.is_folder {
         return Ok(match is_batch(query) {

@@ -42,7 +42,7 @@ struct Columns {
 ///
 /// # Errors
 /// If a row is malformed.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !super::is_text(&query.head) {
         return Ok(None);
     }

@@ -33,7 +33,7 @@ struct CsvPixels {
 ///
 /// # Errors
 /// If it is one but its number of columns makes no image.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !super::is_text(&query.head) {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ struct Folder {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     Ok(if query.is_folder { Some(Box::new(Folder { path: query.path.to_owned() })) } else { None })
 }
 

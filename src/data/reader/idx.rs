@@ -37,7 +37,7 @@ impl Idx {
 ///
 /// # Errors
 /// If there are images without labels.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder {
         let pairs = pairs_in(query.path)?;
         return Ok(if pairs.is_empty() { None } else { Some(Box::new(Idx { pairs })) });

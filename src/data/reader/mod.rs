@@ -38,12 +38,15 @@ pub const FORMATS: &[Format] = &[
     Format { name: "folders", find: folder::find },
 ];
 
+/// What looking at a source comes to; `None`: another format.
+pub type FindResult = Result<Option<Box<dyn Found>>, Error>;
+
 /// A format of data sets.
 pub struct Format {
     /// The word for the key `format`.
     pub name: &'static str,
     /// Whether this is it; `None` if not.
-    pub find: fn(&Query<'_>) -> Result<Option<Box<dyn Found>>, Error>,
+    pub find: fn(&Query<'_>) -> FindResult,
 }
 
 /// A source to be recognised.

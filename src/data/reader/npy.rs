@@ -50,7 +50,7 @@ struct Npy {
 ///
 /// # Errors
 /// If there are no labels.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !query.head.starts_with(MAGIC) {
         return Ok(None);
     }

@@ -21,7 +21,7 @@ struct Npz {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     let is_zip = !query.is_folder && (query.head.starts_with(b"PK\x03\x04") || query.head.starts_with(b"PK\x05\x06"));
     Ok(if is_zip { Some(Box::new(Npz { path: query.path.to_owned() })) } else { None })
 }
@@ -35,6 +35,9 @@ fn archive(path: &Path) -> Result<zip::ZipArchive<BufReader<std::fs::File>>, Err
 fn said(input: &Input, error: &zip::result::ZipError) -> Error {
     input.wrong(format_args!("is not a sound zip archive: {error}"))
 }
+
+/// An array's index in the archive, and its name.
+type Named = (usize, String);
 
 /// An array in the archive.
 #[derive(Debug)]
@@ -88,8 +91,8 @@ impl Npz {
             .help("name them `images` and `labels`, or `x` and `y`"))
     }
 
-    fn by_name(&self, names: &[(usize, String)]) -> Option<Vec<Pair>> {
-        let mut parts: BTreeMap<Option<GivenSplit>, [Option<&(usize, String)>; 2]> = BTreeMap::new();
+    fn by_name(&self, names: &[Named]) -> Option<Vec<Pair>> {
+        let mut parts: BTreeMap<Option<GivenSplit>, [Option<&Named>; 2]> = BTreeMap::new();
         for array in names {
             let lower = array.1.to_lowercase();
             let words: Vec<&str> = lower.split(['_', '-', '.']).collect();
@@ -120,8 +123,8 @@ impl Npz {
         (!pairs.is_empty()).then_some(pairs)
     }
 
-    fn by_shape(&self, a: &(usize, String), b: &(usize, String)) -> Result<Vec<Pair>, Error> {
-        let shape = |array: &(usize, String)| {
+    fn by_shape(&self, a: &Named, b: &Named) -> Result<Vec<Pair>, Error> {
+        let shape = |array: &Named| {
             let member = self.member(array.0, &array.1);
             let mut shape = Vec::new();
             member.with(&mut |stream| {

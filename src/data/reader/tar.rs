@@ -19,7 +19,7 @@ struct Tar {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !is_tar(&query.head) {
         return Ok(None);
     }
@@ -43,11 +43,11 @@ enum Kind {
     Link,
 }
 
+/// Gets a path, its kind, size and content.
+type Visit<'a> = dyn FnMut(&str, Kind, u64, &mut dyn Read) -> Result<(), Error> + 'a;
+
 /// Walks an archive. `visit` gets each path that is not hidden, cleaned, with its kind, size and content.
-fn walk(
-    input: &Input,
-    visit: &mut dyn FnMut(&str, Kind, u64, &mut dyn Read) -> Result<(), Error>,
-) -> Result<(), Error> {
+fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
     let stream: Stream = input.open()?;
     let mut archive = tar::Archive::new(stream);
     for entry in archive.entries().map_err(|e| said(input, e))? {
