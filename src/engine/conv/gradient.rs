@@ -205,6 +205,44 @@ impl Gradient {
     }
 }
 
+/// Memory that will be needed soon, fetched bit by bit.
+struct Ahead {
+    /// Start and values of each piece that is left.
+    pieces: [(*const f32, usize); 2],
+    /// Values per step.
+    step: usize,
+}
+
+impl Ahead {
+    fn new(pieces: [(*const f32, usize); 2], steps: usize) -> Ahead {
+        let len: usize = pieces.iter().map(|p| p.1).sum();
+        Ahead { pieces, step: len.div_ceil(steps.max(1)).next_multiple_of(16) }
+    }
+
+    fn step(&mut self) {
+        let mut left = self.step;
+        for (start, len) in &mut self.pieces {
+            let now = left.min(*len);
+            prefetch(*start, now);
+            *start = start.wrapping_add(now);
+            *len -= now;
+            left -= now;
+        }
+    }
+}
+
+/// Asks for `len` values to be brought into the second-level cache.
+fn prefetch(start: *const f32, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for at in (0..len).step_by(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch touches nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (start, len);
+}
+
 /// One worker's part of a call.
 struct Job<'a> {
     plan: &'a Gradient,
@@ -240,13 +278,18 @@ impl Job<'_> {
                     if plan.has_halo {
                         self.fill_halo(&block, &rows);
                     }
+                    self.pack(&used, &block, &rows);
+                    let mut ahead = self.ahead(&block, &images, &rows, tiles.len());
                     let mut offset = 0;
                     for (i, panel) in plan.panels.iter().enumerate() {
                         if !used.contains(&i) {
                             continue;
                         }
                         let row = panel.nr * self.kernels.lanes;
-                        let (g, g_row) = self.pack(panel, &block, &rows, offset);
+                        let (g, g_row) = match self.is_panel(panel, &block, &rows) {
+                            Some(from) => (from, row),
+                            None => (self.scratch.wrapping_add(offset).cast_const(), row),
+                        };
                         offset += block.len() * rows.len() * plan.columns_axis.len_out * row;
                         let own = i * per_panel..(i + 1) * per_panel;
                         if let Some(bias) = self.bias
@@ -255,6 +298,7 @@ impl Job<'_> {
                             self.sum_bias(panel, &block, &rows, bias, resumes);
                         }
                         for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
+                            ahead.step();
                             self.tile(panel, &plan.tiles[at - own.start], &block, &rows, g, g_row, resumes);
                         }
                     }
@@ -264,34 +308,82 @@ impl Job<'_> {
         }
     }
 
-    /// A panel's columns of the output gradient, in the scratch from `offset` on or where they are if they already make a
-    /// panel; with the distance from pixel to pixel.
-    unsafe fn pack(
-        &self,
-        panel: &Panel,
-        images: &Range<usize>,
-        rows: &Range<usize>,
-        offset: usize,
-    ) -> (*const f32, usize) {
+    /// The output gradient of a block, if its columns already make this panel where they are.
+    fn is_panel(&self, panel: &Panel, images: &Range<usize>, rows: &Range<usize>) -> Option<*const f32> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let row = panel.nr * self.kernels.lanes;
-        let (width, image) = (plan.columns_axis.len_out, s.output_len());
-        let start = images.start * image + rows.start * width * s.filters;
-        let from = self.grad_output.as_ptr().wrapping_add(start + panel.group * plan.columns + panel.column);
         let is_whole = images.len() <= 1 || rows.len() == plan.rows_axis.len_out;
-        if panel.columns == row && s.filters == row && is_whole {
-            return (from, row);
-        }
-        let to = self.scratch.wrapping_add(offset);
-        let pixels = rows.len() * width;
-        for i in 0..images.len() {
-            // SAFETY: the scratch has room for all panels of a block.
-            unsafe {
-                let (from, to) = (from.wrapping_add(i * image), to.wrapping_add(i * pixels * row));
-                (self.kernels.pack)(from, s.filters, pixels, panel.columns, to, row);
+        let at = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
+        (panel.columns == row && s.filters == row && is_whole).then(|| self.grad_output.as_ptr().wrapping_add(at))
+    }
+
+    /// Copies a block of the output gradient into panels: pixel by pixel, so that memory is read in order.
+    unsafe fn pack(&self, used: &Range<usize>, images: &Range<usize>, rows: &Range<usize>) {
+        let panels = &self.plan.panels[used.clone()];
+        let [first, .., last] = panels else {
+            let panel = &panels[0];
+            if self.is_panel(panel, images, rows).is_none() {
+                // SAFETY: as below.
+                unsafe { self.pack_panels(panel, panel, images, rows) };
             }
+            return;
+        };
+        // SAFETY: the scratch has room for all panels of a block.
+        unsafe { self.pack_panels(first, last, images, rows) };
+    }
+
+    unsafe fn pack_panels(&self, first: &Panel, last: &Panel, images: &Range<usize>, rows: &Range<usize>) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        // Several images are taken whole, so that their pixels follow each other.
+        let pixels = images.len() * rows.len() * plan.columns_axis.len_out;
+        let column = |panel: &Panel| panel.group * plan.columns + panel.column;
+        let start = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
+        let from = |panel| self.grad_output.as_ptr().wrapping_add(start + column(panel));
+        if plan.groups == 1 {
+            let wide = first.nr.max(last.nr) * self.kernels.lanes;
+            let columns = column(last) + last.columns - column(first);
+            // SAFETY: the scratch has room for all panels of a block; the pixels lie within the output gradient.
+            unsafe {
+                (self.kernels.pack_panels)(from(first), s.filters, pixels, columns, self.scratch, wide, pixels * wide);
+            }
+            return;
         }
-        (to, row)
+        let mut to = self.scratch;
+        for panel in &plan.panels {
+            if column(panel) < column(first) || column(panel) > column(last) {
+                continue;
+            }
+            let row = panel.nr * self.kernels.lanes;
+            // SAFETY: as above.
+            unsafe { (self.kernels.pack)(from(panel), s.filters, pixels, panel.columns, to, row) };
+            to = to.wrapping_add(pixels * row);
+        }
+    }
+
+    /// What the next block reads, to be fetched while this one is worked on, a part with each tile.
+    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let height = plan.rows_axis.len_out;
+        if rows.end < height {
+            // The next rows of the same images: a fraction of each image.
+            let share = |len: usize, from: usize| (len * from / height, len * plan.rows / height);
+            let (x, x_len) = share(s.input_len(), rows.end);
+            let (g, g_len) = share(s.output_len(), rows.end);
+            let x = self.input.as_ptr().wrapping_add(block.start * s.input_len() + x);
+            let g = self.grad_output.as_ptr().wrapping_add(block.start * s.output_len() + g);
+            return Ahead::new([(x, x_len), (g, g_len)], tiles);
+        }
+        let n = plan.images.min(images.end - block.end);
+        let x = self.input.as_ptr().wrapping_add(block.end * s.input_len());
+        let g = self.grad_output.as_ptr().wrapping_add(block.end * s.output_len());
+        if plan.rows < height {
+            let n = n.min(1);
+            return Ahead::new(
+                [(x, n * s.input_len() * plan.rows / height), (g, n * s.output_len() * plan.rows / height)],
+                tiles,
+            );
+        }
+        Ahead::new([(x, n * s.input_len()), (g, n * s.output_len())], tiles)
     }
 
     unsafe fn sum_bias(
