@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::product::{Panel, panels};
 use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
+use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
 use crate::engine::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
 use crate::engine::threads::{Shares, part};
@@ -148,6 +149,7 @@ impl Gradient {
         assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
         let per_chunk = s.chunk_images(n);
         let n_chunks = n.div_ceil(per_chunk).max(1);
+        let engine = &engine.sized(n as u64 * s.multiply_adds());
         let kernels = engine.kernels();
         let partial = Shares(self.partial.as_mut_ptr());
         let scratch = Shares(self.scratch.as_mut_ptr());
@@ -203,44 +205,6 @@ impl Gradient {
             }
         }
     }
-}
-
-/// Memory that will be needed soon, fetched bit by bit.
-struct Ahead {
-    /// Start and values of each piece that is left.
-    pieces: [(*const f32, usize); 2],
-    /// Values per step.
-    step: usize,
-}
-
-impl Ahead {
-    fn new(pieces: [(*const f32, usize); 2], steps: usize) -> Ahead {
-        let len: usize = pieces.iter().map(|p| p.1).sum();
-        Ahead { pieces, step: len.div_ceil(steps.max(1)).next_multiple_of(16) }
-    }
-
-    fn step(&mut self) {
-        let mut left = self.step;
-        for (start, len) in &mut self.pieces {
-            let now = left.min(*len);
-            prefetch(*start, now);
-            *start = start.wrapping_add(now);
-            *len -= now;
-            left -= now;
-        }
-    }
-}
-
-/// Asks for `len` values to be brought into the second-level cache.
-fn prefetch(start: *const f32, len: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    for at in (0..len).step_by(16) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch touches nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at).cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = (start, len);
 }
 
 /// One worker's part of a call.
@@ -361,7 +325,7 @@ impl Job<'_> {
     }
 
     /// What the next block reads, to be fetched while this one is worked on, a part with each tile.
-    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead {
+    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead<2> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let height = plan.rows_axis.len_out;
         if rows.end < height {
