@@ -473,7 +473,13 @@ impl<'a> Section<'a> {
                 (&entry.key, entry.key_span, inner)
             }
             _ => {
-                self.expected(key, node, format_args!("{} or a table with one of them as its only key", OneOf(names)));
+                let got = match &node.value {
+                    Value::Table(table) => format!("a table with {} keys", table.entries.len()),
+                    other => display(other),
+                };
+                let message =
+                    format!("`{key}` expects {}, or a table with one of them as its only key, got {got}", OneOf(names));
+                self.log.push(Problem::error(node.span, message));
                 return None;
             }
         };
@@ -567,13 +573,19 @@ pub fn quote(text: &str) -> String {
     format!("{text:?}")
 }
 
+/// Longer strings are cut in messages; the snippet below has them in full.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// A value as an error shows it.
 pub fn display(value: &Value) -> String {
     match value {
         Value::Boolean(b) => format!("`{b}`"),
         Value::Integer(i) => format!("`{i}`"),
         Value::Float(x) => format!("`{x:?}`"),
-        Value::Text { text, .. } => format!("the string `{text}`"),
+        Value::Text { text, .. } => match text.char_indices().nth(SHOWN_CHARACTERS) {
+            Some((at, _)) => format!("the string `{}…`", &text[..at]),
+            None => format!("the string `{text}`"),
+        },
         other => other.noun().to_owned(),
     }
 }
@@ -595,9 +607,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
     }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    rows[0] = (0..=b.len()).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let substitute = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);

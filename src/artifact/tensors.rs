@@ -130,6 +130,15 @@ impl<'a> Tensors<'a> {
         Ok((view.shape().to_vec(), values))
     }
 
+    /// Shape and values of a tensor of single precision, however many axes it has.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is of another kind.
+    pub fn f32_of_any_shape(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), Error> {
+        let n_axes = self.tensors.tensor(name).map_or(0, |view| view.shape().len());
+        self.f32(name, n_axes)
+    }
+
     /// Shape and values of a tensor of double precision with `n_axes` axes.
     ///
     /// # Errors

@@ -4,8 +4,13 @@
 
 mod arguments;
 mod check;
+mod data;
 mod init;
 mod progress;
+mod results;
+mod run;
+mod status;
+mod store;
 mod terminal;
 
 use std::ffi::OsString;
@@ -73,6 +78,12 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
             terminal.result(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
         }
+        Verb::Run(arguments) => run::run(&arguments, terminal),
+        Verb::Status(arguments) => status::status(&arguments, terminal),
+        Verb::Why(arguments) => status::why(&arguments, terminal),
+        Verb::Data(arguments) => data::data(&arguments.verb, terminal),
+        Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
+        Verb::Verify(arguments) => store::verify(&arguments, terminal),
         other => anyhow::bail!("not there yet: {other:?}"),
     }
 }

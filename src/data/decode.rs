@@ -10,6 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat};
 use serde::{Deserialize, Serialize};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
 
 use super::reader::{Limits, Raw};
 use super::resize::Resize;
@@ -320,6 +325,9 @@ fn open(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, 
             format.to_mime_type().trim_start_matches("image/")
         )
     })?;
+    if format == ImageFormat::Jpeg {
+        return open_jpeg(bytes, limits, wants_orientation);
+    }
     let mut decoder = decoder(format, bytes).map_err(|e| said(name, e))?;
     let (width, height) = decoder.dimensions();
     limits.check_size(u64::from(width), u64::from(height))?;
@@ -356,6 +364,37 @@ fn decoder<'a>(format: ImageFormat, bytes: &'a [u8]) -> image::ImageResult<Box<d
     image::ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map(|d| Box::new(d) as _)
 }
 
+/// Decodes a JPEG file with the decoder that `image` wraps, whose headers are then read once and not three times (half the
+/// time of a 32x32 image), and which reports damage inside the image that `image` paints grey.
+fn open_jpeg(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation), String> {
+    let options = DecoderOptions::default().set_max_width(usize::MAX).set_max_height(usize::MAX);
+    // Lenient about what stands between headers, as every other decoder is.
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options.set_strict_mode(false));
+    decoder.decode_headers().map_err(said_jpeg)?;
+    let (width, height) = decoder.dimensions().ok_or("is a corrupt jpeg file: it has no size")?;
+    limits.check_size(width as u64, height as u64)?;
+    let (colours, channels) = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
+        _ => (ColorSpace::RGB, 3),
+    };
+    decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(colours));
+    let shape = ImageShape { height, width, channels };
+    let mut pixels = vec![0; shape.len()];
+    decoder.decode_into(&mut pixels).map_err(said_jpeg)?;
+    let orientation = match decoder.exif().filter(|_| wants_orientation) {
+        Some(exif) => Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms),
+        None => Orientation::NoTransforms,
+    };
+    Ok((Raw { shape, depth: Depth::U8, pixels, format: "jpeg" }, orientation))
+}
+
+fn said_jpeg(error: DecodeErrors) -> String {
+    match error {
+        DecodeErrors::ExhaustedData => "is a truncated jpeg file".to_owned(),
+        other => said_text("jpeg", &format!("{other:?}")),
+    }
+}
+
 /// The closed list of formats.
 fn format_name(format: ImageFormat) -> Option<&'static str> {
     Some(match format {
@@ -372,9 +411,21 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
 
 /// A decoder's error in our words, on one line.
 fn said(format: &str, error: image::ImageError) -> String {
-    let text = error.to_string().replace(['\n', '\r'], " ");
+    said_text(format, &error.to_string())
+}
+
+fn said_text(format: &str, text: &str) -> String {
+    let text = text.replace(['\n', '\r'], " ");
     let lower = text.to_lowercase();
-    let is_short = ["unexpected end", "unexpected eof", "failed to fill", "exhausted", "no more bytes", "truncated"];
+    let is_short = [
+        "unexpected end",
+        "unexpected eof",
+        "failed to fill",
+        "exhausted",
+        "no more bytes",
+        "truncated",
+        "premature end",
+    ];
     if is_short.iter().any(|words| lower.contains(words)) {
         format!("is a truncated {format} file")
     } else {

@@ -202,8 +202,14 @@ fn resample_u8(from: ImageShape, pixels: &[u8], columns: &[Taps], rows: &[Taps])
     let mut out = Vec::with_capacity(rows.len() * columns.len() * from.channels);
     for row in rows {
         sums.fill(1 << (WEIGHT_BITS - KEPT_BITS - 1));
-        let lines = pixels[row.first * row_len..].chunks_exact(row_len);
-        for (line, &weight) in lines.zip(&row.weights) {
+        let lines = &pixels[row.first * row_len..][..row.weights.len() * row_len];
+        // Four lines at a time, so that a sum is loaded and stored once for four products.
+        let mut fours = lines.chunks_exact(4 * row_len);
+        let (weights, weights_left) = row.weights.as_chunks::<4>();
+        for (four, weights) in fours.by_ref().zip(weights) {
+            add_four(&mut sums, four, weights);
+        }
+        for (line, &weight) in fours.remainder().chunks_exact(row_len).zip(weights_left) {
             for (sum, &value) in sums.iter_mut().zip(line) {
                 *sum += i32::from(i16::from(value)) * i32::from(weight);
             }
@@ -228,6 +234,18 @@ fn resample_u8(from: ImageShape, pixels: &[u8], columns: &[Taps], rows: &[Taps])
         }
     }
     out
+}
+
+fn add_four(sums: &mut [i32], four: &[u8], weights: &[i16; 4]) {
+    let n = sums.len();
+    let (a, rest) = four.split_at(n);
+    let (b, rest) = rest.split_at(n);
+    let (c, d) = rest.split_at(n);
+    let [wa, wb, wc, wd] = weights.map(i32::from);
+    let product = |value: u8, weight: i32| i32::from(i16::from(value)) * weight;
+    for ((((sum, &a), &b), &c), &d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *sum += product(a, wa) + product(b, wb) + product(c, wc) + product(d, wd);
+    }
 }
 
 /// The second pass for a fixed number of channels, which keeps their sums in registers.

@@ -55,6 +55,18 @@ pub fn mask_and_scale(engine: &Engine, input: &[f32], keep: &[u8], factor: f32, 
     });
 }
 
+/// [`mask_and_scale`] in place.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn mask_and_scale_in_place(engine: &Engine, keep: &[u8], factor: f32, values: &mut [f32]) {
+    assert_eq!(keep.len(), values.len(), "values and mask");
+    let isa = engine.isa();
+    engine.for_each_chunk(values, PIECE, |i, piece| {
+        masked_in_place(isa, &keep[i * PIECE..][..piece.len()], factor, piece);
+    });
+}
+
 /// Copies `input` to `output`, on all threads.
 ///
 /// # Panics
@@ -100,6 +112,13 @@ versions! {
     fn elu_backward(alpha: f32, output: &[f32], grad: &mut [f32]) {
         for (g, y) in grad.iter_mut().zip(output) {
             *g = if *y > 0.0 { *g } else { *g * (*y + alpha) };
+        }
+    }
+
+    fn masked_in_place(keep: &[u8], factor: f32, values: &mut [f32]) {
+        for (y, k) in values.iter_mut().zip(keep) {
+            let scaled = *y * factor;
+            *y = if *k != 0 { scaled } else { 0.0 };
         }
     }
 

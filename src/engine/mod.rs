@@ -8,28 +8,40 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod buffer;
+mod cache;
 mod conv;
 mod dense;
+mod gram;
 mod isa;
+mod kernel;
 mod local;
+mod norm;
 mod pooling;
 pub mod reference;
+mod simd;
 mod softmax;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod update;
 mod versions;
 
-pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale};
+pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
+pub use buffer::Buffer;
+pub use cache::Caches;
 pub use conv::{Conv, ConvShape};
-pub use dense::{Dense, gram, matmul};
+pub use dense::{Dense, matmul};
+pub use gram::gram;
 pub use isa::Isa;
 pub use local::LocalConv;
+pub use norm::BatchNorm;
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
-pub use sums::{sum_of_squared_differences, sum_of_squares};
+pub use sums::{sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;
 pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
 

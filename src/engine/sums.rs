@@ -33,18 +33,42 @@ pub fn sum_of_squared_differences(engine: &Engine, a: &[f32], b: &[f32]) -> f64 
     pieces(engine, a.len(), |start, len| differences(engine.isa(), &a[start..][..len], &b[start..][..len]))
 }
 
+/// How many of the lanes of `[rows, lanes]` are nowhere above 0.
+///
+/// # Panics
+/// If `values` is not made of whole rows.
+pub fn zero_lanes(values: &[f32], lanes: usize) -> usize {
+    assert_eq!(values.len() % lanes, 0, "rows of {lanes} values");
+    let mut is_alive = vec![false; lanes];
+    for row in values.chunks_exact(lanes) {
+        for (alive, x) in is_alive.iter_mut().zip(row) {
+            *alive |= *x > 0.0;
+        }
+    }
+    is_alive.iter().filter(|alive| !**alive).count()
+}
+
 /// Adds `f` of each piece of 16,384 values, pieces merged neighbour by neighbour.
 fn pieces(engine: &Engine, len: usize, f: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
     let n_pieces = len.div_ceil(PIECE);
     if n_pieces <= 1 {
         return f(0, len);
     }
-    let mut sums = vec![0.0; n_pieces];
-    engine.for_each_chunk(&mut sums, 1, |i, sum| {
+    // Eight million values without an allocation.
+    let mut few = [0.0; 512];
+    let mut many = Vec::new();
+    let sums = match few.get_mut(..n_pieces) {
+        Some(sums) => sums,
+        None => {
+            many.resize(n_pieces, 0.0);
+            &mut many[..]
+        }
+    };
+    engine.for_each_chunk(sums, 1, |i, sum| {
         let start = i * PIECE;
         sum[0] = f(start, PIECE.min(len - start));
     });
-    tree(&mut sums)
+    tree(sums)
 }
 
 /// Adds neighbours, then neighbours of those: `(0+1)+(2+3)`; an odd one out moves up a level.

@@ -137,7 +137,9 @@ impl Diagnostics {
     pub(super) fn new(mut problems: Vec<Problem>, texts: Texts) -> Diagnostics {
         problems.sort_by_key(|problem| (problem.span.source, problem.span.start));
         let mut kept: Vec<Problem> = Vec::new();
-        for problem in problems {
+        for mut problem in problems {
+            problem.message = on_one_line(problem.message);
+            problem.help = problem.help.map(on_one_line);
             let is_told = kept.iter().rev().take_while(|other| other.span.start == problem.span.start).any(|other| {
                 let same_value = other.span == problem.span && !texts.slice(problem.span).starts_with('[');
                 *other == problem
@@ -182,6 +184,15 @@ impl Diagnostics {
         }
         out
     }
+}
+
+/// The user's own words may have newlines and terminal escapes in them.
+fn on_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 impl fmt::Display for Diagnostics {

@@ -97,9 +97,6 @@ fn read_stage(
     let mut log = Log::default();
     let mut section = Section::new(Some(table), header, "", &mut log);
     let kind = find_kind(&mut section, entry, table, kinds);
-    for key in ["input", "members"] {
-        section.raw(key);
-    }
     let wiring = Wiring { input: table.get("input"), members: table.get("members") };
     let Some(kind) = kind else {
         // Its keys mean nothing without a kind, but its wiring does.
@@ -107,7 +104,22 @@ fn read_stage(
         return read;
     };
     let stage = (kind.read)(&mut section);
+    for (key, is_read) in
+        [("input", !stage.takes_members() && !stage.accepts().is_empty()), ("members", stage.takes_members())]
+    {
+        // What is there all the same gets a message of its own.
+        if is_read || table.get(key).is_some() {
+            section.raw(key);
+        }
+    }
     section.finish();
+    for problem in &mut log.problems {
+        for key in ["schema", "name"] {
+            if problem.message == format!("unknown key `{key}`") {
+                problem.help = Some(format!("the manifest's own `{key}` stands above the first table"));
+            }
+        }
+    }
     let own_seed = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|resolved| resolved.span);
     log.resolved.retain(|resolved| resolved.key != "seed");
     if let Some(own) = stage.own_seed() {
@@ -197,7 +209,7 @@ fn wire(
     let kind = stage.kind();
     if stage.accepts().is_empty() {
         for entry in [wiring.input, wiring.members].into_iter().flatten() {
-            let message = format!("unknown key `{}`: {kind} reads no other stage", entry.key);
+            let message = format!("unknown key `{}`: `{kind}` reads no other stage", entry.key);
             log.push(Problem::error(entry.key_span, message));
         }
         return (Vec::new(), true);
@@ -210,7 +222,7 @@ fn wire(
     };
     let named = if stage.takes_members() {
         if let Some(entry) = wiring.input {
-            let problem = Problem::error(entry.key_span, format!("unknown key `input`: {kind} reads several stages"));
+            let problem = Problem::error(entry.key_span, format!("unknown key `input`: `{kind}` reads several stages"));
             fail(log, problem.help("write `members = [\"NAME\", …]`"));
         }
         match wiring.members.map(|entry| (&entry.node.value, &entry.node)) {
@@ -229,7 +241,7 @@ fn wire(
         }
     } else {
         if let Some(entry) = wiring.members {
-            let problem = Problem::error(entry.key_span, format!("unknown key `members`: {kind} reads one stage"));
+            let problem = Problem::error(entry.key_span, format!("unknown key `members`: `{kind}` reads one stage"));
             fail(log, problem.help("write `input = \"NAME\"`"));
         }
         wiring.input.map(|entry| std::slice::from_ref(&entry.node))
@@ -246,8 +258,11 @@ fn wire(
                 },
                 None => fail(
                     log,
-                    Problem::error(entry.node.span, format!("{kind} reads another stage, but there is none above it"))
-                        .help("a stage reads only stages above it; the first one is an `ingest`"),
+                    Problem::error(
+                        entry.node.span,
+                        format!("`{kind}` reads another stage, but there is none above it"),
+                    )
+                    .help("a stage reads only stages above it; the first one is an `ingest`"),
                 ),
             };
             inputs.push(input);
@@ -308,7 +323,7 @@ fn mismatch(stage: &dyn stages::Stage, above: &Read) -> Option<String> {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => wanted.concat(),
     };
-    Some(format!("{} reads {wanted}, but stage `{}` hands on {}", stage.kind(), above.name, noun(output)))
+    Some(format!("`{}` reads {wanted}, but stage `{}` hands on {}", stage.kind(), above.name, noun(output)))
 }
 
 /// Names the nearest stage above that would fit.
@@ -349,7 +364,7 @@ fn check_one_split(
             Problem::error(
                 span,
                 format!(
-                    "the members of {} must come from one split, but `{}` is from `{}` and `{}` from `{}`",
+                    "the members of `{}` must come from one split, but `{}` is from `{}` and `{}` from `{}`",
                     stage.kind(),
                     above[first].name,
                     above[split].name,

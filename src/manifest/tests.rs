@@ -156,23 +156,23 @@ fn wrong_wiring_is_named_where_it_stands() {
     bad(
         "[stages.train]\n[stages.ingest]\n",
         &[
-            "m.toml:4:1 train reads another stage, but there is none above it (a stage reads only stages above it; the first one is an `ingest`)",
+            "m.toml:4:1 `train` reads another stage, but there is none above it (a stage reads only stages above it; the first one is an `ingest`)",
         ],
     );
     bad(
         "[stages.ingest]\n[stages.train]\n",
-        &["m.toml:5:1 train reads splits or fitted transforms, but stage `ingest` hands on a data set"],
+        &["m.toml:5:1 `train` reads splits or fitted transforms, but stage `ingest` hands on a data set"],
     );
     bad(
         "[stages.ingest]\n[stages.split]\n[stages.a]\nkind = \"train\"\n[stages.b]\nkind = \"train\"\n",
         &[
-            "m.toml:8:1 train reads splits or fitted transforms, but stage `a` hands on models (write `input = \"split\"`)",
+            "m.toml:8:1 `train` reads splits or fitted transforms, but stage `a` hands on models (write `input = \"split\"`)",
         ],
     );
     bad(
         "[stages.ingest]\ninput = \"x\"\n[stages.split]\ninput = \"ingets\"\n[stages.train]\ninput = \"train\"\n",
         &[
-            "m.toml:5:1 unknown key `input`: ingest reads no other stage",
+            "m.toml:5:1 unknown key `input`: `ingest` reads no other stage",
             "m.toml:7:9 there is no stage `ingets` (did you mean `ingest`?)",
             "m.toml:9:9 stage `train` cannot read itself",
         ],
@@ -185,8 +185,8 @@ fn wrong_wiring_is_named_where_it_stands() {
         &format!("{LINEAR}[stages.ensemble]\nmembers = [\"train\", \"train\", \"split\"]\ninput = \"train\"\n"),
         &[
             "m.toml:9:21 `train` is a member twice",
-            "m.toml:9:30 ensemble reads models, but stage `split` hands on splits (write `members = [\"train\"]`)",
-            "m.toml:10:1 unknown key `input`: ensemble reads several stages (write `members = [\"NAME\", …]`)",
+            "m.toml:9:30 `ensemble` reads models, but stage `split` hands on splits (write `members = [\"train\"]`)",
+            "m.toml:10:1 unknown key `input`: `ensemble` reads several stages (write `members = [\"NAME\", …]`)",
         ],
     );
 }
@@ -196,7 +196,7 @@ fn members_come_from_one_split() {
     bad(
         "[stages.ingest]\n[stages.split]\n[stages.a]\nkind = \"train\"\n[stages.other]\nkind = \"split\"\ninput = \"ingest\"\n[stages.b]\nkind = \"train\"\n[stages.ensemble]\nmembers = [\"a\", \"b\"]\n",
         &[
-            "m.toml:14:17 the members of ensemble must come from one split, but `a` is from `split` and `b` from `other` (let both branches read the same split)",
+            "m.toml:14:17 the members of `ensemble` must come from one split, but `a` is from `split` and `b` from `other` (let both branches read the same split)",
         ],
     );
 }

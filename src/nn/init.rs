@@ -1,6 +1,7 @@
 //! Initialisers: how weights start, addressed by (seed, layer, tensor, element).
 
 use crate::config::{Bounds, Section};
+use crate::rng::Stream;
 
 /// How weights start. `fan_in` is the number of inputs of one output value, `fan_out` the outputs one input reaches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,5 +44,61 @@ fn read_choice(word: &str, section: &mut Section<'_>) -> Initializer {
         "glorot-uniform" => Initializer::GlorotUniform,
         "constant" => Initializer::Constant(section.number("constant", Bounds::Finite, Some(0.0)) as f32),
         _ => Initializer::HeNormal,
+    }
+}
+
+impl Initializer {
+    /// Fills `values` (element `i` of the tensor is draw `i` of `stream`).
+    pub fn fill(self, fan_in: usize, fan_out: usize, stream: &Stream, values: &mut [f32]) {
+        let (fan_in, fan_out) = (fan_in.max(1) as f64, fan_out.max(1) as f64);
+        let (scale, is_normal) = match self {
+            Initializer::HeNormal => ((2.0 / fan_in).sqrt(), true),
+            Initializer::HeUniform => ((6.0 / fan_in).sqrt(), false),
+            Initializer::GlorotNormal => ((2.0 / (fan_in + fan_out)).sqrt(), true),
+            Initializer::GlorotUniform => ((6.0 / (fan_in + fan_out)).sqrt(), false),
+            Initializer::Constant(value) => return values.fill(value),
+        };
+        let mut draws = [0.0; 256];
+        for (i, block) in values.chunks_mut(draws.len()).enumerate() {
+            let first = (i * draws.len()) as u64;
+            let draws = &mut draws[..block.len()];
+            if is_normal {
+                stream.fill_normal(first, draws);
+            } else {
+                stream.fill_uniform(first, draws);
+                draws.iter_mut().for_each(|u| *u = 2.0 * *u - 1.0);
+            }
+            for (value, draw) in block.iter_mut().zip(draws) {
+                *value = (*draw * scale) as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviations_are_those_of_the_papers() {
+        let stream = Stream::new(1, "init", &[]);
+        for (initializer, deviation, most) in [
+            (Initializer::HeNormal, (2.0f64 / 50.0).sqrt(), 2.0),
+            (Initializer::HeUniform, (2.0f64 / 50.0).sqrt(), (6.0f64 / 50.0).sqrt()),
+            (Initializer::GlorotNormal, (2.0f64 / 120.0).sqrt(), 2.0),
+            (Initializer::GlorotUniform, (2.0f64 / 120.0).sqrt(), (6.0f64 / 120.0).sqrt()),
+        ] {
+            let mut values = vec![0.0f32; 20_000];
+            initializer.fill(50, 70, &stream, &mut values);
+            let n = values.len() as f64;
+            let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+            let square = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / n;
+            assert!(mean.abs() < 5.0 * deviation / n.sqrt(), "{initializer:?}: mean {mean}");
+            assert!((square.sqrt() / deviation - 1.0).abs() < 0.03, "{initializer:?}: deviation {}", square.sqrt());
+            assert!(values.iter().all(|x| f64::from(x.abs()) <= most));
+        }
+        let mut values = [0.0; 3];
+        Initializer::Constant(0.1).fill(1, 1, &stream, &mut values);
+        assert_eq!(values, [0.1; 3]);
     }
 }

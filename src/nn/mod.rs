@@ -1,10 +1,18 @@
 //! Layers, losses, optimizers, schedules, networks.
 //!
-//! What lives here: [`layer`] (configs, shapes, tensors), [`architecture`] (how a manifest lists them), [`init`]. What does not: pixels and files (`data`), lanes and
-//! threads (`engine`). Start at [`layer::KINDS`].
+//! A list of layer configs ([`layer`]) and an input shape make a [`plan`] (shapes, tensors, cost, fusion; nothing
+//! allocated), a plan makes a [`network`], which is trained step by step with an [`optimizer`] at the rate that a
+//! [`schedule`] gives. All randomness comes from [`seeds`]. What does not live here: pixels and files (`data`), epochs
+//! and folds (`stages`), lanes and threads (`engine`). Start at [`plan::NetworkPlan::new`].
 
 pub mod architecture;
+#[cfg(test)]
+mod contract;
 pub mod init;
 pub mod layer;
+mod memory;
+pub mod network;
 pub mod optimizer;
+pub mod plan;
 pub mod schedule;
+pub mod seeds;

@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod lineage;
 pub mod preprocess;
 pub mod split;
+pub mod train;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,11 @@ pub trait Context: Sync {
     /// The last checkpoint of this very task (same fingerprint), if an earlier run was killed.
     fn load_checkpoint(&self) -> Option<Vec<u8>>;
 
+    /// Whether so much time has passed since the last checkpoint that another one is worth its cost.
+    fn wants_checkpoint(&self) -> bool {
+        true
+    }
+
     /// Keeps a checkpoint, atomically; best effort.
     fn save_checkpoint(&self, bytes: &[u8]);
 }
@@ -381,4 +387,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND, ensemble::KIND, evaluate::KIND];
+pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND, train::KIND, ensemble::KIND, evaluate::KIND];

@@ -1,7 +1,7 @@
 //! Files from outside, by content. The stat index makes the no-op fast: content decides, stamps only save reading it.
 //!
 //! A folder's digest covers the relative path and content of every visible file and folder below it; links are
-//! followed, names that begin with a dot are left out, as ingest leaves them out. What is no regular file (a FIFO, a
+//! followed, hidden names and what file managers leave behind are left out, as ingest leaves them out. What is no regular file (a FIFO, a
 //! loop of links, a file that cannot be read) stands in the digest by its path: ingest will say what it thinks of it.
 //!
 //! The index remembers, per folder, the stamps of its folders and files. Where a folder's own stamp is unchanged its
@@ -9,6 +9,7 @@
 //! of the clock as its last change is written with an empty stamp (smudged), and hashed once more next time.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -260,8 +261,7 @@ fn list(root: &Path) -> io::Result<Vec<Record>> {
                 }
             },
         };
-        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if is_hidden && path != root {
+        if path != root && path.file_name().is_some_and(is_hidden) {
             // A dangling link is an error before its name is looked at.
             continue;
         }
@@ -276,6 +276,12 @@ fn list(root: &Path) -> io::Result<Vec<Record>> {
     // A folder that cannot be read is listed twice: as a folder, and as an error.
     records.dedup_by(|a, b| a.path == b.path);
     Ok(records)
+}
+
+/// The same names as the readers of `data` leave out: a thumbnail that comes or goes is no change.
+fn is_hidden(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") || [&b"__MACOSX"[..], b"Thumbs.db", b"desktop.ini"].contains(&name)
 }
 
 fn tree_digest(records: &[Record]) -> Digest {
@@ -335,7 +341,7 @@ fn to_bytes(path: &Path) -> Vec<u8> {
 
 #[cfg(unix)]
 fn to_path(bytes: &[u8]) -> &Path {
-    Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+    Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
 }
 
 #[cfg(not(unix))]
@@ -394,6 +400,7 @@ mod tests {
         fs::rename(project.temp.path().join("p"), &moved).unwrap();
         assert_eq!(project.digest_at(&moved), first, "moved");
         fs::write(moved.join("images/.hidden"), "x").unwrap();
+        fs::write(moved.join("images/a/Thumbs.db"), "x").unwrap();
         assert_eq!(project.digest_at(&moved), first, "hidden");
         type Edit = fn(&Path);
         let edits: &[Edit] = &[

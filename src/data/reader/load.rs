@@ -3,7 +3,9 @@
 //! One thread reads the source and cuts it into chunks; a pool decodes each chunk; the images of a chunk are handed on in
 //! the source's order. How many threads there are, and how long the chunks are, cannot change what comes out.
 
-use std::io::Read;
+use std::cell::RefCell;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -107,26 +109,30 @@ fn consume<E: From<Error> + Send>(
     chunk_len: &AtomicUsize,
     each: &mut (dyn FnMut(Loaded) -> Result<(), E> + Send),
 ) -> Result<(), E> {
+    // While one chunk is decoded, the one before it is handed on.
+    let mut pending = Vec::new();
     for chunk in chunks {
-        let loaded: Vec<Loaded> = pool.install(|| chunk.into_par_iter().map(|sample| decoded(sample, plan)).collect());
+        let hand_on = std::mem::take(&mut pending);
+        let (handed, loaded) = pool.install(|| {
+            rayon::join(
+                || hand_on.into_iter().try_for_each(&mut *each),
+                || chunk.into_par_iter().map(|sample| decoded(sample, plan)).collect::<Vec<Loaded>>(),
+            )
+        });
+        handed?;
         if let Some((image, _)) = loaded.iter().find_map(|loaded| loaded.image.as_ref().ok()) {
             let most = CHUNK_BYTES / image.pixels.len().max(1);
             chunk_len.store(most.clamp(plan.threads, CHUNK_LEN), Ordering::Relaxed);
         }
-        for loaded in loaded {
-            each(loaded)?;
-        }
+        pending = loaded;
     }
-    Ok(())
+    pending.into_iter().try_for_each(each)
 }
 
 fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
     let Sample { path, label, given, group, content } = sample;
     let image = match content {
-        Content::File(path) => match read_file(&path, &plan.limits) {
-            Ok(bytes) => plan.policy.decode(&bytes, &plan.limits),
-            Err(reason) => Err(reason),
-        },
+        Content::File(path) => decode_file(&path, plan),
         Content::Encoded(bytes) => plan.policy.decode(&bytes, &plan.limits),
         Content::Raw(raw) => plan.policy.apply(raw),
         Content::Bad(reason) => Err(reason),
@@ -138,16 +144,47 @@ fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
     Loaded { path, label, given, group, image }
 }
 
-/// The bytes of an image file, if it is one of a size that may be read.
-fn read_file(path: &std::path::Path, limits: &Limits) -> Result<Vec<u8>, String> {
-    let (mut file, len) = open_regular(path).map_err(|e| format!("cannot be read: {e}"))?;
-    limits.check_bytes(len)?;
-    let mut bytes = Vec::with_capacity(len as usize + 1);
-    // A file may grow while it is read; the limit holds all the same.
-    file.by_ref()
-        .take(limits.max_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|e| format!("cannot be read: {e}"))?;
-    limits.check_bytes(bytes.len() as u64)?;
-    Ok(bytes)
+thread_local! {
+    /// One buffer per thread for the bytes of image files.
+    static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers longer than this are given back after use.
+const KEPT_BUFFER: usize = 4 << 20;
+
+/// Reads an image file, if it has a size that may be read, and decodes it.
+fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, String> {
+    let (mut file, len) = open_regular(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => "does not exist".to_owned(),
+        _ => format!("cannot be read: {e}"),
+    })?;
+    plan.limits.check_bytes(len)?;
+    FILE.with_borrow_mut(|buffer| {
+        // One byte more than there should be: a short read is then the end of the file, without asking again.
+        let wanted = len as usize + 1;
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let mut filled = 0;
+        while filled < wanted {
+            match file.read(&mut buffer[filled..wanted]) {
+                Ok(n) => {
+                    filled += n;
+                    if n == 0 || filled as u64 == len {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(format!("cannot be read: {e}")),
+            }
+        }
+        if filled as u64 != len {
+            return Err("changed while it was read".to_owned());
+        }
+        let decoded = plan.policy.decode(&buffer[..filled], &plan.limits);
+        if buffer.len() > KEPT_BUFFER {
+            *buffer = Vec::new();
+        }
+        decoded
+    })
 }

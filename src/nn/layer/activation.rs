@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Activation, LayerConfig, LayerKind, ShapeError};
+use super::{Action, Activation, Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, ShapeError};
 use crate::config::{Bounds, Section};
+use crate::engine;
 use crate::tensor::SampleShape;
 
 pub(super) const RELU: LayerKind = LayerKind {
@@ -57,5 +58,27 @@ impl LayerConfig for ActivationConfig {
 
     fn action(&self) -> Action {
         Action::Activate(self.0)
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { is_in_place: true, ..Fusion::default() }
+    }
+
+    fn build(&self, _build: &Build<'_>) -> Box<dyn Layer> {
+        Box::new(Standalone(self.0))
+    }
+}
+
+/// An activation that has no layer above it to be part of: after `input`, or after another activation.
+struct Standalone(Activation);
+
+impl Layer for Standalone {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        engine::copy(pass.engine, values.input, values.output);
+        engine::activate(pass.engine, self.0.pointwise(), values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        engine::activate_backward(pass.engine, self.0.pointwise(), values.output, values.grad_output);
     }
 }

@@ -1,9 +1,13 @@
 //! BN: batch normalisation.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::{LayerConfig, LayerKind, Role, ShapeError, Start, TensorSpec};
+use super::{
+    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Role, ShapeError, Start, TensorSpec,
+};
 use crate::config::{Bounds, Section};
+use crate::engine::BatchNorm;
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -38,7 +42,7 @@ impl BnConfig {
 }
 
 /// What is normalised together: `(values of one sample that share a lane, lanes)`.
-pub(super) fn lanes(input: SampleShape) -> (usize, usize) {
+fn lanes(input: SampleShape) -> (usize, usize) {
     match input {
         SampleShape::Image(shape) => (shape.height * shape.width, shape.channels),
         SampleShape::Flat(features) => (1, features),
@@ -68,5 +72,67 @@ impl LayerConfig for BnConfig {
             tensor("running_mean", Role::Statistic, 0.0),
             tensor("running_variance", Role::Statistic, 1.0),
         ]
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { relu_after: true, relu_before: false, is_in_place: true }
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        let (values, channels) = lanes(build.input);
+        let [scale, shift] = build.trained else { panic!("batch normalisation trains a scale and a shift") };
+        let [running_mean, running_variance] = build.statistics else { panic!("and follows mean and variance") };
+        Box::new(Bn {
+            rows: values,
+            norm: BatchNorm::new(build.batch * values, channels, self.epsilon),
+            momentum: self.momentum,
+            relu_after: build.relu_after,
+            scale: scale.clone(),
+            shift: shift.clone(),
+            running_mean: running_mean.clone(),
+            running_variance: running_variance.clone(),
+        })
+    }
+}
+
+struct Bn {
+    /// Rows of one sample.
+    rows: usize,
+    norm: BatchNorm,
+    momentum: f32,
+    relu_after: bool,
+    scale: Range<usize>,
+    shift: Range<usize>,
+    running_mean: Range<usize>,
+    running_variance: Range<usize>,
+}
+
+impl Layer for Bn {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        let (scale, shift) = (&values.parameters[self.scale.clone()], &values.parameters[self.shift.clone()]);
+        let (low, high) = values.statistics.split_at_mut(self.running_variance.start);
+        let (mean, variance) = (&mut low[self.running_mean.clone()], &mut high[..self.running_variance.len()]);
+        let (engine, relu) = (pass.engine, self.relu_after);
+        if pass.is_training {
+            self.norm.forward(engine, values.input, scale, shift, relu, values.output);
+            self.norm.follow(pass.n * self.rows, self.momentum, mean, variance);
+        } else {
+            self.norm.infer(engine, values.input, scale, shift, mean, variance, relu, values.output);
+        }
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        let scale = &values.parameters[self.scale.clone()];
+        let (low, high) = values.grad_parameters.split_at_mut(self.shift.start);
+        let (grad_scale, grad_shift) = (&mut low[self.scale.clone()], &mut high[..self.shift.len()]);
+        self.norm.backward(
+            pass.engine,
+            values.input,
+            scale,
+            values.wants_input,
+            values.grad_output,
+            grad_scale,
+            grad_shift,
+        );
     }
 }

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use super::window::Window;
-use super::{LayerConfig, LayerKind, Reach, ShapeError, TensorSpec, WeightKeys, image};
+use super::{
+    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
+    Weights, epilogue, image,
+};
 use crate::config::Section;
+use crate::engine;
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -81,5 +85,43 @@ impl LayerConfig for ConvConfig {
 
     fn reach(&self, _input: SampleShape) -> Reach {
         self.window.reach()
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { relu_after: true, relu_before: true, is_in_place: false }
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        let shape = self.window.conv_shape(build, self.filters, self.groups);
+        Box::new(Conv {
+            plan: engine::Conv::new(build.engine, shape),
+            weights: Weights::new(build),
+            activation: epilogue(build.relu_after),
+            relu_before: build.relu_before,
+        })
+    }
+}
+
+struct Conv {
+    plan: engine::Conv,
+    weights: Weights,
+    activation: engine::Activation,
+    relu_before: bool,
+}
+
+impl Layer for Conv {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        let (weights, bias) = self.weights.of(values.parameters);
+        self.plan.forward(pass.n, values.input, weights, bias, self.activation, values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
+        self.plan.backward_weights(pass.n, values.input, values.grad_output, grad_weights, grad_bias);
+        if let Some(grad_input) = values.grad_input {
+            let (weights, _) = self.weights.of(values.parameters);
+            let mask = self.relu_before.then_some(values.input);
+            self.plan.backward_data(pass.n, values.grad_output, weights, mask, grad_input);
+        }
     }
 }

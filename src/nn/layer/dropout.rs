@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{LayerConfig, LayerKind, ShapeError};
+use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, ShapeError};
 use crate::config::{Bounds, Section};
+use crate::engine;
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -36,5 +37,60 @@ impl LayerConfig for DropoutConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(input)
+    }
+
+    fn bytes_kept(&self, input: SampleShape) -> usize {
+        input.len()
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { is_in_place: true, ..Fusion::default() }
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        Box::new(Dropout {
+            layer_idx: build.layer_idx as u64,
+            // A value is kept if its 32 random bits are at least this: the share is exact to 2^-32.
+            threshold: (self.rate * 4_294_967_296.0) as u32,
+            factor: (1.0 / (1.0 - self.rate)) as f32,
+            keep: vec![0; if build.is_training { build.batch * build.input.len() } else { 0 }],
+        })
+    }
+}
+
+/// Values that one piece of work draws for; words of one piece fit the first cache.
+const PIECE: usize = 4096;
+
+struct Dropout {
+    layer_idx: u64,
+    threshold: u32,
+    factor: f32,
+    keep: Vec<u8>,
+}
+
+impl Layer for Dropout {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        if !pass.is_training || self.threshold == 0 {
+            return engine::copy(pass.engine, values.input, values.output);
+        }
+        let keep = &mut self.keep[..values.input.len()];
+        let stream = pass.seeds.stream("dropout", &[("layer", self.layer_idx), ("step", pass.step)]);
+        let threshold = self.threshold;
+        pass.engine.for_each_chunk(keep, PIECE, |i, keep| {
+            let mut words = [0; PIECE];
+            let words = &mut words[..keep.len()];
+            stream.words((i * PIECE) as u64, words);
+            for (keep, word) in keep.iter_mut().zip(words) {
+                *keep = u8::from(*word >= threshold);
+            }
+        });
+        engine::mask_and_scale(pass.engine, values.input, keep, self.factor, values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        if self.threshold > 0 && values.wants_input {
+            let keep = &self.keep[..values.grad_output.len()];
+            engine::mask_and_scale_in_place(pass.engine, keep, self.factor, values.grad_output);
+        }
     }
 }

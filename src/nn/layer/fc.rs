@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{LayerConfig, LayerKind, Reach, ShapeError, TensorSpec, WeightKeys};
+use super::{
+    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
+    Weights, epilogue,
+};
 use crate::config::Section;
+use crate::engine;
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -58,5 +62,42 @@ impl LayerConfig for FcConfig {
 
     fn with_classes(&self, n_classes: usize) -> Option<Arc<dyn LayerConfig>> {
         self.units.is_none().then(|| Arc::new(FcConfig { units: Some(n_classes), ..self.clone() }) as _)
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { relu_after: true, relu_before: true, is_in_place: false }
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        Box::new(Fc {
+            plan: engine::Dense::new(build.engine, build.batch, build.input.len(), build.output.len()),
+            weights: Weights::new(build),
+            activation: epilogue(build.relu_after),
+            relu_before: build.relu_before,
+        })
+    }
+}
+
+struct Fc {
+    plan: engine::Dense,
+    weights: Weights,
+    activation: engine::Activation,
+    relu_before: bool,
+}
+
+impl Layer for Fc {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        let (weights, bias) = self.weights.of(values.parameters);
+        self.plan.forward(pass.n, values.input, weights, bias, self.activation, values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
+        self.plan.backward_weights(pass.n, values.input, values.grad_output, grad_weights, grad_bias);
+        if let Some(grad_input) = values.grad_input {
+            let (weights, _) = self.weights.of(values.parameters);
+            let mask = self.relu_before.then_some(values.input);
+            self.plan.backward_data(pass.n, values.grad_output, weights, mask, grad_input);
+        }
     }
 }

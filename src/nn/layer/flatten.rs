@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, LayerConfig, LayerKind, Reach, ShapeError};
+use super::{Action, Build, Layer, LayerConfig, LayerKind, Reach, ShapeError};
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -32,5 +32,9 @@ impl LayerConfig for FlattenConfig {
 
     fn action(&self) -> Action {
         Action::Nothing
+    }
+
+    fn build(&self, _build: &Build<'_>) -> Box<dyn Layer> {
+        panic!("`flatten` computes nothing")
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{LayerConfig, LayerKind, Reach, ShapeError, image};
+use super::{Backward, Build, Forward, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
+use crate::engine;
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind =
@@ -23,5 +24,28 @@ impl LayerConfig for GapConfig {
 
     fn reach(&self, _input: SampleShape) -> Reach {
         Reach::Whole
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        let channels = build.output.len();
+        Box::new(Gap { pixels: build.input.len() / channels, channels })
+    }
+}
+
+struct Gap {
+    pixels: usize,
+    channels: usize,
+}
+
+impl Layer for Gap {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        engine::channel_means(pass.engine, self.pixels, self.channels, pass.n, values.input, values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        if let Some(grad_input) = values.grad_input {
+            let grad = values.grad_output;
+            engine::channel_means_backward(pass.engine, self.pixels, self.channels, pass.n, grad, grad_input);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, LayerConfig, LayerKind, ShapeError};
+use super::{Action, Build, Layer, LayerConfig, LayerKind, ShapeError};
 use crate::config::{self, Section, Value};
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -71,5 +71,9 @@ impl LayerConfig for InputConfig {
 
     fn action(&self) -> Action {
         Action::Nothing
+    }
+
+    fn build(&self, _build: &Build<'_>) -> Box<dyn Layer> {
+        panic!("`input` computes nothing")
     }
 }

@@ -18,10 +18,13 @@ mod pool;
 mod window;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{Log, Node, Section, Span};
+use crate::engine::{self, Engine, Pointwise};
 use crate::nn::init::Initializer;
+use crate::nn::seeds::Seeds;
 use crate::tensor::{ImageShape, SampleShape};
 
 /// A kind of layer, as manifests know it.
@@ -34,7 +37,7 @@ pub struct LayerKind {
     pub positional: &'static [&'static str],
     /// Reads the layer's keys.
     pub read: fn(&mut Section<'_>) -> Arc<dyn LayerConfig>,
-    /// A small input that the layer accepts (width and height differ) and a table of keys, for the contract tests.
+    /// Keys for the contract tests: `key=1 other=[2,3]`.
     pub example: &'static str,
 }
 
@@ -235,6 +238,169 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
     fn with_classes(&self, _n_classes: usize) -> Option<Arc<dyn LayerConfig>> {
         None
     }
+
+    /// What the built layer can do along with its own work.
+    fn fusion(&self) -> Fusion {
+        Fusion::default()
+    }
+
+    /// Bytes that training keeps for each sample besides input and output.
+    fn bytes_kept(&self, _input: SampleShape) -> usize {
+        0
+    }
+
+    /// Makes the layer ready to compute.
+    ///
+    /// # Panics
+    /// If the layer does not compute (see [`LayerConfig::action`]) or its shapes were not checked.
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer>;
+}
+
+/// What a layer can do along with its own work, so that memory is touched less often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fusion {
+    /// Can apply a ReLU to its output as it writes it.
+    pub relu_after: bool,
+    /// Can leave out gradients where its input, which came out of a ReLU, is 0.
+    pub relu_before: bool,
+    /// Its backward pass turns the gradient of its output into that of its input, in place.
+    pub is_in_place: bool,
+}
+
+/// What a layer is built for.
+pub struct Build<'a> {
+    /// Where it computes.
+    pub engine: &'a Engine,
+    /// The most samples of one call.
+    pub batch: usize,
+    /// Its place in the network, from 0: part of the address of its random numbers.
+    pub layer_idx: usize,
+    /// The shape of its input.
+    pub input: SampleShape,
+    /// The shape of its output.
+    pub output: SampleShape,
+    /// Whether it applies a ReLU to its output ([`Fusion::relu_after`]).
+    pub relu_after: bool,
+    /// Whether gradients of its input are masked ([`Fusion::relu_before`]).
+    pub relu_before: bool,
+    /// Whether it will be trained; if not, `backward` is never called.
+    pub is_training: bool,
+    /// Where each of its trained tensors lies within its part of the parameters, in the order of
+    /// [`LayerConfig::tensors`].
+    pub trained: &'a [Range<usize>],
+    /// Where each of its statistics lies within its part of the statistics.
+    pub statistics: &'a [Range<usize>],
+}
+
+/// One call of a layer.
+pub struct Pass<'a> {
+    /// Where it computes.
+    pub engine: &'a Engine,
+    /// Samples in this call, at most the batch it was built for.
+    pub n: usize,
+    /// Whether dropout drops and batch normalisation looks at the batch.
+    pub is_training: bool,
+    /// Steps done so far: part of the address of random numbers.
+    pub step: u64,
+    /// The identity of the training run.
+    pub seeds: &'a Seeds,
+}
+
+/// What a layer reads and writes going forward.
+pub struct Forward<'a> {
+    /// Its trained tensors.
+    pub parameters: &'a [f32],
+    /// Its statistics, which it moves in training.
+    pub statistics: &'a mut [f32],
+    /// `[n, ...input]`.
+    pub input: &'a [f32],
+    /// `[n, ...output]`, all of it to be written.
+    pub output: &'a mut [f32],
+}
+
+/// What a layer reads and writes going backward, after [`Layer::forward`] of the same batch.
+pub struct Backward<'a> {
+    /// Its trained tensors.
+    pub parameters: &'a [f32],
+    /// Gradients of its trained tensors, to be overwritten.
+    pub grad_parameters: &'a mut [f32],
+    /// As in the forward pass.
+    pub input: &'a [f32],
+    /// What the forward pass gave.
+    pub output: &'a [f32],
+    /// Gradient of the output. A layer that works in place ([`Fusion::is_in_place`]) turns it into that of its input.
+    pub grad_output: &'a mut [f32],
+    /// Gradient of the input, to be overwritten; `None` where nobody asks, and for layers that work in place.
+    pub grad_input: Option<&'a mut [f32]>,
+    /// Whether anybody asks for the gradient of the input.
+    pub wants_input: bool,
+}
+
+/// A layer that is ready to compute.
+pub trait Layer: Send {
+    /// Computes the output of a batch.
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>);
+
+    /// Computes the gradients of a batch.
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>);
+}
+
+impl Activation {
+    /// The engine's name for it.
+    pub(in crate::nn) fn pointwise(self) -> Pointwise {
+        match self {
+            Activation::Relu => Pointwise::Relu,
+            Activation::Leaky { slope } => Pointwise::Leaky(slope),
+            Activation::Elu { alpha } => Pointwise::Elu(alpha),
+        }
+    }
+}
+
+/// Tensors start at whole cache lines: 16 values of f32.
+pub(in crate::nn) const ALIGN: usize = 16;
+
+/// Where tensors of these lengths lie when they are laid out one after the other, and the length of it all.
+pub(in crate::nn) fn lay_out(lengths: impl Iterator<Item = usize>) -> (Vec<Range<usize>>, usize) {
+    let mut end = 0;
+    let ranges = lengths
+        .map(|len| {
+            let start = end;
+            end = (start + len).next_multiple_of(ALIGN);
+            start..start + len
+        })
+        .collect();
+    (ranges, end)
+}
+
+/// The activation that the engine fuses into a store.
+fn epilogue(relu_after: bool) -> engine::Activation {
+    if relu_after { engine::Activation::Relu } else { engine::Activation::None }
+}
+
+/// Weights and perhaps a bias within the parameters of a layer.
+struct Weights {
+    weights: Range<usize>,
+    bias: Option<Range<usize>>,
+}
+
+impl Weights {
+    fn new(build: &Build<'_>) -> Weights {
+        Weights { weights: build.trained[0].clone(), bias: build.trained.get(1).cloned() }
+    }
+
+    fn of<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], Option<&'a [f32]>) {
+        (&parameters[self.weights.clone()], self.bias.clone().map(|bias| &parameters[bias]))
+    }
+
+    fn of_mut<'a>(&self, gradients: &'a mut [f32]) -> (&'a mut [f32], Option<&'a mut [f32]>) {
+        match self.bias.clone() {
+            None => (&mut gradients[self.weights.clone()], None),
+            Some(bias) => {
+                let (low, high) = gradients.split_at_mut(bias.start);
+                (&mut low[self.weights.clone()], Some(&mut high[..bias.len()]))
+            }
+        }
+    }
 }
 
 /// Reads a list of layers (the long form: `"relu"`, `{ conv = { filters = 32 } }`).
@@ -291,46 +457,46 @@ impl WeightKeys {
     }
 }
 
+/// The layer of `kind` with the keys of `text` (`key=1 other=[2,3]` is all that tests need).
 #[cfg(test)]
-pub(crate) fn example(kind: &LayerKind) -> Arc<dyn LayerConfig> {
+pub(crate) fn layer_of(kind: &LayerKind, text: &str) -> Arc<dyn LayerConfig> {
     use crate::config::{Entry, Table, Value};
-    // "key=1 other=[2, 3]" is all that examples need.
-    let entries = kind
-        .example
-        .split(' ')
-        .filter(|part| !part.is_empty())
+    let node = |value| Node { value, span: Span::default() };
+    let entry = |key: &str, value| Entry { key: key.to_owned(), key_span: Span::default(), node: node(value) };
+    let scalar = |text: &str| match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(i), _) => Value::Integer(i),
+        (_, Ok(x)) => Value::Float(x),
+        _ => Value::Text { text: text.to_owned(), inner: None },
+    };
+    let entries = text
+        .split_whitespace()
         .map(|part| {
-            let (key, value) = part.split_once('=').expect("examples are key=value");
-            let node = |value| Node { value, span: Span::default() };
-            let scalar = |text: &str| match text.parse::<i64>() {
-                Ok(i) => Value::Integer(i),
-                Err(_) => match text.parse::<f64>() {
-                    Ok(x) => Value::Float(x),
-                    Err(_) => Value::Text { text: text.to_owned(), inner: None },
-                },
-            };
+            let (key, value) = part.split_once('=').expect("key=value");
             let value = match value.strip_prefix('[').and_then(|v| v.strip_suffix(']')) {
                 Some(list) => Value::List(list.split(',').map(|item| node(scalar(item))).collect()),
                 None => scalar(value),
             };
-            Entry { key: key.to_owned(), key_span: Span::default(), node: node(value) }
+            entry(key, value)
         })
         .collect();
-    let table = Table { entries };
-    let nodes = [Node {
-        value: Value::Table(Table {
-            entries: vec![Entry {
-                key: kind.word.to_owned(),
-                key_span: Span::default(),
-                node: Node { value: Value::Table(table), span: Span::default() },
-            }],
-        }),
-        span: Span::default(),
-    }];
+    let keys = Value::Table(Table { entries });
+    let nodes = [node(Value::Table(Table { entries: vec![entry(kind.word, keys)] }))];
     let mut log = Log::default();
     let layers = read(&nodes, Span::default(), "", &mut log);
     assert_eq!(log.problems, [], "{}", kind.word);
     layers.into_iter().next().flatten().expect("no problem, so a layer")
+}
+
+/// The layers of `"input | conv filters=4 | relu | fc"`.
+#[cfg(test)]
+pub(crate) fn network_of(text: &str) -> Vec<Arc<dyn LayerConfig>> {
+    text.split('|')
+        .map(|layer| {
+            let (word, keys) = layer.trim().split_once(' ').unwrap_or((layer.trim(), ""));
+            let kind = KINDS.iter().find(|kind| kind.word == word).expect("a known layer");
+            layer_of(kind, keys)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -343,7 +509,7 @@ mod tests {
             assert_eq!(KINDS.iter().filter(|k| k.word == kind.word).count(), 1);
             assert_eq!(kind.shorthand, kind.word.to_uppercase());
             assert_eq!(WORDS[i], kind.word);
-            assert_eq!(example(kind).word(), kind.word);
+            assert_eq!(layer_of(kind, kind.example).word(), kind.word);
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::window::Window;
-use super::{LayerConfig, LayerKind, Reach, ShapeError, image};
+use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
 use crate::config::Section;
+use crate::engine::{self, PoolShape};
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const MAX: LayerKind = LayerKind {
@@ -57,6 +58,9 @@ impl LayerConfig for PoolConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         let input = image(self.word(), input)?;
+        if self.window.size.0 * self.window.size.1 >= usize::from(u16::MAX) {
+            return Err(ShapeError::new(format!("the window of `{}` has more than 65,534 pixels", self.word())));
+        }
         let placed = self.window.place(self.word(), input)?;
         Ok(SampleShape::Image(ImageShape {
             height: placed.height_out,
@@ -67,5 +71,63 @@ impl LayerConfig for PoolConfig {
 
     fn reach(&self, _input: SampleShape) -> Reach {
         self.window.reach()
+    }
+
+    fn bytes_kept(&self, input: SampleShape) -> usize {
+        match self.kind {
+            PoolKind::Max => self.output_shape(input).map_or(0, |output| 2 * output.len()),
+            PoolKind::Average => 0,
+        }
+    }
+
+    fn fusion(&self) -> Fusion {
+        Fusion { relu_before: self.kind == PoolKind::Max, ..Fusion::default() }
+    }
+
+    fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
+        let shape = self.window.pool_shape(build);
+        match self.kind {
+            PoolKind::Max => {
+                let n_taps = if build.is_training { build.batch * shape.output_len() } else { 0 };
+                Box::new(MaxPool { shape, taps: vec![0; n_taps], relu_before: build.relu_before })
+            }
+            PoolKind::Average => Box::new(AveragePool { shape }),
+        }
+    }
+}
+
+struct MaxPool {
+    shape: PoolShape,
+    /// Which pixel of its window each output is.
+    taps: Vec<u16>,
+    relu_before: bool,
+}
+
+impl Layer for MaxPool {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        let taps = pass.is_training.then_some(&mut self.taps[..]);
+        engine::max_pool(pass.engine, &self.shape, pass.n, values.input, self.relu_before, values.output, taps);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        if let Some(grad_input) = values.grad_input {
+            engine::max_pool_backward(pass.engine, &self.shape, pass.n, &self.taps, values.grad_output, grad_input);
+        }
+    }
+}
+
+struct AveragePool {
+    shape: PoolShape,
+}
+
+impl Layer for AveragePool {
+    fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
+        engine::average_pool(pass.engine, &self.shape, pass.n, values.input, values.output);
+    }
+
+    fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
+        if let Some(grad_input) = values.grad_input {
+            engine::average_pool_backward(pass.engine, &self.shape, pass.n, values.grad_output, grad_input);
+        }
     }
 }

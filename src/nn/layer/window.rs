@@ -1,7 +1,8 @@
 //! Windows that slide over an image: kernel size, stride, padding, dilation, and what they make of a shape.
 
 use crate::config::{self, Section, Value};
-use crate::nn::layer::{Reach, ShapeError};
+use crate::engine::{ConvShape, PoolShape};
+use crate::nn::layer::{Build, Reach, ShapeError};
 use crate::tensor::ImageShape;
 
 /// The largest kernel, stride, dilation or padding that a manifest may ask for.
@@ -83,6 +84,53 @@ impl Window {
                     _ => error.help("use a smaller window, fewer `pool` layers above, or `padding = \"same\"`"),
                 })
             }
+        }
+    }
+
+    fn placed(&self, build: &Build<'_>) -> (ImageShape, Placed) {
+        let input = build.input.image().expect("`output_shape` accepted an image");
+        let placed = self.place("layer", input).expect("`output_shape` placed the window");
+        (input, placed)
+    }
+
+    /// The engine's name for a convolution with this window.
+    pub fn conv_shape(&self, build: &Build<'_>, filters: usize, groups: usize) -> ConvShape {
+        let (input, placed) = self.placed(build);
+        ConvShape {
+            batch: build.batch,
+            height: input.height,
+            width: input.width,
+            channels_in: input.channels,
+            filters,
+            kernel_h: self.size.0,
+            kernel_w: self.size.1,
+            stride_h: self.stride.0,
+            stride_w: self.stride.1,
+            pad_top: placed.pad_top,
+            pad_bottom: placed.pad_bottom,
+            pad_left: placed.pad_left,
+            pad_right: placed.pad_right,
+            dilation_h: self.dilation.0,
+            dilation_w: self.dilation.1,
+            groups,
+        }
+    }
+
+    /// The engine's name for pooling with this window.
+    pub fn pool_shape(&self, build: &Build<'_>) -> PoolShape {
+        let (input, placed) = self.placed(build);
+        PoolShape {
+            height: input.height,
+            width: input.width,
+            channels: input.channels,
+            size_h: self.size.0,
+            size_w: self.size.1,
+            stride_h: self.stride.0,
+            stride_w: self.stride.1,
+            pad_top: placed.pad_top,
+            pad_left: placed.pad_left,
+            height_out: placed.height_out,
+            width_out: placed.width_out,
         }
     }
 

@@ -90,7 +90,8 @@ pub trait OptimizerConfig: fmt::Debug + Send + Sync {
 mod tests {
     use super::*;
 
-    /// Parameters, a bowl that they roll down, and what the formula says, in f64.
+    /// The largest difference from what the formula says, in f64. Gradients do not depend on the weights (but for L2),
+    /// since a rule that divides by them would blow up any rounding.
     fn run(
         config: &dyn OptimizerConfig,
         l2: f64,
@@ -101,12 +102,11 @@ mod tests {
         let mut weights: Vec<f32> = (0..n).map(|i| ((i % 199) as f32 - 99.0) * 0.01).collect();
         let mut expected: Vec<f64> = weights[..199].iter().map(|&w| f64::from(w)).collect();
         let mut moments = vec![vec![0.0f32; n]; config.n_moments()];
-        let gradient = |w: f64, i: usize| (w - 0.3) * (1.0 + (i % 7) as f64);
+        let gradient = |i: usize, t: u64| ((i as u64 * 7 + t * t * 13) % 17) as f32 * 0.125 - 0.9;
         let engine = Engine::new(2);
         let mut worst: f64 = 0.0;
         for step_number in 1..=100 {
-            let grad: Vec<f32> =
-                weights.iter().enumerate().map(|(i, &w)| gradient(f64::from(w), i % 199) as f32).collect();
+            let grad: Vec<f32> = (0..n).map(|i| gradient(i % 199, step_number)).collect();
             let step = UpdateStep {
                 learning_rate: rate as f32,
                 grad_scale: 0.5,
@@ -117,7 +117,7 @@ mod tests {
             config
                 .update(Update { engine: &engine, step, step_number, weights: &mut weights, grad: &grad }, &mut slices);
             for (i, w) in expected.iter_mut().enumerate() {
-                let g = 0.5 * gradient(*w, i) + l2 * *w;
+                let g = 0.5 * f64::from(gradient(i, step_number)) + l2 * *w;
                 let decayed = *w * (1.0 - rate * weight_decay);
                 *w = decayed - rate * formula(i, g, *w, step_number);
                 worst = worst.max((f64::from(weights[i]) - *w).abs());
@@ -154,8 +154,7 @@ mod tests {
                 let (a, b) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
                 m[i] / a / ((s[i] / b).sqrt() + 1e-8)
             });
-            // Adam divides by a root that passes near zero where weights cross the bottom of the bowl.
-            assert!(worst < 10.0 * TOLERANCE, "adam {worst}");
+            assert!(worst < TOLERANCE, "adam {worst}");
             s.fill(0.0);
             v.fill(0.0);
             let rule = RmsProp { rho: 0.9, momentum: 0.0, epsilon: 1e-3 };
@@ -163,14 +162,14 @@ mod tests {
                 s[i] = 0.9 * s[i] + 0.1 * g * g;
                 g / (s[i].sqrt() + 1e-3)
             });
-            assert!(worst < 10.0 * TOLERANCE, "rmsprop {worst}");
+            assert!(worst < TOLERANCE, "rmsprop {worst}");
             s.fill(0.0);
             let worst = run(&RmsProp { momentum: 0.5, ..rule }, l2, decay, &mut |i, g, _, _| {
                 s[i] = 0.9 * s[i] + 0.1 * g * g;
                 v[i] = 0.5 * v[i] + g / (s[i].sqrt() + 1e-3);
                 v[i]
             });
-            assert!(worst < 20.0 * TOLERANCE, "rmsprop with momentum {worst}");
+            assert!(worst < TOLERANCE, "rmsprop with momentum {worst}");
             s.fill(0.0);
             let worst = run(&Adagrad { epsilon: 1e-10 }, l2, decay, &mut |i, g, _, _| {
                 s[i] += g * g;

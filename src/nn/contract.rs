@@ -1,0 +1,284 @@
+//! Contract tests: every kind of layer in small networks, against central differences; whole steps, to the bit.
+
+use std::sync::Arc;
+
+use super::init::Initializer;
+use super::layer::{KINDS, LayerConfig, layer_of, network_of};
+use super::network::{NamedTensor, Network, Training};
+use super::optimizer::{Adam, OptimizerConfig, Sgd};
+use super::plan::NetworkPlan;
+use super::seeds::Seeds;
+use crate::engine::{Engine, Isa, Targets};
+use crate::rng::Stream;
+use crate::tensor::{ImageShape, SampleShape};
+
+const N_CLASSES: usize = 3;
+const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
+
+fn training(optimizer: impl OptimizerConfig + 'static) -> Training {
+    Training {
+        seeds: Seeds { seed: 7, indices: vec![("fit set", 1)] },
+        initializer: Initializer::HeNormal,
+        optimizer: Arc::new(optimizer),
+        l2: 0.0,
+        weight_decay: None,
+        clip: None,
+        label_smoothing: 0.0,
+        class_weights: None,
+    }
+}
+
+fn images(n: usize, shape: SampleShape) -> Vec<f32> {
+    let mut images = vec![0.0; n * shape.len()];
+    Stream::new(3, "test images", &[]).fill_normal32(0, &mut images);
+    images
+}
+
+fn labels(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| i * 2 % N_CLASSES as u32).collect()
+}
+
+/// Compares the gradient of some elements of each tensor with central differences of the loss.
+#[track_caller]
+fn check_gradients(what: &str, layers: &[Arc<dyn LayerConfig>], input: SampleShape) {
+    // Differences of a loss near 1 whose logits carry an error of 1e-6, over twice these steps. Where a ReLU or a
+    // maximum has a kink within the first step, the second is nearly always short enough.
+    const STEPS: [f32; 3] = [1e-3, 2.5e-4, 6e-5];
+    const ABSOLUTE: f64 = 3e-3;
+    const RELATIVE: f64 = 0.02;
+    let plan = NetworkPlan::new(layers, input, N_CLASSES).unwrap_or_else(|problems| panic!("{what}: {problems:?}"));
+    let engine = Engine::new(2);
+    let n = 3;
+    let mut network = Network::for_training(&engine, &plan, n + 1, training(Sgd { momentum: 0.0, is_nesterov: false }));
+    // Biases, scales and shifts start where nothing can be seen of them.
+    let mut tensors = network.save();
+    for (i, tensor) in tensors.iter_mut().enumerate() {
+        if !tensor.name.ends_with("weights") && !tensor.name.contains("running") {
+            let stream = Stream::new(5, "test biases", &[("tensor", i as u64)]);
+            for (j, value) in tensor.values.iter_mut().enumerate() {
+                *value += 0.3 * stream.normal(j as u64) as f32;
+            }
+        }
+    }
+    network.load(&tensors).unwrap();
+    let (images, labels) = (images(n, input), labels(n));
+    let mut loss = |tensors: &[NamedTensor]| {
+        network.load(tensors).unwrap();
+        network.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
+    };
+    loss(&tensors);
+    let gradients: Vec<(String, Vec<f32>)> =
+        network.gradient().map(|(name, values)| (name.to_owned(), values.to_vec())).collect();
+    let mut loss = |tensors: &[NamedTensor]| {
+        network.load(tensors).unwrap();
+        network.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
+    };
+    let mut largest: f64 = 0.0;
+    for (name, gradient) in &gradients {
+        let tensor = tensors.iter().position(|tensor| tensor.name == *name).expect("a saved tensor");
+        let every = gradient.len().div_ceil(24);
+        for i in (0..gradient.len()).step_by(every) {
+            let old = tensors[tensor].values[i];
+            let got = f64::from(gradient[i]);
+            let differences = STEPS.map(|step| {
+                tensors[tensor].values[i] = old + step;
+                let above = loss(&tensors);
+                tensors[tensor].values[i] = old - step;
+                let below = loss(&tensors);
+                tensors[tensor].values[i] = old;
+                (above - below) / f64::from((old + step) - (old - step))
+            });
+            largest = largest.max(got.abs());
+            assert!(
+                differences.iter().any(|want| (got - want).abs() <= ABSOLUTE + RELATIVE * want.abs()),
+                "{what}: {name}[{i}] has gradient {got}, differences say {differences:?}"
+            );
+        }
+    }
+    assert!(largest > 0.01, "{what}: no gradient to speak of");
+}
+
+#[test]
+fn every_layer_agrees_with_central_differences() {
+    for kind in KINDS {
+        let layer = layer_of(kind, kind.example);
+        let around = |above: &str, below: &str| {
+            let mut layers = network_of(above);
+            layers.push(Arc::clone(&layer));
+            layers.extend(network_of(below));
+            layers
+        };
+        let image = SampleShape::Image(SHAPE);
+        let word = kind.word;
+        check_gradients(
+            &format!("{word} below a convolution"),
+            &around("input | conv filters=4 kernel_size=[2,3]", "fc"),
+            image,
+        );
+        check_gradients(&format!("{word} below a ReLU"), &around("input | conv filters=4 | relu", "fc"), image);
+        check_gradients(&format!("{word} above a ReLU"), &around("input | conv filters=4", "relu | fc"), image);
+        check_gradients(&format!("{word} first"), &around("input", "fc units=4 | leaky slope=0.3 | fc"), image);
+        let flat = around("input | fc units=8 | elu", "fc");
+        if flat.iter().try_fold(SampleShape::Flat(7), |shape, layer| layer.output_shape(shape)).is_ok()
+            || layer.output_shape(SampleShape::Flat(8)).is_ok()
+        {
+            check_gradients(&format!("{word} flat"), &flat, SampleShape::Flat(7));
+        }
+    }
+}
+
+#[test]
+fn strides_paddings_dilations_and_groups_agree_with_central_differences() {
+    for layers in [
+        "input | conv filters=4 padding=valid dilation=2 | relu | conv filters=6 groups=2 stride=[1,2] bias=0 | relu | fc",
+        "input | local filters=2 kernel_size=2 padding=1 | relu | avgpool size=3 stride=1 padding=same | relu | fc",
+        "input | conv filters=4 | bn | relu | pool size=3 stride=1 padding=1 | gap | fc",
+        "input | relu | relu | leaky | conv filters=3 | elu | pool | relu | flatten | relu | dropout rate=0.3 | relu | fc",
+        "input | noise | pool | conv filters=4 kernel_size=1 | bn | leaky slope=0.2 | dropout rate=0.3 | gap | fc",
+    ] {
+        // `bias=0` is not a flag; leave it out where it stands.
+        let layers = network_of(&layers.replace(" bias=0", ""));
+        check_gradients(&format!("{layers:?}"), &layers, SampleShape::Image(SHAPE));
+    }
+}
+
+#[test]
+fn shapes_agree_with_what_forward_writes() {
+    for kind in KINDS {
+        let layer = layer_of(kind, kind.example);
+        let image = SampleShape::Image(SHAPE);
+        let output = layer.output_shape(image).unwrap();
+        let mut layers = network_of("input");
+        layers.push(layer);
+        layers.extend(network_of("fc"));
+        let plan = NetworkPlan::new(&layers, image, N_CLASSES).unwrap();
+        assert_eq!(plan.layers[1].output, output);
+        let mut network = Network::for_training(&Engine::new(1), &plan, 2, training(Adam::default()));
+        let mut probabilities = vec![0.0; 2 * N_CLASSES];
+        network.predict(&images(2, image), &mut probabilities);
+        assert!(probabilities.chunks(N_CLASSES).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+        if let Some(values) = network.output_of(1, 2) {
+            assert_eq!(values.len(), 2 * output.len());
+        }
+    }
+}
+
+const NET: &str = "input | noise stddev=0.05 | conv filters=5 | relu | conv filters=6 stride=2 | bn | relu | pool | \
+    dropout rate=0.3 | fc units=7 | elu | fc";
+
+fn trained(engine: &Engine, steps: usize) -> Network {
+    let plan = NetworkPlan::new(&network_of(NET), SampleShape::Image(SHAPE), N_CLASSES).unwrap();
+    let config = Training { l2: 1e-3, clip: Some(1.0), label_smoothing: 0.1, ..training(Adam::default()) };
+    let mut network = Network::for_training(engine, &plan, 8, config);
+    let (images, labels) = (images(8, SampleShape::Image(SHAPE)), labels(8));
+    for step in 0..steps {
+        // The last batch of an epoch is smaller.
+        let n = if step % 3 == 2 { 5 } else { 8 };
+        let stats = network.train_step(&images[..n * SHAPE.len()], Targets::Labels(&labels[..n]), 0.01, None);
+        assert!(stats.is_finite());
+    }
+    network
+}
+
+fn digest(network: &Network) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for tensor in network.save_state().1 {
+        hasher.update(tensor.name.as_bytes());
+        tensor.values.iter().for_each(|x| {
+            hasher.update(&x.to_bits().to_le_bytes());
+        });
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+#[test]
+fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads() {
+    // Any change here changes models: bump the revisions of the stages that train.
+    const GOLDEN: &str = "9d6655e8be90409e";
+    for isa in Isa::available() {
+        for threads in [1, 2, 3, 7] {
+            assert_eq!(digest(&trained(&Engine::with_isa(threads, isa), 6)), GOLDEN, "{isa}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_restored_network_goes_on_with_the_same_bytes() {
+    let engine = Engine::new(2);
+    let whole = trained(&engine, 6);
+    let (step, tensors) = trained(&engine, 3).save_state();
+    let mut rest = trained(&engine, 0);
+    rest.load_state(step, &tensors).unwrap();
+    let (images, labels) = (images(8, SampleShape::Image(SHAPE)), labels(8));
+    for n in [8, 8, 5] {
+        rest.train_step(&images[..n * SHAPE.len()], Targets::Labels(&labels[..n]), 0.01, None);
+    }
+    assert_eq!(digest(&rest), digest(&whole));
+    let missing = rest.load(&tensors[1..]).unwrap_err();
+    assert_eq!(missing.to_string(), "tensor `2.conv.weights` is missing");
+}
+
+#[test]
+fn a_network_made_for_prediction_predicts_what_the_trained_one_does_in_any_batch() {
+    let engine = Engine::new(2);
+    let mut network = trained(&engine, 4);
+    let images = images(21, SampleShape::Image(SHAPE));
+    let mut want = vec![0.0; 21 * N_CLASSES];
+    network.predict(&images, &mut want);
+    let mut other = Network::for_prediction(&engine, network.plan(), 5);
+    other.load(&network.save()).unwrap();
+    let mut got = vec![0.0; want.len()];
+    other.predict(&images, &mut got);
+    assert_eq!(got, want);
+    let labels = labels(21);
+    let stats = other.evaluate(&images, &labels);
+    let mut loss = 0.0;
+    for (row, &label) in want.chunks(N_CLASSES).zip(&labels) {
+        loss -= f64::from(row[label as usize]).ln();
+    }
+    assert!((stats.loss_sum - loss).abs() < 1e-4 && stats.n == 21);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_changes_nothing() {
+    let engine = Engine::new(1);
+    let mut network = trained(&engine, 1);
+    let before = digest(&network);
+    let mut images = images(8, SampleShape::Image(SHAPE));
+    images[17] = f32::NAN;
+    let stats = network.train_step(&images, Targets::Labels(&labels(8)), 0.01, None);
+    assert!(!stats.is_finite());
+    // Running statistics have seen the batch; weights and moments have not.
+    let tensors = network.save();
+    assert!(tensors.iter().filter(|t| !t.name.contains("running")).all(|t| t.values.iter().all(|x| x.is_finite())));
+    assert_eq!(network.step(), 1);
+    drop(before);
+}
+
+#[test]
+fn a_small_network_learns_its_samples_and_tells_how() {
+    let engine = Engine::new(2);
+    let plan = NetworkPlan::new(
+        &network_of("input | conv filters=8 | relu | pool | fc units=16 | relu | fc"),
+        SampleShape::Image(SHAPE),
+        3,
+    )
+    .unwrap();
+    let mut network = Network::for_training(&engine, &plan, 12, training(Sgd { momentum: 0.9, is_nesterov: true }));
+    let (images, labels) = (images(12, SampleShape::Image(SHAPE)), labels(12));
+    let first = network.evaluate(&images, &labels).loss();
+    let mut statistics = Vec::new();
+    for _ in 0..60 {
+        network.train_step(&images, Targets::Labels(&labels), 0.02, Some(&mut statistics));
+    }
+    let last = network.evaluate(&images, &labels);
+    assert!(last.n_correct == 12 && last.loss() < 0.1 * first, "{first} to {last:?}");
+    let words: Vec<_> = statistics.iter().map(|entry| entry.word).collect();
+    assert_eq!(words, ["conv", "fc", "fc"]);
+    for entry in &statistics {
+        let (weights, update) = (entry.weight_norm.unwrap(), entry.update_norm.unwrap());
+        assert!(update > 0.0 && update < weights, "{entry:?}");
+        assert!(entry.grad_norm.unwrap() > 0.0);
+        assert_eq!(entry.dead_fraction.is_some(), entry.layer != 6);
+    }
+}

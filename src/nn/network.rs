@@ -1,0 +1,634 @@
+//! A network in memory: forward, backward, update, and what can be saved of it.
+//!
+//! Everything is allocated when a [`Network`] is made: one arena for activations, two buffers that gradients travel
+//! through, one slice each for parameters, gradients and moments. A step allocates nothing. Start at
+//! [`Network::train_step`]; the plan that it carries out is [`NetworkPlan`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::init::Initializer;
+use super::layer::{Backward, Build, Forward, Layer, Pass, Role, Start, lay_out};
+use super::memory::Aligned;
+use super::optimizer::{MAX_MOMENTS, OptimizerConfig, Update};
+use super::plan::NetworkPlan;
+use super::seeds::Seeds;
+use crate::engine::{
+    self, BatchLoss, Engine, LossOptions, LossScratch, Targets, UpdateStep, activate, activate_backward,
+    softmax_cross_entropy,
+};
+
+/// How a network is trained, apart from its layers and the learning rate of each step.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// What all random numbers are derived from.
+    pub seeds: Seeds,
+    /// For layers that do not name their own.
+    pub initializer: Initializer,
+    /// The rule.
+    pub optimizer: Arc<dyn OptimizerConfig>,
+    /// `l2 * w` is added to the gradient of weights (not of biases and batch normalisation); a layer's own goes first.
+    pub l2: f64,
+    /// Decoupled; `None` leaves it to the optimizer (AdamW has one).
+    pub weight_decay: Option<f64>,
+    /// Gradients (without L2) are scaled down to this norm when theirs is larger.
+    pub clip: Option<f64>,
+    /// Share of each target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// A weight per class.
+    pub class_weights: Option<Vec<f32>>,
+}
+
+/// What one step, or an evaluation, tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepStats {
+    /// Sum over samples of weight times loss, in nats, without L2.
+    pub loss_sum: f64,
+    /// Sum of the weights: the number of samples where classes have none. The mean loss is `loss_sum / weight_sum`.
+    pub weight_sum: f64,
+    /// Samples whose largest probability is at their label.
+    pub n_correct: usize,
+    /// Samples.
+    pub n: usize,
+}
+
+impl StepStats {
+    /// Mean loss in nats.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.weight_sum
+    }
+
+    /// Share of samples that are right.
+    pub fn accuracy(&self) -> f64 {
+        self.n_correct as f64 / self.n as f64
+    }
+
+    /// Whether the loss is a number; if not, the step that says so has changed no weight.
+    pub fn is_finite(&self) -> bool {
+        self.loss_sum.is_finite()
+    }
+
+    /// Adds another batch.
+    pub fn add(&mut self, other: StepStats) {
+        self.loss_sum += other.loss_sum;
+        self.weight_sum += other.weight_sum;
+        self.n_correct += other.n_correct;
+        self.n += other.n;
+    }
+}
+
+/// What a step did to one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerStatistics {
+    /// The layer's place, from 0.
+    pub layer: usize,
+    /// Its word.
+    pub word: &'static str,
+    /// Euclidean norm of its weights (without biases) after the step; `None` for layers without weights.
+    pub weight_norm: Option<f64>,
+    /// Norm of what the step added to them.
+    pub update_norm: Option<f64>,
+    /// Norm of their gradient, before clipping and L2.
+    pub grad_norm: Option<f64>,
+    /// Share of channels (of flat outputs: units) that its ReLU held at 0 for the whole batch.
+    pub dead_fraction: Option<f64>,
+}
+
+/// A tensor with its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// `3.conv.weights`; moments have `moment1.` or `moment2.` in front.
+    pub name: String,
+    /// Axes, outermost first.
+    pub shape: Vec<usize>,
+    /// Row by row.
+    pub values: Vec<f32>,
+}
+
+/// Tensors that do not fit a network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tensor `{name}` {message}")]
+pub struct TensorError {
+    /// The tensor.
+    pub name: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// A network in memory, for at most so many samples at a time.
+pub struct Network {
+    engine: Engine,
+    plan: NetworkPlan,
+    batch: usize,
+    layers: Vec<Box<dyn Layer>>,
+    parameters: Aligned,
+    statistics: Aligned,
+    values: Aligned,
+    value_slots: Vec<Range<usize>>,
+    training: Option<Trained>,
+    scratch: LossScratch,
+}
+
+/// What only training needs.
+struct Trained {
+    config: Training,
+    step: u64,
+    gradients: Aligned,
+    moments: Vec<Aligned>,
+    /// The two buffers that gradients travel through.
+    buffers: [Aligned; 2],
+    /// Parameters before the step, when statistics are asked for.
+    before: Option<Aligned>,
+    segments: Vec<Segment>,
+}
+
+/// A trained tensor as the optimizer sees it.
+struct Segment {
+    range: Range<usize>,
+    layer: usize,
+    is_weights: bool,
+    l2: f64,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network({} ops, {} parameters, batch {})", self.layers.len(), self.plan.n_parameters(), self.batch)
+    }
+}
+
+impl Network {
+    /// A network that can be trained on batches of at most `batch` samples; its weights are drawn.
+    ///
+    /// # Determinism
+    /// Element `i` of a tensor is draw `i` of the stream (seed, "init", run, layer, tensor).
+    ///
+    /// # Panics
+    /// If `batch` is 0.
+    pub fn for_training(engine: &Engine, plan: &NetworkPlan, batch: usize, config: Training) -> Network {
+        let mut network = Network::new(engine, plan, batch, true);
+        for (layer_idx, layer) in plan.layers.iter().enumerate() {
+            for (tensor_idx, tensor) in layer.tensors.iter().enumerate() {
+                let values = match tensor.spec.is_trained() {
+                    true => &mut network.parameters[tensor.range.clone()],
+                    false => &mut network.statistics[tensor.range.clone()],
+                };
+                match tensor.spec.start {
+                    Start::Constant(value) => values.fill(value),
+                    Start::Drawn { initializer, fan_in, fan_out } => {
+                        let place = [("layer", layer_idx as u64), ("tensor", tensor_idx as u64)];
+                        let stream = config.seeds.stream("init", &place);
+                        initializer.unwrap_or(config.initializer).fill(fan_in, fan_out, &stream, values);
+                    }
+                }
+            }
+        }
+        let segments = plan
+            .layers
+            .iter()
+            .enumerate()
+            .flat_map(|(layer, planned)| planned.tensors.iter().map(move |tensor| (layer, tensor)))
+            .filter(|(_, tensor)| tensor.spec.is_trained())
+            .map(|(layer, tensor)| {
+                let is_weights = tensor.spec.role == Role::Weights;
+                let l2 = if is_weights { tensor.spec.l2.unwrap_or(config.l2) } else { 0.0 };
+                Segment { range: tensor.range.clone(), layer, is_weights, l2 }
+            })
+            .collect();
+        network.training = Some(Trained {
+            step: 0,
+            gradients: Aligned::zeros(plan.parameters_len),
+            moments: (0..config.optimizer.n_moments()).map(|_| Aligned::zeros(plan.parameters_len)).collect(),
+            buffers: plan.gradient_slots(batch).map(Aligned::zeros),
+            before: None,
+            segments,
+            config,
+        });
+        network
+    }
+
+    /// A network that only predicts; its weights are 0 until [`Network::load`].
+    ///
+    /// # Panics
+    /// If `batch` is 0.
+    pub fn for_prediction(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
+        Network::new(engine, plan, batch, false)
+    }
+
+    fn new(engine: &Engine, plan: &NetworkPlan, batch: usize, is_training: bool) -> Network {
+        assert!(batch > 0, "a batch of no samples");
+        let (value_slots, len) = plan.value_slots(batch, is_training);
+        let layers = (0..plan.ops.len()).map(|i| build(engine, plan, i, batch, is_training)).collect();
+        Network {
+            engine: engine.clone(),
+            plan: plan.clone(),
+            batch,
+            layers,
+            parameters: Aligned::zeros(plan.parameters_len),
+            statistics: Aligned::zeros(plan.statistics_len),
+            values: Aligned::zeros(len),
+            value_slots,
+            training: None,
+            scratch: LossScratch::default(),
+        }
+    }
+
+    /// The plan it carries out.
+    pub fn plan(&self) -> &NetworkPlan {
+        &self.plan
+    }
+
+    /// The most samples of one step.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Steps done; part of the address of dropout and noise.
+    pub fn step(&self) -> u64 {
+        self.training.as_ref().map_or(0, |training| training.step)
+    }
+
+    /// One update: forward, loss, backward, optimizer. `statistics`, where given, is overwritten with one entry for each
+    /// layer that has weights or a ReLU.
+    ///
+    /// A loss that is not finite is returned before any weight has changed.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, ...input]`, `n` at most the batch the network was made for
+    ///
+    /// # Panics
+    /// If the network was made for prediction, or shapes do not fit.
+    ///
+    /// # Determinism
+    /// The same bits for any number of threads and any instruction set. Dropout and noise are addressed by
+    /// (run, layer, step, position in the batch).
+    pub fn train_step(
+        &mut self,
+        images: &[f32],
+        targets: Targets<'_>,
+        learning_rate: f64,
+        statistics: Option<&mut Vec<LayerStatistics>>,
+    ) -> StepStats {
+        let stats = self.accumulate_gradients(images, targets);
+        if !stats.is_finite() {
+            return stats;
+        }
+        let n = stats.n;
+        let training = self.training.as_mut().expect("`accumulate_gradients` wants a network made for training");
+        if statistics.is_some() {
+            let before = training.before.get_or_insert_with(|| Aligned::zeros(self.parameters.len()));
+            before.copy_from_slice(&self.parameters);
+        }
+        training.update(&self.engine, &mut self.parameters, learning_rate);
+        if let Some(statistics) = statistics {
+            self.write_statistics(n, statistics);
+        }
+        stats
+    }
+
+    /// Forward and backward in training mode; the gradient of the mean loss (without L2) is then in
+    /// [`Network::gradient`]. Counts no step.
+    ///
+    /// # Panics
+    /// As [`Network::train_step`].
+    pub fn accumulate_gradients(&mut self, images: &[f32], targets: Targets<'_>) -> StepStats {
+        let n = images.len() / self.plan.input.len();
+        self.forward(images, n, true);
+        let training = self.training.as_mut().expect("a network made for training");
+        let config = &training.config;
+        let logits =
+            self.value_slots.last().map_or(&[][..], |slot| &self.values[slot.start..][..n * self.plan.n_classes]);
+        let options = LossOptions {
+            label_smoothing: config.label_smoothing as f32,
+            class_weights: config.class_weights.as_deref(),
+        };
+        let grad = &mut training.buffers[0][..logits.len()];
+        let loss = softmax_cross_entropy(
+            &self.engine,
+            self.plan.n_classes,
+            logits,
+            targets,
+            options,
+            Some(grad),
+            &mut self.scratch,
+        );
+        let stats = stats_of(loss, n);
+        if stats.is_finite() {
+            self.backward(images, n);
+        }
+        stats
+    }
+
+    /// Loss and accuracy in inference mode, without label smoothing and class weights. Any number of samples.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, ...input]`
+    ///
+    /// # Panics
+    /// If there are not as many labels as images.
+    pub fn evaluate(&mut self, images: &[f32], labels: &[u32]) -> StepStats {
+        let mut total = StepStats::default();
+        let sample = self.plan.input.len();
+        assert_eq!(images.len(), labels.len() * sample, "images and labels");
+        for (images, labels) in images.chunks(self.batch * sample).zip(labels.chunks(self.batch)) {
+            let n = labels.len();
+            self.forward(images, n, false);
+            let options = LossOptions::default();
+            let targets = Targets::Labels(labels);
+            let logits =
+                self.value_slots.last().map_or(&[][..], |slot| &self.values[slot.start..][..n * self.plan.n_classes]);
+            let (engine, scratch) = (&self.engine, &mut self.scratch);
+            let loss = softmax_cross_entropy(engine, self.plan.n_classes, logits, targets, options, None, scratch);
+            total.add(stats_of(loss, n));
+        }
+        total
+    }
+
+    /// Writes the probability of each class for each image, in inference mode. Any number of samples.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, ...input]`
+    /// - `probabilities`: `[n, n_classes]`
+    ///
+    /// # Panics
+    /// If shapes do not fit.
+    pub fn predict(&mut self, images: &[f32], probabilities: &mut [f32]) {
+        let (sample, n_classes) = (self.plan.input.len(), self.plan.n_classes);
+        assert_eq!(images.len() / sample, probabilities.len() / n_classes, "images and rows of probabilities");
+        let rows = probabilities.chunks_mut(self.batch * n_classes);
+        for (images, rows) in images.chunks(self.batch * sample).zip(rows) {
+            let n = images.len() / sample;
+            self.forward(images, n, false);
+            if let Some(slot) = self.value_slots.last() {
+                rows.copy_from_slice(&self.values[slot.start..][..n * n_classes]);
+            }
+            engine::softmax(&self.engine, n_classes, rows);
+        }
+    }
+
+    fn forward(&mut self, images: &[f32], n: usize, is_training: bool) {
+        assert_eq!(images.len(), n * self.plan.input.len(), "images of shape {}", self.plan.input);
+        assert!((1..=self.batch).contains(&n), "{n} samples in a batch of at most {}", self.batch);
+        let no_seeds = Seeds { seed: 0, indices: Vec::new() };
+        let (seeds, step) = match &self.training {
+            Some(training) => (&training.config.seeds, training.step),
+            None => (&no_seeds, 0),
+        };
+        let pass = Pass { engine: &self.engine, n, is_training, step, seeds };
+        for (i, (op, layer)) in self.plan.ops.iter().zip(&mut self.layers).enumerate() {
+            let output = self.value_slots[i].start..self.value_slots[i].start + n * op.output_len;
+            let (input, output) = match i {
+                0 => (images, &mut self.values[output]),
+                _ => {
+                    let above = self.value_slots[i - 1].start;
+                    let ranges = [above..above + n * op.input_len, output];
+                    let [input, output] =
+                        self.values.get_disjoint_mut(ranges).expect("slots of neighbours do not overlap");
+                    (&*input, output)
+                }
+            };
+            layer.forward(
+                &pass,
+                Forward {
+                    parameters: &self.parameters[op.parameters.clone()],
+                    statistics: &mut self.statistics[op.statistics.clone()],
+                    input,
+                    output: &mut *output,
+                },
+            );
+            if let Some(activation) = op.activation
+                && !op.is_fused
+            {
+                activate(&self.engine, activation.pointwise(), output);
+            }
+        }
+    }
+
+    fn backward(&mut self, images: &[f32], n: usize) {
+        let training = self.training.as_mut().expect("a network made for training");
+        let Trained { config, step, gradients, buffers, .. } = training;
+        let pass = Pass { engine: &self.engine, n, is_training: true, step: *step, seeds: &config.seeds };
+        let [at, other] = buffers;
+        let (mut at, mut other) = (at, other);
+        let first = self.plan.first_trained;
+        for i in (first..self.plan.ops.len()).rev() {
+            let op = &self.plan.ops[i];
+            let value = |i: usize, len: usize| &self.values[self.value_slots[i].start..][..n * len];
+            let output = value(i, op.output_len);
+            let input = if i == 0 { images } else { value(i - 1, op.input_len) };
+            let grad_output = &mut at[..n * op.output_len];
+            if let Some(activation) = op.activation
+                && !op.is_masked_below
+            {
+                activate_backward(&self.engine, activation.pointwise(), output, grad_output);
+            }
+            let wants_input = i > first;
+            let goes_across = wants_input && !op.is_in_place;
+            self.layers[i].backward(
+                &pass,
+                Backward {
+                    parameters: &self.parameters[op.parameters.clone()],
+                    grad_parameters: &mut gradients[op.parameters.clone()],
+                    input,
+                    output,
+                    grad_output,
+                    grad_input: goes_across.then(|| &mut other[..n * op.input_len]),
+                    wants_input,
+                },
+            );
+            if goes_across {
+                (at, other) = (other, at);
+            }
+        }
+    }
+
+    fn write_statistics(&self, n: usize, statistics: &mut Vec<LayerStatistics>) {
+        let Some(training) = &self.training else { return };
+        let Some(before) = &training.before else { return };
+        statistics.clear();
+        for (layer, planned) in self.plan.layers.iter().enumerate() {
+            let mut entry = LayerStatistics {
+                layer,
+                word: planned.config.word(),
+                weight_norm: None,
+                update_norm: None,
+                grad_norm: None,
+                dead_fraction: None,
+            };
+            let engine = &self.engine;
+            let weights = training.segments.iter().find(|segment| segment.layer == layer && segment.is_weights);
+            if let Some(Segment { range, .. }) = weights {
+                let (after, before) = (&self.parameters[range.clone()], &before[range.clone()]);
+                entry.weight_norm = Some(engine::sum_of_squares(engine, after).sqrt());
+                entry.update_norm = Some(engine::sum_of_squared_differences(engine, after, before).sqrt());
+                entry.grad_norm = Some(engine::sum_of_squares(engine, &training.gradients[range.clone()]).sqrt());
+            }
+            if let Some(i) = self.plan.ops.iter().position(|op| op.layer == layer)
+                && self.plan.ops[i].activation == Some(super::layer::Activation::Relu)
+            {
+                let lanes = planned.output.image().map_or(planned.output.len(), |shape| shape.channels);
+                let values = &self.values[self.value_slots[i].start..][..n * planned.output.len()];
+                entry.dead_fraction = Some(engine::zero_lanes(values, lanes) as f64 / lanes as f64);
+            }
+            if entry.weight_norm.is_some() || entry.dead_fraction.is_some() {
+                statistics.push(entry);
+            }
+        }
+    }
+
+    /// Every tensor, trained or not, layer by layer: what a model is.
+    pub fn save(&self) -> Vec<NamedTensor> {
+        self.plan
+            .tensors()
+            .map(|tensor| {
+                let all = if tensor.spec.is_trained() { &self.parameters } else { &self.statistics };
+                let values = all[tensor.range.clone()].to_vec();
+                NamedTensor { name: tensor.name.clone(), shape: tensor.spec.shape.clone(), values }
+            })
+            .collect()
+    }
+
+    /// Takes over what [`Network::save`] gave; tensors are found by name. Tensors that the network does not have (such
+    /// as moments) are left alone.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape; the network is then half loaded.
+    pub fn load(&mut self, tensors: &[NamedTensor]) -> Result<(), TensorError> {
+        for tensor in self.plan.layers.iter().flat_map(|layer| &layer.tensors) {
+            let all = if tensor.spec.is_trained() { &mut self.parameters } else { &mut self.statistics };
+            take(tensors, &tensor.name, &tensor.spec.shape, &mut all[tensor.range.clone()])?;
+        }
+        Ok(())
+    }
+
+    /// Everything that the next step depends on besides its samples: tensors, moments and the number of steps done. A
+    /// network restored from it goes on with the same bytes.
+    pub fn save_state(&self) -> (u64, Vec<NamedTensor>) {
+        let mut tensors = self.save();
+        let Some(training) = &self.training else { return (0, tensors) };
+        for (i, moment) in training.moments.iter().enumerate() {
+            for tensor in self.plan.tensors().filter(|tensor| tensor.spec.is_trained()) {
+                tensors.push(NamedTensor {
+                    name: format!("moment{}.{}", i + 1, tensor.name),
+                    shape: tensor.spec.shape.clone(),
+                    values: moment[tensor.range.clone()].to_vec(),
+                });
+            }
+        }
+        (training.step, tensors)
+    }
+
+    /// Takes over what [`Network::save_state`] gave.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape; the network is then half loaded.
+    ///
+    /// # Panics
+    /// If the network was made for prediction.
+    pub fn load_state(&mut self, step: u64, tensors: &[NamedTensor]) -> Result<(), TensorError> {
+        self.load(tensors)?;
+        let training = self.training.as_mut().expect("a network made for training");
+        training.step = step;
+        for (i, moment) in training.moments.iter_mut().enumerate() {
+            for tensor in self.plan.layers.iter().flat_map(|layer| &layer.tensors).filter(|t| t.spec.is_trained()) {
+                let name = format!("moment{}.{}", i + 1, tensor.name);
+                take(tensors, &name, &tensor.spec.shape, &mut moment[tensor.range.clone()])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient that the last backward pass left, tensor by tensor, in the order of the plan's trained tensors.
+    pub fn gradient(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        let gradients = self.training.as_ref().map(|training| &training.gradients);
+        self.plan
+            .tensors()
+            .filter(|tensor| tensor.spec.is_trained())
+            .filter_map(move |tensor| gradients.map(|gradients| (&tensor.name[..], &gradients[tensor.range.clone()])))
+    }
+
+    /// The output of each ReLU, as [`Network::train_step`] left it, is not kept apart: this is the output of the layer
+    /// at `layer` (with the activation that became part of it) for the first `n` samples of the last pass. `None` for
+    /// layers that compute nothing of their own.
+    pub fn output_of(&self, layer: usize, n: usize) -> Option<&[f32]> {
+        let i = self.plan.ops.iter().position(|op| op.layer == layer)?;
+        Some(&self.values[self.value_slots[i].start..][..n * self.plan.ops[i].output_len])
+    }
+}
+
+impl Trained {
+    /// Moves all parameters by one step.
+    fn update(&mut self, engine: &Engine, parameters: &mut Aligned, learning_rate: f64) {
+        self.step += 1;
+        let config = &self.config;
+        let mut grad_scale = 1.0;
+        if let Some(clip) = config.clip {
+            let squares = self
+                .segments
+                .iter()
+                .fold(0.0, |sum, segment| sum + engine::sum_of_squares(engine, &self.gradients[segment.range.clone()]));
+            // As PyTorch's clip_grad_norm_ has it.
+            grad_scale = (clip / (squares.sqrt() + 1e-6)).min(1.0);
+        }
+        let weight_decay = config.weight_decay.unwrap_or_else(|| config.optimizer.weight_decay());
+        for segment in &self.segments {
+            let decay = if segment.is_weights { 1.0 - learning_rate * weight_decay } else { 1.0 };
+            let step = UpdateStep {
+                learning_rate: learning_rate as f32,
+                grad_scale: grad_scale as f32,
+                l2: segment.l2 as f32,
+                decay: decay as f32,
+            };
+            let mut slices: [&mut [f32]; MAX_MOMENTS] = Default::default();
+            for (slice, moment) in slices.iter_mut().zip(&mut self.moments) {
+                *slice = &mut moment[segment.range.clone()];
+            }
+            let n_moments = config.optimizer.n_moments();
+            config.optimizer.update(
+                Update {
+                    engine,
+                    step,
+                    step_number: self.step,
+                    weights: &mut parameters[segment.range.clone()],
+                    grad: &self.gradients[segment.range.clone()],
+                },
+                &mut slices[..n_moments],
+            );
+        }
+    }
+}
+
+fn build(engine: &Engine, plan: &NetworkPlan, i: usize, batch: usize, is_training: bool) -> Box<dyn Layer> {
+    let op = &plan.ops[i];
+    let layer = &plan.layers[op.layer];
+    let lengths = |trained: bool| {
+        let specs = layer.tensors.iter().filter(move |tensor| tensor.spec.is_trained() == trained);
+        lay_out(specs.map(|tensor| tensor.spec.len())).0
+    };
+    layer.config.build(&Build {
+        engine,
+        batch,
+        layer_idx: op.layer,
+        input: layer.input,
+        output: layer.output,
+        relu_after: op.is_fused,
+        relu_before: i > 0 && plan.ops[i - 1].is_masked_below,
+        is_training,
+        trained: &lengths(true),
+        statistics: &lengths(false),
+    })
+}
+
+fn stats_of(loss: BatchLoss, n: usize) -> StepStats {
+    StepStats { loss_sum: loss.loss_sum, weight_sum: loss.weight_sum, n_correct: loss.n_correct, n }
+}
+
+fn take(tensors: &[NamedTensor], name: &str, shape: &[usize], into: &mut [f32]) -> Result<(), TensorError> {
+    let error = |message: String| TensorError { name: name.to_owned(), message };
+    let tensor = tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| error("is missing".to_owned()))?;
+    if tensor.shape != shape || tensor.values.len() != into.len() {
+        return Err(error(format!("has shape {:?}, expected {shape:?}", tensor.shape)));
+    }
+    into.copy_from_slice(&tensor.values);
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! What a list of layers makes of an input shape: shapes, tensors, cost, and which layers are fused. Pure and cheap.
+//!
+//! [`NetworkPlan::new`] decides everything that can be decided before memory is touched; [`crate::nn::network`] carries
+//! it out. An activation becomes part of the layer above it; ReLUs that can are fused into that layer's stores, and
+//! their backward pass into the loads of the layer below.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::layer::{Action, Activation, LayerConfig, Reach, TensorSpec, lay_out};
+use crate::tensor::SampleShape;
+
+/// A network, before memory is touched.
+#[derive(Clone, Debug)]
+pub struct NetworkPlan {
+    /// Shape of one sample.
+    pub input: SampleShape,
+    /// Width of the last layer.
+    pub n_classes: usize,
+    /// One entry a layer, in order.
+    pub layers: Vec<LayerPlan>,
+    pub(super) ops: Vec<Op>,
+    /// The first op with something to train: backward passes end there.
+    pub(super) first_trained: usize,
+    pub(super) parameters_len: usize,
+    pub(super) statistics_len: usize,
+}
+
+/// One layer of a [`NetworkPlan`].
+#[derive(Clone, Debug)]
+pub struct LayerPlan {
+    /// What the manifest says, `units` of the last FC filled in.
+    pub config: Arc<dyn LayerConfig>,
+    /// Shape of its input.
+    pub input: SampleShape,
+    /// Shape of its output.
+    pub output: SampleShape,
+    /// Its tensors.
+    pub tensors: Vec<PlannedTensor>,
+    /// Values that training moves.
+    pub n_parameters: usize,
+    /// Multiply-adds of a forward pass of one sample.
+    pub multiply_adds: u64,
+    /// Height and width, in pixels of the network's input, that one output value sees; `None` for flat inputs.
+    pub receptive_field: Option<(usize, usize)>,
+}
+
+/// A tensor and where it lies among the network's parameters (or statistics).
+#[derive(Clone, Debug)]
+pub struct PlannedTensor {
+    /// `3.conv.weights`: the layer's place from 0, its word, the tensor.
+    pub name: String,
+    /// What the layer says of it.
+    pub spec: TensorSpec,
+    pub(super) range: Range<usize>,
+}
+
+/// A layer that computes, with the activation that became part of it.
+#[derive(Clone, Debug)]
+pub(super) struct Op {
+    pub layer: usize,
+    pub activation: Option<Activation>,
+    /// The layer applies the activation, which is a ReLU, itself.
+    pub is_fused: bool,
+    /// The layer below leaves out the gradients that this one's ReLU would.
+    pub is_masked_below: bool,
+    pub input_len: usize,
+    pub output_len: usize,
+    pub is_in_place: bool,
+    /// Its parts of the parameters and of the statistics.
+    pub parameters: Range<usize>,
+    pub statistics: Range<usize>,
+}
+
+/// What is wrong with a network, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanProblem {
+    /// Place of the layer, from 0.
+    pub layer: usize,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl NetworkPlan {
+    /// Plans `layers` for samples of shape `input`.
+    ///
+    /// The last FC has `n_classes` units unless it says otherwise; softmax cross-entropy follows the last layer.
+    ///
+    /// # Errors
+    /// Where a layer cannot take the shape above it (the first such layer: one misfit makes the next), where the last
+    /// layer's width is not `n_classes`, and where there is nothing to train.
+    pub fn new(
+        layers: &[Arc<dyn LayerConfig>],
+        input: SampleShape,
+        n_classes: usize,
+    ) -> Result<NetworkPlan, Vec<PlanProblem>> {
+        let problem = |layer, message: String, help: Option<&str>| {
+            vec![PlanProblem { layer, message, help: help.map(str::to_owned) }]
+        };
+        let last_fc = layers.iter().rposition(|layer| layer.word() == "fc");
+        let mut plan = NetworkPlan {
+            input,
+            n_classes,
+            layers: Vec::with_capacity(layers.len()),
+            ops: Vec::new(),
+            first_trained: 0,
+            parameters_len: 0,
+            statistics_len: 0,
+        };
+        let mut shape = input;
+        let mut field = input.image().map(|_| Field { size: (1, 1), jump: (1, 1) });
+        for (i, layer) in layers.iter().enumerate() {
+            let filled = if Some(i) == last_fc { layer.with_classes(n_classes) } else { None };
+            let config = filled.unwrap_or_else(|| Arc::clone(layer));
+            let output = config
+                .output_shape(shape)
+                .map_err(|error| vec![PlanProblem { layer: i, message: error.message, help: error.help }])?;
+            field = field.map(|field| field.through(config.reach(shape), input));
+            plan.push(config, shape, output, field);
+            shape = output;
+        }
+        if plan.parameters_len == 0 {
+            let last = layers.len().saturating_sub(1);
+            return Err(problem(last, "the network has nothing to train".to_owned(), Some("end with `FC`")));
+        }
+        if shape != SampleShape::Flat(n_classes) {
+            let got = match shape {
+                SampleShape::Flat(n) => format!("{n} values"),
+                SampleShape::Image(shape) => format!("images of {shape}"),
+            };
+            let message = format!("the network ends with {got}, but there are {n_classes} classes");
+            let help = "end with `FC`, which takes the number of classes by itself";
+            return Err(problem(layers.len() - 1, message, Some(help)));
+        }
+        plan.first_trained = plan.ops.iter().position(|op| !op.parameters.is_empty()).unwrap_or(0);
+        for i in 1..plan.ops.len() {
+            let can_mask = plan.layers[plan.ops[i].layer].config.fusion().relu_before;
+            let above = &mut plan.ops[i - 1];
+            above.is_masked_below = can_mask && above.activation == Some(Activation::Relu);
+        }
+        Ok(plan)
+    }
+
+    fn push(&mut self, config: Arc<dyn LayerConfig>, input: SampleShape, output: SampleShape, field: Option<Field>) {
+        let layer = self.layers.len();
+        let specs = config.tensors(input);
+        let (trained, trained_len) = lay_out(specs.iter().filter(|spec| spec.is_trained()).map(TensorSpec::len));
+        let (followed, followed_len) = lay_out(specs.iter().filter(|spec| !spec.is_trained()).map(TensorSpec::len));
+        let (mut trained, mut followed) = (trained.into_iter(), followed.into_iter());
+        let (from, followed_from) = (self.parameters_len, self.statistics_len);
+        let tensors: Vec<PlannedTensor> = specs
+            .into_iter()
+            .filter_map(|spec| {
+                let (range, from) =
+                    if spec.is_trained() { (trained.next()?, from) } else { (followed.next()?, followed_from) };
+                let name = format!("{layer}.{}.{}", config.word(), spec.name);
+                Some(PlannedTensor { name, spec, range: range.start + from..range.end + from })
+            })
+            .collect();
+        let parameters = from..from + trained_len;
+        let statistics = followed_from..followed_from + followed_len;
+        self.parameters_len = parameters.end;
+        self.statistics_len = statistics.end;
+        let fusion = config.fusion();
+        let action = config.action();
+        let above_is_free = self.ops.last().is_some_and(|op| {
+            let is_activation = matches!(self.layers[op.layer].config.action(), Action::Activate(_));
+            op.activation.is_none() && !is_activation
+        });
+        match action {
+            Action::Nothing => {}
+            Action::Activate(activation) if above_is_free => {
+                if let Some(op) = self.ops.last_mut() {
+                    op.activation = Some(activation);
+                    op.is_fused = activation == Activation::Relu && self.layers[op.layer].config.fusion().relu_after;
+                }
+            }
+            _ => self.ops.push(Op {
+                layer,
+                activation: None,
+                is_fused: false,
+                is_masked_below: false,
+                input_len: input.len(),
+                output_len: output.len(),
+                is_in_place: fusion.is_in_place,
+                parameters,
+                statistics,
+            }),
+        }
+        self.layers.push(LayerPlan {
+            input,
+            output,
+            n_parameters: tensors.iter().filter(|t| t.spec.is_trained()).map(|t| t.spec.len()).sum(),
+            tensors,
+            multiply_adds: config.multiply_adds(input),
+            receptive_field: field.map(|field| field.size),
+            config,
+        });
+    }
+
+    /// Values that training moves.
+    pub fn n_parameters(&self) -> usize {
+        self.layers.iter().map(|layer| layer.n_parameters).sum()
+    }
+
+    /// Multiply-adds of a forward pass of one sample; training takes about three times as many.
+    pub fn multiply_adds(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.multiply_adds).sum()
+    }
+
+    /// All tensors, layer by layer.
+    pub fn tensors(&self) -> impl Iterator<Item = &PlannedTensor> {
+        self.layers.iter().flat_map(|layer| &layer.tensors)
+    }
+
+    /// Bytes that training at this batch size takes: activations, gradients, weights, their gradients and `n_moments`
+    /// moments, and the engine's packed weights. Without the samples themselves.
+    pub fn training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
+        let (_, values) = self.value_slots(batch, true);
+        let grads: usize = self.gradient_slots(batch).into_iter().sum();
+        let kept: usize = self.layers.iter().map(|layer| layer.config.bytes_kept(layer.input) * batch).sum();
+        // Two packed copies of the weights, one for each direction.
+        let floats = values + grads + self.parameters_len * (4 + n_moments) + self.statistics_len;
+        (floats * 4 + kept) as u64
+    }
+
+    /// Bytes that predicting at this batch size takes.
+    pub fn prediction_bytes(&self, batch: usize) -> u64 {
+        let (_, values) = self.value_slots(batch, false);
+        ((values + 2 * self.parameters_len + self.statistics_len) * 4) as u64
+    }
+
+    /// Where the output of each op lies, and the length of it all: apart for training, in turns otherwise.
+    pub(super) fn value_slots(&self, batch: usize, is_training: bool) -> (Vec<Range<usize>>, usize) {
+        if is_training {
+            return lay_out(self.ops.iter().map(|op| op.output_len * batch));
+        }
+        let most = |turn: usize| self.ops.iter().skip(turn).step_by(2).map(|op| op.output_len * batch).max();
+        let (turns, len) = lay_out([0, 1].map(|turn| most(turn).unwrap_or(0)).into_iter());
+        let slots = self.ops.iter().enumerate().map(|(i, op)| {
+            let start = turns[i % 2].start;
+            start..start + op.output_len * batch
+        });
+        (slots.collect(), len)
+    }
+
+    /// Lengths of the two buffers that gradients travel through, from the last op up.
+    pub(super) fn gradient_slots(&self, batch: usize) -> [usize; 2] {
+        let mut most = [0; 2];
+        let mut at = 0;
+        for i in (self.first_trained..self.ops.len()).rev() {
+            let op = &self.ops[i];
+            most[at] = most[at].max(op.output_len * batch);
+            if i > self.first_trained && !op.is_in_place {
+                at = 1 - at;
+                most[at] = most[at].max(op.input_len * batch);
+            }
+        }
+        most
+    }
+}
+
+/// What one value of a layer's output sees of the network's input: `(height, width)`.
+#[derive(Clone, Copy)]
+struct Field {
+    size: (usize, usize),
+    /// Pixels of the network's input between neighbours.
+    jump: (usize, usize),
+}
+
+impl Field {
+    fn through(self, reach: Reach, input: SampleShape) -> Field {
+        let whole = input.image().map_or((1, 1), |shape| (shape.height, shape.width));
+        match reach {
+            Reach::Point => self,
+            Reach::Whole => Field { size: whole, jump: self.jump },
+            Reach::Window { extent, stride } => Field {
+                size: (
+                    (self.size.0 + (extent.0 - 1) * self.jump.0).min(whole.0),
+                    (self.size.1 + (extent.1 - 1) * self.jump.1).min(whole.1),
+                ),
+                jump: (self.jump.0 * stride.0, self.jump.1 * stride.1),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::layer::network_of;
+    use crate::tensor::ImageShape;
+
+    const INPUT: SampleShape = SampleShape::Image(ImageShape { height: 28, width: 20, channels: 1 });
+
+    #[track_caller]
+    fn plan(layers: &str) -> Result<NetworkPlan, Vec<PlanProblem>> {
+        NetworkPlan::new(&network_of(layers), INPUT, 10)
+    }
+
+    #[test]
+    fn shapes_parameters_and_fields_add_up() {
+        let plan =
+            plan("input | conv | relu | pool | conv filters=64 stride=2 | relu | fc units=128 | relu | dropout | fc")
+                .unwrap();
+        let shapes: Vec<String> = plan.layers.iter().map(|layer| layer.output.to_string()).collect();
+        assert_eq!(
+            shapes,
+            ["20x28x1", "20x28x32", "20x28x32", "10x14x32", "5x7x64", "5x7x64", "128", "128", "128", "10"]
+        );
+        assert_eq!(plan.n_parameters(), 9 * 32 + 32 + 9 * 32 * 64 + 64 + 35 * 64 * 128 + 128 + 1280 + 10);
+        assert_eq!(plan.multiply_adds(), 560 * 288 + 35 * 9 * 32 * 64 + 2240 * 128 + 1280);
+        let fields: Vec<_> = plan.layers.iter().map(|layer| layer.receptive_field.unwrap()).collect();
+        assert_eq!(fields[..5], [(1, 1), (3, 3), (3, 3), (4, 4), (8, 8)]);
+        assert_eq!(fields[6], (28, 20));
+        let ops: Vec<_> = plan.ops.iter().map(|op| (op.layer, op.is_fused, op.is_masked_below)).collect();
+        assert_eq!(
+            ops,
+            [
+                (1, true, true),
+                (3, false, false),
+                (4, true, true),
+                (6, true, false),
+                (8, false, false),
+                (9, false, false)
+            ]
+        );
+        assert_eq!(
+            plan.tensors().map(|t| &t.name[..]).take(3).collect::<Vec<_>>(),
+            ["1.conv.weights", "1.conv.bias", "4.conv.weights"]
+        );
+        assert!(plan.tensors().all(|t| t.range.start % 16 == 0));
+        assert!(plan.training_bytes(64, 1) > plan.prediction_bytes(64));
+    }
+
+    #[test]
+    fn misfits_are_told_at_their_layer() {
+        for (layers, layer, message) in [
+            ("input | conv | fc units=7", 2, "the network ends with 7 values, but there are 10 classes"),
+            ("input | conv", 1, "the network ends with images of 20x28x32, but there are 10 classes"),
+            ("input | fc | fc", 1, "this `fc` needs `units`; only the last `fc` takes the number of classes"),
+            (
+                "input | flatten | conv | fc",
+                2,
+                "`conv` needs an image with a height and a width, got 560 flat features",
+            ),
+            (
+                "input | pool size=21 | fc",
+                1,
+                "the 21×21 window of `pool` is larger than its 20×28 input (width × height)",
+            ),
+            (
+                "input | conv filters=5 | conv groups=2 | fc",
+                2,
+                "`groups` must divide the channels: got 2 groups and 5 input channels",
+            ),
+            ("input | relu | gap", 2, "the network has nothing to train"),
+        ] {
+            let problems = plan(layers).unwrap_err();
+            assert_eq!((problems[0].layer, &problems[0].message[..]), (layer, message), "{layers}");
+        }
+    }
+}
