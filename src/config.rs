@@ -473,7 +473,13 @@ impl<'a> Section<'a> {
                 (&entry.key, entry.key_span, inner)
             }
             _ => {
-                self.expected(key, node, format_args!("{} or a table with one of them as its only key", OneOf(names)));
+                let got = match &node.value {
+                    Value::Table(table) => format!("a table with {} keys", table.entries.len()),
+                    other => display(other),
+                };
+                let message =
+                    format!("`{key}` expects {}, or a table with one of them as its only key, got {got}", OneOf(names));
+                self.log.push(Problem::error(node.span, message));
                 return None;
             }
         };
@@ -595,9 +601,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
     }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    rows[0] = (0..=b.len()).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let substitute = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);

@@ -3,6 +3,14 @@
 //! An artifact is a named set of files. A stage writes them through a [`Sink`] and reads those of the stages above
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
+pub mod dataset;
+pub mod evaluation;
+pub mod predictions;
+pub mod splits;
+pub mod table;
+pub mod tensors;
+pub mod transform;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};

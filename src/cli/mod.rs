@@ -1,1 +1,89 @@
-//! Verbs; the only place for stdout, colour and exit codes.
+//! Verbs; the only place for stdout, stderr, colour, signals, environment variables and exit codes.
+//!
+//! One file per verb (or family of verbs). A verb returns its exit code, or an error that is printed once, here.
+
+mod arguments;
+mod check;
+mod data;
+mod init;
+mod progress;
+mod results;
+mod run;
+mod status;
+mod store;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use arguments::{Arguments, Verb};
+use terminal::Terminal;
+
+/// How the program ends. The numbers are part of the interface; `--help` documents them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// A stage failed.
+    Failed = 1,
+    /// The manifest or the command line is wrong.
+    Usage = 2,
+    /// Something is stale (`run --locked`, `check --locked`, `status --exit-code`).
+    Stale = 3,
+    /// The same inputs gave other bytes.
+    NonDeterministic = 4,
+    /// The store holds something corrupt (`verify`).
+    Corrupt = 5,
+    /// A metric gate failed.
+    Gate = 6,
+    /// Interrupted; what was finished is kept.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Runs the program with these arguments, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let terminal = Terminal::new();
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap's own errors and help pages: help goes to stdout with 0, errors to stderr with 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    match dispatch(arguments, &terminal) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            terminal.error(&error);
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    match arguments.verb {
+        Verb::Check(arguments) => check::check(&arguments, terminal),
+        Verb::Init(arguments) => init::init(&arguments, terminal),
+        Verb::Completions(arguments) => {
+            let mut script = Vec::new();
+            clap_complete::generate(arguments.shell, &mut Arguments::command(), "convoy", &mut script);
+            terminal.result(&String::from_utf8_lossy(&script));
+            Ok(Exit::Done)
+        }
+        Verb::Run(arguments) => run::run(&arguments, terminal),
+        Verb::Status(arguments) => status::status(&arguments, terminal),
+        Verb::Why(arguments) => status::why(&arguments, terminal),
+        Verb::Data(arguments) => data::data(&arguments.verb, terminal),
+        Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
+        Verb::Verify(arguments) => store::verify(&arguments, terminal),
+        other => anyhow::bail!("not there yet: {other:?}"),
+    }
+}

@@ -1,1 +1,11 @@
 //! Samples before any model: readers, splits, transforms, metrics.
+
+pub mod catalogue;
+pub mod decode;
+pub mod feed;
+pub mod fit_set;
+pub mod metrics;
+pub mod reader;
+pub mod resize;
+pub mod split;
+pub mod transform;

@@ -8,20 +8,28 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod buffer;
+mod cache;
 mod conv;
 mod dense;
 mod isa;
+mod kernel;
 mod local;
 mod norm;
 mod pooling;
 pub mod reference;
+mod simd;
 mod softmax;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod update;
 mod versions;
 
 pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
+pub use buffer::Buffer;
+pub use cache::Caches;
 pub use conv::{Conv, ConvShape};
 pub use dense::{Dense, gram, matmul};
 pub use isa::Isa;

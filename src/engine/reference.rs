@@ -6,6 +6,7 @@
 //! - A **sum over samples** (a weight or bias gradient) is a chain inside each chunk of samples; chunks are merged by
 //!   [`merge_tree`]. How many samples make a chunk follows from the shape and the number of samples only.
 
+use super::conv::gradient::has_halo;
 use super::conv::shape::{Axis, chunk_samples};
 use super::{Activation, ConvShape};
 
@@ -94,7 +95,8 @@ pub fn backward_data(
     }
 }
 
-/// Gradients with respect to weights and bias. Chain inside a chunk: image, output row, output column.
+/// Gradients with respect to weights and bias. Chain inside a chunk: image, output row, output column. For images of up
+/// to four channels, taps outside the image are not skipped: they count as `+0.0`.
 pub fn backward_weights(
     s: &ConvShape,
     n: usize,
@@ -112,13 +114,17 @@ pub fn backward_weights(
         let (tap, c, filter) = (i / s.filters / group_in, i / s.filters % group_in, i % s.filters);
         let (kh, kw, channel) = (tap / s.kernel_w, tap % s.kernel_w, filter / group_out * group_in + c);
         for image in chunk * per_chunk..((chunk + 1) * per_chunk).min(n) {
-            for oh in rows.outputs(kh) {
-                for ow in columns.outputs(kw) {
-                    if let (Some(ih), Some(iw)) = (rows.input(oh, kh), columns.input(ow, kw)) {
-                        let x = input[((image * s.height + ih) * s.width + iw) * s.channels_in + channel];
-                        let at = ((image * rows.len_out + oh) * columns.len_out + ow) * s.filters + filter;
-                        *sum = x.mul_add(grad_output[at], *sum);
-                    }
+            for oh in 0..rows.len_out {
+                for ow in 0..columns.len_out {
+                    let x = match (rows.input(oh, kh), columns.input(ow, kw)) {
+                        (Some(ih), Some(iw)) => {
+                            input[((image * s.height + ih) * s.width + iw) * s.channels_in + channel]
+                        }
+                        _ if has_halo(s) => 0.0,
+                        _ => continue,
+                    };
+                    let at = ((image * rows.len_out + oh) * columns.len_out + ow) * s.filters + filter;
+                    *sum = x.mul_add(grad_output[at], *sum);
                 }
             }
         }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
 
+use super::cache::Caches;
 use super::isa::Isa;
+use super::kernel::Kernels;
 
 /// Rounds of waiting before a thread parks. About 20 microseconds on the machines measured: longer than the gaps between
 /// two kernels of one step, and far too short to take a core from a neighbour.
@@ -29,6 +31,29 @@ type Job<'a> = dyn Fn(usize) + Sync + 'a;
 pub struct Engine {
     pool: Arc<Pool>,
     isa: Isa,
+    caches: Caches,
+    choice: Choice,
+}
+
+/// How work is blocked. Plans choose by shape and caches; tests force choices, to see that they never show in a bit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    /// Vectors across a register tile, at most.
+    pub(super) nr: usize,
+    /// Whether weights are packed all at once, or one panel at a time.
+    pub(super) packs_first: Option<bool>,
+    /// Rows of an image that are swept at once.
+    pub(super) rows: Option<usize>,
+    /// Images that are swept at once.
+    pub(super) images: Option<usize>,
+    /// Steps of a dense layer's chains between stores.
+    pub(super) steps: Option<usize>,
+}
+
+impl Default for Choice {
+    fn default() -> Choice {
+        Choice { nr: usize::MAX, packs_first: None, rows: None, images: None, steps: None }
+    }
 }
 
 struct Pool {
@@ -72,7 +97,8 @@ impl Engine {
     /// If this processor lacks it: `Isa::from_str` checks what a user asks for.
     pub fn with_isa(threads: usize, isa: Isa) -> Engine {
         assert!(isa.is_available(), "this processor has no {isa}");
-        Engine { pool: Arc::new(Pool::new(threads.max(1))), isa }
+        let pool = Arc::new(Pool::new(threads.max(1)));
+        Engine { pool, isa, caches: Caches::detect(), choice: Choice::default() }
     }
 
     /// Threads that share the work, the caller's included.
@@ -83,6 +109,25 @@ impl Engine {
     /// The instruction set of the kernels.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    pub(super) fn kernels(&self) -> &'static Kernels {
+        Kernels::of(self.isa)
+    }
+
+    pub(super) fn caches(&self) -> Caches {
+        self.caches
+    }
+
+    pub(super) fn choice(&self) -> Choice {
+        self.choice
+    }
+
+    /// The same engine with forced choices.
+    #[cfg(test)]
+    pub(super) fn with_choice(mut self, choice: Choice) -> Engine {
+        self.choice = choice;
+        self
     }
 
     /// Calls `f(0)` to `f(threads - 1)`, each once, side by side, and returns when all have. A call from inside another

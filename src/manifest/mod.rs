@@ -1,1 +1,304 @@
 //! TOML in, checked manifest or diagnostics out.
+//!
+//! Start at [`Manifest::load`]. A manifest's text becomes a tree of located values ([`source`]), overrides are put
+//! into it ([`overrides`]), and the stages are read and checked from the top down ([`graph`]); whatever is wrong on the
+//! way is collected and reported at once ([`Diagnostics`]). What a stage's keys mean is known to the stages alone, what
+//! is stale to nobody here.
+
+mod diagnostic;
+mod graph;
+mod overrides;
+pub mod source;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Entry, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
+use crate::stages;
+
+pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
+pub use overrides::Overrides;
+
+/// A checked manifest: the graph of its stages, and where everything in it was written.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Names the output folder and the lock file; safe as a file name.
+    pub name: String,
+    /// Where all random streams are derived from, unless a stage has its own.
+    pub seed: u64,
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// The folder that relative paths in it are relative to.
+    pub dir: PathBuf,
+    /// The stages, in manifest order; a stage reads only stages above it.
+    pub nodes: Vec<stages::Node>,
+    /// What is known of each stage's text, by the same index.
+    pub entries: Vec<StageEntry>,
+    /// What all spans point into.
+    pub texts: Texts,
+    /// What is worth saying, but stops nothing; in file order.
+    pub warnings: Vec<Problem>,
+    /// The profile in force.
+    pub profile: Option<String>,
+    /// The profiles that the manifest has, in file order.
+    pub profiles: Vec<String>,
+    /// Whether `--set` changed anything.
+    pub has_sets: bool,
+    /// The `--set` arguments in force, as given.
+    pub sets: Vec<String>,
+}
+
+/// What a stage's table said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageEntry {
+    /// The keys it reads with the values in force, in reading order, without its `seed`.
+    pub resolved: Vec<Resolved>,
+    /// Its header.
+    pub header: Span,
+    /// The seed in force: its own, else the manifest's.
+    pub seed: u64,
+    /// Where that seed was set; `None` for the default.
+    pub seed_span: Option<Span>,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`, with `overrides` in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, warnings included, in file order.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Manifest, Diagnostics> {
+        let name = shown_path(path);
+        match source::read(path) {
+            Ok(content) => Manifest::from_text(path, Text { name, content }, overrides, stages::KINDS),
+            Err((content, problem)) => Err(unreadable(name, content, problem)),
+        }
+    }
+
+    /// The same for the `bytes` of a manifest that would stand at `path`, with the kinds of stage in `kinds`.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`].
+    pub fn from_bytes(
+        path: &Path,
+        bytes: &[u8],
+        overrides: &Overrides,
+        kinds: &[stages::Kind],
+    ) -> Result<Manifest, Diagnostics> {
+        let name = shown_path(path);
+        match source::decode(bytes.to_vec()) {
+            Ok(content) => Manifest::from_text(path, Text { name, content }, overrides, kinds),
+            Err((content, problem)) => Err(unreadable(name, content, problem)),
+        }
+    }
+
+    fn from_text(
+        path: &Path,
+        text: Text,
+        overrides: &Overrides,
+        kinds: &[stages::Kind],
+    ) -> Result<Manifest, Diagnostics> {
+        let source::Parsed { mut table, mut problems, is_broken } = source::parse_document(&text.content, 0);
+        let mut texts = Texts { texts: vec![text] };
+        let profiles = apply_overrides(&mut table, &mut texts, &mut problems, overrides);
+        if is_broken {
+            // What the parser could not understand may be just what would seem to be missing.
+            return Err(Diagnostics::new(problems, texts));
+        }
+
+        let mut log = crate::config::Log { problems, resolved: Vec::new() };
+        let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
+        read_schema(&mut section);
+        let name = read_name(&mut section, path);
+        let seed = section.whole("seed", 0..=i64::MAX as u64, Some(0));
+        section.raw("profile");
+        section.raw("stages");
+        section.finish();
+        let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
+
+        let graph =
+            graph::read(table.get("stages").map(|entry| &entry.node), (seed, seed_span), kinds, &mut log.problems);
+        let found = Diagnostics::new(log.problems, texts);
+        if found.n_errors() > 0 {
+            return Err(found);
+        }
+        let (nodes, entries) = graph;
+        Ok(Manifest {
+            name,
+            seed,
+            path: path.to_owned(),
+            dir: match path.parent() {
+                Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+                _ => PathBuf::from("."),
+            },
+            nodes,
+            entries,
+            texts: found.texts,
+            warnings: found.problems,
+            profile: overrides.profile.clone(),
+            profiles,
+            has_sets: !overrides.sets.is_empty(),
+            sets: overrides.sets.clone(),
+        })
+    }
+
+    /// The warnings as a page of their own.
+    pub fn diagnostics(&self) -> Diagnostics {
+        Diagnostics { problems: self.warnings.clone(), texts: self.texts.clone() }
+    }
+
+    /// The index of the stage called `name`.
+    pub fn stage(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it, else the
+    /// stage's header.
+    pub fn span_of(&self, stage: usize, key: &str) -> Span {
+        let entry = &self.entries[stage];
+        if key == "seed" {
+            return entry.seed_span.unwrap_or(entry.header);
+        }
+        let mut key = key;
+        loop {
+            let set = entry.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
+            match (set, key.rsplit_once(['.', '['])) {
+                (Some(span), _) => return span,
+                (None, Some((above, _))) => key = above,
+                (None, None) => return entry.header,
+            }
+        }
+    }
+}
+
+fn unreadable(name: String, content: String, problem: Problem) -> Diagnostics {
+    Diagnostics::new(vec![problem], Texts { texts: vec![Text { name, content }] })
+}
+
+/// Puts the profile and then the `--set` arguments into `table`; returns the names of all profiles.
+fn apply_overrides(
+    table: &mut Table,
+    texts: &mut Texts,
+    problems: &mut Vec<Problem>,
+    overrides: &Overrides,
+) -> Vec<String> {
+    let profiles = match table.get("profile").map(|entry| (entry.key_span, &entry.node.value)) {
+        Some((_, Value::Table(profiles))) => profiles.entries.clone(),
+        Some((span, _)) => {
+            problems.push(Problem::error(span, "`profile` expects tables").help("write `[profile.NAME]`"));
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let mut changes = Vec::new();
+    for profile in &profiles {
+        let Value::Table(keys) = &profile.node.value else {
+            let message = format!("profile `{}` expects a table, got {}", profile.key, profile.node.value.noun());
+            problems
+                .push(Problem::error(profile.node.span, message).help(format!("write `[profile.{}]`", profile.key)));
+            continue;
+        };
+        let file = &texts.texts[0].content;
+        let is_inline = |node: &Node| file[node.span.start as usize..].starts_with('{');
+        let of_profile = overrides::from_profile(keys, &is_inline);
+        if overrides.profile.as_ref() == Some(&profile.key) {
+            changes.extend(of_profile);
+        } else {
+            // A profile that is not in force is checked as far as can be: its keys have their places.
+            let mut aside = table.clone();
+            problems.extend(of_profile.iter().filter_map(|change| overrides::apply(&mut aside, change).err()));
+        }
+    }
+    if let Some(name) = &overrides.profile
+        && !profiles.iter().any(|profile| profile.key == *name)
+    {
+        let number = texts.texts.len() as u16;
+        texts.texts.push(Text { name: "--profile".to_owned(), content: name.clone() });
+        let span = Span { source: number, start: 0, end: name.len() as u32 };
+        let mut problem = Problem::error(span, format!("the manifest has no profile `{name}`"));
+        let known: Vec<&str> = profiles.iter().map(|profile| profile.key.as_str()).collect();
+        problem.help = did_you_mean(name, known.iter().copied()).or_else(|| match known.as_slice() {
+            [] => Some(format!("add a table `[profile.{name}]`")),
+            known => Some(format!("it has {}", OneOf(known)).replace(" or ", " and ")),
+        });
+        problems.push(problem);
+    }
+    for argument in &overrides.sets {
+        let number = texts.texts.len() as u16;
+        texts.texts.push(Text { name: "--set".to_owned(), content: argument.clone() });
+        match overrides::parse_set(argument, number) {
+            Ok(change) => changes.push(change),
+            Err(found) => problems.extend(found),
+        }
+    }
+    problems.extend(changes.iter().filter_map(|change| overrides::apply(table, change).err()));
+    profiles.into_iter().map(|profile| profile.key).collect()
+}
+
+fn read_schema(section: &mut Section<'_>) {
+    let span = section.span();
+    let problem = match section.raw("schema") {
+        None => Problem::error(span, "missing key `schema`").help("add `schema = 1` at the top"),
+        Some(Node { value: Value::Integer(1), .. }) => return,
+        Some(Node { value: Value::Integer(i), span }) if *i > 1 => {
+            Problem::error(*span, format!("schema `{i}` is newer than this program, expected `1`"))
+                .help("use a newer convoy")
+        }
+        Some(node) => {
+            section.expected("schema", node, "`1`");
+            return;
+        }
+    };
+    section.log().push(problem);
+}
+
+/// File names are safe with these everywhere, and `@` stays free for profiles and `--set`.
+fn is_safe(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.'
+}
+
+/// Names that Windows keeps for devices.
+const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "lpt1", "lpt2", "lpt3", "lpt4"];
+
+fn read_name(section: &mut Section<'_>, path: &Path) -> String {
+    let header = section.span();
+    let Some(node) = section.raw("name") else {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("digits");
+        let stem: String = stem.chars().filter(|&c| is_safe(c)).collect();
+        let stem = if stem.is_empty() || stem.starts_with('.') { "digits".to_owned() } else { stem };
+        let problem = Problem::error(header, "missing key `name`").help(format!("add `name = \"{stem}\"`"));
+        section.log().push(problem);
+        return String::new();
+    };
+    let Value::Text { text, .. } = &node.value else {
+        section.expected("name", node, "a string");
+        return String::new();
+    };
+    let message = if text.is_empty() {
+        "`name` is empty".to_owned()
+    } else if let Some(c) = text.chars().find(|&c| !is_safe(c)) {
+        format!("`name` has the character `{}`, expected letters, digits, `-`, `_` and `.`", c.escape_debug())
+    } else if text.starts_with(['.', '-']) || text.ends_with('.') {
+        "`name` expects a letter, a digit or `_` at its ends, since it names files".to_owned()
+    } else if text.len() > 64 {
+        format!("`name` expects at most 64 characters, got {}", text.len())
+    } else if RESERVED.contains(&text.split('.').next().unwrap_or_default().to_ascii_lowercase().as_str()) {
+        format!("`name` is `{text}`, a name that some systems keep for devices")
+    } else {
+        return text.clone();
+    };
+    section.log().push(Problem::error(node.span, message).help("it names the output folder and the lock file"));
+    String::new()
+}
+
+/// The table under `entry`, or an error in its place.
+fn as_table<'t>(entry: &'t Entry, what: &str, problems: &mut Vec<Problem>) -> Option<&'t Table> {
+    match &entry.node.value {
+        Value::Table(table) => Some(table),
+        other => {
+            let got = crate::config::display(other);
+            problems.push(Problem::error(entry.node.span, format!("{what} expects a table, got {got}")));
+            None
+        }
+    }
+}

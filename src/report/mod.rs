@@ -1,1 +1,180 @@
-//! What a run tells people: CSV, text, JSON.
+//! What a run tells people: the tables under `out/NAME/`, collated from artifacts, and the texts for a terminal.
+//!
+//! The numbers are the stages'; here they only get the names of their stages, folds and a place. Every file is replaced
+//! atomically and left alone when its bytes would be the same.
+
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::artifact::Files;
+use crate::stages::Part;
+
+/// A finished task and its artifact, as a report sees it.
+#[derive(Clone, Debug)]
+pub struct Finished<'a> {
+    /// The stage's name.
+    pub stage: &'a str,
+    /// Its kind.
+    pub kind: &'a str,
+    /// Which of its tasks.
+    pub part: Part,
+    /// The artifact.
+    pub files: &'a Files,
+}
+
+/// How a table of an artifact gets into `out/NAME/`.
+struct Table {
+    /// The kind of stage that writes it.
+    kind: &'static str,
+    /// Its file name, in the artifact and in `out/NAME/`.
+    file: &'static str,
+    /// Whether its rows get `stage,trial,fold` in front, which an artifact does not know.
+    is_per_task: bool,
+}
+
+/// Every table that a report has. A stage that writes another adds a line.
+const TABLES: &[Table] = &[
+    Table { kind: "ingest", file: "data.csv", is_per_task: false },
+    Table { kind: "ingest", file: "skipped.csv", is_per_task: false },
+    Table { kind: "split", file: "splits.csv", is_per_task: false },
+    Table { kind: "train", file: "epochs.csv", is_per_task: true },
+    Table { kind: "train", file: "layers.csv", is_per_task: true },
+    Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
+];
+
+/// Renders every table of a finished run: relative path under `out/NAME/` and content, sorted by path.
+///
+/// Tables of one name from several stages are put under one another when their columns agree; where they do not, each
+/// goes into a folder named after its stage.
+pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    for table in TABLES {
+        let parts: Vec<(&str, Vec<u8>)> = finished
+            .iter()
+            .filter(|task| task.kind == table.kind)
+            .filter_map(|task| {
+                let bytes = task.files.0.get(table.file)?;
+                let bytes = if table.is_per_task { with_task_columns(bytes, task) } else { bytes.to_vec() };
+                Some((task.stage, bytes))
+            })
+            .collect();
+        let Some((_, first)) = parts.first() else { continue };
+        let header = first_line(first).to_vec();
+        if parts.iter().all(|(_, bytes)| first_line(bytes) == header) {
+            let mut all = header;
+            for (_, bytes) in &parts {
+                all.extend_from_slice(&bytes[first_line(bytes).len()..]);
+            }
+            out.insert(PathBuf::from(table.file), all);
+        } else {
+            for (stage, bytes) in parts {
+                let at = out.entry(Path::new(stage).join(table.file)).or_insert_with(|| first_line(&bytes).to_vec());
+                at.extend_from_slice(&bytes[first_line(&bytes).len()..]);
+            }
+        }
+    }
+    out
+}
+
+/// The header with its line feed. Headers hold no quoted line feeds: column names are ours, class names come last and
+/// are escaped where they are made.
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |at| at + 1);
+    &bytes[..end]
+}
+
+/// Puts `stage,trial,fold` before every row of a table whose rows hold no quoted line feed.
+fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
+    let fold = match task.part {
+        Part::Fold(fold) => fold.to_string(),
+        Part::Whole | Part::All => String::new(),
+    };
+    let mut out = Vec::with_capacity(bytes.len() * 2);
+    for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+        let prefix = if i == 0 { "stage,trial,fold,".to_owned() } else { format!("{},,{fold},", task.stage) };
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(line);
+    }
+    out
+}
+
+/// Replaces `path` by `bytes`, atomically, unless it holds them already. Creates the folder.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let with_path =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).map_err(with_path)?;
+    let mut file = tempfile::Builder::new().prefix(".convoy-").tempfile_in(dir).map_err(with_path)?;
+    file.write_all(bytes).map_err(with_path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary file is private; a report is for everybody whom the folder lets in.
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(with_path)?;
+    }
+    file.persist(path).map_err(|error| with_path(error.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::Bytes;
+
+    fn files(entries: &[(&str, &str)]) -> Files {
+        Files(entries.iter().map(|(name, text)| ((*name).to_owned(), Bytes::new(text.as_bytes().to_vec()))).collect())
+    }
+
+    #[test]
+    fn rows_of_folds_get_their_stage_and_fold() {
+        let one = files(&[("epochs.csv", "epoch,loss\n1,0.5\n2,0.25\n")]);
+        let two = files(&[("epochs.csv", "epoch,loss\n1,0.75\n")]);
+        let finished = [
+            Finished { stage: "cnn", kind: "train", part: Part::Fold(1), files: &one },
+            Finished { stage: "cnn", kind: "train", part: Part::All, files: &two },
+        ];
+        let tables = tables(&finished);
+        let text = String::from_utf8(tables[Path::new("epochs.csv")].clone()).unwrap();
+        assert_eq!(text, "stage,trial,fold,epoch,loss\ncnn,,1,1,0.5\ncnn,,1,2,0.25\ncnn,,,1,0.75\n");
+    }
+
+    #[test]
+    fn tables_with_other_columns_go_into_their_stages_folders() {
+        let one = files(&[("predictions.csv", "id,p_cat\n1,0.5\n")]);
+        let two = files(&[("predictions.csv", "id,p_dog\n1,0.5\n")]);
+        let finished = [
+            Finished { stage: "a", kind: "evaluate", part: Part::Whole, files: &one },
+            Finished { stage: "b", kind: "evaluate", part: Part::Whole, files: &two },
+        ];
+        let tables = tables(&finished);
+        assert_eq!(
+            tables.keys().map(|p| p.display().to_string()).collect::<Vec<_>>(),
+            ["a/predictions.csv", "b/predictions.csv"]
+        );
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_left_alone_when_equal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out/x/metrics.csv");
+        replace(&path, b"a\n").unwrap();
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        replace(&path, b"a\n").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+        replace(&path, b"b\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"b\n");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

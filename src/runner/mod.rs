@@ -1,1 +1,181 @@
-//! Which tasks are stale, and running those.
+//! Which tasks are stale and why, and running those.
+//!
+//! Start at [`Session`]: it joins a checked manifest with a store. [`Session::plan`] is what `status`, `why` and
+//! `run --dry-run` show; [`Session::run`] computes what the plan calls stale. Planning is one pure function
+//! ([`plan`](plan::plan)) of the graph, the digests of the sources and what the store has. What a task means is the
+//! stage's, what a fingerprint is the store's; here is when, and why.
+
+pub mod executor;
+mod graph;
+mod lockfile;
+mod memory;
+mod plan;
+mod reason;
+mod run;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::manifest::Manifest;
+use crate::stages::{Part, Places, StageError};
+use crate::store::{self, Access, Cleaned, Digest, Listed, Store, Verified};
+
+pub use graph::{Graph, SourceDigests, variant_name};
+pub use lockfile::{Difference, LockFile, LockedTask};
+pub use memory::{Memory, Remembered};
+pub use plan::{Plan, PlannedTask, State};
+pub use reason::{Lost, StaleReason};
+pub use run::{Ended, Event, Events, Failure, Outcome, Silent, TaskOutcome};
+
+/// Why nothing could be planned or run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A stage's sources are not there, say.
+    #[error("stage `{stage}`: {error}")]
+    Stage {
+        /// The stage's name.
+        stage: String,
+        /// What is wrong, with the key that caused it.
+        error: StageError,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// How to run.
+pub struct Options<'a> {
+    /// Threads in all, at least 1. Never changes a byte.
+    pub threads: usize,
+    /// Stages that run even if they are fresh, by index.
+    pub force: BTreeSet<usize>,
+    /// Only these stages and what they need, by index; `None`: all of them.
+    pub targets: Option<Vec<usize>>,
+    /// Set it (from a signal handler, say) to stop: nothing more is started, running tasks end early.
+    pub cancel: &'a AtomicBool,
+    /// How long to wait for another run that computes the same task.
+    pub lock_limit: Duration,
+}
+
+impl<'a> Options<'a> {
+    /// All stages, nothing forced, an hour's patience.
+    pub fn new(threads: usize, cancel: &'a AtomicBool) -> Options<'a> {
+        let lock_limit = Duration::from_secs(3600);
+        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, cancel, lock_limit }
+    }
+}
+
+/// A checked manifest and a store.
+pub struct Session<'a> {
+    /// The graph.
+    pub graph: Graph<'a>,
+    /// The store.
+    pub store: Store,
+}
+
+/// Where a project's store is: `cache_dir` if given, else `.convoy` at the root.
+pub fn store_dir(root: &Path, cache_dir: Option<&Path>) -> PathBuf {
+    cache_dir.map_or_else(|| root.join(store::FOLDER), Path::to_owned)
+}
+
+impl<'a> Session<'a> {
+    /// Joins `manifest` with the store of its project, or the one in `cache_dir`.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub fn open(
+        manifest: &'a Manifest,
+        data_dir: Option<&Path>,
+        cache_dir: Option<&Path>,
+        access: Access,
+    ) -> Result<Session<'a>, RunError> {
+        let root = store::project_root(&manifest.dir);
+        let places = Places {
+            manifest_dir: manifest.dir.clone(),
+            data_dir: data_dir.map(Path::to_owned),
+            project_root: root.clone(),
+        };
+        let store = Store::open(&store_dir(&root, cache_dir), &root, access)?;
+        Ok(Session { graph: Graph::of(manifest, places), store })
+    }
+
+    /// What each task was computed from last time.
+    pub fn memory(&self) -> Memory {
+        Memory::load(&self.store, &self.graph)
+    }
+
+    /// Decides what is fresh, stale and pending, and why.
+    ///
+    /// # Errors
+    /// If a stage's sources are not there or cannot be read.
+    pub fn plan(&self, options: &Options<'_>) -> Result<Plan, RunError> {
+        let tasks = plan::tasks(&self.graph, options.targets.as_deref());
+        let sources = graph::digest_sources(&self.graph, &self.store, &tasks, options.threads)?;
+        let find = |fingerprint: &Digest| self.store.find(fingerprint);
+        let mut plan = plan::plan(&self.graph, tasks, &sources, &find, &self.memory(), &options.force);
+        plan.explain_sources(&|old, new| self.store.folder_changes(old, new));
+        self.store.save_stamps();
+        Ok(plan)
+    }
+
+    /// Plans, and computes what is not fresh.
+    ///
+    /// # Errors
+    /// As [`Session::plan`]. A task that fails is part of the outcome.
+    pub fn run(&self, options: &Options<'_>, events: &dyn Events) -> Result<Outcome, RunError> {
+        let plan = self.plan(options)?;
+        Ok(run::run(self, plan, options, events))
+    }
+
+    /// Compares the plan with a lock file as if the lock file were the store: which tasks would give other keys.
+    /// With `inputs` the sources are read; without, those of the lock file are believed.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub fn compare_with_lock(
+        &self,
+        lock: &LockFile,
+        inputs: bool,
+        threads: usize,
+    ) -> Result<Vec<Difference>, RunError> {
+        let tasks = plan::tasks(&self.graph, None);
+        let sources = match inputs {
+            true => graph::digest_sources(&self.graph, &self.store, &tasks, threads)?,
+            false => lock.sources(&self.graph),
+        };
+        Ok(lock.compare_plan(&self.graph, tasks, &sources))
+    }
+}
+
+/// Every finished task in the store, by label.
+pub fn cache_list(store: &Store) -> Vec<Listed> {
+    store.list()
+}
+
+/// Cleans the store: what lock files and recent runs name is kept, of the rest the most recently used, up to `max_size`
+/// bytes in all.
+///
+/// # Errors
+/// If a run uses the store.
+pub fn cache_gc(store: &mut Store, max_size: u64, is_dry: bool) -> Result<Cleaned, RunError> {
+    let keep = memory::named_by_runs_and_locks(store);
+    Ok(store.gc(&keep, max_size, is_dry)?)
+}
+
+/// Checks every record and every blob.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn verify(store: &Store, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verified, RunError> {
+    Ok(store.verify(progress)?)
+}
+
+/// What a task is called: `cnn`, `cnn, fold 3`.
+pub fn task_name(stage: &str, part: Part) -> String {
+    match part {
+        Part::Whole => stage.to_owned(),
+        part => format!("{stage}, {part}"),
+    }
+}

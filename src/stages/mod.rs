@@ -4,6 +4,14 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
+pub mod ingest;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub mod lineage;
+pub mod preprocess;
+pub mod split;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +105,7 @@ pub struct Upstream<'a> {
 }
 
 /// One stage of a checked manifest: the graph's node.
+#[derive(Debug)]
 pub struct Node {
     /// Its table's name.
     pub name: String,
@@ -274,6 +283,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether the names of the stages it reads stand in its artifact (as a `model` column, say), and so in its
+    /// fingerprint.
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     /// The stage's own `seed`, if it set one.
     fn own_seed(&self) -> Option<u64> {
         None
@@ -360,4 +375,4 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND];

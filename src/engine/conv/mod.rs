@@ -1,14 +1,27 @@
 //! Convolution layers: a plan made once from the shape, then forward and both gradients on slices.
 
+mod classes;
+pub(in crate::engine) mod gradient;
+mod product;
 pub(in crate::engine) mod shape;
 
 pub use shape::ConvShape;
 
-use super::{Activation, Engine, reference};
+use gradient::Gradient;
+use product::{Operands, Product};
+
+use super::kernel::Finish;
+use super::{Activation, Engine};
 
 /// A convolution of one shape, with all that it needs beside its operands: plan and scratch, allocated once.
+///
+/// What only training needs is made when training first asks for it.
 pub struct Conv {
+    engine: Engine,
     shape: ConvShape,
+    forward: Product,
+    backward: Option<Product>,
+    gradient: Option<Gradient>,
 }
 
 impl Conv {
@@ -16,9 +29,10 @@ impl Conv {
     ///
     /// # Panics
     /// If an axis is zero, the kernel does not fit, or the groups do not divide the channels.
-    pub fn new(_engine: &Engine, shape: ConvShape) -> Conv {
+    pub fn new(engine: &Engine, shape: ConvShape) -> Conv {
         shape.check();
-        Conv { shape }
+        let forward = Product::new(engine, &shape, true);
+        Conv { engine: engine.clone(), shape, forward, backward: None, gradient: None }
     }
 
     /// The shape it was made for.
@@ -47,7 +61,9 @@ impl Conv {
         activation: Activation,
         output: &mut [f32],
     ) {
-        reference::forward(&self.shape, n, input, weights, bias, activation, output);
+        assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
+        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        self.forward.run(&self.engine, n, Operands { source: input, weights, finish }, output);
     }
 
     /// Gradient with respect to the input. Where `relu_mask` is at most 0 the gradient is 0: pass the layer's input when
@@ -68,7 +84,11 @@ impl Conv {
         relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
     ) {
-        reference::backward_data(&self.shape, n, grad_output, weights, relu_mask, grad_input);
+        assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
+        let clip = relu_mask.map(|m| distance(grad_input.as_ptr(), m.as_ptr()));
+        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false));
+        plan.run(&self.engine, n, Operands { source: grad_output, weights, finish }, grad_input);
     }
 
     /// Gradients with respect to weights and bias, summed over the `n` images; overwrites both.
@@ -92,6 +112,12 @@ impl Conv {
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
-        reference::backward_weights(&self.shape, n, input, grad_output, grad_weights, grad_bias);
+        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape));
+        plan.run(&self.engine, n, input, grad_output, grad_weights, grad_bias);
     }
+}
+
+/// Values from one address to another.
+fn distance(from: *const f32, to: *const f32) -> isize {
+    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
 }

@@ -1,0 +1,557 @@
+//! The data set: all images as one packed NHWC blob, an index with a line per image, and what was left out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `images.npy` | `[n_samples, height, width, channels]`, u8 or little-endian u16, C order; readers map it |
+//! | `index.csv` | a row per image, in the order of the blob: label, class, digest of the pixels, group, given split |
+//! | `dataset.json` | shape, depth, class names, and how images were decoded (what `predict` repeats) |
+//! | `data.csv` | what ingest saw, for people |
+//! | `skipped.csv` | who was left out and why |
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, Error, Files, Sink};
+use crate::data::decode::{DecodePolicy, Depth, pixel_digest};
+use crate::data::reader::GivenSplit;
+use crate::tensor::ImageShape;
+
+/// The blob's file name.
+pub const IMAGES: &str = "images.npy";
+/// The index's file name.
+pub const INDEX: &str = "index.csv";
+/// The description's file name.
+pub const DESCRIPTION: &str = "dataset.json";
+/// The file name of what ingest saw.
+pub const DATA: &str = "data.csv";
+/// The file name of what ingest left out.
+pub const SKIPPED: &str = "skipped.csv";
+
+/// Bytes of the NPY header that [`DatasetWriter`] leaves room for: enough for any shape, a multiple of 64 as the format
+/// asks, so that the pixels of a mapped file are aligned.
+const HEADER_LEN: usize = 128;
+
+/// The pixels of one image, `[height, width, channels]`, as they lie in the blob.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PixelSlice<'a> {
+    /// Values `0..=255`.
+    U8(&'a [u8]),
+    /// Values `0..=65535`, each as its two little-endian bytes.
+    U16(&'a [[u8; 2]]),
+}
+
+/// A data set, read: the index in memory, the pixels where the store keeps them.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    shape: ImageShape,
+    depth: Depth,
+    classes: Vec<String>,
+    decode: DecodePolicy,
+    paths: Vec<String>,
+    labels: Vec<u32>,
+    digests: Vec<u128>,
+    groups: Vec<Option<String>>,
+    given: Vec<Option<GivenSplit>>,
+    images: Bytes,
+    first_pixel: usize,
+}
+
+/// What `dataset.json` says.
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    n_samples: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    depth: u32,
+    classes: Vec<String>,
+    decode: DecodePolicy,
+}
+
+impl Dataset {
+    /// Reads a data set.
+    ///
+    /// # Errors
+    /// If a file is missing, short, or does not agree with the others.
+    pub fn read(files: &Files) -> Result<Dataset, Error> {
+        let description: Description =
+            serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
+        if description.format != 1 {
+            return Err(bad(DESCRIPTION, format_args!("has format {}, expected 1", description.format)));
+        }
+        let shape = ImageShape { height: description.height, width: description.width, channels: description.channels };
+        let depth = match description.depth {
+            8 => Depth::U8,
+            16 => Depth::U16,
+            other => return Err(bad(DESCRIPTION, format_args!("has depth {other}, expected 8 or 16"))),
+        };
+        let images = files.get(IMAGES)?.clone();
+        let header = header(description.n_samples, shape, depth);
+        if !images.starts_with(&header) {
+            return Err(bad(IMAGES, "has a header that does not agree with dataset.json"));
+        }
+        let expected = header.len() + description.n_samples * shape.len() * depth.bytes();
+        if images.len() != expected {
+            return Err(bad(IMAGES, format_args!("has {} bytes, expected {expected}", images.len())));
+        }
+        let mut dataset = Dataset {
+            shape,
+            depth,
+            classes: description.classes,
+            decode: description.decode,
+            paths: Vec::with_capacity(description.n_samples),
+            labels: Vec::with_capacity(description.n_samples),
+            digests: Vec::with_capacity(description.n_samples),
+            groups: Vec::with_capacity(description.n_samples),
+            given: Vec::with_capacity(description.n_samples),
+            images,
+            first_pixel: header.len(),
+        };
+        dataset.read_index(files.get(INDEX)?)?;
+        if dataset.labels.len() != description.n_samples {
+            return Err(bad(
+                INDEX,
+                format_args!("has {} rows, expected {}", dataset.labels.len(), description.n_samples),
+            ));
+        }
+        Ok(dataset)
+    }
+
+    fn read_index(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut rows = csv::ReaderBuilder::new().from_reader(bytes);
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row).map_err(|e| bad(INDEX, e))? {
+            let line = self.labels.len() + 2;
+            let cell =
+                |i: usize| row.get(i).ok_or_else(|| bad(INDEX, format_args!("has too few columns in line {line}")));
+            let wrong = |what: &str| bad(INDEX, format_args!("has a bad {what} in line {line}"));
+            self.paths.push(cell(1)?.to_owned());
+            let label: u32 = cell(2)?.parse().map_err(|_| wrong("label"))?;
+            if label as usize >= self.classes.len() {
+                return Err(wrong("label"));
+            }
+            self.labels.push(label);
+            self.digests.push(u128::from_str_radix(cell(4)?, 16).map_err(|_| wrong("digest"))?);
+            self.groups.push(Some(cell(5)?).filter(|group| !group.is_empty()).map(str::to_owned));
+            self.given.push(match cell(6)? {
+                "" => None,
+                word => Some(GivenSplit::parse(word).ok_or_else(|| wrong("split"))?),
+            });
+        }
+        Ok(())
+    }
+
+    /// Number of images.
+    pub fn n_samples(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The shape that all images have.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// Bits of one value.
+    pub fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    /// Number of classes.
+    pub fn n_classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The classes' names, by label.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// How the images were decoded.
+    pub fn decode_policy(&self) -> &DecodePolicy {
+        &self.decode
+    }
+
+    /// The label of image `i`, `0..n_classes`.
+    pub fn label(&self, i: usize) -> u32 {
+        self.labels[i]
+    }
+
+    /// All labels, by image.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The digest of image `i`'s shape and pixels: equal if and only if the images are the same.
+    pub fn digest(&self, i: usize) -> u128 {
+        self.digests[i]
+    }
+
+    /// All digests, by image.
+    pub fn digests(&self) -> &[u128] {
+        &self.digests
+    }
+
+    /// The group of image `i` (a patient, a burst), if the source names groups.
+    pub fn group(&self, i: usize) -> Option<&str> {
+        self.groups[i].as_deref()
+    }
+
+    /// Whether any image has a group.
+    pub fn has_groups(&self) -> bool {
+        self.groups.iter().any(Option::is_some)
+    }
+
+    /// The split that the source itself puts image `i` in, if it says.
+    pub fn given(&self, i: usize) -> Option<GivenSplit> {
+        self.given[i]
+    }
+
+    /// Where image `i` is from, relative to the source.
+    pub fn path(&self, i: usize) -> &str {
+        &self.paths[i]
+    }
+
+    /// The pixels of image `i`.
+    pub fn pixels(&self, i: usize) -> PixelSlice<'_> {
+        let len = self.shape.len() * self.depth.bytes();
+        let start = self.first_pixel + i * len;
+        let bytes = &self.images[start..start + len];
+        match self.depth {
+            Depth::U8 => PixelSlice::U8(bytes),
+            Depth::U16 => PixelSlice::U16(bytes.as_chunks().0),
+        }
+    }
+
+    /// Writes image `i` to `out` as it is, without any scaling: values `0..=255` or `0..=65535`.
+    ///
+    /// # Panics
+    /// If `out` has not exactly `shape().len()` values.
+    pub fn to_f32(&self, i: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.shape.len(), "an image of shape {} into {} values", self.shape, out.len());
+        match self.pixels(i) {
+            PixelSlice::U8(pixels) => {
+                for (out, &value) in out.iter_mut().zip(pixels) {
+                    *out = f32::from(value);
+                }
+            }
+            PixelSlice::U16(pixels) => {
+                for (out, &value) in out.iter_mut().zip(pixels) {
+                    *out = f32::from(u16::from_le_bytes(value));
+                }
+            }
+        }
+    }
+}
+
+/// One image's line in the index, before it is known which classes there are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Where it is from, relative to the source.
+    pub path: String,
+    /// Index of its class.
+    pub label: u32,
+    /// Its group.
+    pub group: Option<String>,
+    /// The split the source puts it in.
+    pub given: Option<GivenSplit>,
+    /// The file format: "png", "idx", ….
+    pub format: &'static str,
+    /// Width as read, in pixels.
+    pub width: u32,
+    /// Height as read, in pixels.
+    pub height: u32,
+    /// Channels as read, alpha included.
+    pub channels: u32,
+    /// Bits per value as read.
+    pub depth: u32,
+}
+
+/// One image that was left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Skipped {
+    /// Where it is from, relative to the source.
+    pub path: String,
+    /// The class it would have had, by name.
+    pub class: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Writes a data set, image by image, without holding the pixels.
+pub struct DatasetWriter {
+    images: BufWriter<File>,
+    shape: ImageShape,
+    depth: Depth,
+    rows: Vec<(Row, u128)>,
+}
+
+impl DatasetWriter {
+    /// Starts a data set whose images all have this shape and depth.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create(sink: &mut dyn Sink, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
+        DatasetWriter::new(sink.create(IMAGES)?, shape, depth)
+    }
+
+    /// Starts a data set whose blob (the file [`IMAGES`] of a sink) is there already.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn new(images: File, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
+        let mut images = BufWriter::with_capacity(1 << 20, images);
+        images.write_all(&[0; HEADER_LEN])?;
+        Ok(DatasetWriter { images, shape, depth, rows: Vec::new() })
+    }
+
+    /// The shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// The depth of every image.
+    pub fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    /// Images so far.
+    pub fn n_samples(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The labels so far.
+    pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
+        self.rows.iter().map(|(row, _)| row.label)
+    }
+
+    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    ///
+    /// # Panics
+    /// If `pixels` has not exactly the bytes of one image.
+    pub fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
+        let digest = pixel_digest(self.shape, self.depth, pixels);
+        self.push_digested(row, pixels, digest)
+    }
+
+    /// [`DatasetWriter::push`] with the digest already computed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    ///
+    /// # Panics
+    /// If `pixels` has not exactly the bytes of one image.
+    pub fn push_digested(&mut self, row: Row, pixels: &[u8], digest: u128) -> io::Result<()> {
+        assert_eq!(pixels.len(), self.shape.len() * self.depth.bytes(), "bytes of an image of shape {}", self.shape);
+        self.images.write_all(pixels)?;
+        self.rows.push((row, digest));
+        Ok(())
+    }
+
+    /// Writes the index, the description and the reports; `classes` are the names by label.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    ///
+    /// # Panics
+    /// If a row's label is not in `classes`.
+    pub fn finish(
+        mut self,
+        sink: &mut dyn Sink,
+        classes: &[String],
+        decode: &DecodePolicy,
+        skipped: &[Skipped],
+    ) -> io::Result<()> {
+        let n_samples = self.rows.len();
+        self.images.seek(SeekFrom::Start(0))?;
+        self.images.write_all(&header(n_samples, self.shape, self.depth))?;
+        self.images.flush()?;
+        let description = Description {
+            format: 1,
+            n_samples,
+            height: self.shape.height,
+            width: self.shape.width,
+            channels: self.shape.channels,
+            depth: self.depth.bits(),
+            classes: classes.to_vec(),
+            decode: decode.clone(),
+        };
+        let mut json = serde_json::to_vec_pretty(&description).map_err(io::Error::other)?;
+        json.push(b'\n');
+        sink.put(DESCRIPTION, &json)?;
+        self.write_index(sink.create(INDEX)?, classes)?;
+        self.write_data(sink.create(DATA)?, classes)?;
+        write_skipped(sink.create(SKIPPED)?, skipped)
+    }
+
+    fn write_index(&self, file: File, classes: &[String]) -> io::Result<()> {
+        let mut out = table(file);
+        out.write_record(["id", "path", "label", "class", "digest", "group", "split", "width", "height"])?;
+        for (id, (row, digest)) in self.rows.iter().enumerate() {
+            out.write_record([
+                id.to_string().as_str(),
+                &row.path,
+                &row.label.to_string(),
+                &classes[row.label as usize],
+                &format!("{digest:032x}"),
+                row.group.as_deref().unwrap_or_default(),
+                row.given.map(GivenSplit::name).unwrap_or_default(),
+                &row.width.to_string(),
+                &row.height.to_string(),
+            ])?;
+        }
+        out.flush()
+    }
+
+    fn write_data(&self, file: File, classes: &[String]) -> io::Result<()> {
+        // The first image with the same pixels; a map that is only looked up, never walked.
+        let mut first = std::collections::HashMap::with_capacity(self.rows.len());
+        let mut out = table(file);
+        out.write_record([
+            "id",
+            "path",
+            "class",
+            "label",
+            "split",
+            "group",
+            "format",
+            "width",
+            "height",
+            "channels",
+            "depth",
+            "duplicate_of",
+            "digest",
+        ])?;
+        for (id, (row, digest)) in self.rows.iter().enumerate() {
+            let original = *first.entry(digest).or_insert(id);
+            out.write_record([
+                id.to_string().as_str(),
+                &guarded(&row.path),
+                &guarded(&classes[row.label as usize]),
+                &row.label.to_string(),
+                row.given.map(GivenSplit::name).unwrap_or_default(),
+                &guarded(row.group.as_deref().unwrap_or_default()),
+                row.format,
+                &row.width.to_string(),
+                &row.height.to_string(),
+                &row.channels.to_string(),
+                &row.depth.to_string(),
+                &if original == id { String::new() } else { original.to_string() },
+                &format!("{digest:032x}"),
+            ])?;
+        }
+        out.flush()
+    }
+}
+
+fn write_skipped(file: File, skipped: &[Skipped]) -> io::Result<()> {
+    let mut out = table(file);
+    out.write_record(["path", "class", "reason"])?;
+    for image in skipped {
+        out.write_record([&image.path, &image.class, &image.reason].map(|cell| guarded(cell).into_owned()))?;
+    }
+    out.flush()
+}
+
+fn table(file: File) -> csv::Writer<BufWriter<File>> {
+    csv::Writer::from_writer(BufWriter::new(file))
+}
+
+/// A cell that a spreadsheet will not run as a formula.
+fn guarded(cell: &str) -> std::borrow::Cow<'_, str> {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err() {
+        format!("'{cell}").into()
+    } else {
+        cell.into()
+    }
+}
+
+/// The NPY header (version 1.0) of the blob, [`HEADER_LEN`] bytes.
+fn header(n_samples: usize, shape: ImageShape, depth: Depth) -> Vec<u8> {
+    let kind = match depth {
+        Depth::U8 => "|u1",
+        Depth::U16 => "<u2",
+    };
+    let ImageShape { height, width, channels } = shape;
+    let text = format!(
+        "{{'descr': '{kind}', 'fortran_order': False, 'shape': ({n_samples}, {height}, {width}, {channels}), }}"
+    );
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend(((HEADER_LEN - 10) as u16).to_le_bytes());
+    out.extend(text.as_bytes());
+    out.resize(HEADER_LEN - 1, b' ');
+    out.push(b'\n');
+    out
+}
+
+fn bad(file: &str, message: impl std::fmt::Display) -> Error {
+    Error { file: file.to_owned(), message: message.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::testing::MemorySink;
+
+    fn two_images(depth: Depth) -> Files {
+        let mut sink = MemorySink::default();
+        let shape = ImageShape { height: 1, width: 2, channels: 1 };
+        let mut writer = DatasetWriter::create(&mut sink, shape, depth).unwrap();
+        let pixels = [1, 2, 3, 4];
+        let pixels = &pixels[..2 * depth.bytes()];
+        let row = |path: &str, label| Row { path: path.to_owned(), label, format: "png", ..Row::default() };
+        writer.push(Row { group: Some("p, 1".to_owned()), ..row("a \"x\"", 0) }, pixels).unwrap();
+        writer.push(Row { given: Some(GivenSplit::Test), ..row("=cmd", 1) }, pixels).unwrap();
+        let skipped = [Skipped { path: "z".to_owned(), class: "b".to_owned(), reason: "is empty".to_owned() }];
+        let classes = ["-a".to_owned(), "b".to_owned()];
+        writer.finish(&mut sink, &classes, &DecodePolicy::default(), &skipped).unwrap();
+        sink.files()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for depth in [Depth::U8, Depth::U16] {
+            let dataset = Dataset::read(&two_images(depth)).unwrap();
+            assert_eq!(dataset.n_samples(), 2);
+            assert_eq!(dataset.labels(), [0, 1]);
+            assert_eq!(dataset.path(0), "a \"x\"");
+            assert_eq!(dataset.path(1), "=cmd");
+            assert_eq!(dataset.group(0), Some("p, 1"));
+            assert_eq!(dataset.given(1), Some(GivenSplit::Test));
+            assert_eq!(dataset.digest(0), dataset.digest(1));
+            let mut values = [0.0; 2];
+            dataset.to_f32(1, &mut values);
+            assert_eq!(values, if depth == Depth::U8 { [1.0, 2.0] } else { [513.0, 1027.0] });
+        }
+    }
+
+    #[test]
+    fn reports_say_duplicates_and_are_safe_in_spreadsheets() {
+        let files = two_images(Depth::U8);
+        let data = String::from_utf8(files.get(DATA).unwrap().to_vec()).unwrap();
+        let line = data.lines().nth(2).unwrap();
+        assert!(line.starts_with("1,'=cmd,b,1,test,,png,0,0,0,0,0,"), "{line}");
+        assert!(data.contains("'-a"), "{data}");
+        assert_eq!(files.get(SKIPPED).unwrap()[..], b"path,class,reason\nz,b,is empty\n"[..]);
+    }
+
+    #[test]
+    fn a_short_or_wrong_file_is_an_error() {
+        for name in [IMAGES, INDEX, DESCRIPTION] {
+            let files = two_images(Depth::U8);
+            for len in 0..files.get(name).unwrap().len() {
+                let mut cut = files.clone();
+                let bytes = cut.0[name][..len].to_vec();
+                cut.0.insert(name.to_owned(), Bytes::new(bytes));
+                // A cut inside the last line of the index may leave a row that reads as one.
+                let error = Dataset::read(&cut).err();
+                assert!(error.is_some() || name != IMAGES, "{name} cut at {len}");
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The numbers of an evaluation that others read: headline metrics, the classification report's data, gate results.
+//!
+//! `evaluation.json` holds them; the tables beside it (`metrics.csv`, `predictions.csv`, `confusion.csv`) are for people.
+//! A number that has no value is `null`.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Files, Sink};
+
+/// The file with these numbers.
+pub const EVALUATION: &str = "evaluation.json";
+/// The table of all numbers: `model,split,fold,class,metric,value,ci_low,ci_high,n`.
+pub const METRICS: &str = "metrics.csv";
+/// The table of all predictions: `id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_<class>…`.
+pub const PREDICTIONS: &str = "predictions.csv";
+/// The table of confusions: `model,split,actual,predicted,count`.
+pub const CONFUSION: &str = "confusion.csv";
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Version of this file's form.
+    pub format: u32,
+    /// The model that was evaluated: the name of evaluate's input.
+    pub model: String,
+    /// Scores of it and of its members on whole splits, it first.
+    pub scores: Vec<Score>,
+    /// How it did class by class; `None` if no model has a score.
+    pub report: Option<ClassReport>,
+    /// Every gate, as written.
+    pub gates: Vec<GateResult>,
+}
+
+/// The numbers of one model on one split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Name of the stage.
+    pub model: String,
+    /// `test`, `out_of_fold`, `validation` or `validation_selected`.
+    pub split: String,
+    /// Samples.
+    pub n: usize,
+    /// Samples whose class was recognised.
+    pub n_correct: u64,
+    /// The 95 % interval of the accuracy.
+    pub accuracy_interval: Option<(f64, f64)>,
+    /// Each metric over all samples of the split.
+    pub metrics: BTreeMap<String, Option<f64>>,
+    /// Mean and sample deviation of each metric over folds, where there are several.
+    pub over_folds: BTreeMap<String, (Option<f64>, Option<f64>)>,
+}
+
+/// Precision, recall, F1 and support by class: what a classification report shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassReport {
+    /// Whose.
+    pub model: String,
+    /// On which split.
+    pub split: String,
+    /// In order of labels.
+    pub classes: Vec<ClassRow>,
+    /// Share of samples whose class was recognised.
+    pub accuracy: f64,
+    /// Averages over classes that count the same.
+    pub macro_average: ClassRow,
+    /// Averages over classes that count by their samples.
+    pub weighted_average: ClassRow,
+}
+
+/// A line of a classification report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassRow {
+    /// The class, or what the line is about.
+    pub name: String,
+    /// Share of right ones among the samples that were taken for the class.
+    pub precision: f64,
+    /// Share of the class's samples that were recognised.
+    pub recall: f64,
+    /// Harmonic mean of both.
+    pub f1: f64,
+    /// Samples of the class.
+    pub support: u64,
+}
+
+/// A gate and whether it was passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateResult {
+    /// Which model.
+    pub model: String,
+    /// On which split.
+    pub split: String,
+    /// Which metric.
+    pub metric: String,
+    /// What was asked for, as `>= 0.97`.
+    pub expected: String,
+    /// What came out.
+    pub value: Option<f64>,
+    /// Whether it is as asked for; a number without value never is.
+    pub is_passed: bool,
+}
+
+impl Evaluation {
+    /// Whether every gate was passed.
+    pub fn is_passed(&self) -> bool {
+        self.gates.iter().all(|gate| gate.is_passed)
+    }
+
+    /// The first score of the evaluated model: on the test split if there is one.
+    pub fn headline(&self) -> Option<&Score> {
+        self.scores.iter().find(|score| score.model == self.model)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        json.push(b'\n');
+        sink.put(EVALUATION, &json)
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it is missing or of another form.
+    pub fn read(files: &Files) -> Result<Evaluation, Error> {
+        let error = |message: String| Error { file: EVALUATION.to_owned(), message };
+        let evaluation: Evaluation = serde_json::from_slice(files.get(EVALUATION)?)
+            .map_err(|cause| error(format!("is not readable ({cause})")))?;
+        if evaluation.format != 1 {
+            return Err(error(format!("has format {}, expected 1", evaluation.format)));
+        }
+        Ok(evaluation)
+    }
+}

@@ -1,0 +1,168 @@
+//! What a model said about the images of one split: class probabilities by sample index.
+//!
+//! `train` writes one file per split that its model was not fitted on ([`VALIDATION`] and [`TEST`]); `ensemble` and
+//! `evaluate` combine the tables, so no network runs twice. On disk: safetensors with `rows` (u32, `[n]`) and
+//! `probabilities` (f32, `[n, n_classes]`).
+
+use std::io;
+
+use super::tensors::{Tensors, TensorsWriter};
+use super::{Error, Files, Sink};
+use crate::data::metrics::arg_max;
+
+/// The file with a task's out-of-fold predictions; absent where a model has no validation rows.
+pub const VALIDATION: &str = "validation.safetensors";
+
+/// Takes the place of [`VALIDATION`] where those rows chose the model (its best epoch, its learning rate on a plateau):
+/// what they say about it is then too good, and is reported as such.
+pub const VALIDATION_SELECTED: &str = "validation_selected.safetensors";
+
+/// The file with a task's predictions on the test split; absent where nothing is held out.
+pub const TEST: &str = "test.safetensors";
+
+/// Class probabilities of some samples, ascending by sample index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    rows: Vec<u32>,
+    n_classes: usize,
+    probabilities: Vec<f32>,
+}
+
+impl Predictions {
+    /// Predictions for the samples `rows` (indices into the data set, ascending).
+    ///
+    /// # Shapes
+    /// - `probabilities`: `[rows.len(), n_classes]`, each row summing to about 1
+    ///
+    /// # Panics
+    /// If the shapes disagree, or `rows` is not strictly ascending.
+    pub fn new(rows: Vec<u32>, n_classes: usize, probabilities: Vec<f32>) -> Predictions {
+        assert_eq!(probabilities.len(), rows.len() * n_classes, "probabilities of {} rows", rows.len());
+        assert!(rows.is_sorted_by(|a, b| a < b), "rows of predictions must ascend");
+        Predictions { rows, n_classes, probabilities }
+    }
+
+    /// Sample indices, ascending.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Number of classes.
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// All probabilities, `[n, n_classes]`.
+    pub fn probabilities(&self) -> &[f32] {
+        &self.probabilities
+    }
+
+    /// The probabilities of the `i`-th of the rows.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.probabilities[i * self.n_classes..(i + 1) * self.n_classes]
+    }
+
+    /// The class predicted for the `i`-th of the rows: the most probable one, the first of equals.
+    pub fn class(&self, i: usize) -> usize {
+        arg_max(self.row(i))
+    }
+
+    /// Writes the file called `name`.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn write(&self, sink: &mut dyn Sink, name: &str) -> io::Result<()> {
+        let mut tensors = TensorsWriter::new();
+        tensors.u32("rows", &[self.rows.len()], &self.rows);
+        tensors.f32("probabilities", &[self.rows.len(), self.n_classes], &self.probabilities);
+        tensors.write(sink, name)
+    }
+
+    /// Reads the file called `name`.
+    ///
+    /// # Errors
+    /// If it is absent or not a table of predictions.
+    pub fn read(files: &Files, name: &str) -> Result<Predictions, Error> {
+        let tensors = Tensors::open(files, name)?;
+        let (_, rows) = tensors.u32("rows", 1)?;
+        let (shape, probabilities) = tensors.f32("probabilities", 2)?;
+        if shape[0] != rows.len() || !rows.is_sorted_by(|a, b| a < b) {
+            let message = format!("has {} rows of probabilities for {} ascending rows", shape[0], rows.len());
+            return Err(Error { file: name.to_owned(), message });
+        }
+        Ok(Predictions { rows, n_classes: shape[1], probabilities })
+    }
+
+    /// Reads the file called `name` if the artifact has it.
+    ///
+    /// # Errors
+    /// If it is there but not a table of predictions.
+    pub fn read_optional(files: &Files, name: &str) -> Result<Option<Predictions>, Error> {
+        if files.0.contains_key(name) { Predictions::read(files, name).map(Some) } else { Ok(None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::artifact::Bytes;
+
+    /// Keeps what was `put`.
+    #[derive(Default)]
+    struct Memory(Files);
+
+    impl Sink for Memory {
+        fn create(&mut self, _name: &str) -> io::Result<File> {
+            tempfile::tempfile()
+        }
+
+        fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+            self.0.0.insert(name.to_owned(), Bytes::new(bytes.to_vec()));
+            Ok(())
+        }
+    }
+
+    fn written() -> (Predictions, Files) {
+        let predictions = Predictions::new(vec![2, 5], 3, vec![0.1, 0.7, 0.2, 0.4, 0.2, 0.4]);
+        let mut memory = Memory::default();
+        predictions.write(&mut memory, TEST).unwrap();
+        (predictions, memory.0)
+    }
+
+    #[test]
+    fn predictions_survive_the_disk() {
+        let (predictions, files) = written();
+        assert_eq!(Predictions::read(&files, TEST).unwrap(), predictions);
+        assert_eq!(Predictions::read_optional(&files, VALIDATION).unwrap(), None);
+        assert_eq!((predictions.class(0), predictions.class(1)), (1, 0));
+    }
+
+    #[test]
+    fn a_truncated_or_edited_file_is_an_error() {
+        let (_, files) = written();
+        let whole = files.get(TEST).unwrap().to_vec();
+        for length in 0..whole.len() {
+            let cut = Bytes::new(whole[..length].to_vec());
+            let files = Files([(TEST.to_owned(), cut)].into());
+            assert!(Predictions::read(&files, TEST).is_err(), "cut at {length}");
+        }
+        for at in 0..whole.len() {
+            let mut edited = whole.clone();
+            edited[at] ^= 0x10;
+            // Any answer but a panic.
+            let _ = Predictions::read(&Files([(TEST.to_owned(), Bytes::new(edited))].into()), TEST);
+        }
+    }
+}

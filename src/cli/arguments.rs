@@ -1,0 +1,247 @@
+//! The command line: verbs and their options, with the help that people read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::manifest::Overrides;
+
+/// Reproducible image-classification pipelines on CPUs.
+#[derive(Debug, Parser)]
+#[command(name = "convoy", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a stage failed, 2 manifest or usage, 3 stale (--locked, --exit-code), 4 non-deterministic,
+5 store corrupt (verify), 6 a metric gate failed, 130 interrupted (finished work is kept).
+
+Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_THREADS as --cache-dir, --data-dir, --threads;
+CONVOY_ISA=avx512|avx2|portable forces the kernels (the bytes are the same); NO_COLOR.";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run what is stale, and write the reports.
+    Run(RunArguments),
+    /// Check a manifest without touching pixels.
+    Check(CheckArguments),
+    /// Print each network's layers: shapes, parameters, multiply-adds, receptive field, memory.
+    Summary(SummaryArguments),
+    /// Print which tasks are fresh and which are stale, and why.
+    Status(StatusArguments),
+    /// Explain why a stage is stale: key, old value, new value, line.
+    Why(WhyArguments),
+    /// Write a small manifest to start from.
+    Init(InitArguments),
+    /// Look at the data sets of the catalogue.
+    Data(DataArguments),
+    /// Look at and clean the store.
+    Cache(CacheArguments),
+    /// Check the digest of every stored file.
+    Verify(StoreArguments),
+    /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
+    Doctor(StoreArguments),
+    /// Print the keys of every kind of stage, with their defaults.
+    Schema(SchemaArguments),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArguments),
+}
+
+/// Which manifest, and what to change in it.
+#[derive(Args, Clone, Debug)]
+pub struct ManifestArguments {
+    /// The manifest [default: the only *.toml with a [stages…] table here].
+    pub manifest: Option<PathBuf>,
+    /// Override a key, e.g. stages.train.learning_rate=0.01 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Apply the overrides of [profile.NAME].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+}
+
+impl ManifestArguments {
+    /// The overrides they ask for.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { sets: self.sets.clone(), profile: self.profile.clone() }
+    }
+}
+
+/// Where things are, and how wide to run.
+#[derive(Args, Clone, Debug)]
+pub struct PlaceArguments {
+    /// Where artifacts are kept [default: .convoy at the project's root].
+    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE")]
+    pub cache_dir: Option<PathBuf>,
+    /// Where data sets of the catalogue are looked for first.
+    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+    pub data_dir: Option<PathBuf>,
+    /// Threads to use [default: one per processor]. Never changes a byte.
+    #[arg(long, value_name = "N", env = "CONVOY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Say what would run, and why, and run nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run these stages even if they are fresh (repeatable).
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Compare with the lock file and exit with 3 where they differ; never write it.
+    #[arg(long)]
+    pub locked: bool,
+    /// Print the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `summary`.
+#[derive(Args, Debug)]
+pub struct SummaryArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Print each architecture in its other spelling (shorthand or long form), to paste into a manifest.
+    #[arg(long)]
+    pub toml: bool,
+    /// Print the tables as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct StatusArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Exit with 3 if anything is stale.
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `why`.
+#[derive(Args, Debug)]
+pub struct WhyArguments {
+    /// The stage.
+    pub stage: String,
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print the reasons as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug)]
+pub struct InitArguments {
+    /// Where to write it.
+    #[arg(default_value = "pipeline.toml")]
+    pub path: PathBuf,
+}
+
+/// `data`.
+#[derive(Args, Debug)]
+pub struct DataArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: DataVerb,
+}
+
+/// The verbs of `data`.
+#[derive(Debug, Subcommand)]
+pub enum DataVerb {
+    /// List the catalogue.
+    List,
+    /// Check a data set's files against their SHA-256.
+    Verify {
+        /// The data set.
+        name: String,
+        /// Where data sets of the catalogue are looked for first.
+        #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// Where the store is.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArguments {
+    /// Where artifacts are kept [default: .convoy at the project's root].
+    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// `cache`.
+#[derive(Args, Debug)]
+pub struct CacheArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+}
+
+/// The verbs of `cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// List what is stored, the latest used first.
+    List(StoreArguments),
+    /// Remove what no lock file and no recent run names, the longest unused first.
+    Gc {
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Keep at most this much, e.g. 500MiB, 2GiB.
+        #[arg(long, value_name = "SIZE", default_value = "0")]
+        max_size: String,
+    },
+}
+
+/// `schema`.
+#[derive(Args, Debug)]
+pub struct SchemaArguments {
+    /// Only this kind of stage.
+    pub kind: Option<String>,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArguments {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}

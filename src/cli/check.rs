@@ -1,0 +1,81 @@
+//! `check` and `summary`: what can be said of a manifest without touching a pixel.
+
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use super::arguments::{CheckArguments, ManifestArguments};
+use super::terminal::Terminal;
+use crate::manifest::{Diagnostics, Manifest};
+
+/// The manifest that the arguments name, checked; `None` after its problems have been printed.
+pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+    let path = match &arguments.manifest {
+        Some(path) => path.clone(),
+        None => match only_manifest(Path::new(".")) {
+            Ok(path) => path,
+            Err(message) => {
+                terminal.note(&format!("{} {message}", terminal.paint("error:", super::terminal::RED)));
+                return Ok(None);
+            }
+        },
+    };
+    match Manifest::load(&path, &arguments.overrides()) {
+        Ok(manifest) => {
+            let warnings = manifest.diagnostics();
+            if !manifest.warnings.is_empty() {
+                print(&warnings, terminal);
+            }
+            Ok(Some(manifest))
+        }
+        Err(diagnostics) => {
+            print(&diagnostics, terminal);
+            Ok(None)
+        }
+    }
+}
+
+fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
+    terminal.page(&diagnostics.render(terminal.has_colour));
+}
+
+/// The only `*.toml` in `dir` that has a `[stages…]` table.
+fn only_manifest(dir: &Path) -> Result<PathBuf, String> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|error| format!("cannot look for a manifest here: {error}"))?
+        .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+        .filter(|path| {
+            std::fs::read_to_string(dir.join(path))
+                .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("[stages")))
+        })
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err("no manifest here: name one, or write one with `convoy init`".to_owned()),
+        many => {
+            let names: Vec<String> = many.iter().map(|path| format!("`{}`", path.display())).collect();
+            Err(format!("several manifests here, name one of {}", names.join(", ")))
+        }
+    }
+}
+
+/// `check`.
+pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let Some(manifest) = load(&arguments.manifest, terminal)? else {
+        if arguments.json {
+            terminal.result("{\"ok\":false}\n");
+        }
+        return Ok(Exit::Usage);
+    };
+    if arguments.json {
+        terminal.result(&format!("{}\n", serde_json::json!({ "ok": true, "warnings": manifest.warnings.len() })));
+    } else {
+        terminal.result(&format!(
+            "{}: {} stages, no errors\n",
+            crate::manifest::shown_path(&manifest.path),
+            manifest.nodes.len()
+        ));
+    }
+    Ok(Exit::Done)
+}

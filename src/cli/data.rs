@@ -1,0 +1,75 @@
+//! `data list` and `data verify`: the catalogue, and whether its files are here and are what it says.
+
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use super::arguments::DataVerb;
+use super::terminal::{RED, Terminal};
+use crate::data::catalogue;
+use crate::report::text::{Align, aligned, grouped};
+use crate::store;
+
+/// `data`.
+pub fn data(verb: &DataVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
+    match verb {
+        DataVerb::List => {
+            let rows: Vec<Vec<String>> = catalogue::embedded()
+                .iter()
+                .map(|entry| {
+                    vec![
+                        entry.name.clone(),
+                        grouped(entry.n_samples as u64),
+                        entry.shape().to_string(),
+                        entry.classes.len().to_string(),
+                        entry.licence.clone(),
+                        entry.title.clone(),
+                    ]
+                })
+                .collect();
+            let aligns = [Align::Left, Align::Right, Align::Right, Align::Right, Align::Left, Align::Left];
+            terminal.result(&aligned(&["name", "images", "shape", "classes", "licence", "title"], &aligns, &rows));
+            Ok(Exit::Done)
+        }
+        DataVerb::Verify { name, data_dir } => verify(name, data_dir.as_deref(), terminal),
+    }
+}
+
+fn verify(name: &str, data_dir: Option<&Path>, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let root = store::project_root(Path::new("."));
+    let error = |message: String, help: Option<&str>| {
+        terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
+        if let Some(help) = help {
+            terminal.note(&format!("  help: {help}"));
+        }
+    };
+    let entry = match catalogue::find_entry(name, &root) {
+        Ok(Some(entry)) => entry,
+        Ok(None) => {
+            let names = catalogue::embedded().iter().map(|entry| entry.name.as_str());
+            let help = crate::config::did_you_mean(name, names.clone())
+                .unwrap_or_else(|| format!("the catalogue has `{}`", names.collect::<Vec<_>>().join("`, `")));
+            error(format!("unknown data set `{name}`"), Some(&help));
+            return Ok(Exit::Usage);
+        }
+        Err(problem) => {
+            error(problem.message, problem.help.as_deref());
+            return Ok(Exit::Usage);
+        }
+    };
+    if catalogue::BUILTIN.contains(&name) {
+        terminal.result(&format!("{name}: built in, {} images\n", grouped(entry.n_samples as u64)));
+        return Ok(Exit::Done);
+    }
+    let folders: Vec<PathBuf> =
+        data_dir.map(|dir| dir.join(name)).into_iter().chain([root.join("datasets").join(name)]).collect();
+    match entry.locate(&folders).and_then(|located| located.verify(&entry)) {
+        Ok(()) => {
+            terminal.result(&format!("{name}: {} files are what the catalogue says\n", entry.files.len()));
+            Ok(Exit::Done)
+        }
+        Err(problem) => {
+            error(problem.message, problem.help.as_deref());
+            Ok(Exit::Failed)
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a person sees: results on stdout, everything else on stderr, colour only where it is wanted.
+//!
+//! A write that fails (a closed pipe, a full disk behind a redirect) is dropped: `| head` ends quietly, and a closed
+//! stderr must not panic.
+
+use std::io::{self, IsTerminal, Write};
+
+/// The two streams and what they can show.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    /// Whether stderr may be coloured.
+    pub has_colour: bool,
+    /// Whether stderr is a terminal that bars can be drawn on.
+    pub is_interactive: bool,
+}
+
+impl Terminal {
+    /// Looks at the streams and at `NO_COLOR`, `CLICOLOR_FORCE` and `TERM`.
+    pub fn new() -> Terminal {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_interactive = io::stderr().is_terminal() && !is_dumb;
+        Terminal { has_colour: !set("NO_COLOR") && (is_interactive || set("CLICOLOR_FORCE")), is_interactive }
+    }
+
+    /// A result: one or more lines on stdout, with their line feeds.
+    pub fn result(&self, text: &str) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(text.as_bytes());
+        let _ = out.flush();
+    }
+
+    /// A line on stderr.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// A rendered page of diagnostics on stderr.
+    pub fn page(&self, text: &str) {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// `error: …`, with its chain of causes, one line each.
+    pub fn error(&self, error: &anyhow::Error) {
+        let mut chain = error.chain();
+        if let Some(first) = chain.next() {
+            self.note(&format!("{} {first}", self.paint("error:", RED)));
+        }
+        for cause in chain {
+            self.note(&format!("  caused by: {cause}"));
+        }
+    }
+
+    /// `warning: …`.
+    pub fn warning(&self, text: &str) {
+        self.note(&format!("{} {text}", self.paint("warning:", YELLOW)));
+    }
+
+    /// `text` in a style, where colour is wanted.
+    pub fn paint(&self, text: &str, style: &str) -> String {
+        if self.has_colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Errors.
+pub const RED: &str = "1;31";
+/// Warnings.
+pub const YELLOW: &str = "1;33";
+/// Good news.
+pub const GREEN: &str = "32";
+/// Less important.
+pub const DIM: &str = "2";

@@ -1,0 +1,448 @@
+//! From the bytes of an image file to pixels under a policy: orientation, alpha, channels, size, depth.
+//!
+//! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder that
+//! panics is an error of that image. Everything after the decoder is whole-number arithmetic.
+
+use std::cell::Cell;
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder, ImageFormat};
+use serde::{Deserialize, Serialize};
+
+use super::reader::{Limits, Raw};
+use super::resize::Resize;
+use crate::config::Section;
+use crate::tensor::ImageShape;
+
+/// Added to the revision of whatever decodes: bumped when a codec or a step here gives other bytes.
+pub const REVISION: u32 = 1;
+
+/// Bits of one pixel value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Depth {
+    /// One byte.
+    U8,
+    /// Two bytes, little-endian.
+    U16,
+}
+
+impl Depth {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Depth::U8 => 1,
+            Depth::U16 => 2,
+        }
+    }
+
+    /// Bits of one value: 8 or 16.
+    pub fn bits(self) -> u32 {
+        8 * self.bytes() as u32
+    }
+
+    /// The largest value: 255 or 65535.
+    pub fn max(self) -> f32 {
+        match self {
+            Depth::U8 => 255.0,
+            Depth::U16 => 65535.0,
+        }
+    }
+}
+
+/// How images are decoded: the part of ingest that a model must repeat to predict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodePolicy {
+    /// `channels`: `keep` (default; all images must agree), `gray` (ITU-R BT.601 luma) or `rgb`.
+    pub channels: Channels,
+    /// `alpha`: `drop` (default), or blend over `black` or `white`.
+    pub alpha: Alpha,
+    /// `exif`: `apply` (default) the orientation that a camera wrote, or `ignore` it.
+    pub exif: Exif,
+    /// `depth`: `keep` (default; all images must agree), `8` or `16` bits per value.
+    pub depth: DepthPolicy,
+    /// `resize`: `{ width, height, fit, filter }`; without it all images must have one size.
+    pub resize: Option<Resize>,
+}
+
+/// Which channels images have afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channels {
+    /// Those of the file, without alpha.
+    #[default]
+    Keep,
+    /// One.
+    Gray,
+    /// Three.
+    Rgb,
+}
+
+/// What happens to transparency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alpha {
+    /// The colour as stored, however transparent.
+    #[default]
+    Drop,
+    /// Blended over black.
+    Black,
+    /// Blended over white.
+    White,
+}
+
+/// What happens to the orientation in EXIF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exif {
+    /// The image is turned as it says.
+    #[default]
+    Apply,
+    /// The image stays as stored.
+    Ignore,
+}
+
+/// Which depth images have afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DepthPolicy {
+    /// That of the file.
+    #[default]
+    #[serde(rename = "keep")]
+    Keep,
+    /// Brought to 8 bits.
+    #[serde(rename = "8")]
+    To8,
+    /// Brought to 16 bits.
+    #[serde(rename = "16")]
+    To16,
+}
+
+/// An image after decoding, and what it was before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// Its shape.
+    pub shape: ImageShape,
+    /// Bits per value.
+    pub depth: Depth,
+    /// `[height, width, channels]`; 16-bit values little-endian.
+    pub pixels: Vec<u8>,
+    /// As it was read.
+    pub seen: Seen,
+}
+
+/// What an image was before any policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The file's format: "png", "jpeg", "idx", ….
+    pub format: &'static str,
+    /// Width in pixels, as stored.
+    pub width: u32,
+    /// Height in pixels, as stored.
+    pub height: u32,
+    /// Channels, alpha included.
+    pub channels: u32,
+    /// Bits per value.
+    pub depth: u32,
+}
+
+thread_local! {
+    static IS_DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a decoder, where a panic is an error of the image and not ours: a panic hook asks this
+/// and stays silent.
+pub fn is_decoding() -> bool {
+    IS_DECODING.get()
+}
+
+impl DecodePolicy {
+    /// Reads the keys of `ingest` that say how images are decoded.
+    pub fn read(section: &mut Section<'_>) -> DecodePolicy {
+        DecodePolicy {
+            channels: match section.word("channels", &["keep", "gray", "rgb"], "keep") {
+                "gray" => Channels::Gray,
+                "rgb" => Channels::Rgb,
+                _ => Channels::Keep,
+            },
+            alpha: match section.word("alpha", &["drop", "black", "white"], "drop") {
+                "black" => Alpha::Black,
+                "white" => Alpha::White,
+                _ => Alpha::Drop,
+            },
+            exif: match section.word("exif", &["apply", "ignore"], "apply") {
+                "ignore" => Exif::Ignore,
+                _ => Exif::Apply,
+            },
+            depth: match section.word("depth", &["keep", "8", "16"], "keep") {
+                "8" => DepthPolicy::To8,
+                "16" => DepthPolicy::To16,
+                _ => DepthPolicy::Keep,
+            },
+            resize: read_resize(section),
+        }
+    }
+
+    /// The shape of images that have the shape `seen` in their source (without alpha).
+    pub fn output_shape(&self, seen: ImageShape) -> ImageShape {
+        let (width, height) = self.resize.map_or((seen.width, seen.height), |resize| (resize.width, resize.height));
+        ImageShape { height, width, channels: self.channels.output(seen.channels) }
+    }
+
+    /// The shape of all images, when the policy alone decides it.
+    pub fn fixed_shape(&self) -> Option<ImageShape> {
+        let resize = self.resize?;
+        let channels = match self.channels {
+            Channels::Keep => return None,
+            Channels::Gray => 1,
+            Channels::Rgb => 3,
+        };
+        Some(ImageShape { height: resize.height, width: resize.width, channels })
+    }
+
+    /// Decodes an image file.
+    ///
+    /// # Errors
+    /// The reason, to follow the image's name: it is not an image, truncated, too large, ….
+    pub fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
+        let was_decoding = IS_DECODING.replace(true);
+        let decoded = catch_unwind(AssertUnwindSafe(|| open(bytes, limits, self.exif == Exif::Apply)));
+        IS_DECODING.set(was_decoding);
+        let (stored, orientation) = decoded.unwrap_or_else(|_| Err("makes its decoder panic".to_owned()))?;
+        self.finish(stored, orientation)
+    }
+
+    /// Applies the policy to pixels that need no decoding.
+    ///
+    /// # Errors
+    /// The reason, to follow the image's name.
+    pub fn apply(&self, raw: Raw) -> Result<Decoded, String> {
+        self.finish(raw, Orientation::NoTransforms)
+    }
+
+    fn finish(&self, raw: Raw, orientation: Orientation) -> Result<Decoded, String> {
+        let Raw { mut shape, mut depth, mut pixels, format } = raw;
+        let seen = Seen {
+            format,
+            width: shape.width as u32,
+            height: shape.height as u32,
+            channels: shape.channels as u32,
+            depth: depth.bits(),
+        };
+        if orientation != Orientation::NoTransforms {
+            (shape, pixels) = oriented(orientation, shape, shape.channels * depth.bytes(), &pixels);
+        }
+        if matches!(shape.channels, 2 | 4) {
+            pixels = match depth {
+                Depth::U8 => without_alpha::<1>(&pixels, shape.channels, self.alpha),
+                Depth::U16 => without_alpha::<2>(&pixels, shape.channels, self.alpha),
+            };
+            shape.channels -= 1;
+        }
+        match (self.channels, shape.channels) {
+            (Channels::Gray, 3) => {
+                pixels = match depth {
+                    Depth::U8 => luma::<1>(&pixels),
+                    Depth::U16 => luma::<2>(&pixels),
+                };
+                shape.channels = 1;
+            }
+            (Channels::Rgb, 1) => {
+                pixels = pixels.chunks_exact(depth.bytes()).flat_map(|v| [v, v, v]).flatten().copied().collect();
+                shape.channels = 3;
+            }
+            _ => {}
+        }
+        if let Some(resize) = self.resize {
+            pixels = resize.apply(shape, depth, pixels);
+            (shape.width, shape.height) = (resize.width, resize.height);
+        }
+        match (self.depth, depth) {
+            (DepthPolicy::To8, Depth::U16) => {
+                // 65535 = 255 * 257: the nearest of 256 levels.
+                let narrow = |v: &[u8; 2]| ((u32::from(u16::from_le_bytes(*v)) + 128) / 257) as u8;
+                pixels = pixels.as_chunks().0.iter().map(narrow).collect();
+                depth = Depth::U8;
+            }
+            (DepthPolicy::To16, Depth::U8) => {
+                pixels = pixels.iter().flat_map(|&v| [v, v]).collect();
+                depth = Depth::U16;
+            }
+            _ => {}
+        }
+        Ok(Decoded { shape, depth, pixels, seen })
+    }
+}
+
+fn read_resize(section: &mut Section<'_>) -> Option<Resize> {
+    let Some(mut inner) = section.section("resize") else {
+        section.record("resize", "none", None);
+        return None;
+    };
+    let resize = Resize::read(&mut inner);
+    inner.finish();
+    Some(resize)
+}
+
+impl Channels {
+    fn output(self, seen: usize) -> usize {
+        match self {
+            Channels::Keep => seen,
+            Channels::Gray => 1,
+            Channels::Rgb => 3,
+        }
+    }
+}
+
+/// BLAKE3 of an image's shape, depth and values, cut to 16 bytes.
+pub fn pixel_digest(shape: ImageShape, depth: Depth, pixels: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    let mut head = [0; 32];
+    for (slot, n) in head.chunks_exact_mut(8).zip([shape.height, shape.width, shape.channels, depth.bytes()]) {
+        slot.copy_from_slice(&(n as u64).to_le_bytes());
+    }
+    hasher.update(&head);
+    hasher.update(pixels);
+    let hash = hasher.finalize();
+    let (head, _) = hash.as_bytes().split_at(16);
+    head.iter().fold(0, |digest, &byte| digest << 8 | u128::from(byte))
+}
+
+/// Decodes the first image of a file as it is stored.
+fn open(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation), String> {
+    if bytes.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    let format = image::guess_format(bytes).map_err(|_| "is not an image of a known format".to_owned())?;
+    let name = format_name(format).ok_or_else(|| {
+        format!(
+            "is an image of the format {}, which is not supported",
+            format.to_mime_type().trim_start_matches("image/")
+        )
+    })?;
+    let mut decoder = decoder(format, bytes).map_err(|e| said(name, e))?;
+    let (width, height) = decoder.dimensions();
+    limits.check_size(u64::from(width), u64::from(height))?;
+    // Room for working buffers of a decoder: a few bytes per pixel beside the output.
+    let room = decoder.total_bytes().saturating_mul(4).saturating_add(64 << 20);
+    let mut allowed = image::Limits::no_limits();
+    allowed.max_alloc = Some(room);
+    decoder.set_limits(allowed).map_err(|e| said(name, e))?;
+    let (channels, depth) = match decoder.color_type() {
+        ColorType::L8 => (1, Depth::U8),
+        ColorType::La8 => (2, Depth::U8),
+        ColorType::Rgb8 => (3, Depth::U8),
+        ColorType::Rgba8 => (4, Depth::U8),
+        ColorType::L16 => (1, Depth::U16),
+        ColorType::La16 => (2, Depth::U16),
+        ColorType::Rgb16 => (3, Depth::U16),
+        ColorType::Rgba16 => (4, Depth::U16),
+        other => return Err(format!("holds pixels of the type {other:?}, expected 8 or 16 bits per value")),
+    };
+    let orientation = match wants_orientation {
+        true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        false => Orientation::NoTransforms,
+    };
+    let shape = ImageShape { height: height as usize, width: width as usize, channels };
+    let mut pixels = vec![0; shape.len() * depth.bytes()];
+    decoder.read_image(&mut pixels).map_err(|e| said(name, e))?;
+    if cfg!(target_endian = "big") && depth == Depth::U16 {
+        pixels.chunks_exact_mut(2).for_each(<[u8]>::reverse);
+    }
+    Ok((Raw { shape, depth, pixels, format: name }, orientation))
+}
+
+fn decoder<'a>(format: ImageFormat, bytes: &'a [u8]) -> image::ImageResult<Box<dyn ImageDecoder + 'a>> {
+    image::ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map(|d| Box::new(d) as _)
+}
+
+/// The closed list of formats.
+fn format_name(format: ImageFormat) -> Option<&'static str> {
+    Some(match format {
+        ImageFormat::Png => "png",
+        ImageFormat::Jpeg => "jpeg",
+        ImageFormat::Gif => "gif",
+        ImageFormat::WebP => "webp",
+        ImageFormat::Pnm => "pnm",
+        ImageFormat::Tiff => "tiff",
+        ImageFormat::Bmp => "bmp",
+        _ => return None,
+    })
+}
+
+/// A decoder's error in our words, on one line.
+fn said(format: &str, error: image::ImageError) -> String {
+    let text = error.to_string().replace(['\n', '\r'], " ");
+    let lower = text.to_lowercase();
+    let is_short = ["unexpected end", "unexpected eof", "failed to fill", "exhausted", "no more bytes", "truncated"];
+    if is_short.iter().any(|words| lower.contains(words)) {
+        format!("is a truncated {format} file")
+    } else {
+        format!("is a corrupt {format} file: {}", text.trim_end_matches('.'))
+    }
+}
+
+/// Turns an image upright. `pixel_len` is in bytes.
+fn oriented(orientation: Orientation, shape: ImageShape, pixel_len: usize, pixels: &[u8]) -> (ImageShape, Vec<u8>) {
+    let (w, h) = (shape.width, shape.height);
+    // Where the pixel at (x, y) of the upright image is stored.
+    let (turned, stored): (bool, fn(usize, usize, usize, usize) -> (usize, usize)) = match orientation {
+        Orientation::NoTransforms => (false, |x, y, _, _| (x, y)),
+        Orientation::FlipHorizontal => (false, |x, y, w, _| (w - 1 - x, y)),
+        Orientation::Rotate180 => (false, |x, y, w, h| (w - 1 - x, h - 1 - y)),
+        Orientation::FlipVertical => (false, |x, y, _, h| (x, h - 1 - y)),
+        Orientation::Rotate90FlipH => (true, |x, y, _, _| (y, x)),
+        Orientation::Rotate90 => (true, |x, y, _, h| (y, h - 1 - x)),
+        Orientation::Rotate270FlipH => (true, |x, y, w, h| (w - 1 - y, h - 1 - x)),
+        Orientation::Rotate270 => (true, |x, y, w, _| (w - 1 - y, x)),
+    };
+    let (width, height) = if turned { (h, w) } else { (w, h) };
+    let mut out = Vec::with_capacity(pixels.len());
+    for y in 0..height {
+        for x in 0..width {
+            let (sx, sy) = stored(x, y, w, h);
+            let start = (sy * w + sx) * pixel_len;
+            out.extend_from_slice(&pixels[start..start + pixel_len]);
+        }
+    }
+    (ImageShape { height, width, channels: shape.channels }, out)
+}
+
+/// One value of `N` little-endian bytes.
+fn value<const N: usize>(bytes: &[u8]) -> u64 {
+    bytes[..N].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
+/// Takes the last channel away. Values have `N` bytes.
+fn without_alpha<const N: usize>(pixels: &[u8], channels: usize, policy: Alpha) -> Vec<u8> {
+    let most = (1_u64 << (8 * N)) - 1;
+    let mut out = Vec::with_capacity(pixels.len() / channels * (channels - 1));
+    for pixel in pixels.chunks_exact(channels * N) {
+        let (colours, alpha) = pixel.split_at((channels - 1) * N);
+        let alpha = value::<N>(alpha);
+        for colour in colours.chunks_exact(N) {
+            let under = match policy {
+                Alpha::Drop => {
+                    out.extend_from_slice(colour);
+                    continue;
+                }
+                Alpha::Black => 0,
+                Alpha::White => most,
+            };
+            let blended = (value::<N>(colour) * alpha + under * (most - alpha) + most / 2) / most;
+            out.extend_from_slice(&blended.to_le_bytes()[..N]);
+        }
+    }
+    out
+}
+
+/// The luma of ITU-R BT.601 in 16-bit fixed point, as Pillow computes it. Values have `N` bytes.
+fn luma<const N: usize>(pixels: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pixels.len() / 3);
+    for rgb in pixels.chunks_exact(3 * N) {
+        let [r, g, b] = [0, 1, 2].map(|c| value::<N>(&rgb[c * N..]));
+        let luma = (19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16;
+        out.extend_from_slice(&luma.to_le_bytes()[..N]);
+    }
+    out
+}

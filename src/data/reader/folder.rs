@@ -1,0 +1,129 @@
+//! Class folders, as ImageNet has them: `class/image`, also below `train/`, `valid/` and `test/`.
+//!
+//! Links are followed; hidden files and folders are neither images nor classes.
+
+use std::path::{Path, PathBuf};
+
+use super::classes::{Assigned, by_folder};
+use super::{Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, is_hidden};
+
+/// A folder of class folders.
+#[derive(Clone, Debug)]
+struct Folder {
+    path: PathBuf,
+}
+
+/// Finds class folders: any folder that is nothing else.
+///
+/// # Errors
+/// None.
+pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+    Ok(if query.is_folder { Some(Box::new(Folder { path: query.path.to_owned() })) } else { None })
+}
+
+/// Something below a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Relative to the folder, with `/`.
+    pub path: String,
+    /// Where it is.
+    pub full: PathBuf,
+    /// A folder, else a file (or what stands in a file's place).
+    pub is_folder: bool,
+}
+
+/// Everything below `folder` that is not hidden, links followed, each folder's names in the order of their bytes.
+///
+/// # Errors
+/// If a folder cannot be read, a link leads to a folder above itself, or a name is not UTF-8.
+pub fn list(folder: &Path) -> Result<Vec<Listed>, Error> {
+    let walk = walkdir::WalkDir::new(folder).follow_links(true).min_depth(1).sort_by_file_name();
+    let mut listed = Vec::new();
+    let is_seen = |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().to_str().is_some_and(is_hidden);
+    for entry in walk.into_iter().filter_entry(is_seen) {
+        let (full, is_folder) = match entry {
+            Ok(entry) => {
+                let is_folder = entry.file_type().is_dir();
+                (entry.into_path(), is_folder)
+            }
+            Err(error) => match broken_link(&error) {
+                // Listed as a file, so that it is an error of that image.
+                Some(path) => (path, false),
+                None => return Err(said(&error, folder)),
+            },
+        };
+        let relative = full.strip_prefix(folder).unwrap_or(&full);
+        let names: Option<Vec<&str>> = relative.components().map(|part| part.as_os_str().to_str()).collect();
+        let Some(names) = names else {
+            return Err(Error::new(format!("the name `{}` is not UTF-8", full.display())).help("rename it"));
+        };
+        listed.push(Listed { path: names.join("/"), full, is_folder });
+    }
+    Ok(listed)
+}
+
+/// The link that `error` is about, if it leads nowhere.
+fn broken_link(error: &walkdir::Error) -> Option<PathBuf> {
+    let path = error.path()?;
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_symlink());
+    let is_absent = error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    (is_link && is_absent && !path.file_name()?.to_str().is_some_and(is_hidden)).then(|| path.to_owned())
+}
+
+fn said(error: &walkdir::Error, folder: &Path) -> Error {
+    let path = error.path().unwrap_or(folder).display();
+    if let Some(above) = error.loop_ancestor() {
+        return Error::new(format!("`{path}` is a link to `{}`, a folder above it", above.display()))
+            .help("remove the link");
+    }
+    // The kernel stops at a link that leads to itself.
+    let detail = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+    Error::new(format!("cannot read `{path}`: {detail}"))
+}
+
+impl Found for Folder {
+    fn files(&self) -> Files {
+        Files::Folder(self.path.clone())
+    }
+
+    fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
+        let (folders, files): (Vec<Listed>, Vec<Listed>) =
+            list(&self.path)?.into_iter().partition(|listed| listed.is_folder);
+        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        let folders: Vec<String> = folders.into_iter().map(|folder| folder.path).collect();
+        let shown = self.path.display();
+        let Assigned { classes, files: assigned } = by_folder(&paths, &folders).map_err(|error| Error {
+            message: error.message.replacen("the source", &format!("`{shown}`"), 1),
+            ..error
+        })?;
+        let samples = files
+            .into_iter()
+            .zip(assigned)
+            .filter_map(|(file, assigned)| {
+                let (label, given) = assigned?;
+                Some(Sample { path: file.path, label, given, group: None, content: Content::File(file.full) })
+            })
+            .collect();
+        Ok(Box::new(Listing { classes, samples }))
+    }
+}
+
+/// Samples that are all known, and read one by one.
+pub(super) struct Listing {
+    pub(super) classes: Vec<String>,
+    pub(super) samples: Vec<Sample>,
+}
+
+impl Reader for Listing {
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn n_samples(&self) -> u64 {
+        self.samples.len() as u64
+    }
+
+    fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
+        (0..).zip(&self.samples).filter(|(i, _)| pick.wants(*i)).try_for_each(|(_, sample)| each(sample.clone()))
+    }
+}

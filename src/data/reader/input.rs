@@ -1,0 +1,143 @@
+//! Bytes from outside: regular files only, gzip undone where the content says so.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// Opening a FIFO for reading would wait for a writer for ever; with this flag it returns at once.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const O_NONBLOCK: i32 = 0o4000;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const O_NONBLOCK: i32 = 0x0004;
+
+/// Something that a reader reads: a file of the user's, or bytes that are compiled in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A file.
+    Path(PathBuf),
+    /// Bytes in memory, and what to call them.
+    Memory(&'static str, &'static [u8]),
+}
+
+/// Bytes in order, from any input.
+pub type Stream = Box<dyn BufRead + Send>;
+
+impl Input {
+    /// What an error calls it.
+    pub fn shown(&self) -> String {
+        match self {
+            Input::Path(path) => path.display().to_string(),
+            Input::Memory(name, _) => (*name).to_owned(),
+        }
+    }
+
+    /// The bytes as they are.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is not a regular file.
+    pub fn open_raw(&self) -> Result<Stream, Error> {
+        Ok(match self {
+            Input::Path(path) => {
+                let (file, _) =
+                    open_regular(path).map_err(|e| Error::new(format!("cannot read `{}`: {e}", self.shown())))?;
+                Box::new(BufReader::with_capacity(1 << 18, file))
+            }
+            Input::Memory(_, bytes) => Box::new(Cursor::new(*bytes)),
+        })
+    }
+
+    /// The bytes, inflated if they are gzip.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is not a regular file.
+    pub fn open(&self) -> Result<Stream, Error> {
+        let mut raw = self.open_raw()?;
+        let head = raw.fill_buf().map_err(|e| self.error(e))?;
+        Ok(if is_gzip(head) {
+            Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(raw)))
+        } else {
+            raw
+        })
+    }
+
+    /// Up to `n` first bytes, inflated if they are gzip.
+    ///
+    /// # Errors
+    /// If there is no such file, it is not a regular file, or its gzip is broken.
+    pub fn head(&self, n: usize) -> Result<Vec<u8>, Error> {
+        let mut head = Vec::new();
+        self.open()?.take(n as u64).read_to_end(&mut head).map_err(|e| self.error(e))?;
+        Ok(head)
+    }
+
+    /// Whether the file itself, before any inflating, is gzip.
+    pub fn is_gzip(&self) -> bool {
+        self.open_raw().is_ok_and(|mut raw| raw.fill_buf().is_ok_and(is_gzip))
+    }
+
+    /// An error while reading it.
+    pub fn error(&self, error: io::Error) -> Error {
+        let shown = self.shown();
+        Error::new(match error.kind() {
+            io::ErrorKind::UnexpectedEof => format!("`{shown}` is truncated"),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => format!("`{shown}` is corrupt: {error}"),
+            _ => format!("cannot read `{shown}`: {error}"),
+        })
+    }
+
+    /// An error about what it holds: `message` goes on from its name.
+    pub fn wrong(&self, message: impl std::fmt::Display) -> Error {
+        Error::new(format!("`{}` {message}", self.shown()))
+    }
+}
+
+fn is_gzip(head: &[u8]) -> bool {
+    head.starts_with(&[0x1f, 0x8b, 8])
+}
+
+/// Opens a regular file and says how long it is; anything else is an error and never blocks.
+///
+/// # Errors
+/// Those of the file system, and "is not a regular file".
+pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    // Asked of the open file, so that nobody can swap it in between.
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other(match metadata.is_dir() {
+            true => "it is a folder",
+            false => "it is not a regular file",
+        }));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// Reads exactly `out.len()` bytes.
+///
+/// # Errors
+/// "is truncated", or those of the file system.
+pub fn read_exact(from: &mut dyn Read, out: &mut [u8], input: &Input) -> Result<(), Error> {
+    from.read_exact(out).map_err(|e| input.error(e))
+}
+
+/// An unguessable-length buffer without trusting the header that announces it: grows as bytes come.
+///
+/// # Errors
+/// "is truncated", or those of the file system.
+pub fn read_len(from: &mut dyn Read, len: u64, input: &Input) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(len.min(1 << 20) as usize);
+    from.take(len).read_to_end(&mut bytes).map_err(|e| input.error(e))?;
+    if bytes.len() as u64 != len {
+        return Err(input.wrong("is truncated"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,390 @@
+//! Readers: one file per data set format. To add one: a file beside this one, and a line in [`FORMATS`].
+//!
+//! [`find`] looks at a source's content (never its suffix) and says which format it has and which files belong to it
+//! ([`Found`]); opening that lists what is there ([`Reader`]: classes, number of images); reading it streams [`Sample`]s in a
+//! fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
+//! [`decode`](crate::data::decode)), and nothing is written.
+
+pub mod cifar;
+pub mod classes;
+pub mod csv_paths;
+pub mod csv_pixels;
+pub mod folder;
+pub mod idx;
+pub mod input;
+pub mod load;
+pub mod npy;
+pub mod npz;
+pub mod tar;
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::data::decode::Depth;
+use crate::tensor::ImageShape;
+
+/// Every format, in the order they are tried.
+pub const FORMATS: &[Format] = &[
+    Format { name: "idx", find: idx::find },
+    Format { name: "tar", find: tar::find },
+    Format { name: "cifar", find: cifar::find },
+    Format { name: "npy", find: npy::find },
+    Format { name: "npz", find: npz::find },
+    Format { name: "csv-paths", find: csv_paths::find },
+    Format { name: "csv-pixels", find: csv_pixels::find },
+    Format { name: "folders", find: folder::find },
+];
+
+/// A format of data sets.
+pub struct Format {
+    /// The word for the key `format`.
+    pub name: &'static str,
+    /// Whether this is it; `None` if not.
+    pub find: fn(&Query<'_>) -> Result<Option<Box<dyn Found>>, Error>,
+}
+
+/// A source to be recognised.
+pub struct Query<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// The separate file of labels, if one was named.
+    pub labels: Option<&'a Path>,
+    /// A folder, else a file.
+    pub is_folder: bool,
+    /// The file's first bytes, inflated if it is gzip; empty for a folder.
+    pub head: Vec<u8>,
+}
+
+/// Bytes of a file that are enough to recognise it: a tar header, or a line of a pixel CSV.
+const HEAD_LEN: usize = 1 << 16;
+
+/// Recognises the source at `path`. `format` is a name from [`FORMATS`], or `auto`.
+///
+/// # Errors
+/// If nothing is there, or it has no known format.
+pub fn find(path: &Path, labels: Option<&Path>, format: &str) -> Result<Box<dyn Found>, Error> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::new(format!("`{shown}` does not exist")),
+        _ => Error::new(format!("cannot read `{shown}`: {e}")),
+    })?;
+    let is_folder = metadata.is_dir();
+    let head = if is_folder { Vec::new() } else { input::Input::Path(path.to_owned()).head(HEAD_LEN)? };
+    if !is_folder && head.is_empty() {
+        return Err(Error::new(format!("`{shown}` is empty")));
+    }
+    let query = Query { path, labels, is_folder, head };
+    for kind in FORMATS.iter().filter(|kind| format == "auto" || format == kind.name) {
+        if let Some(found) = (kind.find)(&query)? {
+            return Ok(found);
+        }
+    }
+    Err(match format {
+        "auto" => Error::new(format!("`{shown}` has no format that ingest knows"))
+            .help("set `format` if you know it, or `source` to a folder with one folder per class"),
+        _ => Error::new(format!("`{shown}` does not have the format `{format}`")),
+    })
+}
+
+/// The files that belong to a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// These, each with what it is to the reader.
+    Each(Vec<(String, PathBuf)>),
+    /// Everything below a folder that is not hidden.
+    Folder(PathBuf),
+}
+
+/// A recognised source.
+pub trait Found: fmt::Debug {
+    /// Its files.
+    fn files(&self) -> Files;
+
+    /// Lists what is there.
+    ///
+    /// # Errors
+    /// If something is missing or malformed.
+    fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error>;
+}
+
+/// A listed source.
+pub trait Reader: Send + Sync {
+    /// The classes' names, by label; one without any image is listed too.
+    fn classes(&self) -> &[String];
+
+    /// Number of images.
+    fn n_samples(&self) -> u64;
+
+    /// Hands every picked image to `each`, in a fixed order.
+    ///
+    /// # Errors
+    /// Those of `each`, and everything that is wrong with the source as a whole. An image that is wrong by itself is
+    /// handed on as [`Content::Bad`].
+    fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error>;
+}
+
+/// One image as it lies in its source.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Where it is, relative to the source.
+    pub path: String,
+    /// Its class.
+    pub label: u32,
+    /// The split the source puts it in.
+    pub given: Option<GivenSplit>,
+    /// Its group.
+    pub group: Option<String>,
+    /// Its pixels, or where to find them.
+    pub content: Content,
+}
+
+/// An image's content, as much as the reader had to touch it.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// An image file, not yet read.
+    File(PathBuf),
+    /// The bytes of an image file.
+    Encoded(Vec<u8>),
+    /// Pixels.
+    Raw(Raw),
+    /// This image cannot be had, and why.
+    Bad(String),
+}
+
+/// Pixels as a reader found them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raw {
+    /// Their shape.
+    pub shape: ImageShape,
+    /// Bits per value.
+    pub depth: Depth,
+    /// `[height, width, channels]`; 16-bit values little-endian.
+    pub pixels: Vec<u8>,
+    /// The format they come from.
+    pub format: &'static str,
+}
+
+/// Which images are read: all, or `limit` of them, evenly spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    n_samples: u64,
+    limit: u64,
+}
+
+impl Pick {
+    /// At most `limit` of `n_samples`.
+    pub fn new(n_samples: u64, limit: Option<u64>) -> Pick {
+        Pick { n_samples, limit: limit.unwrap_or(n_samples).min(n_samples) }
+    }
+
+    /// Number of images that are picked.
+    pub fn len(self) -> u64 {
+        self.limit
+    }
+
+    /// Whether none is.
+    pub fn is_empty(self) -> bool {
+        self.limit == 0
+    }
+
+    /// Whether image `i` is picked.
+    pub fn wants(self, i: u64) -> bool {
+        let before = |i: u64| u128::from(i) * u128::from(self.limit) / u128::from(self.n_samples.max(1));
+        before(i + 1) > before(i)
+    }
+}
+
+/// What one image may cost at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Width times height.
+    pub max_pixels: u64,
+    /// Bytes of one image file.
+    pub max_bytes: u64,
+}
+
+impl Limits {
+    /// Whether an image of this size may be decoded.
+    ///
+    /// # Errors
+    /// The reason why not, to follow the image's name.
+    pub fn check_size(&self, width: u64, height: u64) -> Result<(), String> {
+        if width == 0 || height == 0 {
+            return Err(format!("is {width}x{height} pixels, expected at least 1x1"));
+        }
+        if width.saturating_mul(height) > self.max_pixels {
+            return Err(format!("is {width}x{height} pixels, more than `max_pixels = {}`", self.max_pixels));
+        }
+        Ok(())
+    }
+
+    /// Whether images of this shape and depth may be read.
+    ///
+    /// # Errors
+    /// The reason why not, to follow the source's name.
+    pub fn check_raw(&self, shape: ImageShape, depth: Depth) -> Result<(), String> {
+        self.check_size(shape.width as u64, shape.height as u64)?;
+        let bytes = (shape.width as u64).saturating_mul(shape.height as u64).saturating_mul(shape.channels as u64);
+        self.check_bytes(bytes.saturating_mul(depth.bytes() as u64))
+    }
+
+    /// Whether a file of this length may be read.
+    ///
+    /// # Errors
+    /// The reason why not, to follow the file's name.
+    pub fn check_bytes(&self, len: u64) -> Result<(), String> {
+        if len > self.max_bytes {
+            return Err(format!("has {len} bytes, more than `max_bytes = {}`", self.max_bytes));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a head is text: no control characters but white space, and UTF-8 (but for a character cut at its end).
+fn is_text(head: &[u8]) -> bool {
+    let is_utf8 = std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true);
+    is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
+}
+
+/// A stream that ends in an error after `most` bytes without a [`RowStart::reset`]: a table whose row never ends must not
+/// fill the memory.
+fn limited(stream: input::Stream, most: u64) -> (impl Read, RowStart) {
+    let row_start = RowStart(Rc::new(Cell::new(0)));
+    (RowLimited { stream, most, since: row_start.clone() }, row_start)
+}
+
+/// Tells a [`limited`] stream that a row has ended.
+#[derive(Clone)]
+struct RowStart(Rc<Cell<u64>>);
+
+impl RowStart {
+    fn reset(&self) {
+        self.0.set(0);
+    }
+}
+
+struct RowLimited {
+    stream: input::Stream,
+    most: u64,
+    since: RowStart,
+}
+
+impl Read for RowLimited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.since.0.get() > self.most {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a row is longer than {} bytes", self.most),
+            ));
+        }
+        let n = self.stream.read(buffer)?;
+        self.since.0.set(self.since.0.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// What the CSV parser says, in our words.
+fn csv_error(input: &input::Input, error: csv::Error) -> Error {
+    let line = error.position().map_or(String::new(), |position| format!(" in line {}", position.line()));
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => input.error(error),
+        csv::ErrorKind::Utf8 { .. } => input.wrong(format_args!("is not UTF-8{line}")),
+        _ => input.wrong(format_args!("is not sound CSV{line}")),
+    }
+}
+
+/// Whether a file or folder of this name is hidden, or left behind by a file manager.
+pub fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || matches!(name, "__MACOSX" | "Thumbs.db" | "desktop.ini")
+}
+
+/// The names in a folder that are not hidden, sorted by their bytes.
+///
+/// # Errors
+/// If the folder cannot be read, or a name is not UTF-8.
+pub fn names_in(folder: &Path) -> Result<Vec<String>, Error> {
+    let wrong = |e: std::io::Error| Error::new(format!("cannot read the folder `{}`: {e}", folder.display()));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let name = entry.map_err(wrong)?.file_name();
+        match name.into_string() {
+            Ok(name) if is_hidden(&name) => {}
+            Ok(name) => names.push(name),
+            Err(name) => {
+                return Err(Error::new(format!(
+                    "the name `{}` in `{}` is not UTF-8",
+                    name.to_string_lossy(),
+                    folder.display()
+                )));
+            }
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The split that a source itself puts an image in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GivenSplit {
+    /// To learn from.
+    Train,
+    /// To choose with.
+    Validation,
+    /// To report on.
+    Test,
+}
+
+impl GivenSplit {
+    /// The word in every CSV.
+    pub fn name(self) -> &'static str {
+        match self {
+            GivenSplit::Train => "train",
+            GivenSplit::Validation => "validation",
+            GivenSplit::Test => "test",
+        }
+    }
+
+    /// The split that a folder's name or a CSV cell means: `train`, `training`; `valid`, `validation`, `val`; `test`,
+    /// `testing`; in any case.
+    pub fn parse(word: &str) -> Option<GivenSplit> {
+        match word.to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(GivenSplit::Train),
+            "valid" | "validation" | "val" => Some(GivenSplit::Validation),
+            "test" | "testing" => Some(GivenSplit::Test),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with a source, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// One sentence.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl Error {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> Error {
+        Error { message: message.into(), help: None }
+    }
+
+    /// Adds the `help:` line.
+    pub fn help(mut self, help: impl Into<String>) -> Error {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

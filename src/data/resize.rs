@@ -1,0 +1,277 @@
+//! Resizing in whole numbers: the same bytes on every machine, for any number of threads.
+//!
+//! Separable: columns first (whole rows at a time, which vectorises), then rows. When an image shrinks, a filter is
+//! widened to cover what a target pixel stands for (antialiasing), as Pillow and `torchvision` do. Weights are computed in
+//! f64 with +, -, *, / only and rounded to 14 bits such that they add up to one exactly.
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::Depth;
+use crate::config::Section;
+use crate::tensor::ImageShape;
+
+/// How every image is brought to one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Width afterwards, in pixels.
+    pub width: usize,
+    /// Height afterwards, in pixels.
+    pub height: usize,
+    /// What happens to the aspect ratio.
+    pub fit: Fit,
+    /// How pixels are weighed.
+    pub filter: Filter,
+}
+
+/// What happens to the aspect ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// Width and height are scaled apart.
+    Stretch,
+    /// Scaled to cover the target, what sticks out is cut off on both sides alike.
+    Cover,
+    /// Scaled to fit inside the target, centred on black.
+    Contain,
+}
+
+/// How pixels are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// The mean of the area a pixel stands for; the nearest pixel when enlarging.
+    Box,
+    /// Linear ("bilinear").
+    Triangle,
+    /// Cubic, sharper (E. Catmull, R. Rom, 1974; Keys' kernel with a = -1/2, 1981).
+    CatmullRom,
+}
+
+/// Bits of a weight.
+const WEIGHT_BITS: u32 = 14;
+/// Bits after the point that the values between the two passes keep; with 8 bits before it and Catmull-Rom's overshoot
+/// they still fit an i16.
+const KEPT_BITS: u32 = 6;
+
+impl Resize {
+    /// Reads `resize = { width, height, fit, filter }`.
+    pub fn read(section: &mut Section<'_>) -> Resize {
+        let width = section.whole("width", 1..=65_535, None) as usize;
+        let height = section.whole("height", 1..=65_535, None) as usize;
+        let fit = match section.word("fit", &["stretch", "cover", "contain"], "stretch") {
+            "cover" => Fit::Cover,
+            "contain" => Fit::Contain,
+            _ => Fit::Stretch,
+        };
+        let filter = match section.word("filter", &["box", "triangle", "catmull-rom"], "triangle") {
+            "box" => Filter::Box,
+            "catmull-rom" => Filter::CatmullRom,
+            _ => Filter::Triangle,
+        };
+        Resize { width, height, fit, filter }
+    }
+
+    /// Resizes an image `[height, width, channels]`; 16-bit values are little-endian.
+    ///
+    /// # Shapes
+    /// - `pixels`: `from.len()` values
+    /// - returns `[self.height, self.width, from.channels]`
+    ///
+    /// # Panics
+    /// If `pixels` has not the bytes of `from`.
+    pub fn apply(&self, from: ImageShape, depth: Depth, pixels: Vec<u8>) -> Vec<u8> {
+        assert_eq!(pixels.len(), from.len() * depth.bytes(), "bytes of an image of shape {from}");
+        if (from.width, from.height) == (self.width, self.height) {
+            return pixels;
+        }
+        let (columns, rows, inside) = self.plan(from);
+        let resized = match depth {
+            Depth::U8 => resample_u8(from, &pixels, &columns, &rows),
+            Depth::U16 => resample_u16(from, &pixels, &columns, &rows),
+        };
+        if (inside.width, inside.height) == (self.width, self.height) {
+            return resized;
+        }
+        // Contain: a frame of black around it.
+        let pixel_len = from.channels * depth.bytes();
+        let mut framed = vec![0; self.width * self.height * pixel_len];
+        let left = (self.width - inside.width) / 2;
+        let top = (self.height - inside.height) / 2;
+        for (y, row) in resized.chunks_exact(inside.width * pixel_len).enumerate() {
+            let start = ((top + y) * self.width + left) * pixel_len;
+            framed[start..start + row.len()].copy_from_slice(row);
+        }
+        framed
+    }
+
+    /// The weights of columns and rows, and the size they lead to.
+    fn plan(&self, from: ImageShape) -> (Vec<Taps>, Vec<Taps>, ImageShape) {
+        let (source_w, source_h) = (from.width as f64, from.height as f64);
+        let (target_w, target_h) = (self.width as f64, self.height as f64);
+        let (mut width, mut height) = (self.width, self.height);
+        let (mut window_w, mut window_h) = (source_w, source_h);
+        let is_wider = source_w * target_h > source_h * target_w;
+        match self.fit {
+            Fit::Stretch => {}
+            Fit::Cover if is_wider => window_w = source_h * target_w / target_h,
+            Fit::Cover => window_h = source_w * target_h / target_w,
+            Fit::Contain if is_wider => height = whole(source_h * target_w / source_w, self.height),
+            Fit::Contain => width = whole(source_w * target_h / source_h, self.width),
+        }
+        let columns = taps(from.width, (source_w - window_w) / 2.0, window_w, width, self.filter);
+        let rows = taps(from.height, (source_h - window_h) / 2.0, window_h, height, self.filter);
+        (columns, rows, ImageShape { height, width, channels: from.channels })
+    }
+}
+
+/// A length in pixels, at least 1, at most `most`.
+fn whole(length: f64, most: usize) -> usize {
+    ((length + 0.5) as usize).clamp(1, most)
+}
+
+/// What one target pixel reads along one axis.
+#[derive(Debug, PartialEq)]
+struct Taps {
+    first: usize,
+    /// They add up to `1 << WEIGHT_BITS`.
+    weights: Vec<i16>,
+}
+
+/// The weights of `n_out` target pixels over a window (`start`, `length`) of `n_in` source pixels.
+fn taps(n_in: usize, start: f64, length: f64, n_out: usize, filter: Filter) -> Vec<Taps> {
+    let scale = length / n_out as f64;
+    let widening = if scale > 1.0 { scale } else { 1.0 };
+    let support = widening
+        * match filter {
+            Filter::Box => 0.5,
+            Filter::Triangle => 1.0,
+            Filter::CatmullRom => 2.0,
+        };
+    (0..n_out)
+        .map(|i| {
+            let centre = start + (i as f64 + 0.5) * scale;
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let first = first.min(n_in - 1);
+            let end = ((centre + support + 0.5).max(0.0) as usize).clamp(first + 1, n_in);
+            let exact: Vec<f64> = (first..end).map(|j| weight(filter, (j as f64 + 0.5 - centre) / widening)).collect();
+            let mut total = 0.0;
+            for &w in &exact {
+                total += w;
+            }
+            // The nearest pixel, where the window is so thin that no centre falls into it.
+            if total <= 0.0 {
+                let nearest = (centre.max(0.0) as usize).min(n_in - 1);
+                return Taps { first: nearest, weights: vec![1 << WEIGHT_BITS] };
+            }
+            // Rounding the running total, and not each weight, keeps the sum exact however many there are.
+            let one = f64::from(1 << WEIGHT_BITS);
+            let mut sum = 0.0;
+            let mut given = 0;
+            let weights = exact
+                .iter()
+                .map(|&w| {
+                    sum += w;
+                    let upto = (sum / total * one + one + 0.5) as i32 - (1 << WEIGHT_BITS);
+                    let weight = upto - given;
+                    given = upto;
+                    weight as i16
+                })
+                .collect();
+            Taps { first, weights }
+        })
+        .collect()
+}
+
+fn weight(filter: Filter, x: f64) -> f64 {
+    let x = x.abs();
+    match filter {
+        // Half open, so that a pixel on the border belongs to one side; `x` is symmetric here, but for equal shares the
+        // two target pixels take it together.
+        Filter::Box => f64::from(u8::from(x <= 0.5)),
+        Filter::Triangle if x < 1.0 => 1.0 - x,
+        Filter::CatmullRom if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+        Filter::CatmullRom if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+        _ => 0.0,
+    }
+}
+
+fn resample_u8(from: ImageShape, pixels: &[u8], columns: &[Taps], rows: &[Taps]) -> Vec<u8> {
+    let row_len = from.width * from.channels;
+    let mut sums = vec![0_i32; row_len];
+    let mut between = vec![0_i16; row_len];
+    let mut out = Vec::with_capacity(rows.len() * columns.len() * from.channels);
+    for row in rows {
+        sums.fill(1 << (WEIGHT_BITS - KEPT_BITS - 1));
+        let lines = pixels[row.first * row_len..].chunks_exact(row_len);
+        for (line, &weight) in lines.zip(&row.weights) {
+            for (sum, &value) in sums.iter_mut().zip(line) {
+                *sum += i32::from(i16::from(value)) * i32::from(weight);
+            }
+        }
+        for (kept, &sum) in between.iter_mut().zip(&sums) {
+            *kept = (sum >> (WEIGHT_BITS - KEPT_BITS)) as i16;
+        }
+        match from.channels {
+            1 => across::<1>(&between, columns, &mut out),
+            3 => across::<3>(&between, columns, &mut out),
+            channels => {
+                for taps in columns {
+                    for c in 0..channels {
+                        let mut sum = 1 << (WEIGHT_BITS + KEPT_BITS - 1);
+                        for (j, &weight) in taps.weights.iter().enumerate() {
+                            sum += i32::from(between[(taps.first + j) * channels + c]) * i32::from(weight);
+                        }
+                        out.push((sum >> (WEIGHT_BITS + KEPT_BITS)).clamp(0, 255) as u8);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The second pass for a fixed number of channels, which keeps their sums in registers.
+fn across<const C: usize>(between: &[i16], columns: &[Taps], out: &mut Vec<u8>) {
+    let (values, _) = between.as_chunks::<C>();
+    for taps in columns {
+        let mut sums = [1_i32 << (WEIGHT_BITS + KEPT_BITS - 1); C];
+        for (value, &weight) in values[taps.first..].iter().zip(&taps.weights) {
+            for c in 0..C {
+                sums[c] += i32::from(value[c]) * i32::from(weight);
+            }
+        }
+        out.extend(sums.map(|sum| (sum >> (WEIGHT_BITS + KEPT_BITS)).clamp(0, 255) as u8));
+    }
+}
+
+/// The definition, in i64 and for 16-bit values; `resample_u8` agrees with it bit for bit.
+fn resample_wide(from: ImageShape, values: &[u16], columns: &[Taps], rows: &[Taps], most: i64) -> Vec<u16> {
+    let channels = from.channels;
+    let row_len = from.width * channels;
+    let mut out = Vec::with_capacity(rows.len() * columns.len() * channels);
+    let mut between = vec![0_i64; row_len];
+    for row in rows {
+        for (x, kept) in between.iter_mut().enumerate() {
+            let mut sum = 1_i64 << (WEIGHT_BITS - KEPT_BITS - 1);
+            for (j, &weight) in row.weights.iter().enumerate() {
+                sum += i64::from(values[(row.first + j) * row_len + x]) * i64::from(weight);
+            }
+            *kept = sum >> (WEIGHT_BITS - KEPT_BITS);
+        }
+        for taps in columns {
+            for c in 0..channels {
+                let mut sum = 1_i64 << (WEIGHT_BITS + KEPT_BITS - 1);
+                for (j, &weight) in taps.weights.iter().enumerate() {
+                    sum += between[(taps.first + j) * channels + c] * i64::from(weight);
+                }
+                out.push((sum >> (WEIGHT_BITS + KEPT_BITS)).clamp(0, most) as u16);
+            }
+        }
+    }
+    out
+}
+
+fn resample_u16(from: ImageShape, pixels: &[u8], columns: &[Taps], rows: &[Taps]) -> Vec<u8> {
+    let values: Vec<u16> = pixels.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect();
+    resample_wide(from, &values, columns, rows, 65_535).into_iter().flat_map(u16::to_le_bytes).collect()
+}

@@ -1,0 +1,231 @@
+//! Applying fitted transforms to one sample while it is loaded.
+//!
+//! Neighbouring affine steps are fused in double precision into one `(x - subtract) * multiply + add`, rounded to single
+//! precision once; applying it is three rounded operations per value (never a fused multiply-add, so that every
+//! machine agrees and the loop vectorises everywhere). The first one is applied while stored values are converted.
+
+use super::{Affine, Fitted, standardize_image};
+use crate::data::feed::Values;
+use crate::tensor::SampleShape;
+
+/// Shortest run of numbers that one pass of the loop goes over, in values: long enough to vectorise.
+const MIN_RUN: usize = 64;
+
+/// Fitted transforms in order, ready to be applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    fitted: Vec<Fitted>,
+    passes: Vec<Pass>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Pass {
+    Affine(Run),
+    StandardizeImage,
+}
+
+/// The numbers of an affine step for a run of values; a sample is a whole number of runs, but for the last one.
+#[derive(Clone, Debug, PartialEq)]
+struct Run {
+    subtract: Vec<f32>,
+    multiply: Vec<f32>,
+    add: Vec<f32>,
+}
+
+impl Chain {
+    /// The transforms `fitted`, for samples of `shape`.
+    ///
+    /// # Panics
+    /// If they were fitted on samples of another shape.
+    pub fn new(shape: SampleShape, fitted: Vec<Fitted>) -> Chain {
+        let mut passes = Vec::new();
+        let mut open: Option<Affine> = None;
+        for step in &fitted {
+            match step {
+                Fitted::Affine(affine) => {
+                    let counts = [affine.subtract.len(), affine.multiply.len(), affine.add.len()];
+                    let n = affine.per.count(shape);
+                    assert_eq!(counts, [n; 3], "numbers of a transform per {}, shape {shape}", affine.per.word());
+                    open = Some(match open {
+                        Some(first) => fused(&first, affine, shape),
+                        None => affine.clone(),
+                    });
+                }
+                Fitted::StandardizeImage => {
+                    passes.extend(open.take().map(|affine| Pass::Affine(run(&affine))));
+                    passes.push(Pass::StandardizeImage);
+                }
+            }
+        }
+        passes.extend(open.map(|affine| Pass::Affine(run(&affine))));
+        Chain { fitted, passes }
+    }
+
+    /// The transforms.
+    pub fn fitted(&self) -> &[Fitted] {
+        &self.fitted
+    }
+
+    /// Converts one sample and transforms it.
+    ///
+    /// # Panics
+    /// If `out` has not one value for each of `values`.
+    pub fn apply(&self, values: Values<'_>, out: &mut [f32]) {
+        assert_eq!(values.len(), out.len(), "values of a sample");
+        let rest = match self.passes.split_first() {
+            Some((Pass::Affine(run), rest)) => {
+                match values {
+                    Values::U8(values) => run.convert(values, out, |x| f32::from(x)),
+                    Values::U16(values) => run.convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
+                    Values::F32(values) => run.convert(values, out, f32::from_le_bytes),
+                }
+                rest
+            }
+            _ => {
+                match values {
+                    Values::U8(values) => convert(values, out, |x| f32::from(x)),
+                    Values::U16(values) => convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
+                    Values::F32(values) => convert(values, out, f32::from_le_bytes),
+                }
+                &self.passes[..]
+            }
+        };
+        for pass in rest {
+            match pass {
+                Pass::Affine(run) => run.apply(out),
+                Pass::StandardizeImage => standardize_image::apply(out),
+            }
+        }
+    }
+}
+
+fn convert<T: Copy>(values: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
+    for (out, &x) in out.iter_mut().zip(values) {
+        *out = to_f32(x);
+    }
+}
+
+impl Run {
+    fn convert<T: Copy>(&self, values: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
+        let n = self.subtract.len();
+        for (out, values) in out.chunks_mut(n).zip(values.chunks(n)) {
+            let numbers = self.subtract.iter().zip(&self.multiply).zip(&self.add);
+            for ((out, &x), ((subtract, multiply), add)) in out.iter_mut().zip(values).zip(numbers) {
+                *out = (to_f32(x) - subtract) * multiply + add;
+            }
+        }
+    }
+
+    fn apply(&self, out: &mut [f32]) {
+        for out in out.chunks_mut(self.subtract.len()) {
+            let numbers = self.subtract.iter().zip(&self.multiply).zip(&self.add);
+            for (out, ((subtract, multiply), add)) in out.iter_mut().zip(numbers) {
+                *out = (*out - subtract) * multiply + add;
+            }
+        }
+    }
+}
+
+/// Both steps as one, at the finer of their granularities.
+fn fused(first: &Affine, second: &Affine, shape: SampleShape) -> Affine {
+    let per = first.per.max(second.per);
+    let n = per.count(shape);
+    let mut out = Affine::identity(per, n);
+    for i in 0..n {
+        // Channels are innermost, so the index modulo the count is the channel (or 0 for a global number).
+        let (a, b) = (i % first.subtract.len(), i % second.subtract.len());
+        // ((x - s1) m1 + a1 - s2) m2 + a2 = (x - (s1 - (a1 - s2) / m1)) m1 m2 + a2
+        let shift = first.add[a] - second.subtract[b];
+        out.subtract[i] = if shift == 0.0 { first.subtract[a] } else { first.subtract[a] - shift / first.multiply[a] };
+        out.multiply[i] = first.multiply[a] * second.multiply[b];
+        out.add[i] = second.add[b];
+    }
+    out
+}
+
+fn run(affine: &Affine) -> Run {
+    let n = affine.subtract.len();
+    let length = n * MIN_RUN.div_ceil(n);
+    let repeat = |numbers: &[f64]| (0..length).map(|i| numbers[i % n] as f32).collect();
+    Run { subtract: repeat(&affine.subtract), multiply: repeat(&affine.multiply), add: repeat(&affine.add) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::transform::Per;
+    use crate::tensor::ImageShape;
+
+    const SHAPE: SampleShape = SampleShape::Image(ImageShape { height: 7, width: 5, channels: 3 });
+
+    fn affine(per: Per, seed: f64) -> Affine {
+        let numbers = |from: f64, step: f64| (0..per.count(SHAPE)).map(|i| from + step * (i % 11) as f64).collect();
+        Affine { per, subtract: numbers(seed, 0.7), multiply: numbers(0.3 * seed, 0.01), add: numbers(-seed, 0.2) }
+    }
+
+    /// Step by step, in double precision.
+    fn naive(steps: &[Fitted], values: &[f64]) -> Vec<f64> {
+        let mut out = values.to_vec();
+        for step in steps {
+            match step {
+                Fitted::Affine(Affine { subtract, multiply, add, .. }) => {
+                    let n = subtract.len();
+                    for (i, x) in out.iter_mut().enumerate() {
+                        *x = (*x - subtract[i % n]) * multiply[i % n] + add[i % n];
+                    }
+                }
+                Fitted::StandardizeImage => {
+                    let n = out.len() as f64;
+                    let mean = out.iter().fold(0.0, |sum, x| sum + x) / n;
+                    let variance = out.iter().fold(0.0, |sum, x| sum + (x - mean) * (x - mean)) / n;
+                    let deviation = variance.sqrt().max(1.0 / n.sqrt());
+                    out.iter_mut().for_each(|x| *x = (*x - mean) / deviation);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn fused_steps_do_what_the_steps_do_one_by_one() {
+        let bytes: Vec<u8> = (0..SHAPE.len()).map(|i| (i * 37 % 256) as u8).collect();
+        let u16s: Vec<[u8; 2]> = bytes.iter().map(|x| u16::from(*x).to_le_bytes()).collect();
+        let f32s: Vec<[u8; 4]> = bytes.iter().map(|x| f32::from(*x).to_le_bytes()).collect();
+        let exact: Vec<f64> = bytes.iter().map(|x| f64::from(*x)).collect();
+        let [pixel, channel, global] =
+            [(Per::Pixel, 1.0), (Per::Channel, 2.0), (Per::Global, 3.0)].map(|(p, s)| Fitted::Affine(affine(p, s)));
+        let image = Fitted::StandardizeImage;
+        for steps in [
+            vec![],
+            vec![pixel.clone()],
+            vec![channel.clone()],
+            vec![global.clone()],
+            vec![image.clone()],
+            vec![global.clone(), pixel.clone()],
+            vec![pixel.clone(), channel.clone(), global.clone()],
+            vec![channel.clone(), image.clone(), global.clone(), channel],
+            vec![image.clone(), image, pixel, global],
+        ] {
+            let expected = naive(&steps, &exact);
+            let chain = Chain::new(SHAPE, steps);
+            let mut outs = [Values::U8(&bytes), Values::U16(&u16s), Values::F32(&f32s)].map(|values| {
+                let mut out = vec![f32::NAN; SHAPE.len()];
+                chain.apply(values, &mut out);
+                out
+            });
+            assert!(outs[0] == outs[1] && outs[0] == outs[2], "stored forms differ");
+            for (got, expected) in outs[0].iter_mut().zip(expected) {
+                // A few roundings in single precision of values up to a thousand.
+                assert!((f64::from(*got) - expected).abs() < 1e-4 * expected.abs().max(1.0), "{got}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_one_colour_is_standardised_to_nothing() {
+        let chain = Chain::new(SHAPE, vec![Fitted::StandardizeImage]);
+        let mut out = vec![f32::NAN; SHAPE.len()];
+        chain.apply(Values::U8(&vec![200; SHAPE.len()]), &mut out);
+        assert_eq!(out, vec![0.0; SHAPE.len()]);
+    }
+}

@@ -1,0 +1,416 @@
+//! The gradient with respect to weights and bias: sums of outer products over pixels.
+//!
+//! Each register tile holds some input channels of one tap times some filters, and walks over the pixels where that tap
+//! lies inside the image. The first layers' few channels would leave tiles half empty: there (up to [`HALO_CHANNELS`])
+//! tiles run over taps and channels alike, on a copy of the images with a halo of zeros. What the halo adds, a product
+//! with `+0.0`, is part of the definition of those layers.
+
+use std::ops::Range;
+
+use super::product::{Panel, panels};
+use super::shape::{Axis, ConvShape};
+use crate::engine::Engine;
+use crate::engine::buffer::Buffer;
+use crate::engine::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
+use crate::engine::threads::{Shares, part};
+
+/// Up to so many input channels (grey, RGB, RGBA), taps outside the image count as products with `+0.0`.
+pub(in crate::engine) const HALO_CHANNELS: usize = 4;
+
+/// Whether the weight gradient of this shape is defined on images with a halo of zeros.
+pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
+    s.groups == 1 && s.channels_in <= HALO_CHANNELS && s.kernel_h * s.kernel_w > 1
+}
+
+/// Rows of the weights that stand in one register tile.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    /// The tap of all of them; 0 if there is a halo, where `first` counts over taps and channels.
+    tap: usize,
+    /// First channel of the group.
+    first: usize,
+    count: usize,
+}
+
+/// Plan and scratch.
+pub(super) struct Gradient {
+    shape: ConvShape,
+    rows_axis: Axis,
+    columns_axis: Axis,
+    has_halo: bool,
+    is_depthwise: bool,
+    /// Input channels and filters of a group, groups: (1, channels, 1) for a depthwise one, where lanes stand for groups.
+    depth: usize,
+    columns: usize,
+    groups: usize,
+    tiles: Vec<Rows>,
+    panels: Vec<Panel>,
+    /// Most images, and output rows, that are swept at once.
+    images: usize,
+    rows: usize,
+    /// One worker's scratch: output gradients in panels, images with a halo, ones.
+    worker_len: usize,
+    packed_len: usize,
+    halo_len: usize,
+    scratch: Buffer,
+    /// Sums of all chunks but the first: weights, then bias.
+    partial: Buffer,
+}
+
+impl Gradient {
+    pub(super) fn new(engine: &Engine, shape: &ConvShape) -> Gradient {
+        let s = *shape;
+        let (kernels, choice, caches) = (engine.kernels(), engine.choice(), engine.caches());
+        let (rows_axis, columns_axis) = (Axis::rows(&s), Axis::columns(&s));
+        let has_halo = has_halo(&s);
+        let is_depthwise = s.groups > 1 && s.group_in() == 1 && s.group_out() == 1;
+        let (groups, depth, columns) =
+            if is_depthwise { (1, 1, s.filters) } else { (s.groups, s.group_in(), s.group_out()) };
+        let nr = if is_depthwise { 1 } else { choice.nr.min(kernels.mr.len()) };
+        let panels = panels(groups, columns, kernels.lanes, nr);
+        let n_taps = s.kernel_h * s.kernel_w;
+        let mr = kernels.mr[panels.iter().map(|p| p.nr).max().unwrap_or(1) - 1];
+        let (taps, height) = if has_halo { (1, n_taps * depth) } else { (n_taps, depth) };
+        let mut tiles = Vec::new();
+        for tap in 0..taps {
+            let n_tiles = height.div_ceil(mr);
+            for i in 0..n_tiles {
+                let part = part(height, n_tiles, i);
+                tiles.push(Rows { tap, first: part.start, count: part.len() });
+            }
+        }
+        let pixels = rows_axis.len_out * columns_axis.len_out;
+        let image_bytes = 4 * (s.input_len() + s.output_len());
+        // An image larger than the cache is cut into rows; smaller ones are taken several at a time. A dense layer's
+        // "image" is one pixel: its weights are larger than its samples, so they are visited once, for all samples.
+        let rows = choice.rows.unwrap_or(if image_bytes > caches.l2 {
+            (rows_axis.len_out * (caches.l2 / 2) / image_bytes).max(4)
+        } else {
+            rows_axis.len_out
+        });
+        let rows = rows.clamp(1, rows_axis.len_out);
+        let images = if rows < rows_axis.len_out {
+            1
+        } else if pixels == 1 {
+            choice.images.unwrap_or(s.batch)
+        } else {
+            choice.images.unwrap_or(caches.l2 / 2 / image_bytes)
+        };
+        let images = images.clamp(1, s.batch);
+        let row_len = panels.iter().map(|p| p.nr * kernels.lanes).sum::<usize>();
+        let packed_len = images * rows * columns_axis.len_out * row_len;
+        let halo_len = if has_halo {
+            // A block of rows reaches over as many rows of the input, and the kernel's.
+            let high = (rows - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
+            images * high * (s.width + s.pad_left + s.pad_right) * s.channels_in
+        } else {
+            0
+        };
+        let worker_len = (packed_len + halo_len).next_multiple_of(16);
+        let n_chunks = (1..=s.batch).map(|n| n.div_ceil(s.chunk_images(n))).max().unwrap_or(1);
+        Gradient {
+            shape: s,
+            rows_axis,
+            columns_axis,
+            has_halo,
+            is_depthwise,
+            depth,
+            columns,
+            groups,
+            tiles,
+            panels,
+            images,
+            rows,
+            worker_len,
+            packed_len,
+            halo_len,
+            scratch: Buffer::zeros(worker_len * engine.threads()),
+            partial: Buffer::zeros((n_chunks - 1) * (s.weights_len() + s.filters)),
+        }
+    }
+
+    /// Sums the gradients over `n` images.
+    pub(super) fn run(
+        &mut self,
+        engine: &Engine,
+        n: usize,
+        input: &[f32],
+        grad_output: &[f32],
+        grad_weights: &mut [f32],
+        grad_bias: Option<&mut [f32]>,
+    ) {
+        let s = self.shape;
+        let (len, filters) = (s.weights_len(), s.filters);
+        assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
+        assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
+        assert!(grad_output.len() >= n * s.output_len(), "the output gradient is too short for {n} images");
+        assert!(grad_weights.len() >= len, "the weight gradient is too short");
+        assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
+        let per_chunk = s.chunk_images(n);
+        let n_chunks = n.div_ceil(per_chunk).max(1);
+        let kernels = engine.kernels();
+        let partial = Shares(self.partial.as_mut_ptr());
+        let scratch = Shares(self.scratch.as_mut_ptr());
+        let weights = Shares(grad_weights.as_mut_ptr());
+        let bias = grad_bias.map(|b| Shares(b.as_mut_ptr()));
+        let this = &*self;
+        // Where a chunk's sums are: the first chunk's in place.
+        let sums_of = |chunk: usize| match chunk {
+            0 => (weights.get(), bias.map(|b| b.get())),
+            _ => {
+                let at = partial.get().wrapping_add((chunk - 1) * (len + filters));
+                (at, bias.map(|_| at.wrapping_add(len)))
+            }
+        };
+        // Threads share out chunks as far as those go round, then the tiles of each.
+        let threads = engine.threads();
+        let by_chunk = (1..=threads.min(n_chunks)).rev().find(|t| threads.is_multiple_of(*t)).unwrap_or(1);
+        let by_tile = threads / by_chunk;
+        let n_tiles = this.tiles.len() * this.panels.len();
+        engine.run(|worker| {
+            let tiles = part(n_tiles, by_tile, worker % by_tile);
+            for chunk in part(n_chunks, by_chunk, worker / by_tile) {
+                let (weights, bias) = sums_of(chunk);
+                let images = chunk * per_chunk..((chunk + 1) * per_chunk).min(n);
+                let scratch = scratch.get().wrapping_add(worker * this.worker_len);
+                let job = Job { plan: this, kernels, input, grad_output, scratch, weights, bias };
+                // SAFETY: a chunk's tile has one owner, the scratch is the worker's own, lengths were checked above.
+                unsafe { job.chunk(images, tiles.clone()) };
+            }
+        });
+        if n_chunks > 1 {
+            let merge = |sums: &dyn Fn(usize) -> *mut f32, range: Range<usize>| {
+                let mut step = 1;
+                while step < n_chunks {
+                    for left in (0..n_chunks - step).step_by(2 * step) {
+                        let (to, from) = (sums(left), sums(left + step));
+                        // SAFETY: ranges are disjoint between threads, and within the sums.
+                        unsafe {
+                            (kernels.add)(to.wrapping_add(range.start), from.wrapping_add(range.start), range.len());
+                        }
+                    }
+                    step *= 2;
+                }
+            };
+            // Below 64 KiB in all, waking the others costs more than they save.
+            if n_chunks * len >= 1 << 14 {
+                engine.parallel_for(len, |range, _| merge(&|chunk| sums_of(chunk).0, range));
+            } else {
+                merge(&|chunk| sums_of(chunk).0, 0..len);
+            }
+            if bias.is_some() {
+                merge(&|chunk| sums_of(chunk).1.unwrap_or(std::ptr::null_mut()), 0..filters);
+            }
+        }
+    }
+}
+
+/// One worker's part of a call.
+struct Job<'a> {
+    plan: &'a Gradient,
+    kernels: &'static Kernels,
+    input: &'a [f32],
+    grad_output: &'a [f32],
+    scratch: *mut f32,
+    weights: *mut f32,
+    bias: Option<*mut f32>,
+}
+
+impl Job<'_> {
+    /// Sums some tiles (numbered by panel, then tile) over the images of one chunk.
+    ///
+    /// # Safety
+    /// Nobody else touches those tiles of the sums, nor the scratch.
+    unsafe fn chunk(&self, images: Range<usize>, tiles: Range<usize>) {
+        let plan = self.plan;
+        if tiles.is_empty() {
+            return;
+        }
+        let per_panel = plan.tiles.len();
+        let used = tiles.start / per_panel..tiles.end.div_ceil(per_panel);
+        let mut resumes = false;
+        let mut first = images.start;
+        while first < images.end || !resumes {
+            let block = first..(first + plan.images).min(images.end);
+            first = block.end.max(first + 1);
+            for top in (0..plan.rows_axis.len_out).step_by(plan.rows) {
+                let rows = top..(top + plan.rows).min(plan.rows_axis.len_out);
+                // SAFETY: by this function's contract.
+                unsafe {
+                    if plan.has_halo {
+                        self.fill_halo(&block, &rows);
+                    }
+                    let mut offset = 0;
+                    for (i, panel) in plan.panels.iter().enumerate() {
+                        if !used.contains(&i) {
+                            continue;
+                        }
+                        let row = panel.nr * self.kernels.lanes;
+                        let (g, g_row) = self.pack(panel, &block, &rows, offset);
+                        offset += block.len() * rows.len() * plan.columns_axis.len_out * row;
+                        let own = i * per_panel..(i + 1) * per_panel;
+                        if let Some(bias) = self.bias
+                            && tiles.contains(&own.start)
+                        {
+                            self.sum_bias(panel, &block, &rows, bias, resumes);
+                        }
+                        for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
+                            self.tile(panel, &plan.tiles[at - own.start], &block, &rows, g, g_row, resumes);
+                        }
+                    }
+                }
+                resumes = true;
+            }
+        }
+    }
+
+    /// A panel's columns of the output gradient, in the scratch from `offset` on or where they are if they already make a
+    /// panel; with the distance from pixel to pixel.
+    unsafe fn pack(
+        &self,
+        panel: &Panel,
+        images: &Range<usize>,
+        rows: &Range<usize>,
+        offset: usize,
+    ) -> (*const f32, usize) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let row = panel.nr * self.kernels.lanes;
+        let (width, image) = (plan.columns_axis.len_out, s.output_len());
+        let start = images.start * image + rows.start * width * s.filters;
+        let from = self.grad_output.as_ptr().wrapping_add(start + panel.group * plan.columns + panel.column);
+        let is_whole = images.len() <= 1 || rows.len() == plan.rows_axis.len_out;
+        if panel.columns == row && s.filters == row && is_whole {
+            return (from, row);
+        }
+        let to = self.scratch.wrapping_add(offset);
+        let pixels = rows.len() * width;
+        for i in 0..images.len() {
+            // SAFETY: the scratch has room for all panels of a block.
+            unsafe {
+                let (from, to) = (from.wrapping_add(i * image), to.wrapping_add(i * pixels * row));
+                (self.kernels.pack)(from, s.filters, pixels, panel.columns, to, row);
+            }
+        }
+        (to, row)
+    }
+
+    unsafe fn sum_bias(
+        &self,
+        panel: &Panel,
+        images: &Range<usize>,
+        rows: &Range<usize>,
+        bias: *mut f32,
+        resumes: bool,
+    ) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let column = panel.group * plan.columns + panel.column;
+        let width = plan.columns_axis.len_out;
+        let bias = bias.wrapping_add(column);
+        if !resumes {
+            // SAFETY: the panel's columns of the bias are ours.
+            unsafe { std::slice::from_raw_parts_mut(bias, panel.columns) }.fill(0.0);
+        }
+        for image in images.clone() {
+            let from = image * s.output_len() + rows.start * width * s.filters + column;
+            let from = self.grad_output.as_ptr().wrapping_add(from);
+            // SAFETY: as above, and the rows lie within the output gradient.
+            unsafe { (self.kernels.add_rows)(from, s.filters, rows.len() * width, panel.columns, bias) };
+        }
+    }
+
+    /// Rows of the input, halo included, that a block of output rows reaches over.
+    fn halo_rows(&self, rows: &Range<usize>) -> usize {
+        let s = &self.plan.shape;
+        (rows.len() - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1
+    }
+
+    /// Copies the input that a block reaches over into the scratch, with zeros around it.
+    unsafe fn fill_halo(&self, images: &Range<usize>, rows: &Range<usize>) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let (row, wide) = (s.width * s.channels_in, (s.width + s.pad_left + s.pad_right) * s.channels_in);
+        let left = s.pad_left * s.channels_in;
+        let halo_rows = self.halo_rows(rows);
+        // SAFETY: the scratch holds `halo_len` values after the packed panels, enough for any block.
+        let halo = unsafe { std::slice::from_raw_parts_mut(self.scratch.wrapping_add(plan.packed_len), plan.halo_len) };
+        for (i, image) in images.clone().enumerate() {
+            for r in 0..halo_rows {
+                let to = &mut halo[(i * halo_rows + r) * wide..][..wide];
+                let inside = (rows.start * s.stride_h + r).checked_sub(s.pad_top).filter(|&ih| ih < s.height);
+                let Some(ih) = inside else {
+                    to.fill(0.0);
+                    continue;
+                };
+                to[..left].fill(0.0);
+                to[left..left + row].copy_from_slice(&self.input[image * s.input_len() + ih * row..][..row]);
+                to[left + row..].fill(0.0);
+            }
+        }
+    }
+
+    /// Sums one tile over a block.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn tile(
+        &self,
+        panel: &Panel,
+        tile: &Rows,
+        images: &Range<usize>,
+        rows: &Range<usize>,
+        g: *const f32,
+        g_row: usize,
+        resumes: bool,
+    ) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let (width, pixels) = (plan.columns_axis.len_out, rows.len() * plan.columns_axis.len_out);
+        let mut x = [std::ptr::null(); MAX_MR];
+        let (sweep, g) = if plan.has_halo {
+            let wide = (s.width + s.pad_left + s.pad_right) * s.channels_in;
+            let halo = self.scratch.wrapping_add(plan.packed_len).cast_const();
+            for (j, x) in x[..tile.count].iter_mut().enumerate() {
+                let (tap, c) = ((tile.first + j) / s.channels_in, (tile.first + j) % s.channels_in);
+                let (kh, kw) = (tap / s.kernel_w, tap % s.kernel_w);
+                *x = halo.wrapping_add(kh * s.dilation_h * wide + kw * s.dilation_w * s.channels_in + c);
+            }
+            let sweep = Sweep {
+                count: [images.len(), rows.len(), width],
+                x: [self.halo_rows(rows) * wide, s.stride_h * wide, s.stride_w * s.channels_in],
+                g: [pixels * g_row, width * g_row, g_row],
+            };
+            (sweep, g)
+        } else {
+            let (kh, kw) = (tile.tap / s.kernel_w, tile.tap % s.kernel_w);
+            let down = plan.rows_axis.outputs(kh);
+            let down = down.start.max(rows.start)..down.end.min(rows.end).max(down.start.max(rows.start));
+            let across = plan.columns_axis.outputs(kw);
+            let (oh, ow) = (down.start, across.start);
+            let channel = if plan.is_depthwise { panel.column } else { panel.group * plan.depth + tile.first };
+            let at = if down.is_empty() || across.is_empty() {
+                0
+            } else {
+                let ih = oh * s.stride_h + kh * s.dilation_h - s.pad_top;
+                let iw = ow * s.stride_w + kw * s.dilation_w - s.pad_left;
+                images.start * s.input_len() + (ih * s.width + iw) * s.channels_in + channel
+            };
+            for (j, x) in x[..tile.count].iter_mut().enumerate() {
+                *x = self.input.as_ptr().wrapping_add(at + j);
+            }
+            let sweep = Sweep {
+                count: [images.len(), down.len(), across.len()],
+                x: [s.input_len(), s.stride_h * s.width * s.channels_in, s.stride_w * s.channels_in],
+                g: [pixels * g_row, width * g_row, g_row],
+            };
+            (sweep, g.wrapping_add(((oh - rows.start) * width + ow) * g_row))
+        };
+        let n_groups_rows = plan.depth * s.filters;
+        let first_row = self.weights.wrapping_add(
+            tile.tap * n_groups_rows + tile.first * s.filters + panel.group * plan.columns + panel.column,
+        );
+        let mut sum = [std::ptr::null_mut(); MAX_MR];
+        for (j, sum) in sum[..tile.count].iter_mut().enumerate() {
+            *sum = first_row.wrapping_add(j * s.filters);
+        }
+        let kernels = if plan.is_depthwise { &self.kernels.each_outer } else { &self.kernels.outer[panel.nr - 1] };
+        let job = OuterTile { sweep: sweep.collapse(), g, columns: panel.columns, resumes, x, sum };
+        // SAFETY: the sweep visits pixels whose tap lies inside the image (or the halo); the tile of the sums is ours.
+        unsafe { kernels[tile.count - 1](&job) };
+    }
+}

@@ -1,0 +1,343 @@
+//! The forward pass and the gradient with respect to the input: one driver, since the second is the first with source
+//! and target exchanged.
+
+use std::ops::Range;
+
+use super::classes::{self, Class};
+use super::shape::ConvShape;
+use crate::engine::Engine;
+use crate::engine::buffer::Buffer;
+use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile};
+use crate::engine::threads::{Shares, part};
+
+/// Some columns of the target (filters, or input channels on the way back) that make one panel of weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panel {
+    pub(super) group: usize,
+    /// First column within the group.
+    pub(super) column: usize,
+    pub(super) columns: usize,
+    /// Vectors across.
+    pub(super) nr: usize,
+}
+
+/// Cuts the columns of every group into panels.
+pub(super) fn panels(groups: usize, columns: usize, lanes: usize, nr: usize) -> Vec<Panel> {
+    let wide = lanes * nr;
+    let mut panels = Vec::new();
+    for group in 0..groups {
+        for column in (0..columns).step_by(wide) {
+            let columns = wide.min(columns - column);
+            panels.push(Panel { group, column, columns, nr: columns.div_ceil(lanes) });
+        }
+    }
+    panels
+}
+
+/// An image as the driver sees it.
+#[derive(Clone, Copy, Debug)]
+struct Image {
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Image {
+    fn row(&self) -> usize {
+        self.width * self.channels
+    }
+
+    fn len(&self) -> usize {
+        self.height * self.row()
+    }
+}
+
+/// Plan and scratch of one direction.
+pub(super) struct Product {
+    shape: ConvShape,
+    is_forward: bool,
+    /// Whether each channel is a group of its own.
+    is_depthwise: bool,
+    source: Image,
+    target: Image,
+    /// Source channels of a group.
+    depth: usize,
+    /// Target channels of a group.
+    columns: usize,
+    classes: Vec<Class>,
+    panels: Vec<Panel>,
+    /// Values of one packed panel.
+    panel_len: usize,
+    /// Whether all panels are packed before the images are touched, or one at a time as it is needed.
+    packs_first: bool,
+    packed: Buffer,
+    /// Target rows of a unit of work, when an image is cut into several.
+    rows: usize,
+    /// Images that are swept together, by one panel after the other.
+    images: usize,
+}
+
+/// Operands of one call.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a> {
+    pub(super) source: &'a [f32],
+    pub(super) weights: &'a [f32],
+    pub(super) finish: Finish,
+}
+
+impl Product {
+    pub(super) fn new(engine: &Engine, shape: &ConvShape, is_forward: bool) -> Product {
+        let s = *shape;
+        let input = Image { height: s.height, width: s.width, channels: s.channels_in };
+        let output = Image { height: s.height_out(), width: s.width_out(), channels: s.filters };
+        let (source, target) = if is_forward { (input, output) } else { (output, input) };
+        let is_depthwise = s.groups > 1 && s.group_in() == 1 && s.group_out() == 1;
+        let (groups, depth, columns) = if is_depthwise {
+            (1, 1, s.channels_in)
+        } else {
+            (s.groups, source.channels / s.groups, target.channels / s.groups)
+        };
+        let kernels = engine.kernels();
+        let (choice, l2) = (engine.choice(), engine.caches().l2);
+        let nr = if is_depthwise { 1 } else { choice.nr.min(kernels.mr.len()) };
+        let panels = panels(groups, columns, kernels.lanes, nr);
+        let widest = panels.iter().map(|p| p.nr).max().unwrap_or(1);
+        let panel_len = s.kernel_h * s.kernel_w * depth * widest * kernels.lanes;
+        let all_bytes = panels.len() * panel_len * 4;
+        let packs_first = choice.packs_first.unwrap_or(is_depthwise || all_bytes <= l2 / 2);
+        let n_packed = if packs_first { panels.len() } else { engine.threads() };
+        let image_bytes = 4 * (source.len() + target.len());
+        let rows = match choice.rows {
+            Some(rows) => rows,
+            // Too large for the cache: so many rows that source, target and a panel stay there.
+            None if image_bytes > l2 => (target.height * (l2 / 2) / image_bytes).max(4),
+            // Too few images for the threads.
+            None if s.batch < 2 * engine.threads() => target.height.div_ceil(2 * engine.threads()).max(2),
+            None => target.height,
+        };
+        Product {
+            shape: s,
+            is_forward,
+            is_depthwise,
+            source,
+            target,
+            depth,
+            columns,
+            classes: classes::all(&s, is_forward, depth),
+            panels,
+            panel_len,
+            packs_first,
+            packed: Buffer::zeros(n_packed * panel_len),
+            rows: rows.clamp(1, target.height),
+            // Enough pixels for the tiles of the smallest class, while source and target stay in the L2 cache.
+            images: choice.images.unwrap_or((l2 / 4 / image_bytes).clamp(1, 32)),
+        }
+    }
+
+    /// Runs the pass over `n` images.
+    pub(super) fn run(&mut self, engine: &Engine, n: usize, operands: Operands<'_>, target: &mut [f32]) {
+        assert!(n <= self.shape.batch, "{n} images for a batch of {}", self.shape.batch);
+        assert!(operands.source.len() >= n * self.source.len(), "the source is too short for {n} images");
+        assert!(target.len() >= n * self.target.len(), "the target is too short for {n} images");
+        assert!(operands.weights.len() >= self.shape.weights_len(), "too few weights");
+        let kernels = engine.kernels();
+        let packed = Shares(self.packed.as_mut_ptr());
+        let this = &*self;
+        let call = Call {
+            plan: this,
+            kernels,
+            source: operands.source,
+            finish: operands.finish,
+            target: Shares(target.as_mut_ptr()),
+        };
+        let blocks = this.target.height.div_ceil(this.rows);
+        let panel_at = |slot: usize| packed.get().wrapping_add(slot * this.panel_len);
+
+        if this.packs_first {
+            let (n_panels, slices) = (this.panels.len(), this.shape.kernel_h * this.shape.kernel_w);
+            let pack = |range: Range<usize>| {
+                for i in range {
+                    let (panel, tap) = (i / slices, i % slices);
+                    // SAFETY: each tap of each panel is a slot of its own in `packed`, visited once.
+                    unsafe { this.pack(kernels, panel, tap..tap + 1, operands.weights, panel_at(panel)) };
+                }
+            };
+            // Below 64 KiB waking the others costs more than they save.
+            if this.packed.len() >= 1 << 14 {
+                engine.parallel_for(n_panels * slices, |range, _| pack(range));
+            } else {
+                pack(0..n_panels * slices);
+            }
+            engine.parallel_for(n * blocks, |units, _| {
+                for (images, rows) in this.pieces(units, blocks) {
+                    for i in 0..n_panels {
+                        // SAFETY: units are disjoint parts of the target; all lengths were checked above.
+                        unsafe { call.sweep(i, panel_at(i), images.clone(), &rows) };
+                    }
+                }
+            });
+            return;
+        }
+        // Panels are dealt out, each packed once, unless there are too few of them to go round.
+        let (threads, n_panels) = (engine.threads(), this.panels.len());
+        let by_panel = n_panels.is_multiple_of(threads) || n_panels >= 4 * threads;
+        engine.run(|worker| {
+            let all = (0..n_panels, 0..n * blocks);
+            let (panels, units) = if by_panel {
+                (part(n_panels, threads, worker), all.1)
+            } else {
+                (all.0, part(n * blocks, threads, worker))
+            };
+            if units.is_empty() {
+                return;
+            }
+            for i in panels {
+                // SAFETY: each worker has a slot of its own.
+                unsafe {
+                    this.pack(
+                        kernels,
+                        i,
+                        0..this.shape.kernel_h * this.shape.kernel_w,
+                        operands.weights,
+                        panel_at(worker),
+                    );
+                }
+                for (images, rows) in this.pieces(units.clone(), blocks) {
+                    // SAFETY: panels and units are disjoint parts of the target; all lengths were checked above.
+                    unsafe { call.sweep(i, panel_at(worker), images, &rows) };
+                }
+            }
+        });
+    }
+
+    /// Cuts units (blocks of rows of images, in order) into pieces that are swept at once.
+    fn pieces(&self, units: Range<usize>, blocks: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + '_ {
+        let (mut at, end) = (units.start, units.end);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (image, block) = (at / blocks, at % blocks);
+            let n_images = if blocks == 1 { self.images.min(end - at) } else { 1 };
+            at += n_images;
+            let first = block * self.rows;
+            Some((image..image + n_images, first..(first + self.rows).min(self.target.height)))
+        })
+    }
+
+    /// Packs some taps (in the panel's own order) of a panel's weights.
+    ///
+    /// # Safety
+    /// `to` has room for a panel, and nobody else touches those taps of it.
+    unsafe fn pack(&self, kernels: &Kernels, panel: usize, taps: Range<usize>, weights: &[f32], to: *mut f32) {
+        let s = &self.shape;
+        let Panel { group, column, columns, nr } = self.panels[panel];
+        let (row, n_taps) = (nr * kernels.lanes, s.kernel_h * s.kernel_w);
+        for tap in taps {
+            let to = to.wrapping_add(tap * self.depth * row);
+            // SAFETY: blocks lie within the weights by their shape, and within the panel by this function's contract.
+            unsafe {
+                if self.is_depthwise {
+                    let tap = if self.is_forward { tap } else { n_taps - 1 - tap };
+                    (kernels.pack)(weights.as_ptr().add(tap * s.filters + column), 0, 1, columns, to, row);
+                } else if self.is_forward {
+                    let from = tap * self.depth * s.filters + group * self.columns + column;
+                    (kernels.pack)(weights.as_ptr().add(from), s.filters, self.depth, columns, to, row);
+                } else {
+                    let from = ((n_taps - 1 - tap) * self.columns + column) * s.filters + group * self.depth;
+                    (kernels.transpose)(weights.as_ptr().add(from), s.filters, columns, self.depth, to, row);
+                }
+            }
+        }
+    }
+}
+
+/// What all tiles of one call share.
+struct Call<'a> {
+    plan: &'a Product,
+    kernels: &'static Kernels,
+    source: &'a [f32],
+    finish: Finish,
+    target: Shares<f32>,
+}
+
+impl Call<'_> {
+    /// Computes one panel's columns of some rows of some images.
+    ///
+    /// # Safety
+    /// Nobody else touches those, and source and target are long enough.
+    unsafe fn sweep(&self, panel: usize, packed: *const f32, images: Range<usize>, rows: &Range<usize>) {
+        let plan = self.plan;
+        let Panel { group, column, columns, nr } = plan.panels[panel];
+        let (from, to) = (&plan.source, &plan.target);
+        let first_column = group * plan.columns + column;
+        let source_column = if plan.is_depthwise { column } else { group * plan.depth };
+        let (mr, tiles) = if plan.is_depthwise {
+            (self.kernels.mr[0], &self.kernels.each_product)
+        } else {
+            (self.kernels.mr[nr - 1], &self.kernels.product[nr - 1])
+        };
+        let mut finish = self.finish;
+        if !finish.bias.is_null() {
+            finish.bias = finish.bias.wrapping_add(first_column);
+        }
+        let mut tile = ProductTile {
+            runs: std::ptr::null(),
+            n_runs: 0,
+            panel: packed,
+            panel_row: nr * self.kernels.lanes,
+            columns,
+            resumes: false,
+            finish: Some(finish),
+            x: [std::ptr::null(); MAX_MR],
+            y: [std::ptr::null_mut(); MAX_MR],
+        };
+        for class in &plan.classes {
+            let members = class.rows.members(rows);
+            let (n_rows, n_columns) = (members.len(), class.columns.count);
+            let n_pixels = images.len() * n_rows * n_columns;
+            if n_pixels == 0 {
+                continue;
+            }
+            (tile.runs, tile.n_runs) = (class.runs.as_ptr(), class.runs.len());
+            let source_row = class.rows.source + (members.start * class.rows.source_step) as isize;
+            let target_row = class.rows.target + members.start * class.rows.target_step;
+            // Pointers walk by columns, then rows, then images.
+            let mut x = self
+                .source
+                .as_ptr()
+                .wrapping_add(images.start * from.len() + source_column)
+                .wrapping_offset(source_row * from.row() as isize + class.columns.source * from.channels as isize);
+            let mut y = self.target.get().wrapping_add(
+                images.start * to.len() + target_row * to.row() + class.columns.target * to.channels + first_column,
+            );
+            let (x_column, y_column) =
+                (class.columns.source_step * from.channels, class.columns.target_step * to.channels);
+            let (x_row, y_row) = (class.rows.source_step * from.row(), class.rows.target_step * to.row());
+            let (mut c, mut r) = (0, 0);
+            let n_tiles = n_pixels.div_ceil(mr);
+            for i in 0..n_tiles {
+                let height = part(n_pixels, n_tiles, i).len();
+                for j in 0..height {
+                    (tile.x[j], tile.y[j]) = (x, y);
+                    c += 1;
+                    (x, y) = (x.wrapping_add(x_column), y.wrapping_add(y_column));
+                    if c == n_columns {
+                        c = 0;
+                        r += 1;
+                        x = x.wrapping_sub(n_columns * x_column).wrapping_add(x_row);
+                        y = y.wrapping_sub(n_columns * y_column).wrapping_add(y_row);
+                        if r == n_rows {
+                            r = 0;
+                            x = x.wrapping_sub(n_rows * x_row).wrapping_add(from.len());
+                            y = y.wrapping_sub(n_rows * y_row).wrapping_add(to.len());
+                        }
+                    }
+                }
+                // SAFETY: every tap of the class lies inside the source for every pixel of the class; the target's
+                // pixels are ours by this function's contract.
+                unsafe { tiles[height - 1](&tile) };
+            }
+        }
+    }
+}

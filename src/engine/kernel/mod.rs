@@ -1,0 +1,198 @@
+//! The micro-kernels, and one table of them per instruction set.
+//!
+//! A kernel is written once, generic over `Simd`, and compiled for each instruction set behind an entry point that
+//! enables it. Drivers see [`Kernels`], a table of plain function pointers, and never a vector.
+
+mod outer;
+mod pack;
+mod product;
+
+pub(super) use outer::{OuterTile, Sweep};
+pub(super) use product::{Finish, ProductTile, Run};
+
+use super::isa::Isa;
+
+/// The most rows of a register tile, over all instruction sets.
+pub(super) const MAX_MR: usize = 14;
+
+/// The most vectors across a register tile.
+pub(super) const MAX_NR: usize = 2;
+
+/// The kernels of one instruction set.
+pub(super) struct Kernels {
+    /// Lanes of a vector.
+    pub(super) lanes: usize,
+    /// Rows of the tallest tile that is `nr` vectors across, at `nr - 1`.
+    pub(super) mr: [usize; MAX_NR],
+    /// Computes a tile of a product; at `[nr - 1][mr - 1]`.
+    pub(super) product: [[unsafe fn(&ProductTile); MAX_MR]; MAX_NR],
+    /// Computes a tile of a sum of outer products; at `[nr - 1][mr - 1]`.
+    pub(super) outer: [[unsafe fn(&OuterTile); MAX_MR]; MAX_NR],
+    /// A tile one vector across whose every lane has an input of its own; at `[mr - 1]`.
+    pub(super) each_product: [unsafe fn(&ProductTile); MAX_MR],
+    /// Likewise for sums of products lane by lane.
+    pub(super) each_outer: [unsafe fn(&OuterTile); MAX_MR],
+    /// `pack(from, from_row, rows, columns, to, to_row)` copies a block, filling up each row of the target with zeros.
+    pub(super) pack: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    /// `transpose(from, from_row, rows, columns, to, to_row)`: the source is `rows` x `columns`.
+    pub(super) transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    /// `add_rows(from, from_row, rows, columns, sums)` adds each row to `sums`, in order.
+    pub(super) add_rows: unsafe fn(*const f32, usize, usize, usize, *mut f32),
+    /// `add(to, from, n)`: `to[i] += from[i]`.
+    pub(super) add: unsafe fn(*mut f32, *const f32, usize),
+    /// `clip(to, mask, n)`: `to[i] = 0` where `mask[i]` is at most 0.
+    pub(super) clip: unsafe fn(*mut f32, *const f32, usize),
+    /// `pack_centred(from, from_row, rows, columns, centre, to, to_row)`: `pack`, less a row.
+    pub(super) pack_centred: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
+    /// Registers-only multiply-adds, for the share of peak: `(rounds)` of 64 vectors, returns flops done.
+    pub(super) probe: unsafe fn(usize) -> f64,
+}
+
+impl Kernels {
+    /// The table of an instruction set.
+    pub(super) fn of(isa: Isa) -> &'static Kernels {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &AVX2,
+            _ => &PORTABLE,
+        }
+    }
+}
+
+/// Makes the entry points and the table of one instruction set. `$tall` rows for a tile of one vector, `$wide` for two.
+macro_rules! table {
+    ($(#[$cfg:meta])? $table:ident, $module:ident, $simd:ident, $($feature:literal)?, $tall:literal, $wide:literal) => {
+        $(#[$cfg])?
+        mod $module {
+            use super::super::simd::{Simd, $simd};
+            use super::{OuterTile, ProductTile, outer, pack, product};
+
+            // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
+            // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn product_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &ProductTile) {
+                unsafe { product::tile::<$simd, MR, NR, EACH>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn outer_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &OuterTile) {
+                unsafe { outer::tile::<$simd, MR, NR, EACH>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn pack_rows(
+                from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
+            ) {
+                unsafe { pack::rows::<$simd>(from, from_row, rows, columns, to, to_row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn transpose(
+                from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
+            ) {
+                unsafe { pack::transposed::<$simd>(from, from_row, rows, columns, to, to_row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn add_rows(
+                from: *const f32, from_row: usize, rows: usize, columns: usize, sums: *mut f32,
+            ) {
+                unsafe { pack::add_rows::<$simd>(from, from_row, rows, columns, sums) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn add(to: *mut f32, from: *const f32, n: usize) {
+                unsafe { pack::add::<$simd>(to, from, n) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn clip(to: *mut f32, mask: *const f32, n: usize) {
+                unsafe { pack::clip::<$simd>(to, mask, n) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn pack_centred(
+                from: *const f32, from_row: usize, rows: usize, columns: usize, centre: *const f32, to: *mut f32,
+                to_row: usize,
+            ) {
+                unsafe { pack::centred::<$simd>(from, from_row, rows, columns, centre, to, to_row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn probe(rounds: usize) -> f64 {
+                unsafe { pack::probe::<$simd>(rounds) }
+            }
+            pub(super) const LANES: usize = <$simd as Simd>::LANES;
+        }
+
+        $(#[$cfg])?
+        static $table: Kernels = {
+            use $module::*;
+            const T: usize = $tall;
+            const W: usize = $wide;
+            const fn low(i: usize, most: usize) -> usize {
+                if i < most { i } else { most }
+            }
+            Kernels {
+                lanes: LANES,
+                mr: [T, W],
+                product: [
+                    rows!(product_tile, T, 1, false, low),
+                    rows!(product_tile, W, 2, false, low),
+                ],
+                each_product: rows!(product_tile, T, 1, true, low),
+                outer: [
+                    rows!(outer_tile, T, 1, false, low),
+                    rows!(outer_tile, W, 2, false, low),
+                ],
+                each_outer: rows!(outer_tile, T, 1, true, low),
+                pack: pack_rows,
+                transpose,
+                add_rows,
+                add,
+                clip,
+                pack_centred,
+                probe,
+            }
+        };
+    };
+}
+
+/// The tiles of 1 to 14 rows; entries past the tallest repeat it and are never called.
+macro_rules! rows {
+    ($f:ident, $most:ident, $nr:literal, $each:literal, $low:ident) => {
+        [
+            $f::<{ $low(1, $most) }, $nr, $each>,
+            $f::<{ $low(2, $most) }, $nr, $each>,
+            $f::<{ $low(3, $most) }, $nr, $each>,
+            $f::<{ $low(4, $most) }, $nr, $each>,
+            $f::<{ $low(5, $most) }, $nr, $each>,
+            $f::<{ $low(6, $most) }, $nr, $each>,
+            $f::<{ $low(7, $most) }, $nr, $each>,
+            $f::<{ $low(8, $most) }, $nr, $each>,
+            $f::<{ $low(9, $most) }, $nr, $each>,
+            $f::<{ $low(10, $most) }, $nr, $each>,
+            $f::<{ $low(11, $most) }, $nr, $each>,
+            $f::<{ $low(12, $most) }, $nr, $each>,
+            $f::<{ $low(13, $most) }, $nr, $each>,
+            $f::<{ $low(14, $most) }, $nr, $each>,
+        ]
+    };
+}
+
+// 14 x 2 of 32 registers, 6 x 2 of 16. Measured on a Zen 5 core, 14x14x64 -> 32 k3: 14x2 236, 12x2 234, 9x3 237, 6x4
+// 237, 6x2 233, 14x1 200 GFLOP/s of about 237: anything two vectors across will do.
+table!(
+    #[cfg(target_arch = "x86_64")]
+    AVX512,
+    avx512,
+    Avx512,
+    "avx512f,avx2,fma",
+    14,
+    14
+);
+table!(
+    #[cfg(target_arch = "x86_64")]
+    AVX2,
+    avx2,
+    Avx2,
+    "avx2,fma",
+    12,
+    6
+);
+// For 32 registers of 4 lanes: a "vector" is four of them.
+table!(PORTABLE, portable, Portable, , 6, 2);

@@ -1,0 +1,371 @@
+//! The shim between kernels and instruction sets: the dozen vector operations that kernels are written in.
+//!
+//! A kernel is one generic function over [`Simd`], always inlined into an entry point that enables the instruction set
+//! (see `kernel`). A method must not be called anywhere else, hence `unsafe`.
+
+/// Vectors of f32. Every operation is lane by lane and rounds once, so that the number of lanes never shows in a result.
+///
+/// # Safety
+/// To call any method the processor must have the instruction set, and pointers must be good for all lanes, or for the
+/// first `n` where a method takes a mask.
+pub(super) trait Simd: Copy {
+    /// Lanes of a vector.
+    const LANES: usize;
+    /// A vector.
+    type V: Copy;
+    /// Which lanes of a partial vector count.
+    type Mask: Copy;
+
+    unsafe fn zero() -> Self::V;
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// The mask of the first `n` lanes, `n` at most `LANES`.
+    unsafe fn first(n: usize) -> Self::Mask;
+    /// Lanes outside the mask read as 0 and their memory is not touched.
+    unsafe fn load_masked(p: *const f32, mask: Self::Mask) -> Self::V;
+    unsafe fn store_masked(p: *mut f32, mask: Self::Mask, v: Self::V);
+    /// `a * b + c`, fused.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// 0 where `v` is below 0, else `v`: NaN and -0 stay.
+    unsafe fn relu(v: Self::V) -> Self::V;
+    /// 0 where `mask` is at most 0, else `v`.
+    unsafe fn zero_where_clipped(v: Self::V, mask: Self::V) -> Self::V;
+    /// Transposes a square of `LANES` by `LANES`: row `i` of the target is column `i` of the source.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
+}
+
+/// 16 lanes of AVX-512F.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+/// 8 lanes of AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+/// 16 lanes of plain Rust.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Avx2, Avx512, Simd};
+
+    // SAFETY: of every block in both impls: by the trait's contract the instruction set is there and pointers are good.
+    impl Simd for Avx512 {
+        const LANES: usize = 16;
+        type V = __m512;
+        type Mask = __mmask16;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m512) {
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn first(n: usize) -> __mmask16 {
+            ((1u32 << n) - 1) as __mmask16
+        }
+        #[inline(always)]
+        unsafe fn load_masked(p: *const f32, mask: __mmask16) -> __m512 {
+            unsafe { _mm512_maskz_loadu_ps(mask, p) }
+        }
+        #[inline(always)]
+        unsafe fn store_masked(p: *mut f32, mask: __mmask16, v: __m512) {
+            unsafe { _mm512_mask_storeu_ps(p, mask, v) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn relu(v: __m512) -> __m512 {
+            // The second operand comes out when either is NaN or both are zeros.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), v) }
+        }
+        #[inline(always)]
+        unsafe fn zero_where_clipped(v: __m512, mask: __m512) -> __m512 {
+            unsafe {
+                let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(keep, v)
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            unsafe {
+                let mut a = [_mm512_setzero_ps(); 16];
+                for i in 0..16 {
+                    a[i] = _mm512_loadu_ps(from.add(i * from_row));
+                }
+                // Pairs, then fours within 128-bit quarters; then the quarters move.
+                let mut b = a;
+                for i in 0..8 {
+                    b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                    b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+                }
+                for i in 0..4 {
+                    let (r0, r1, r2, r3) = (b[4 * i], b[4 * i + 1], b[4 * i + 2], b[4 * i + 3]);
+                    a[4 * i] = _mm512_shuffle_ps::<0x44>(r0, r2);
+                    a[4 * i + 1] = _mm512_shuffle_ps::<0xee>(r0, r2);
+                    a[4 * i + 2] = _mm512_shuffle_ps::<0x44>(r1, r3);
+                    a[4 * i + 3] = _mm512_shuffle_ps::<0xee>(r1, r3);
+                }
+                for i in 0..4 {
+                    let low = _mm512_shuffle_f32x4::<0x88>(a[i], a[4 + i]);
+                    let high = _mm512_shuffle_f32x4::<0xdd>(a[i], a[4 + i]);
+                    let low2 = _mm512_shuffle_f32x4::<0x88>(a[8 + i], a[12 + i]);
+                    let high2 = _mm512_shuffle_f32x4::<0xdd>(a[8 + i], a[12 + i]);
+                    _mm512_storeu_ps(to.add(i * to_row), _mm512_shuffle_f32x4::<0x88>(low, low2));
+                    _mm512_storeu_ps(to.add((8 + i) * to_row), _mm512_shuffle_f32x4::<0xdd>(low, low2));
+                    _mm512_storeu_ps(to.add((4 + i) * to_row), _mm512_shuffle_f32x4::<0x88>(high, high2));
+                    _mm512_storeu_ps(to.add((12 + i) * to_row), _mm512_shuffle_f32x4::<0xdd>(high, high2));
+                }
+            }
+        }
+    }
+
+    impl Simd for Avx2 {
+        const LANES: usize = 8;
+        type V = __m256;
+        type Mask = __m256i;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m256) {
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn first(n: usize) -> __m256i {
+            unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+        }
+        #[inline(always)]
+        unsafe fn load_masked(p: *const f32, mask: __m256i) -> __m256 {
+            unsafe { _mm256_maskload_ps(p, mask) }
+        }
+        #[inline(always)]
+        unsafe fn store_masked(p: *mut f32, mask: __m256i, v: __m256) {
+            unsafe { _mm256_maskstore_ps(p, mask, v) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn relu(v: __m256) -> __m256 {
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
+        }
+        #[inline(always)]
+        unsafe fn zero_where_clipped(v: __m256, mask: __m256) -> __m256 {
+            unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps())) }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            unsafe {
+                let mut a = [_mm256_setzero_ps(); 8];
+                for i in 0..8 {
+                    a[i] = _mm256_loadu_ps(from.add(i * from_row));
+                }
+                let mut b = a;
+                for i in 0..4 {
+                    b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                    b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+                }
+                for i in 0..2 {
+                    let (r0, r1, r2, r3) = (b[4 * i], b[4 * i + 1], b[4 * i + 2], b[4 * i + 3]);
+                    a[4 * i] = _mm256_shuffle_ps::<0x44>(r0, r2);
+                    a[4 * i + 1] = _mm256_shuffle_ps::<0xee>(r0, r2);
+                    a[4 * i + 2] = _mm256_shuffle_ps::<0x44>(r1, r3);
+                    a[4 * i + 3] = _mm256_shuffle_ps::<0xee>(r1, r3);
+                }
+                for i in 0..4 {
+                    _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(a[i], a[4 + i]));
+                    _mm256_storeu_ps(to.add((4 + i) * to_row), _mm256_permute2f128_ps::<0x31>(a[i], a[4 + i]));
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: of every block: by the trait's contract the pointers are good for the lanes that count.
+impl Simd for Portable {
+    const LANES: usize = 16;
+    type V = [f32; 16];
+    type Mask = usize;
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 16] {
+        [0.0; 16]
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 16] {
+        unsafe { p.cast::<[f32; 16]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [f32; 16]) {
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn first(n: usize) -> usize {
+        n
+    }
+    #[inline(always)]
+    unsafe fn load_masked(p: *const f32, n: usize) -> [f32; 16] {
+        let mut v = [0.0; 16];
+        for (i, lane) in v.iter_mut().enumerate().take(n) {
+            *lane = unsafe { *p.add(i) };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_masked(p: *mut f32, n: usize, v: [f32; 16]) {
+        for (i, lane) in v.iter().enumerate().take(n) {
+            unsafe { *p.add(i) = *lane };
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], mut c: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            c[i] = fused(a[i], b[i], c[i]);
+        }
+        c
+    }
+    #[inline(always)]
+    unsafe fn add(mut a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            a[i] += b[i];
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn sub(mut a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            a[i] -= b[i];
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn relu(mut v: [f32; 16]) -> [f32; 16] {
+        for x in &mut v {
+            *x = if *x < 0.0 { 0.0 } else { *x };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn zero_where_clipped(mut v: [f32; 16], mask: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            v[i] = if mask[i] <= 0.0 { 0.0 } else { v[i] };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for i in 0..16 {
+            for j in 0..16 {
+                unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
+            }
+        }
+    }
+}
+
+/// `a * b + c` with one rounding, wherever this is compiled.
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(not(target_arch = "x86_64"), target_feature = "fma")) {
+        a.mul_add(b, c)
+    } else {
+        fused_exactly(a, b, c)
+    }
+}
+
+/// The same without an instruction for it: `mul_add` would be a library call per value. The product is exact in f64; the
+/// sum is rounded to odd (Boldo and Melquiond, 2008), after which rounding to f32 is as if from the exact value.
+#[inline(always)]
+fn fused_exactly(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    let back = sum - product;
+    let error = (product - (sum - back)) + (c - back);
+    let bits = sum.to_bits();
+    // False for NaN, so infinities pass as they are.
+    let is_inexact = error > 0.0 || error < 0.0;
+    let away = (error > 0.0) == (sum > 0.0);
+    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    f64::from_bits(if is_inexact && bits & 1 == 0 { odd } else { bits }) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_fused_operation_is_the_fused_operation() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let bits = (state >> 32) as u32;
+            match state >> 20 & 7 {
+                // Near each other, so that sums cancel; tiny, so that they are denormal; anything at all.
+                0..=3 => f32::from_bits(0x3f80_0000 | (bits & 0x807f_ffff)),
+                4 => f32::from_bits(bits & 0x81ff_ffff),
+                5 => f32::from_bits((bits & 0x803f_ffff) | 0x1f80_0000),
+                _ => f32::from_bits(bits),
+            }
+        };
+        for _ in 0..300_000 {
+            let (a, b, c) = (next(), next(), next());
+            for c in [c, -a * b, 0.0, -0.0] {
+                let (ours, theirs) = (fused_exactly(a, b, c), a.mul_add(b, c));
+                let same = ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan();
+                assert!(same, "{a:e} * {b:e} + {c:e}: {ours:e}, not {theirs:e}");
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Every kernel against the definition, bit by bit: random shapes, every instruction set, several thread counts, forced
+//! blocking, and values that go wrong (-0, infinities, NaN, denormals).
+
+use super::threads::Choice;
+use super::{Activation, Conv, ConvShape, Engine, Isa, reference};
+
+/// A small generator of test values (SplitMix64).
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// Values in (-1, 1).
+    pub(super) fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// The same with some that go wrong among them.
+    pub(super) fn wild(&mut self, n: usize) -> Vec<f32> {
+        let odd = [-0.0, 0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-40, -1e-42, 1e-30, -1e-25, 3e38];
+        let mut values = self.values(n);
+        for value in &mut values {
+            if self.below(12) == 0 {
+                *value = self.pick(&odd);
+            }
+        }
+        values
+    }
+}
+
+/// # Panics
+/// If any bit differs; all NaN are alike, since their payload is the processor's affair.
+#[track_caller]
+pub(super) fn assert_same(ours: &[f32], theirs: &[f32], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        assert!(same, "{what}: value {i} of {}: {a:e}, not {b:e}", ours.len());
+    }
+}
+
+/// Engines of every instruction set here, with several thread counts and forced choices.
+pub(super) fn engines() -> Vec<(String, Engine)> {
+    let choices = [
+        Choice::default(),
+        Choice { packs_first: Some(false), images: Some(2), ..Choice::default() },
+        Choice { nr: 1, rows: Some(2), images: Some(1), steps: Some(5), ..Choice::default() },
+        Choice { packs_first: Some(true), rows: Some(3), steps: Some(64), ..Choice::default() },
+    ];
+    let mut engines = Vec::new();
+    for isa in Isa::available() {
+        for threads in [1, 2, 3, 5, 8] {
+            let choice = choices[(threads + isa as usize) % choices.len()];
+            engines.push((format!("{isa}, {threads} threads"), Engine::with_isa(threads, isa).with_choice(choice)));
+        }
+        for choice in choices {
+            engines.push((format!("{isa}, {choice:?}"), Engine::with_isa(1, isa).with_choice(choice)));
+        }
+    }
+    engines
+}
+
+fn random_shape(dice: &mut Dice) -> ConvShape {
+    loop {
+        let groups = dice.pick(&[1, 1, 1, 1, 2, 3]);
+        let is_depthwise = dice.below(6) == 0;
+        let (c, f) = (dice.pick(&[1, 2, 3, 4, 5, 7, 16, 17]), dice.pick(&[1, 3, 8, 10, 17, 32, 37]));
+        let shape = ConvShape {
+            batch: dice.pick(&[1, 2, 3, 5]),
+            height: 1 + dice.below(9),
+            width: 1 + dice.below(12),
+            channels_in: if is_depthwise { f } else { c * groups },
+            filters: if is_depthwise { f } else { f * groups },
+            kernel_h: dice.pick(&[1, 2, 3, 3, 5]),
+            kernel_w: dice.pick(&[1, 2, 3, 3, 5]),
+            stride_h: dice.pick(&[1, 1, 2, 3]),
+            stride_w: dice.pick(&[1, 1, 2]),
+            pad_top: dice.below(4),
+            pad_bottom: dice.below(4),
+            pad_left: dice.below(3),
+            pad_right: dice.below(3),
+            dilation_h: dice.pick(&[1, 1, 2]),
+            dilation_w: dice.pick(&[1, 1, 3]),
+            groups: if is_depthwise { f } else { groups },
+        };
+        let size = shape.multiply_adds() * shape.batch as u64;
+        if shape.height_out() > 0 && shape.width_out() > 0 && size < 400_000 {
+            return shape;
+        }
+    }
+}
+
+/// All three passes of one shape against the definition, on one engine.
+fn check(engine: &Engine, name: &str, s: &ConvShape, n: usize, is_wild: bool, dice: &mut Dice) {
+    let mut values = |len: usize| if is_wild { dice.wild(len) } else { dice.values(len) };
+    let (x, w, b) = (values(n * s.input_len()), values(s.weights_len()), values(s.filters));
+    let g = values(n * s.output_len());
+    let mut conv = Conv::new(engine, *s);
+    for (bias, activation) in [(None, Activation::None), (Some(&b[..]), Activation::Relu)] {
+        let (mut ours, mut theirs) = (vec![7.0; n * s.output_len()], vec![7.0; n * s.output_len()]);
+        conv.forward(n, &x, &w, bias, activation, &mut ours);
+        reference::forward(s, n, &x, &w, bias, activation, &mut theirs);
+        assert_same(&ours, &theirs, &format!("forward, {name}, {s:?}"));
+    }
+    for mask in [None, Some(&x[..])] {
+        let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
+        conv.backward_data(n, &g, &w, mask, &mut ours);
+        reference::backward_data(s, n, &g, &w, mask, &mut theirs);
+        assert_same(&ours, &theirs, &format!("backward data, {name}, {s:?}"));
+    }
+    let (mut ours, mut our_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
+    let (mut theirs, mut their_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
+    conv.backward_weights(n, &x, &g, &mut ours, Some(&mut our_bias));
+    reference::backward_weights(s, n, &x, &g, &mut theirs, Some(&mut their_bias));
+    assert_same(&ours, &theirs, &format!("backward weights, {name}, {s:?}"));
+    assert_same(&our_bias, &their_bias, &format!("backward bias, {name}, {s:?}"));
+    conv.backward_weights(n, &x, &g, &mut ours, None);
+    assert_same(&ours, &theirs, &format!("backward weights without bias, {name}, {s:?}"));
+}
+
+#[test]
+fn random_convolutions_have_the_bits_of_the_definition() {
+    println!("instruction sets: {:?}", Isa::available());
+    let mut dice = Dice::new(1);
+    let engines = engines();
+    for (round, (name, engine)) in engines.iter().cycle().take(4 * engines.len()).enumerate() {
+        let shape = random_shape(&mut dice);
+        let n = 1 + dice.below(shape.batch);
+        check(engine, name, &shape, n, round % 3 == 2, &mut dice);
+    }
+}
+
+#[test]
+fn odd_sizes_have_the_bits_of_the_definition() {
+    let mut dice = Dice::new(2);
+    for (isa, threads) in Isa::available().into_iter().zip([1, 2, 3]) {
+        let engine = Engine::with_isa(threads, isa);
+        for shape in [
+            ConvShape::same(2, 29, 31, 3, 10, 3),
+            ConvShape::same(2, 13, 15, 7, 17, 3),
+            ConvShape::same(1, 6, 5, 33, 100, 3),
+            ConvShape::same(9, 2, 2, 40, 32, 3),
+            ConvShape::valid(70, 1, 1, 57, 43, 1),
+            ConvShape { stride_h: 2, stride_w: 2, ..ConvShape::same(3, 15, 15, 3, 12, 5) },
+        ] {
+            check(&engine, isa.name(), &shape, shape.batch, false, &mut dice);
+        }
+    }
+}

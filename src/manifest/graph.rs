@@ -1,0 +1,378 @@
+//! The stages of a manifest as a graph: kinds, wiring, and every stage's own check, from the top down.
+//!
+//! A stage that is wrong still hands on a stand-in, about which nothing is known, so that the stages below it are
+//! checked too and do not complain about what is not their fault.
+
+use crate::config::{Entry, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
+use crate::stages::{self, Flow, Kind, Output};
+
+use super::{StageEntry, as_table};
+
+/// What a person calls it.
+fn noun(output: Output) -> &'static str {
+    match output {
+        Output::Dataset => "a data set",
+        Output::Splits => "splits",
+        Output::Fitted => "fitted transforms",
+        Output::Model => "models",
+        Output::Ensemble => "an ensemble",
+        Output::Evaluation => "an evaluation",
+    }
+}
+
+/// A stage on the way into the graph.
+struct Read {
+    name: String,
+    /// What it hands on; `None` if not even its kind is known.
+    flow: Option<Flow>,
+    inputs: Vec<usize>,
+    stage: Option<Box<dyn stages::Stage>>,
+    entry: StageEntry,
+}
+
+/// Reads and checks all stages; what comes back is complete only if `problems` has no error then.
+pub(super) fn read(
+    node: Option<&Node>,
+    seed: (u64, Option<Span>),
+    kinds: &[Kind],
+    problems: &mut Vec<Problem>,
+) -> (Vec<stages::Node>, Vec<StageEntry>) {
+    let mut above: Vec<Read> = Vec::new();
+    let table = match node.map(|node| (&node.value, node.span)) {
+        Some((Value::Table(table), _)) if !table.entries.is_empty() => Some(table),
+        Some((Value::Table(_), span)) => {
+            problems.push(Problem::error(span, "there is no stage").help("add a table `[stages.ingest]`"));
+            None
+        }
+        Some((other, span)) => {
+            let message = format!("`stages` expects tables, got {}", crate::config::display(other));
+            problems.push(Problem::error(span, message).help("write `[stages.NAME]`"));
+            None
+        }
+        None => {
+            problems.push(Problem::error(Span::default(), "there is no stage").help("add a table `[stages.ingest]`"));
+            None
+        }
+    };
+    if let Some(table) = table {
+        for entry in &table.entries {
+            let read = read_stage(entry, table, &above, seed, kinds, problems);
+            above.push(read);
+        }
+    }
+    let mut nodes = Vec::new();
+    let mut entries = Vec::new();
+    for read in above {
+        if let (Some(flow), Some(stage)) = (read.flow, read.stage) {
+            nodes.push(stages::Node { name: read.name, flow, inputs: read.inputs, stage });
+            entries.push(read.entry);
+        }
+    }
+    (nodes, entries)
+}
+
+fn read_stage(
+    entry: &Entry,
+    all: &Table,
+    above: &[Read],
+    seed: (u64, Option<Span>),
+    kinds: &[Kind],
+    problems: &mut Vec<Problem>,
+) -> Read {
+    let name = &entry.key;
+    let header = entry.node.span;
+    let mut read = Read {
+        name: name.clone(),
+        flow: None,
+        inputs: Vec::new(),
+        stage: None,
+        entry: StageEntry { resolved: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
+    };
+    if name.is_empty() || name.len() > 64 || name.chars().any(|c| !(c.is_ascii_alphanumeric() || "-_".contains(c))) {
+        let message = "a stage's name expects 1 to 64 letters, digits, `-` and `_`";
+        problems.push(Problem::error(entry.key_span, message));
+    }
+    let Some(table) = as_table(entry, &format!("stage `{name}`"), problems) else { return read };
+
+    let mut log = Log::default();
+    let mut section = Section::new(Some(table), header, "", &mut log);
+    let kind = find_kind(&mut section, entry, table, kinds);
+    let wiring = Wiring { input: table.get("input"), members: table.get("members") };
+    let Some(kind) = kind else {
+        // Its keys mean nothing without a kind, but its wiring does.
+        problems.append(&mut log.problems);
+        return read;
+    };
+    let stage = (kind.read)(&mut section);
+    for (key, is_read) in
+        [("input", !stage.takes_members() && !stage.accepts().is_empty()), ("members", stage.takes_members())]
+    {
+        // What is there all the same gets a message of its own.
+        if is_read || table.get(key).is_some() {
+            section.raw(key);
+        }
+    }
+    section.finish();
+    for problem in &mut log.problems {
+        for key in ["schema", "name"] {
+            if problem.message == format!("unknown key `{key}`") {
+                problem.help = Some(format!("the manifest's own `{key}` stands above the first table"));
+            }
+        }
+    }
+    let own_seed = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|resolved| resolved.span);
+    log.resolved.retain(|resolved| resolved.key != "seed");
+    if let Some(own) = stage.own_seed() {
+        read.entry.seed = own;
+        read.entry.seed_span = own_seed;
+    }
+
+    let (inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, all, above, &mut log);
+    if stage.takes_members() && is_wired {
+        check_one_split(stage.as_ref(), &wiring, header, &inputs, above, &mut log);
+    }
+    let flows: Vec<Flow> = inputs
+        .iter()
+        .map(|input| match above.get(input.unwrap_or(usize::MAX)).and_then(|read| read.flow.clone()) {
+            Some(flow) if stage.accepts().contains(&flow.output) => flow,
+            _ => unknown(stage.accepts()),
+        })
+        .collect();
+    read.flow = Some(stage.check(&flows, header, &mut log));
+    read.inputs = inputs.into_iter().flatten().collect();
+    read.stage = Some(stage);
+    read.entry.resolved = log.resolved;
+    problems.append(&mut log.problems);
+    read
+}
+
+/// A stand-in for an input that is wrong: the kind of thing that is read, and nothing known about it.
+fn unknown(accepts: &[Output]) -> Flow {
+    let output = accepts.first().copied().unwrap_or(Output::Dataset);
+    Flow {
+        output,
+        shape: None,
+        n_classes: None,
+        n_samples: None,
+        given: None,
+        // The defaults of a split: complaints that follow from these would be complaints about nothing.
+        folds: if output == Output::Dataset { 0 } else { 5 },
+        has_test: output != Output::Dataset,
+        refit: false,
+    }
+}
+
+fn find_kind<'k>(section: &mut Section<'_>, entry: &Entry, table: &Table, kinds: &'k [Kind]) -> Option<&'k Kind> {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    section.raw("kind");
+    let Some(node) = table.get("kind").map(|entry| &entry.node) else {
+        let kind = kinds.iter().find(|kind| kind.name == entry.key);
+        if kind.is_none() {
+            let mut problem = Problem::error(
+                entry.key_span,
+                format!("no kind of stage is called `{}`, and it sets no `kind`", entry.key),
+            );
+            problem.help = did_you_mean(&entry.key, names.iter().copied())
+                .or_else(|| Some(format!("add `kind`, one of {}", OneOf(&names))));
+            section.log().push(problem);
+        }
+        return kind;
+    };
+    let Value::Text { text, .. } = &node.value else {
+        section.expected("kind", node, OneOf(&names));
+        return None;
+    };
+    let kind = kinds.iter().find(|kind| kind.name == text);
+    if kind.is_none() {
+        let mut problem = Problem::error(node.span, format!("unknown `kind`: `{text}`, expected {}", OneOf(&names)));
+        problem.help = did_you_mean(text, names.iter().copied());
+        section.log().push(problem);
+    }
+    kind
+}
+
+/// What a stage's table says about its inputs.
+struct Wiring<'t> {
+    input: Option<&'t Entry>,
+    members: Option<&'t Entry>,
+}
+
+/// The stages that `stage` reads, `None` for each that is wrong, and whether all is well.
+fn wire(
+    stage: &dyn stages::Stage,
+    wiring: &Wiring<'_>,
+    entry: &Entry,
+    all: &Table,
+    above: &[Read],
+    log: &mut Log,
+) -> (Vec<Option<usize>>, bool) {
+    let kind = stage.kind();
+    if stage.accepts().is_empty() {
+        for entry in [wiring.input, wiring.members].into_iter().flatten() {
+            let message = format!("unknown key `{}`: `{kind}` reads no other stage", entry.key);
+            log.push(Problem::error(entry.key_span, message));
+        }
+        return (Vec::new(), true);
+    }
+    let mut is_wired = true;
+    let mut fail = |log: &mut Log, problem: Problem| {
+        log.push(problem);
+        is_wired = false;
+        None
+    };
+    let named = if stage.takes_members() {
+        if let Some(entry) = wiring.input {
+            let problem = Problem::error(entry.key_span, format!("unknown key `input`: `{kind}` reads several stages"));
+            fail(log, problem.help("write `members = [\"NAME\", …]`"));
+        }
+        match wiring.members.map(|entry| (&entry.node.value, &entry.node)) {
+            Some((Value::List(items), _)) if !items.is_empty() => Some(items.as_slice()),
+            Some((Value::Text { .. }, node)) => Some(std::slice::from_ref(node)),
+            Some((Value::List(_), node)) => {
+                fail(log, Problem::error(node.span, "`members` is empty, expected the names of stages above"));
+                return (vec![None], false);
+            }
+            Some((other, node)) => {
+                let got = crate::config::display(other);
+                fail(log, Problem::error(node.span, format!("`members` expects a list of stages, got {got}")));
+                return (vec![None], false);
+            }
+            None => None,
+        }
+    } else {
+        if let Some(entry) = wiring.members {
+            let problem = Problem::error(entry.key_span, format!("unknown key `members`: `{kind}` reads one stage"));
+            fail(log, problem.help("write `input = \"NAME\"`"));
+        }
+        wiring.input.map(|entry| std::slice::from_ref(&entry.node))
+    };
+    let key = if stage.takes_members() { "members" } else { "input" };
+
+    let mut inputs: Vec<Option<usize>> = Vec::new();
+    match named {
+        None => {
+            let input = match above.len().checked_sub(1) {
+                Some(last) => match mismatch(stage, &above[last]) {
+                    None => Some(last),
+                    Some(problem) => fail(log, suggest(Problem::error(entry.node.span, problem), key, stage, above)),
+                },
+                None => fail(
+                    log,
+                    Problem::error(
+                        entry.node.span,
+                        format!("`{kind}` reads another stage, but there is none above it"),
+                    )
+                    .help("a stage reads only stages above it; the first one is an `ingest`"),
+                ),
+            };
+            inputs.push(input);
+        }
+        Some(nodes) => {
+            for node in nodes {
+                let found = match find_input(node, key, entry, all, above) {
+                    Ok(found) if inputs.contains(&Some(found)) => {
+                        fail(log, Problem::error(node.span, format!("`{}` is a member twice", above[found].name)))
+                    }
+                    Ok(found) => match mismatch(stage, &above[found]) {
+                        None => Some(found),
+                        Some(problem) => fail(log, suggest(Problem::error(node.span, problem), key, stage, above)),
+                    },
+                    Err(problem) => fail(log, problem),
+                };
+                inputs.push(found);
+            }
+        }
+    }
+    (inputs, is_wired)
+}
+
+/// The stage that `node` names.
+fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]) -> Result<usize, Problem> {
+    let Value::Text { text, .. } = &node.value else {
+        let got = crate::config::display(&node.value);
+        return Err(Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}")));
+    };
+    if let Some(found) = above.iter().position(|read| read.name == *text) {
+        return Ok(found);
+    }
+    if *text == entry.key {
+        return Err(Problem::error(node.span, format!("stage `{text}` cannot read itself")));
+    }
+    if all.get(text).is_some() {
+        return Err(Problem::error(
+            node.span,
+            format!("stage `{text}` stands below, and a stage reads only stages above it"),
+        )
+        .help(format!("move `[stages.{text}]` up")));
+    }
+    let mut problem = Problem::error(node.span, format!("there is no stage `{text}`"));
+    let names: Vec<&str> = above.iter().map(|read| read.name.as_str()).collect();
+    problem.help = did_you_mean(text, names.iter().copied())
+        .or_else(|| (!names.is_empty()).then(|| format!("the stages above are `{}`", names.join("`, `"))));
+    Err(problem)
+}
+
+/// What is wrong with reading `above`, if anything. A stage of unknown kind may be anything.
+fn mismatch(stage: &dyn stages::Stage, above: &Read) -> Option<String> {
+    let output = above.flow.as_ref()?.output;
+    if stage.accepts().contains(&output) {
+        return None;
+    }
+    let wanted: Vec<&str> = stage.accepts().iter().map(|&output| noun(output)).collect();
+    let wanted = match wanted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => wanted.concat(),
+    };
+    Some(format!("`{}` reads {wanted}, but stage `{}` hands on {}", stage.kind(), above.name, noun(output)))
+}
+
+/// Names the nearest stage above that would fit.
+fn suggest(problem: Problem, key: &str, stage: &dyn stages::Stage, above: &[Read]) -> Problem {
+    let fits = |read: &&Read| read.flow.as_ref().is_some_and(|flow| stage.accepts().contains(&flow.output));
+    match above.iter().rev().find(fits) {
+        Some(read) if key == "members" => problem.help(format!("write `members = [\"{}\"]`", read.name)),
+        Some(read) => problem.help(format!("write `input = \"{}\"`", read.name)),
+        None => problem,
+    }
+}
+
+/// Members are combined sample by sample, so all of them must descend from the same split.
+fn check_one_split(
+    stage: &dyn stages::Stage,
+    wiring: &Wiring<'_>,
+    header: Span,
+    inputs: &[Option<usize>],
+    above: &[Read],
+    log: &mut Log,
+) {
+    let split_of = |mut at: usize| loop {
+        match above[at].flow.as_ref().map(|flow| flow.output) {
+            Some(Output::Splits) => return Some(at),
+            _ => at = *above[at].inputs.first()?,
+        }
+    };
+    let spans: Vec<Span> = match wiring.members.map(|entry| &entry.node.value) {
+        Some(Value::List(items)) => items.iter().map(|item| item.span).collect(),
+        _ => vec![header],
+    };
+    let Some(first) = inputs.first().copied().flatten() else { return };
+    let Some(split) = split_of(first) else { return };
+    for (&input, &span) in inputs.iter().zip(&spans).skip(1) {
+        let Some(input) = input else { continue };
+        let Some(other) = split_of(input).filter(|&other| other != split) else { continue };
+        log.push(
+            Problem::error(
+                span,
+                format!(
+                    "the members of `{}` must come from one split, but `{}` is from `{}` and `{}` from `{}`",
+                    stage.kind(),
+                    above[first].name,
+                    above[split].name,
+                    above[input].name,
+                    above[other].name
+                ),
+            )
+            .help("let both branches read the same split"),
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! What the planner sees of a manifest, and the digests of what its stages read from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::RunError;
+use super::plan::PlannedTask;
+use crate::config::Span;
+use crate::manifest::{Manifest, StageEntry};
+use crate::stages::{Node, Places, Source, StageError};
+use crate::store::fingerprint::SourceDigest;
+use crate::store::{Digest, Place, Store};
+
+/// A checked manifest as the planner sees it.
+pub struct Graph<'a> {
+    /// The pipeline's name, with `@` and the profile or the overrides.
+    pub name: String,
+    /// Tells pipelines of one name apart: the manifest's place in its project.
+    pub id: String,
+    /// The lock file, beside the manifest.
+    pub lock_path: PathBuf,
+    /// The stages.
+    pub nodes: &'a [Node],
+    /// Their keys, by the same index.
+    pub entries: &'a [StageEntry],
+    /// Where relative sources are looked for.
+    pub places: Places,
+}
+
+/// The digests of every stage's sources, by the stage's index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceDigests(pub Vec<Vec<SourceDigest>>);
+
+/// The name that lock file and output folder have: `digits`, `digits@ci`, `digits@set-1a2b3c4d`.
+pub fn variant_name(manifest: &Manifest) -> String {
+    match (&manifest.profile, manifest.has_sets) {
+        (None, false) => manifest.name.clone(),
+        (Some(profile), false) => format!("{}@{profile}", manifest.name),
+        (profile, true) => {
+            let what = format!("{profile:?} {:?}", manifest.sets);
+            format!("{}@set-{}", manifest.name, Digest::of(what.as_bytes()).short())
+        }
+    }
+}
+
+impl<'a> Graph<'a> {
+    /// The graph of `manifest`.
+    pub fn of(manifest: &'a Manifest, places: Places) -> Graph<'a> {
+        let name = variant_name(manifest);
+        let absolute = std::path::absolute(&manifest.path).unwrap_or_else(|_| manifest.path.clone());
+        let place = absolute.strip_prefix(&places.project_root).unwrap_or(&absolute);
+        Graph {
+            id: Digest::of(place.as_os_str().as_encoded_bytes()).short(),
+            lock_path: manifest.dir.join(format!("{name}.lock")),
+            name,
+            nodes: &manifest.nodes,
+            entries: &manifest.entries,
+            places,
+        }
+    }
+
+    /// Where `key` of a stage was set: the key itself, else the nearest one above it; `None` where the default is in
+    /// force.
+    pub fn span_of(&self, stage: usize, key: &str) -> Option<Span> {
+        let entry = &self.entries[stage];
+        if key == "seed" {
+            return entry.seed_span;
+        }
+        let mut key = key;
+        loop {
+            let set = entry.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
+            match (set, key.rsplit_once(['.', '['])) {
+                (Some(span), _) => return Some(span),
+                (None, Some((above, _))) => key = above,
+                (None, None) => return None,
+            }
+        }
+    }
+}
+
+/// Digests the sources of every stage that has a task in `tasks`, on `threads` threads.
+pub(super) fn digest_sources(
+    graph: &Graph<'_>,
+    store: &Store,
+    tasks: &[PlannedTask],
+    threads: usize,
+) -> Result<SourceDigests, RunError> {
+    let needed: BTreeSet<usize> = tasks.iter().map(|task| task.stage).collect();
+    let mut digests = SourceDigests(vec![Vec::new(); graph.nodes.len()]);
+    let mut pool = None;
+    for stage in needed {
+        let node = &graph.nodes[stage];
+        let failed = |error| RunError::Stage { stage: node.name.clone(), error };
+        let sources = node.stage.sources(&graph.places).map_err(failed)?;
+        let places: Vec<Place> = sources.iter().filter_map(place).collect();
+        let read = match (&mut pool, places.is_empty()) {
+            (_, true) => Vec::new(),
+            (pool, false) => {
+                if pool.is_none() {
+                    *pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
+                }
+                match pool {
+                    Some(pool) => pool.install(|| store.digest_sources(&places)),
+                    None => store.digest_sources(&places),
+                }
+                .map_err(|error| failed(StageError::new(error.to_string())))?
+            }
+        };
+        let mut read = read.into_iter();
+        let mut by_role: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
+        for source in sources {
+            let (role, digest) = match source {
+                Source::Builtin { name, digest } => {
+                    let digest = digest.parse().unwrap_or_else(|_| Digest::of(digest.as_bytes()));
+                    (format!("builtin {name}"), Some(digest))
+                }
+                Source::File { role, .. } | Source::Folder { role, .. } => (role, read.next()),
+            };
+            by_role.entry(role).or_default().extend(digest);
+        }
+        // Ten thousand files of one role are one line in records and lock files.
+        digests.0[stage] = by_role.into_iter().map(|(role, all)| SourceDigest { role, digest: joined(&all) }).collect();
+    }
+    Ok(digests)
+}
+
+/// One digest for the sources of one role, in order; a single one is its own.
+fn joined(all: &[Digest]) -> Digest {
+    match all {
+        [one] => *one,
+        all => Digest::of(&all.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>()),
+    }
+}
+
+fn place(source: &Source) -> Option<Place> {
+    match source {
+        Source::Builtin { .. } => None,
+        Source::File { path, .. } => Some(Place::File(path.clone())),
+        Source::Folder { path, .. } => Some(Place::Folder(path.clone())),
+    }
+}

@@ -1,0 +1,97 @@
+//! What each task was computed from last time: a small readable file per pipeline, used only to say why, and by `gc` to
+//! know what recent runs name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use super::graph::Graph;
+use super::lockfile::LockFile;
+use crate::stages::Part;
+use crate::store::fingerprint::Parts;
+use crate::store::{Digest, Store};
+
+/// What a pipeline's tasks were computed from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Memory {
+    /// The lock file, relative to the project's root.
+    pub lock: String,
+    /// By stage and part, as `cnn/fold 1`.
+    pub tasks: BTreeMap<String, Remembered>,
+}
+
+/// What a task was computed from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Remembered {
+    /// The digest of the parts.
+    pub fingerprint: Digest,
+    /// What it was computed from.
+    pub parts: Parts,
+    /// Why it was computed, the last time it was.
+    pub because: Vec<String>,
+}
+
+/// How long a run counts as recent.
+const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+pub(super) fn task_key(stage: &str, part: Part) -> String {
+    format!("{stage}/{part}")
+}
+
+impl Memory {
+    /// What is remembered of `graph`'s pipeline; of a profile or an overridden manifest that has not run, that of the
+    /// plain one. What cannot be read is nothing.
+    pub(super) fn load(store: &Store, graph: &Graph<'_>) -> Memory {
+        let load = |name: &str| {
+            let bytes = store.read_note("runs", &file_name(name, &graph.id)).ok()??;
+            serde_json::from_slice::<Memory>(&bytes).ok()
+        };
+        load(&graph.name).or_else(|| load(graph.name.split('@').next()?)).unwrap_or_default()
+    }
+
+    /// Writes it down. Best effort: without it the next reasons are less precise.
+    pub(super) fn save(&self, store: &Store, graph: &Graph<'_>) {
+        if let Ok(mut bytes) = serde_json::to_vec_pretty(self) {
+            bytes.push(b'\n');
+            let name = file_name(&graph.name, &graph.id);
+            let is_same = store.read_note("runs", &name).is_ok_and(|old| old.as_deref() == Some(&bytes[..]));
+            if !is_same || is_dated(store, &name) {
+                let _ = store.write_note("runs", &name, &bytes);
+            }
+        }
+    }
+
+    /// What is remembered of a task.
+    pub fn get(&self, stage: &str, part: Part) -> Option<&Remembered> {
+        self.tasks.get(&task_key(stage, part))
+    }
+}
+
+fn file_name(name: &str, id: &str) -> String {
+    format!("{name}-{id}.json")
+}
+
+/// Whether a file has to be written anew to count as recent.
+fn is_dated(store: &Store, name: &str) -> bool {
+    store.notes("runs").iter().any(|(n, at)| n == name && age(*at) > Duration::from_secs(24 * 3600))
+}
+
+fn age(at: SystemTime) -> Duration {
+    SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO)
+}
+
+/// The fingerprints that `gc` keeps: those of recent runs, and those in the lock files of all pipelines that ran here.
+pub(super) fn named_by_runs_and_locks(store: &Store) -> BTreeSet<Digest> {
+    let mut named = BTreeSet::new();
+    for (name, at) in store.notes("runs") {
+        let Ok(Some(bytes)) = store.read_note("runs", &name) else { continue };
+        let Ok(memory) = serde_json::from_slice::<Memory>(&bytes) else { continue };
+        if age(at) < RECENT {
+            named.extend(memory.tasks.values().map(|task| task.fingerprint));
+        }
+        let lock = std::fs::read_to_string(store.base().join(&memory.lock)).ok();
+        if let Some(Ok(lock)) = lock.map(|text| LockFile::parse(&text)) {
+            named.extend(lock.tasks.values().map(|task| task.key));
+        }
+    }
+    named
+}

@@ -1,0 +1,608 @@
+//! Runs a plan: ready tasks side by side, each published the moment it is done, so that a kill loses only what was
+//! being computed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, mpsc};
+use std::time::Instant;
+
+use super::executor::{Executor, Job, JobError, Local};
+use super::graph::Graph;
+use super::lockfile::LockFile;
+use super::memory::{Memory, Remembered, task_key};
+use super::plan::{self, Plan, PlannedTask, State};
+use super::reason::{self, StaleReason};
+use super::{Options, Session, task_name};
+use crate::artifact::Files;
+use crate::stages::{Context, Delivered, Part, StageError, Task};
+use crate::store::fingerprint::Parts;
+use crate::store::{self, Digest, Entry, Found, Locking, Store};
+
+/// What happens during a run, for people. Called from several threads.
+pub trait Events: Sync {
+    /// Something happened.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The plan is made, nothing has run yet.
+    Planned(&'a Plan),
+    /// A task has begun.
+    Started {
+        /// `cnn, fold 3`.
+        task: &'a str,
+        /// Why.
+        reasons: &'a [StaleReason],
+        /// On how many threads.
+        threads: usize,
+    },
+    /// How far it is.
+    Progress {
+        /// `cnn, fold 3`.
+        task: &'a str,
+        /// So many are done.
+        done: u64,
+        /// Of so many; 0 = unknown.
+        total: u64,
+        /// Of what.
+        unit: &'a str,
+        /// A short note.
+        note: &'a str,
+    },
+    /// It waits for another run that computes the same task; told about once a second.
+    Waiting {
+        /// `cnn, fold 3`.
+        task: &'a str,
+        /// Whom it waits for.
+        holder: &'a str,
+    },
+    /// A warning, once per text.
+    Warning {
+        /// The task, if it is one's.
+        task: Option<&'a str>,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// A task that was not fresh has ended.
+    Ended {
+        /// `cnn, fold 3`.
+        task: &'a str,
+        /// How.
+        ended: &'a Ended,
+        /// After how long.
+        seconds: f64,
+    },
+}
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Events for Silent {
+    fn event(&self, _: &Event<'_>) {}
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was fresh: nothing was done.
+    Fresh,
+    /// It was not known to be fresh until what it reads was there, or another run had computed it meanwhile.
+    Found,
+    /// It was computed.
+    Computed,
+    /// It failed; nothing of it was kept, but for a checkpoint.
+    Failed(Failure),
+    /// It was told to stop.
+    Cancelled,
+    /// It was not begun: something it reads failed, or the run was stopped.
+    NotStarted,
+}
+
+/// Why a task failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The stage said so.
+    Stage(StageError),
+    /// It panicked: a bug of ours.
+    Bug(String),
+    /// Its artifact could not be kept, or its inputs not be read.
+    Store(store::Error),
+}
+
+/// A task after the run.
+#[derive(Debug)]
+pub struct TaskOutcome {
+    /// The stage, by index.
+    pub stage: usize,
+    /// Which of its tasks.
+    pub part: Part,
+    /// What it is called: `cnn, fold 3`.
+    pub name: String,
+    /// How it ended.
+    pub ended: Ended,
+    /// Why it was computed, if it was.
+    pub reasons: Vec<StaleReason>,
+    /// What it was computed from.
+    pub parts: Parts,
+    /// Its record, if it is there.
+    pub entry: Option<Entry>,
+    /// How long it took, if it was computed.
+    pub seconds: f64,
+    /// Files that had other bytes when the same task was computed before: the stage does not do the same twice.
+    pub differing: Vec<String>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Every planned task, in the order of the plan.
+    pub tasks: Vec<TaskOutcome>,
+    /// Whether it was told to stop before it was done.
+    pub is_interrupted: bool,
+}
+
+impl Outcome {
+    /// Whether every task is there.
+    pub fn is_complete(&self) -> bool {
+        self.tasks.iter().all(|task| task.entry.is_some())
+    }
+
+    /// The tasks that were computed.
+    pub fn computed(&self) -> impl Iterator<Item = &TaskOutcome> {
+        self.tasks.iter().filter(|task| matches!(task.ended, Ended::Computed))
+    }
+
+    /// The tasks that failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&TaskOutcome, &Failure)> {
+        self.tasks.iter().filter_map(|task| match &task.ended {
+            Ended::Failed(failure) => Some((task, failure)),
+            _ => None,
+        })
+    }
+
+    /// The task of a stage.
+    pub fn task(&self, stage: usize, part: Part) -> Option<&TaskOutcome> {
+        self.tasks.iter().find(|task| task.stage == stage && task.part == part)
+    }
+
+    /// The artifact of a finished task; `None` if it did not finish.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn files(&self, store: &Store, stage: usize, part: Part) -> Option<Result<Files, store::Error>> {
+        let entry = self.task(stage, part)?.entry.as_ref()?;
+        Some(store.open_artifact(entry))
+    }
+
+    /// What the lock file of this run says, without metrics; `None` if not every task is there.
+    pub fn lock_file(&self, graph: &Graph<'_>) -> Option<LockFile> {
+        let mut lock = LockFile::new(&graph.name);
+        for task in &self.tasks {
+            lock.add(&task_key(&graph.nodes[task.stage].name, task.part), &task.parts, task.entry.as_ref()?);
+        }
+        Some(lock)
+    }
+}
+
+/// Where a task is during the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Something it reads is not there yet.
+    Waiting,
+    /// It can be started.
+    Ready,
+    Running,
+    Done,
+    Ended,
+}
+
+/// What a worker says at the end of a task.
+enum Reply {
+    Found(Entry),
+    Computed(Entry, Vec<String>),
+    Failed(Failure),
+    Cancelled,
+    /// An input, by its place among the needs, turned out damaged or gone.
+    Lost(usize, store::Error),
+}
+
+/// A task is computed again after damage this often; then the disk is to blame.
+const MOST_REPAIRS: u32 = 2;
+
+pub(super) fn run(session: &Session<'_>, plan: Plan, options: &Options<'_>, events: &dyn Events) -> Outcome {
+    events.event(&Event::Planned(&plan));
+    let mut run = Run::new(session, plan, options);
+    let workshop = Workshop { session, options, events, warned: Mutex::default(), executor: &Local };
+    std::thread::scope(|scope| {
+        let (sender, replies) = mpsc::channel();
+        loop {
+            run.resolve();
+            workshop.pass_warnings();
+            for (i, threads) in run.to_start() {
+                run.stands[i] = Stand::Running;
+                run.used += threads;
+                let (sender, workshop, order) = (sender.clone(), &workshop, run.order(i, threads));
+                scope.spawn(move || {
+                    let (reply, seconds) = workshop.work(&order);
+                    // The receiver lives until every running task has replied.
+                    let _ = sender.send((order.index, order.threads, reply, seconds));
+                });
+            }
+            if !run.stands.contains(&Stand::Running) {
+                break;
+            }
+            let Ok((i, threads, reply, seconds)) = replies.recv() else { break };
+            run.used -= threads;
+            run.take(i, reply, seconds, &workshop);
+        }
+    });
+    workshop.pass_warnings();
+    run.finish()
+}
+
+/// The state of a run: owned by one thread.
+struct Run<'r> {
+    session: &'r Session<'r>,
+    options: &'r Options<'r>,
+    memory: Memory,
+    tasks: Vec<PlannedTask>,
+    stands: Vec<Stand>,
+    outcomes: Vec<TaskOutcome>,
+    repairs: Vec<u32>,
+    /// Threads of running tasks.
+    used: usize,
+}
+
+/// Everything a worker has to know.
+struct Order {
+    index: usize,
+    threads: usize,
+    task: PlannedTask,
+    reasons: Vec<StaleReason>,
+    fingerprint: Digest,
+    inputs: Vec<Entry>,
+    is_forced: bool,
+}
+
+impl<'r> Run<'r> {
+    fn new(session: &'r Session<'r>, plan: Plan, options: &'r Options<'r>) -> Run<'r> {
+        let graph = &session.graph;
+        let stand = |task: &PlannedTask| match task.state {
+            State::Fresh => Stand::Done,
+            State::Stale(_) => Stand::Ready,
+            State::Pending { .. } => Stand::Waiting,
+        };
+        let outcome = |task: &PlannedTask| TaskOutcome {
+            stage: task.stage,
+            part: task.part,
+            name: task_name(&graph.nodes[task.stage].name, task.part),
+            ended: if task.state == State::Fresh { Ended::Fresh } else { Ended::NotStarted },
+            reasons: Vec::new(),
+            parts: task.parts.clone(),
+            entry: if task.state == State::Fresh { task.entry.clone() } else { None },
+            seconds: 0.0,
+            differing: Vec::new(),
+        };
+        Run {
+            session,
+            options,
+            memory: session.memory(),
+            stands: plan.tasks.iter().map(stand).collect(),
+            outcomes: plan.tasks.iter().map(outcome).collect(),
+            repairs: vec![0; plan.tasks.len()],
+            tasks: plan.tasks,
+            used: 0,
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.options.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Decides every task whose inputs are all there now: early cutoff happens here.
+    fn resolve(&mut self) {
+        for i in 0..self.tasks.len() {
+            let is_due = self.stands[i] == Stand::Waiting
+                && self.tasks[i].above.iter().all(|&above| self.stands[above] == Stand::Done);
+            if !is_due {
+                continue;
+            }
+            let entries = self.tasks[i].above.iter().filter_map(|&above| self.outcomes[above].entry.as_ref());
+            let artifacts: Vec<Digest> = entries.map(Entry::artifact).collect();
+            let (graph, task) = (&self.session.graph, &mut self.tasks[i]);
+            plan::add_inputs(graph, task, &artifacts);
+            let found = self.session.store.find(&task.parts.fingerprint());
+            plan::decide(graph, task, found, &self.memory, &self.options.force);
+            self.outcomes[i].parts = task.parts.clone();
+            if task.state == State::Fresh {
+                self.outcomes[i].entry = task.entry.clone();
+                self.outcomes[i].ended = Ended::Found;
+                self.stands[i] = Stand::Done;
+            } else {
+                self.stands[i] = Stand::Ready;
+            }
+        }
+    }
+
+    /// Which ready tasks are to be started now, each with its share of the threads that are free.
+    fn to_start(&self) -> Vec<(usize, usize)> {
+        if self.is_cancelled() {
+            return Vec::new();
+        }
+        // Two tasks with one fingerprint are one: the second waits and then finds it.
+        let mut busy: BTreeSet<Digest> = (0..self.tasks.len())
+            .filter(|&i| self.stands[i] == Stand::Running)
+            .map(|i| self.tasks[i].parts.fingerprint())
+            .collect();
+        let ready: Vec<usize> = (0..self.tasks.len())
+            .filter(|&i| self.stands[i] == Stand::Ready && busy.insert(self.tasks[i].parts.fingerprint()))
+            .collect();
+        shares(self.options.threads - self.used.min(self.options.threads), &ready)
+    }
+
+    fn order(&self, index: usize, threads: usize) -> Order {
+        let task = self.tasks[index].clone();
+        let reasons = match &task.state {
+            State::Stale(reasons) => reasons.clone(),
+            State::Fresh | State::Pending { .. } => Vec::new(),
+        };
+        Order {
+            index,
+            threads,
+            fingerprint: task.parts.fingerprint(),
+            inputs: task.above.iter().filter_map(|&above| self.outcomes[above].entry.clone()).collect(),
+            is_forced: reasons.contains(&StaleReason::Forced),
+            reasons,
+            task,
+        }
+    }
+
+    fn take(&mut self, i: usize, reply: Reply, seconds: f64, workshop: &Workshop<'_>) {
+        let outcome = &mut self.outcomes[i];
+        let mut stand = Stand::Done;
+        match reply {
+            Reply::Found(entry) => {
+                outcome.entry = Some(entry);
+                outcome.ended = Ended::Found;
+            }
+            Reply::Computed(entry, differing) => {
+                outcome.entry = Some(entry);
+                outcome.ended = Ended::Computed;
+                outcome.differing = differing;
+                outcome.seconds = seconds;
+                if let State::Stale(reasons) = &self.tasks[i].state {
+                    outcome.reasons = reasons.clone();
+                }
+            }
+            Reply::Failed(failure) => {
+                outcome.ended = Ended::Failed(failure);
+                stand = Stand::Ended;
+            }
+            Reply::Cancelled => {
+                outcome.ended = Ended::Cancelled;
+                stand = Stand::Ended;
+            }
+            Reply::Lost(need, error) => {
+                let above = self.tasks[i].above[need];
+                self.repairs[above] += 1;
+                if self.repairs[above] > MOST_REPAIRS {
+                    outcome.ended = Ended::Failed(Failure::Store(error));
+                    stand = Stand::Ended;
+                } else {
+                    workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
+                    stand = Stand::Waiting;
+                    if self.stands[above] == Stand::Done {
+                        let file = match error {
+                            store::Error::Corrupt { file, .. } => file,
+                            _ => "blob".to_owned(),
+                        };
+                        self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
+                        self.stands[above] = Stand::Ready;
+                        self.outcomes[above].entry = None;
+                    }
+                }
+            }
+        }
+        self.stands[i] = stand;
+        if stand != Stand::Waiting {
+            let outcome = &self.outcomes[i];
+            workshop.events.event(&Event::Ended { task: &outcome.name, ended: &outcome.ended, seconds });
+        }
+    }
+
+    /// Writes down what is remembered, and says what the run came to.
+    fn finish(mut self) -> Outcome {
+        let graph = &self.session.graph;
+        let is_complete = self.outcomes.iter().all(|outcome| outcome.entry.is_some());
+        let mut tasks = std::mem::take(&mut self.memory.tasks);
+        if is_complete && self.options.targets.is_none() {
+            let keys: BTreeSet<String> =
+                self.outcomes.iter().map(|task| task_key(&graph.nodes[task.stage].name, task.part)).collect();
+            tasks.retain(|key, _| keys.contains(key));
+        }
+        for outcome in self.outcomes.iter().filter(|outcome| outcome.entry.is_some()) {
+            let key = task_key(&graph.nodes[outcome.stage].name, outcome.part);
+            let fingerprint = outcome.parts.fingerprint();
+            let because = match (&outcome.ended, tasks.get(&key)) {
+                (Ended::Computed, _) => outcome.reasons.iter().map(ToString::to_string).collect(),
+                (_, Some(old)) if old.fingerprint == fingerprint => old.because.clone(),
+                _ => vec!["found in the store".to_owned()],
+            };
+            tasks.insert(key, Remembered { fingerprint, parts: outcome.parts.clone(), because });
+        }
+        let base = self.session.store.base();
+        let lock = std::path::absolute(&graph.lock_path).unwrap_or_else(|_| graph.lock_path.clone());
+        let lock = lock.strip_prefix(base).unwrap_or(&lock).to_string_lossy().into_owned();
+        Memory { lock, tasks }.save(&self.session.store, graph);
+        self.session.store.save_stamps();
+        Outcome { is_interrupted: self.is_cancelled() && !is_complete, tasks: self.outcomes }
+    }
+}
+
+/// Free threads, shared out among the ready tasks: one each while there are more tasks than threads, else evenly, the
+/// first ones getting what is left over.
+fn shares(free: usize, ready: &[usize]) -> Vec<(usize, usize)> {
+    let (each, left) = match ready.len() {
+        0 => (0, 0),
+        n => (free / n, free % n),
+    };
+    ready.iter().enumerate().map(|(k, &i)| (i, each + usize::from(k < left))).take_while(|(_, n)| *n > 0).collect()
+}
+
+/// What all workers share.
+struct Workshop<'r> {
+    session: &'r Session<'r>,
+    options: &'r Options<'r>,
+    events: &'r dyn Events,
+    warned: Mutex<BTreeSet<String>>,
+    executor: &'r dyn Executor,
+}
+
+impl Workshop<'_> {
+    fn warn(&self, task: Option<&str>, message: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warned.insert(message.to_owned()) {
+            drop(warned);
+            self.events.event(&Event::Warning { task, message });
+        }
+    }
+
+    fn pass_warnings(&self) {
+        for warning in self.session.store.take_warnings() {
+            self.warn(None, &warning);
+        }
+    }
+
+    fn name(&self, task: &PlannedTask) -> String {
+        task_name(&self.session.graph.nodes[task.stage].name, task.part)
+    }
+
+    /// Computes one task, unless another run has done it meanwhile.
+    fn work(&self, order: &Order) -> (Reply, f64) {
+        let start = Instant::now();
+        let reply = self.compute(order);
+        (reply, start.elapsed().as_secs_f64())
+    }
+
+    fn compute(&self, order: &Order) -> Reply {
+        let (graph, store) = (&self.session.graph, &self.session.store);
+        let name = self.name(&order.task);
+        let node = &graph.nodes[order.task.stage];
+        let label = reason::label(&graph.name, &node.name, order.task.part);
+        let mut waiting = |holder: &str| {
+            self.events.event(&Event::Waiting { task: &name, holder });
+            !self.options.cancel.load(Ordering::Relaxed)
+        };
+        let locking = Locking { who: &label, limit: self.options.lock_limit, waiting: &mut waiting };
+        let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
+        if !order.is_forced
+            && let Found::Hit(entry) = store.find(&order.fingerprint)
+        {
+            return Reply::Found(entry);
+        }
+        let mut inputs = Vec::with_capacity(order.inputs.len());
+        for (i, (need, entry)) in order.task.needs.iter().zip(&order.inputs).enumerate() {
+            let files = match store.open_artifact(entry) {
+                Ok(files) => files,
+                Err(error) if is_lost(&error) => return Reply::Lost(i, error),
+                Err(error) => return Reply::Failed(Failure::Store(error)),
+            };
+            let above = &graph.nodes[need.stage];
+            inputs.push(Delivered { need: *need, stage_name: above.name.clone(), output: above.flow.output, files });
+        }
+        self.events.event(&Event::Started { task: &name, reasons: &order.reasons, threads: order.threads });
+        let mut draft = match store.draft() {
+            Ok(draft) => draft,
+            Err(error) => return Reply::Failed(Failure::Store(error)),
+        };
+        let seed = graph.entries[order.task.stage].seed;
+        let job = Job {
+            stage: &*node.stage,
+            task: Task { part: order.task.part, stage_name: &node.name, seed, inputs },
+            places: &graph.places,
+        };
+        let context = TaskContext { workshop: self, name: &name, order };
+        match self.executor.execute(&job, &context, &mut draft) {
+            Ok(()) => {}
+            Err(JobError::Stage(error)) if error.is_cancelled => return Reply::Cancelled,
+            Err(JobError::Stage(error)) => return Reply::Failed(Failure::Stage(error)),
+            Err(JobError::Panic(message)) => return Reply::Failed(Failure::Bug(message)),
+        }
+        match store.publish(draft, &order.task.parts, &label) {
+            Ok(published) => {
+                store.remove_checkpoint(&order.fingerprint);
+                Reply::Computed(published.entry, published.differing)
+            }
+            Err(error) => Reply::Failed(Failure::Store(error)),
+        }
+    }
+}
+
+/// Whether computing an artifact again helps.
+fn is_lost(error: &store::Error) -> bool {
+    match error {
+        store::Error::Corrupt { .. } => true,
+        store::Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// What the runner lends a running task.
+struct TaskContext<'r> {
+    workshop: &'r Workshop<'r>,
+    name: &'r str,
+    order: &'r Order,
+}
+
+impl Context for TaskContext<'_> {
+    fn threads(&self) -> usize {
+        self.order.threads
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.workshop.options.cancel.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {
+        self.workshop.events.event(&Event::Progress { task: self.name, done, total, unit, note });
+    }
+
+    fn warn(&self, message: &str) {
+        self.workshop.warn(Some(self.name), message);
+    }
+
+    fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        // A task that is forced is computed from its start: that is what it is forced for.
+        if self.order.is_forced {
+            return None;
+        }
+        self.workshop.session.store.load_checkpoint(&self.order.fingerprint)
+    }
+
+    fn save_checkpoint(&self, bytes: &[u8]) {
+        if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes) {
+            self.warn(&format!("cannot keep a checkpoint: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn threads_are_shared_out() {
+        for (free, ready, expected) in [
+            (2, vec![], vec![]),
+            (2, vec![0], vec![(0, 2)]),
+            (2, vec![0, 1, 2], vec![(0, 1), (1, 1)]),
+            (7, vec![3, 4, 5], vec![(3, 3), (4, 2), (5, 2)]),
+            (0, vec![1], vec![]),
+        ] {
+            assert_eq!(shares(free, &ready), expected, "{free} among {ready:?}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! `ingest`: files in, one packed data set out.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::{Context, Flow, Given, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
+use crate::artifact::Sink;
+use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
+use crate::config::{Log, Problem, Section, Span, did_you_mean};
+use crate::data::catalogue::{self, Entry, Located};
+use crate::data::decode::{self, DecodePolicy, Decoded};
+use crate::data::reader::load::{Loaded, Plan, load};
+use crate::data::reader::{self, FORMATS, Files, Found, GivenSplit, Limits, Pick, Reader};
+use crate::tensor::SampleShape;
+
+/// The line in the list of kinds.
+pub const KIND: Kind = Kind { name: "ingest", read, example: EXAMPLE };
+
+const EXAMPLE: &str = r#"schema = 1
+name   = "example"
+seed   = 42
+
+[stages.ingest]
+source   = "builtin:digits"
+channels = "gray"
+resize   = { width = 8, height = 8, fit = "stretch", filter = "triangle" }
+"#;
+
+/// Bumped when the same files give other bytes.
+const REVISION: u32 = 1;
+
+/// Images a progress report covers.
+const REPORT_EVERY: u64 = 256;
+
+/// The stage's config.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    source: String,
+    labels: Option<String>,
+    format: &'static str,
+    policy: DecodePolicy,
+    skips_corrupt: bool,
+    max_corrupt: u64,
+    allow_empty: bool,
+    limit: Option<u64>,
+    limits: Limits,
+}
+
+/// Reads the keys of `ingest`.
+///
+/// - `source` (required): `builtin:NAME`, a catalogue name, or a path relative to the manifest
+/// - `labels`: the file of labels, where a format has them apart (IDX, NPY)
+/// - `format` ["auto"]: a name from [`FORMATS`]; by content when "auto"
+/// - `channels`, `alpha`, `exif`, `depth`, `resize`: see [`DecodePolicy`]
+/// - `on_corrupt` ["error"] or "skip"; `max_corrupt` [100]: images that may be skipped
+/// - `allow_empty` [false]: whether a class may have no image
+/// - `limit`: at most this many images, evenly spread over the source
+/// - `max_pixels` [100,000,000] width times height; `max_bytes` [268,435,456] bytes of one image file
+pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    let source = section.unrecorded_text("source");
+    if source.is_none() && section.raw("source").is_none() {
+        let problem = Problem::error(section.span(), "missing key `source`")
+            .help("add `source`: a folder, a file, a catalogue name, or `\"builtin:digits\"`");
+        section.log().push(problem);
+    }
+    let labels = section.unrecorded_text("labels").map(|(text, _)| text);
+    let mut formats = vec!["auto"];
+    formats.extend(FORMATS.iter().map(|format| format.name));
+    let format = section.word("format", &formats, "auto");
+    if let Some((text, span)) = &source {
+        check_source(text, *span, section.log());
+    }
+    Box::new(Ingest {
+        source: source.map_or(String::new(), |(text, _)| text),
+        labels,
+        format,
+        policy: DecodePolicy::read(section),
+        skips_corrupt: section.word("on_corrupt", &["error", "skip"], "error") == "skip",
+        max_corrupt: section.whole("max_corrupt", 0..=i64::MAX as u64, Some(100)),
+        allow_empty: section.flag("allow_empty", false),
+        limit: section.optional_whole("limit", 1..=i64::MAX as u64),
+        limits: Limits {
+            max_pixels: section.whole("max_pixels", 1..=1 << 32, Some(100_000_000)),
+            max_bytes: section.whole("max_bytes", 1..=1 << 40, Some(256 << 20)),
+        },
+    })
+}
+
+fn check_source(text: &str, span: Span, log: &mut Log) {
+    if text.is_empty() {
+        log.push(Problem::error(span, "`source` is empty").help("set it to a folder, a file, or `\"builtin:digits\"`"));
+    } else if let Some(name) = text.strip_prefix("builtin:") {
+        if !catalogue::BUILTIN.contains(&name) {
+            let mut problem = Problem::error(
+                span,
+                format!("unknown built-in data set `{name}`, expected `{}`", catalogue::BUILTIN.join("`, `")),
+            );
+            problem.help = did_you_mean(name, catalogue::BUILTIN.iter().copied());
+            log.push(problem);
+        }
+    }
+}
+
+/// A source that is there.
+enum Resolved {
+    Builtin(Box<dyn Found>, [&'static [u8]; 2]),
+    Catalogue(Entry, Located),
+    Path(Box<dyn Found>),
+}
+
+impl Resolved {
+    fn found(&self) -> &dyn Found {
+        match self {
+            Resolved::Builtin(found, _) | Resolved::Path(found) => &**found,
+            Resolved::Catalogue(_, located) => &*located.found,
+        }
+    }
+}
+
+impl Ingest {
+    /// The entry that `check` may rely on, without looking at any file.
+    fn known_entry(&self) -> Option<&'static Entry> {
+        catalogue::entry(self.source.strip_prefix("builtin:").unwrap_or(&self.source))
+    }
+
+    fn resolve(&self, places: &Places) -> Result<Resolved, reader::Error> {
+        let builtin = self.source.strip_prefix("builtin:");
+        if let Some(name) = builtin {
+            return match catalogue::builtin(name) {
+                Some((found, bytes)) => Ok(Resolved::Builtin(found, bytes)),
+                None => Err(reader::Error::new(format!("unknown built-in data set `{name}`"))),
+            };
+        }
+        if catalogue::is_name(&self.source) {
+            if let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)? {
+                return self.resolve_entry(entry, places);
+            }
+        }
+        let path = places.resolve(Path::new(&self.source));
+        let labels = self.labels.as_ref().map(|labels| places.resolve(Path::new(labels)));
+        if !path.exists() {
+            return Err(self.absent(&path, places));
+        }
+        if let Some(labels) = labels.as_deref().filter(|labels| !labels.exists()) {
+            return Err(reader::Error::new(format!("`{}` does not exist", labels.display())));
+        }
+        reader::find(&path, labels.as_deref(), self.format).map(Resolved::Path)
+    }
+
+    fn resolve_entry(&self, entry: Entry, places: &Places) -> Result<Resolved, reader::Error> {
+        let mut folders: Vec<PathBuf> = Vec::new();
+        if let Some(dir) = &places.data_dir {
+            folders.extend([dir.join(&entry.name), dir.clone()]);
+        }
+        folders.push(places.project_root.join("datasets").join(&entry.name));
+        match (entry.locate(&folders), catalogue::builtin(&entry.name)) {
+            (Ok(located), _) => Ok(Resolved::Catalogue(entry, located)),
+            (Err(_), Some((found, bytes))) => Ok(Resolved::Builtin(found, bytes)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Why there is nothing at `path`: the nearest name that is there, or the catalogue's.
+    fn absent(&self, path: &Path, places: &Places) -> reader::Error {
+        let error = reader::Error::new(format!("`{}` does not exist", path.display()));
+        let parent = path.parent().unwrap_or(&places.manifest_dir);
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut names = reader::names_in(parent).unwrap_or_default();
+        if catalogue::is_name(&self.source) {
+            names.extend(catalogue::embedded().iter().map(|entry| entry.name.clone()));
+        }
+        match did_you_mean(&name, names.iter().map(String::as_str)) {
+            Some(help) => error.help(help),
+            None => {
+                error.help(format!("paths are relative to the manifest's folder, `{}`", places.manifest_dir.display()))
+            }
+        }
+    }
+
+    fn pack(
+        &self,
+        reader: &dyn Reader,
+        images: File,
+        context: &dyn Context,
+    ) -> Result<(DatasetWriter, Vec<Skipped>), StageError> {
+        let pick = Pick::new(reader.n_samples(), self.limit);
+        let plan = Plan { policy: &self.policy, limits: self.limits, pick, threads: context.threads() };
+        let mut images = Some(images);
+        let mut writer: Option<(DatasetWriter, String)> = None;
+        let mut skipped = Vec::new();
+        let mut done = 0;
+        context.progress(0, pick.len(), "images", "");
+        load(reader, &plan, &mut |loaded: Loaded| {
+            if context.is_cancelled() {
+                return Err(StageError::cancelled());
+            }
+            done += 1;
+            if done % REPORT_EVERY == 0 || done == pick.len() {
+                context.progress(done, pick.len(), "images", "");
+            }
+            let Loaded { path, label, given, group, image } = loaded;
+            let (image, digest) = match image {
+                Ok(image) => image,
+                Err(reason) => {
+                    let class = reader.classes()[label as usize].clone();
+                    return self.skip(Skipped { path, class, reason }, &mut skipped);
+                }
+            };
+            if let Some(file) = images.take() {
+                writer = Some((DatasetWriter::new(file, image.shape, image.depth)?, path.clone()));
+            }
+            if let Some((writer, first)) = &mut writer {
+                check_alike(writer, first, &path, &image)?;
+                let seen = image.seen;
+                let row = Row {
+                    path,
+                    label,
+                    group,
+                    given,
+                    format: seen.format,
+                    width: seen.width,
+                    height: seen.height,
+                    channels: seen.channels,
+                    depth: seen.depth,
+                };
+                writer.push_digested(row, &image.pixels, digest)?;
+            }
+            Ok(())
+        })?;
+        match writer {
+            Some((writer, _)) => Ok((writer, skipped)),
+            None if skipped.is_empty() => Err(StageError::new("the source has no image").key("source")),
+            None => Err(StageError::new(format!("all {} images are corrupt", skipped.len()))
+                .help(format!("the first one, `{}`, {}", skipped[0].path, skipped[0].reason))
+                .key("source")),
+        }
+    }
+
+    fn skip(&self, image: Skipped, skipped: &mut Vec<Skipped>) -> Result<(), StageError> {
+        if !self.skips_corrupt {
+            return Err(StageError::new(format!("`{}` {}", image.path, image.reason))
+                .key("source")
+                .help("repair or remove it, or set `on_corrupt = \"skip\"`"));
+        }
+        skipped.push(image);
+        if skipped.len() as u64 > self.max_corrupt {
+            let last = &skipped[skipped.len() - 1];
+            return Err(StageError::new(format!(
+                "more than `max_corrupt = {}` images are corrupt; the last one, `{}`, {}",
+                self.max_corrupt, last.path, last.reason
+            ))
+            .key("max_corrupt")
+            .help("repair or remove them, or raise `max_corrupt`"));
+        }
+        Ok(())
+    }
+}
+
+/// All images have the shape and the depth of the first.
+fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded) -> Result<(), StageError> {
+    let (expected, got) = (writer.shape(), image.shape);
+    if expected == got && writer.depth() == image.depth {
+        return Ok(());
+    }
+    Err(if (expected.width, expected.height) != (got.width, got.height) {
+        StageError::new(format!(
+            "images have different sizes: `{first}` is {}x{} pixels, `{path}` is {}x{}",
+            expected.width, expected.height, got.width, got.height
+        ))
+        .help("add `resize = { width = …, height = … }`")
+    } else if expected.channels != got.channels {
+        let colour = |channels| if channels == 1 { "grey" } else { "in colour" };
+        StageError::new(format!(
+            "images have different channels: `{first}` is {}, `{path}` is {}",
+            colour(expected.channels),
+            colour(got.channels)
+        ))
+        .help("set `channels` to \"gray\" or \"rgb\"")
+    } else {
+        StageError::new(format!(
+            "images have different depths: `{first}` has {} bits per value, `{path}` has {}",
+            writer.depth().bits(),
+            image.depth.bits()
+        ))
+        .help("set `depth` to \"8\" or \"16\"")
+    }
+    .key("source"))
+}
+
+/// A class without any image can neither be learned nor be tested.
+fn check_classes(ingest: &Ingest, classes: &[String], counts: &[u64], skipped: &[Skipped]) -> Result<(), StageError> {
+    let Some(label) = counts.iter().position(|&n| n == 0).filter(|_| !ingest.allow_empty) else { return Ok(()) };
+    let name = &classes[label];
+    let reason = match (skipped.iter().filter(|image| image.class == *name).count(), ingest.limit) {
+        (0, Some(limit)) => format!("class `{name}` has no image within `limit = {limit}`"),
+        (0, None) => format!("class `{name}` has no image"),
+        (n, _) => format!("class `{name}` has no image left: all {n} are corrupt"),
+    };
+    Err(StageError::new(reason).key("source").help("add images, remove the class, or set `allow_empty = true`"))
+}
+
+impl Stage for Ingest {
+    fn kind(&self) -> &'static str {
+        "ingest"
+    }
+
+    fn revision(&self) -> String {
+        format!("ingest {REVISION}, decode {}", decode::REVISION)
+    }
+
+    fn check(&self, _inputs: &[Flow], _span: Span, _log: &mut Log) -> Flow {
+        let entry = self.known_entry();
+        let shape = entry.map(|entry| self.policy.output_shape(entry.shape())).or(self.policy.fixed_shape());
+        Flow {
+            output: Output::Dataset,
+            shape: shape.map(SampleShape::Image),
+            n_classes: entry.map(|entry| entry.classes.len()),
+            n_samples: entry.map(|entry| entry.n_samples.min(self.limit.map_or(usize::MAX, |n| n as usize))),
+            given: entry.map(|entry| Given {
+                test: entry.has_split(GivenSplit::Test),
+                validation: entry.has_split(GivenSplit::Validation),
+            }),
+            folds: 0,
+            has_test: false,
+            refit: false,
+        }
+    }
+
+    fn accepts(&self) -> &'static [Output] {
+        &[]
+    }
+
+    fn parts(&self, _flow: &Flow) -> Vec<Part> {
+        vec![Part::Whole]
+    }
+
+    fn needs(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<Need> {
+        Vec::new()
+    }
+
+    fn sources(&self, places: &Places) -> Result<Vec<Source>, StageError> {
+        let resolved = self.resolve(places)?;
+        if let Resolved::Builtin(_, bytes) = &resolved {
+            let mut hasher = blake3::Hasher::new();
+            for bytes in bytes {
+                hasher.update(bytes);
+            }
+            let name = self.source.trim_start_matches("builtin:").to_owned();
+            return Ok(vec![Source::Builtin { name, digest: hasher.finalize().to_hex().to_string() }]);
+        }
+        Ok(match resolved.found().files() {
+            Files::Each(files) => files.into_iter().map(|(role, path)| Source::File { role, path }).collect(),
+            Files::Folder(path) => vec![Source::Folder { role: "images".to_owned(), path }],
+        })
+    }
+
+    fn run(
+        &self,
+        _task: &Task<'_>,
+        places: &Places,
+        context: &dyn Context,
+        sink: &mut dyn Sink,
+    ) -> Result<(), StageError> {
+        let resolved = self.resolve(places)?;
+        if let Resolved::Catalogue(entry, located) = &resolved {
+            located.verify(entry)?;
+        }
+        let reader = resolved.found().open(&self.limits)?;
+        let (writer, skipped) = self.pack(&*reader, sink.create(IMAGES)?, context)?;
+        let mut classes = reader.classes().to_vec();
+        let mut counts = vec![0; classes.len()];
+        for label in writer.labels() {
+            counts[label as usize] += 1;
+        }
+        check_classes(self, &classes, &counts, &skipped)?;
+        if let Resolved::Catalogue(entry, _) = &resolved {
+            // Formats that only number their classes get the names of the entry.
+            let are_numbers = classes.iter().enumerate().all(|(i, class)| *class == i.to_string());
+            if are_numbers && classes.len() == entry.classes.len() {
+                classes.clone_from(&entry.classes);
+            }
+        }
+        writer.finish(sink, &classes, &self.policy, &skipped)?;
+        Ok(())
+    }
+}
+
+impl From<reader::Error> for StageError {
+    fn from(error: reader::Error) -> StageError {
+        StageError { message: error.message, key: Some("source".to_owned()), help: error.help, is_cancelled: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::dataset::Dataset;
+    use crate::config::{Entry as ConfigEntry, Node, Table, Value};
+    use crate::stages::testing::{self, TestContext};
+
+    fn text(text: &str) -> Value {
+        Value::Text { text: text.to_owned(), inner: None }
+    }
+
+    fn table(keys: &[(&str, Value)]) -> Table {
+        let entry = |(key, value): &(&str, Value)| ConfigEntry {
+            key: (*key).to_owned(),
+            key_span: Span::default(),
+            node: Node { value: value.clone(), span: Span::default() },
+        };
+        Table { entries: keys.iter().map(entry).collect() }
+    }
+
+    #[track_caller]
+    fn stage(keys: &[(&str, Value)]) -> Box<dyn Stage> {
+        let (stage, log) = testing::read(read, &table(keys));
+        assert_eq!(log.problems, []);
+        stage
+    }
+
+    fn run_in(folder: &Path, keys: &[(&str, Value)], context: &TestContext) -> Result<Dataset, StageError> {
+        let places = Places { manifest_dir: folder.to_owned(), data_dir: None, project_root: folder.to_owned() };
+        let files = testing::run(&*stage(keys), Part::Whole, Vec::new(), &places, context)?;
+        Ok(Dataset::read(&files).unwrap())
+    }
+
+    #[test]
+    fn digits_come_whole_for_any_number_of_threads() {
+        for threads in [1, 2, 7] {
+            let context = TestContext { threads, ..TestContext::default() };
+            let digits = run_in(Path::new("."), &[("source", text("builtin:digits"))], &context).unwrap();
+            assert_eq!(digits.n_samples(), 1797);
+            assert_eq!(digits.shape().to_string(), "8x8x1");
+            assert_eq!(digits.labels()[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+            let mut first = [0.0; 64];
+            digits.to_f32(0, &mut first);
+            assert_eq!(first[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! Files from outside, by content. The stat index makes the no-op fast: content decides, stamps only save reading it.
+//!
+//! A folder's digest covers the relative path and content of every visible file and folder below it; links are
+//! followed, names that begin with a dot are left out, as ingest leaves them out. What is no regular file (a FIFO, a
+//! loop of links, a file that cannot be read) stands in the digest by its path: ingest will say what it thinks of it.
+//!
+//! The index remembers, per folder, the stamps of its folders and files. Where a folder's own stamp is unchanged its
+//! listing is, so its files are looked up one by one and nothing is read. A file whose stamp was taken in the same tick
+//! of the clock as its last change is written with an empty stamp (smudged), and hashed once more next time.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::digest::Digest;
+use super::stamp::{self, Stamp, stamp_of};
+use super::{Access, Error, Store, replace};
+
+/// Something to be digested.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A file, by its content.
+    File(PathBuf),
+    /// A folder, by all that is below it.
+    Folder(PathBuf),
+}
+
+/// How a folder differs from what it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Files that are new.
+    pub added: usize,
+    /// Files that are no more.
+    pub removed: usize,
+    /// Files with other content.
+    pub changed: usize,
+    /// The first of them by path.
+    pub first: String,
+}
+
+/// A file or folder as the index knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    /// Relative to the folder (to the project's root, for single files), `/` between names.
+    path: Vec<u8>,
+    is_folder: bool,
+    /// Empty: not to be trusted.
+    stamp: Stamp,
+    digest: Digest,
+}
+
+/// Files with different jobs for a marker instead of content.
+const NOT_REGULAR: &[u8] = b"convoy: not a regular file";
+const NOT_READABLE: &[u8] = b"convoy: not readable";
+
+impl Store {
+    /// The digest of each place. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// If a single file, or the folder itself, cannot be read.
+    pub fn digest_sources(&self, places: &[Place]) -> Result<Vec<Digest>, Error> {
+        let files: Vec<&Path> = places
+            .iter()
+            .filter_map(|place| match place {
+                Place::File(path) => Some(path.as_path()),
+                Place::Folder(_) => None,
+            })
+            .collect();
+        let mut file_digests = self.digest_files(&files)?.into_iter();
+        places
+            .iter()
+            .map(|place| match place {
+                Place::File(path) => {
+                    file_digests.next().ok_or_else(|| Error::io("read", path)(io::ErrorKind::NotFound.into()))
+                }
+                Place::Folder(path) => self.digest_folder(path),
+            })
+            .collect()
+    }
+
+    fn digest_files(&self, paths: &[&Path]) -> Result<Vec<Digest>, Error> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut index: HashMap<Vec<u8>, Record> =
+            self.load_index("files").into_iter().map(|record| (record.path.clone(), record)).collect();
+        let looked_up: Vec<(Record, bool)> = paths
+            .par_iter()
+            .map(|path| {
+                let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+                if !metadata.is_file() {
+                    let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+                    return Err(Error::io("read", path)(error));
+                }
+                let key = self.key(path);
+                match index.get(&key) {
+                    Some(record) if record.stamp == Stamp::of(&metadata) => Ok((record.clone(), false)),
+                    _ => {
+                        let (stamp, digest) = hash(path).map_err(Error::io("read", path))?;
+                        Ok((Record { path: key, is_folder: false, stamp, digest }, true))
+                    }
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        let digests = looked_up.iter().map(|(record, _)| record.digest).collect();
+        if looked_up.iter().any(|(_, is_new)| *is_new) {
+            index.extend(looked_up.into_iter().map(|(record, _)| (record.path.clone(), record)));
+            let mut records: Vec<Record> = index.into_values().collect();
+            records.sort_by(|a, b| a.path.cmp(&b.path));
+            self.save_index("files", &records);
+        }
+        Ok(digests)
+    }
+
+    fn digest_folder(&self, root: &Path) -> Result<Digest, Error> {
+        let metadata = fs::metadata(root).map_err(Error::io("read", root))?;
+        if !metadata.is_dir() {
+            return Err(Error::io("read", root)(io::ErrorKind::NotADirectory.into()));
+        }
+        let name = format!("folder-{}", Digest::of(&self.key(root)));
+        let old = self.load_index(&name);
+        let is_listed = !old.is_empty()
+            && old
+                .par_iter()
+                .filter(|record| record.is_folder)
+                .all(|record| stamp_of(&root.join(to_path(&record.path))).is_ok_and(|stamp| stamp == record.stamp));
+        if is_listed {
+            let is_unchanged = old.par_iter().all(|record| {
+                record.is_folder
+                    || match fs::metadata(root.join(to_path(&record.path))) {
+                        Ok(metadata) if metadata.is_file() => Stamp::of(&metadata) == record.stamp,
+                        Ok(_) => record.digest == Digest::of(NOT_REGULAR),
+                        Err(_) => record.digest == Digest::of(NOT_READABLE),
+                    }
+            });
+            if is_unchanged {
+                return Ok(tree_digest(&old));
+            }
+        }
+        let old: HashMap<&[u8], &Record> =
+            old.iter().filter(|record| !record.is_folder).map(|record| (record.path.as_slice(), record)).collect();
+        let mut listed = list(root).map_err(Error::io("read", root))?;
+        listed.par_iter_mut().filter(|record| !record.is_folder).for_each(|record| {
+            let path = root.join(to_path(&record.path));
+            (record.stamp, record.digest) = match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => match old.get(record.path.as_slice()) {
+                    Some(known) if known.stamp == Stamp::of(&metadata) => (known.stamp, known.digest),
+                    _ => hash(&path).unwrap_or_else(|_| (Stamp::default(), Digest::of(NOT_READABLE))),
+                },
+                Ok(_) => (Stamp::default(), Digest::of(NOT_REGULAR)),
+                Err(_) => (Stamp::default(), Digest::of(NOT_READABLE)),
+            };
+        });
+        let digest = tree_digest(&listed);
+        self.save_index(&name, &listed);
+        self.save_tree(&digest, listed);
+        Ok(digest)
+    }
+
+    /// How the folder with digest `new` differs from the one with digest `old`, if both are remembered.
+    pub fn folder_changes(&self, old: &Digest, new: &Digest) -> Option<Changes> {
+        let (old, new) = (self.load_tree(old)?, self.load_tree(new)?);
+        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+        let mut changes = Changes::default();
+        let mut note = |record: &Record, kind: fn(&mut Changes) -> &mut usize| {
+            *kind(&mut changes) += 1;
+            if changes.first.is_empty() {
+                changes.first = String::from_utf8_lossy(&record.path).into_owned();
+            }
+        };
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(a), Some(b)) => a.path.cmp(&b.path),
+            };
+            let before = if order.is_le() { old.next() } else { None };
+            let after = if order.is_ge() { new.next() } else { None };
+            match (before, after) {
+                (Some(before), Some(after)) if before.digest != after.digest => note(after, |c| &mut c.changed),
+                (Some(before), None) => note(before, |c| &mut c.removed),
+                (None, Some(after)) => note(after, |c| &mut c.added),
+                _ => {}
+            }
+        }
+        Some(changes)
+    }
+
+    /// What the index calls a path: relative to the project where it is inside, so that a moved project is known.
+    fn key(&self, path: &Path) -> Vec<u8> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        to_bytes(path.strip_prefix(&self.base).unwrap_or(&path))
+    }
+
+    fn load_index(&self, name: &str) -> Vec<Record> {
+        if self.is_remote {
+            return Vec::new();
+        }
+        fs::read(self.dir.join("index").join(name)).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
+    }
+
+    fn save_index(&self, name: &str, records: &[Record]) {
+        if self.access == Access::Write && !self.is_remote {
+            // A lost index costs hashing.
+            let _ = replace(&self.dir.join("tmp"), &self.dir.join("index").join(name), &encode(records));
+        }
+    }
+
+    fn tree_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("index").join("trees").join(digest.to_string())
+    }
+
+    /// Remembers a listing, so that a later run can say which files changed.
+    fn save_tree(&self, digest: &Digest, mut records: Vec<Record>) {
+        let path = self.tree_path(digest);
+        if self.access == Access::Look || path.exists() {
+            return;
+        }
+        records.retain(|record| !record.is_folder);
+        records.iter_mut().for_each(|record| record.stamp = Stamp::default());
+        // Without it the reason is less precise.
+        let _ = replace(&self.dir.join("tmp"), &path, &encode(&records));
+    }
+
+    fn load_tree(&self, digest: &Digest) -> Option<Vec<Record>> {
+        decode(&fs::read(self.tree_path(digest)).ok()?)
+    }
+}
+
+/// Stamp and digest of a regular file; the stamp is empty if it may have changed meanwhile.
+fn hash(path: &Path) -> io::Result<(Stamp, Digest)> {
+    let at = stamp::now();
+    let mut file = File::open(path)?;
+    let before = Stamp::of(&file.metadata()?);
+    let (digest, _) = Digest::of_reader(&mut file)?;
+    let is_calm = before.is_settled(at) && stamp_of(path)? == before;
+    Ok((if is_calm { before } else { Stamp::default() }, digest))
+}
+
+/// Everything visible below `root`, sorted by path; folders with their stamps, files without anything yet.
+fn list(root: &Path) -> io::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    let at = stamp::now();
+    let is_visible =
+        |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
+    for entry in walkdir::WalkDir::new(root).follow_links(true).into_iter().filter_entry(is_visible) {
+        let (path, is_folder) = match &entry {
+            Ok(entry) => (entry.path(), entry.file_type().is_dir()),
+            Err(error) => match error.path() {
+                Some(path) if path != root => (path, false),
+                _ => {
+                    return Err(entry
+                        .err()
+                        .and_then(walkdir::Error::into_io_error)
+                        .unwrap_or_else(|| io::ErrorKind::Other.into()));
+                }
+            },
+        };
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if is_hidden && path != root {
+            // A dangling link is an error before its name is looked at.
+            continue;
+        }
+        let stamp = match is_folder {
+            true => stamp_of(path).ok().filter(|stamp| stamp.is_settled(at)).unwrap_or_default(),
+            false => Stamp::default(),
+        };
+        let path = to_bytes(path.strip_prefix(root).unwrap_or(path));
+        records.push(Record { path, is_folder, stamp, digest: Digest([0; 32]) });
+    }
+    records.sort_by(|a, b| a.path.cmp(&b.path));
+    // A folder that cannot be read is listed twice: as a folder, and as an error.
+    records.dedup_by(|a, b| a.path == b.path);
+    Ok(records)
+}
+
+fn tree_digest(records: &[Record]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"convoy folder 1");
+    for record in records {
+        hasher.update(&[u8::from(record.is_folder)]);
+        hasher.update(&(record.path.len() as u64).to_le_bytes());
+        hasher.update(&record.path);
+        hasher.update(&record.digest.0);
+    }
+    Digest(*hasher.finalize().as_bytes())
+}
+
+fn encode(records: &[Record]) -> Vec<u8> {
+    let mut bytes = b"convoy index 1\n".to_vec();
+    for record in records {
+        bytes.push(u8::from(record.is_folder));
+        bytes.extend_from_slice(&(record.path.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&record.path);
+        bytes.extend_from_slice(&record.stamp.to_bytes());
+        bytes.extend_from_slice(&record.digest.0);
+    }
+    let end = Digest::of(&bytes);
+    bytes.extend_from_slice(&end.0);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Record>> {
+    let (body, end) = bytes.split_last_chunk::<32>()?;
+    if Digest::of(body).0 != *end {
+        return None;
+    }
+    let mut rest = body.strip_prefix(b"convoy index 1\n")?;
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (&is_folder, tail) = rest.split_first()?;
+        let (length, tail) = tail.split_first_chunk::<4>()?;
+        let (path, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let (stamp, tail) = tail.split_first_chunk::<32>()?;
+        let (digest, tail) = tail.split_first_chunk::<32>()?;
+        records.push(Record {
+            path: path.to_owned(),
+            is_folder: is_folder == 1,
+            stamp: Stamp::from_bytes(stamp),
+            digest: Digest(*digest),
+        });
+        rest = tail;
+    }
+    Some(records)
+}
+
+#[cfg(unix)]
+fn to_bytes(path: &Path) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_owned()
+}
+
+#[cfg(unix)]
+fn to_path(bytes: &[u8]) -> &Path {
+    Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn to_bytes(path: &Path) -> Vec<u8> {
+    path.to_string_lossy().replace('\\', "/").into_bytes()
+}
+
+#[cfg(not(unix))]
+fn to_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Project {
+        temp: tempfile::TempDir,
+    }
+
+    impl Project {
+        fn new() -> Project {
+            let temp = tempfile::tempdir().unwrap();
+            for (name, content) in [("a/1.png", "one"), ("a/2.png", "two"), ("b/1.png", "three")] {
+                let path = temp.path().join("p/images").join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
+            }
+            Project { temp }
+        }
+
+        fn images(&self) -> PathBuf {
+            self.temp.path().join("p/images")
+        }
+
+        fn digest_at(&self, root: &Path) -> Digest {
+            let store = Store::open(&root.join(".convoy"), root, Access::Write).unwrap();
+            store.digest_sources(&[Place::Folder(root.join("images"))]).unwrap()[0]
+        }
+
+        fn digest(&self) -> Digest {
+            self.digest_at(&self.temp.path().join("p"))
+        }
+    }
+
+    #[test]
+    fn content_and_names_decide_times_and_place_do_not() {
+        let project = Project::new();
+        let first = project.digest();
+        assert_eq!(project.digest(), first);
+        File::open(project.images().join("a/1.png")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(project.digest(), first, "touched");
+        let moved = project.temp.path().join("q");
+        fs::rename(project.temp.path().join("p"), &moved).unwrap();
+        assert_eq!(project.digest_at(&moved), first, "moved");
+        fs::write(moved.join("images/.hidden"), "x").unwrap();
+        assert_eq!(project.digest_at(&moved), first, "hidden");
+        type Edit = fn(&Path);
+        let edits: &[Edit] = &[
+            |p| fs::write(p.join("a/1.png"), "One").unwrap(),
+            |p| fs::rename(p.join("a/1.png"), p.join("a/0.png")).unwrap(),
+            |p| fs::rename(p.join("b"), p.join("c")).unwrap(),
+            |p| fs::create_dir(p.join("d")).unwrap(),
+            |p| fs::write(p.join("d/x"), "").unwrap(),
+            |p| fs::remove_file(p.join("d/x")).unwrap(),
+        ];
+        let mut seen = vec![first];
+        for (i, edit) in edits.iter().enumerate() {
+            edit(&moved.join("images"));
+            let digest = project.digest_at(&moved);
+            // The last edit undoes the one before it.
+            assert_eq!(seen.contains(&digest), i == 5, "edit {i}");
+            seen.push(digest);
+        }
+    }
+
+    #[test]
+    fn an_edit_in_the_same_tick_is_seen() {
+        let project = Project::new();
+        for i in 0..20 {
+            let path = project.images().join("a/1.png");
+            fs::write(&path, format!("{i:03}")).unwrap();
+            let first = project.digest();
+            fs::write(&path, format!("{:03}", i + 100)).unwrap();
+            assert_ne!(project.digest(), first, "round {i}");
+        }
+    }
+
+    #[test]
+    fn settled_files_are_not_read_again() {
+        let project = Project::new();
+        std::thread::sleep(Duration::from_millis(150));
+        let first = project.digest();
+        let root = project.temp.path().join("p");
+        let store = Store::open(&root.join(".convoy"), &root, Access::Write).unwrap();
+        let name = format!("folder-{}", Digest::of(&store.key(&root.join("images"))));
+        let mut records = store.load_index(&name);
+        assert!(records.iter().all(|record| record.stamp != Stamp::default()));
+        // A lie in the index is believed, so nothing was read.
+        let at = records.iter().position(|record| record.path == b"a/1.png").unwrap();
+        records[at].digest = Digest::of(b"a lie");
+        store.save_index(&name, &records);
+        assert_ne!(project.digest(), first);
+    }
+
+    #[test]
+    fn changes_are_named() {
+        let project = Project::new();
+        let first = project.digest();
+        fs::write(project.images().join("a/2.png"), "TWO").unwrap();
+        fs::write(project.images().join("b/2.png"), "four").unwrap();
+        fs::remove_file(project.images().join("b/1.png")).unwrap();
+        let second = project.digest();
+        let root = project.temp.path().join("p");
+        let store = Store::open(&root.join(".convoy"), &root, Access::Look).unwrap();
+        let changes = Changes { added: 1, removed: 1, changed: 1, first: "a/2.png".into() };
+        assert_eq!(store.folder_changes(&first, &second), Some(changes));
+        assert_eq!(store.folder_changes(&first, &Digest::of(b"?")), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn loops_and_dangling_links_are_marked_not_followed() {
+        let project = Project::new();
+        let first = project.digest();
+        std::os::unix::fs::symlink(project.images(), project.images().join("a/loop")).unwrap();
+        let second = project.digest();
+        assert_ne!(first, second);
+        assert_eq!(project.digest(), second);
+        std::os::unix::fs::symlink("nowhere", project.images().join("a/dangling")).unwrap();
+        let third = project.digest();
+        assert_ne!(second, third);
+        std::os::unix::fs::symlink("nowhere", project.images().join("a/.dangling")).unwrap();
+        assert_eq!(project.digest(), third);
+    }
+
+    #[test]
+    fn single_files_are_digested_by_content() {
+        let project = Project::new();
+        let root = project.temp.path().join("p");
+        let store = Store::open(&root.join(".convoy"), &root, Access::Write).unwrap();
+        let one = Place::File(root.join("images/a/1.png"));
+        let digests = store.digest_sources(&[one.clone(), Place::File(root.join("images/a/2.png")), one]).unwrap();
+        assert_eq!(digests, [Digest::of(b"one"), Digest::of(b"two"), Digest::of(b"one")]);
+        let error = store.digest_sources(&[Place::File(root.join("absent"))]).unwrap_err();
+        assert!(error.to_string().contains("absent`: no such file"), "{error}");
+    }
+
+    #[test]
+    fn an_index_survives_its_bytes_and_a_damaged_one_is_none() {
+        let records = vec![Record {
+            path: b"a/b".to_vec(),
+            is_folder: false,
+            stamp: Stamp { inode: 1, size: 2, modified: 3, changed: 4 },
+            digest: Digest::of(b"x"),
+        }];
+        let bytes = encode(&records);
+        assert_eq!(decode(&bytes), Some(records));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut]), None);
+        }
+    }
+}
