@@ -1,23 +1,38 @@
 //! Dense layers and matrix products.
+//!
+//! Nothing is packed that is read only once: the weights of a dense layer are larger than its samples, and a copy would
+//! cost as much as the product. Going forward the tiles read the weights where they are. On the way back the weights are
+//! the tiles' rows and the samples their lanes, so that the transposed product needs no transposed weights; the small
+//! result is transposed instead.
 
-use super::{Activation, ConvShape, Engine, reference};
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use super::conv::gradient::Gradient;
+use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run};
+use super::threads::{Shares, part};
+use super::{Activation, ConvShape, Engine};
 
 /// A dense layer: every unit sees every input.
 pub struct Dense {
+    engine: Engine,
     batch: usize,
     inputs: usize,
     units: usize,
+    product: Product,
+    back: Option<Buffer>,
+    gradient: Option<Gradient>,
 }
 
 impl Dense {
     /// Plans a dense layer for at most `batch` samples.
-    pub fn new(_engine: &Engine, batch: usize, inputs: usize, units: usize) -> Dense {
+    ///
+    /// # Panics
+    /// If an axis is zero.
+    pub fn new(engine: &Engine, batch: usize, inputs: usize, units: usize) -> Dense {
         assert!(batch > 0 && inputs > 0 && units > 0, "an axis is zero: {batch} x {inputs} x {units}");
-        Dense { batch, inputs, units }
-    }
-
-    fn shape(&self) -> ConvShape {
-        ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1)
+        let product = Product::new(engine, inputs, units);
+        Dense { engine: engine.clone(), batch, inputs, units, product, back: None, gradient: None }
     }
 
     /// `output = input weights + bias`, then the activation. Chain of each value: inputs ascending.
@@ -27,6 +42,9 @@ impl Dense {
     /// - `weights`: `[inputs, units]`
     /// - `bias`: `[units]`
     /// - `output`: `[n, units]`
+    ///
+    /// # Panics
+    /// If a slice is too short, or `n` is above the batch.
     pub fn forward(
         &mut self,
         n: usize,
@@ -36,7 +54,10 @@ impl Dense {
         activation: Activation,
         output: &mut [f32],
     ) {
-        reference::forward(&self.shape(), n, input, weights, bias, activation, output);
+        assert!(n <= self.batch, "{n} samples for a batch of {}", self.batch);
+        assert!(bias.is_none_or(|b| b.len() >= self.units), "too few values in the bias");
+        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        self.product.run(&self.engine, n, input, weights, finish, output);
     }
 
     /// `grad_input = grad_output weightsᵀ`; 0 where `relu_mask` (the layer's input) is at most 0. Chain of each value:
@@ -46,6 +67,9 @@ impl Dense {
     /// - `grad_output`: `[n, units]`
     /// - `weights`: `[inputs, units]`
     /// - `relu_mask`, `grad_input`: `[n, inputs]`
+    ///
+    /// # Panics
+    /// If a slice is too short, or `n` is above the batch.
     pub fn backward_data(
         &mut self,
         n: usize,
@@ -54,7 +78,72 @@ impl Dense {
         relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
     ) {
-        reference::backward_data(&self.shape(), n, grad_output, weights, relu_mask, grad_input);
+        let (inputs, units, batch) = (self.inputs, self.units, self.batch);
+        assert!(n <= batch, "{n} samples for a batch of {batch}");
+        assert!(grad_output.len() >= n * units && weights.len() >= inputs * units, "an operand is too short");
+        assert!(grad_input.len() >= n * inputs, "the input gradient is too short");
+        assert!(relu_mask.is_none_or(|m| m.len() >= n * inputs), "the mask is too short");
+        let (kernels, threads) = (self.engine.kernels(), self.engine.threads());
+        // Samples in lanes: gradients are packed as [unit][sample], in panels of `wide` samples.
+        let nr = self.engine.choice().nr.min(kernels.mr.len());
+        let wide = nr * kernels.lanes;
+        let (panel_len, block_len) = (units * wide, BLOCK * wide);
+        let n_panels = batch.div_ceil(wide);
+        let scratch = self.back.get_or_insert_with(|| Buffer::zeros(n_panels * panel_len + threads * block_len));
+        let (packed, blocks) = scratch.split_at_mut(n_panels * panel_len);
+        for (panel, first) in packed.chunks_mut(panel_len).zip((0..n).step_by(wide)) {
+            let samples = wide.min(n - first);
+            let from = grad_output[first * units..].as_ptr();
+            // SAFETY: `samples` rows of `units` values become `units` rows of at most `wide` values.
+            unsafe { (kernels.transpose)(from, units, samples, units, panel.as_mut_ptr(), wide) };
+        }
+        let (packed, blocks, target) = (&*packed, Shares(blocks.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
+        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+        let run = Run { x: 0, row: 0, len: units };
+        self.engine.parallel_for(inputs.div_ceil(BLOCK), |range, worker| {
+            let block = blocks.get().wrapping_add(worker * block_len);
+            for i in range {
+                let rows = i * BLOCK..((i + 1) * BLOCK).min(inputs);
+                for (panel, first) in packed.chunks(panel_len).zip((0..n).step_by(wide)) {
+                    let samples = wide.min(n - first);
+                    let used = samples.div_ceil(kernels.lanes);
+                    let mr = kernels.mr[used - 1];
+                    let n_tiles = rows.len().div_ceil(mr);
+                    let mut tile = ProductTile {
+                        runs: &run,
+                        n_runs: 1,
+                        panel: panel.as_ptr(),
+                        panel_row: wide,
+                        columns: samples,
+                        resumes: false,
+                        finish: Some(finish),
+                        x: [std::ptr::null(); MAX_MR],
+                        y: [std::ptr::null_mut(); MAX_MR],
+                    };
+                    for t in 0..n_tiles {
+                        let own = part(rows.len(), n_tiles, t);
+                        for (j, row) in own.clone().enumerate() {
+                            tile.x[j] = weights[(rows.start + row) * units..].as_ptr();
+                            tile.y[j] = block.wrapping_add(row * wide);
+                        }
+                        // SAFETY: rows of weights are `units` long; the block is this worker's own.
+                        unsafe { kernels.product[used - 1][own.len() - 1](&tile) };
+                    }
+                    let at = first * inputs + rows.start;
+                    // SAFETY: the rows of inputs of this block, of these samples, are written by this worker only.
+                    unsafe {
+                        let to = target.get().add(at);
+                        (kernels.transpose)(block, wide, rows.len(), samples, to, inputs);
+                        if let Some(mask) = relu_mask {
+                            for sample in 0..samples {
+                                let mask = mask[at + sample * inputs..].as_ptr();
+                                (kernels.clip)(to.add(sample * inputs), mask, rows.len());
+                            }
+                        }
+                    }
+                }
+            }
+        });
     }
 
     /// `grad_weights = inputᵀ grad_output` and `grad_bias`, its column sums, over the `n` samples; overwrites both.
@@ -64,6 +153,12 @@ impl Dense {
     /// - `grad_output`: `[n, units]`
     /// - `grad_weights`: `[inputs, units]`
     /// - `grad_bias`: `[units]`
+    ///
+    /// # Determinism
+    /// As for [`super::Conv::backward_weights`].
+    ///
+    /// # Panics
+    /// If a slice is too short, or `n` is above the batch.
     pub fn backward_weights(
         &mut self,
         n: usize,
@@ -72,7 +167,116 @@ impl Dense {
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
-        reference::backward_weights(&self.shape(), n, input, grad_output, grad_weights, grad_bias);
+        let (engine, shape) = (&self.engine, ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1));
+        let plan = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape));
+        plan.run(engine, n, input, grad_output, grad_weights, grad_bias);
+    }
+}
+
+/// Inputs whose gradients are kept as [input][sample] before they are transposed: eight tiles of 14, in the L1 cache.
+const BLOCK: usize = 112;
+
+/// Steps of the chains between stores. A panel of 512 steps and 32 columns is 64 KiB.
+const STEPS: usize = 512;
+
+/// From so many rows on, the matrix on the right is copied into panels: below that, it is read too few times.
+const PACKED_ROWS: usize = 128;
+
+/// Plan and scratch of a product of matrices.
+pub(super) struct Product {
+    depth: usize,
+    columns: usize,
+    /// A panel of each worker.
+    panels: Buffer,
+}
+
+impl Product {
+    fn new(engine: &Engine, depth: usize, columns: usize) -> Product {
+        let kernels = engine.kernels();
+        let steps = engine.choice().steps.unwrap_or(STEPS).min(depth);
+        Product { depth, columns, panels: Buffer::zeros(engine.threads() * steps * kernels.mr.len() * kernels.lanes) }
+    }
+
+    fn run(&mut self, engine: &Engine, n: usize, a: &[f32], b: &[f32], finish: Finish, c: &mut [f32]) {
+        let (depth, columns) = (self.depth, self.columns);
+        assert!(a.len() >= n * depth && b.len() >= depth * columns, "an operand is too short");
+        assert!(c.len() >= n * columns, "the target is too short");
+        let (kernels, threads) = (engine.kernels(), engine.threads());
+        let wide = engine.choice().nr.min(kernels.mr.len()) * kernels.lanes;
+        let n_panels = columns.div_ceil(wide);
+        // Rows are shared out if there are many, else columns if there are enough, so that less of `b` is read twice.
+        let by_row = n >= PACKED_ROWS * threads || n_panels < threads;
+        let (panels, c) = (Shares(self.panels.as_mut_ptr()), Shares(c.as_mut_ptr()));
+        let panel_len = self.panels.len() / threads;
+        engine.parallel_for(if by_row { n } else { n_panels }, |range, worker| {
+            let (rows, columns) = if by_row { (range, 0..n_panels) } else { (0..n, range) };
+            let panel = panels.get().wrapping_add(worker * panel_len);
+            // SAFETY: these rows and columns of the target, and this panel, are the worker's own.
+            unsafe { self.part(engine, kernels, wide, rows, columns, panel, (a, b), finish, c.get()) };
+        });
+    }
+
+    /// Some rows of some panels of columns.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn part(
+        &self,
+        engine: &Engine,
+        kernels: &Kernels,
+        wide: usize,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        packed: *mut f32,
+        (a, b): (&[f32], &[f32]),
+        finish: Finish,
+        c: *mut f32,
+    ) {
+        let (depth, columns) = (self.depth, self.columns);
+        let steps = engine.choice().steps.unwrap_or(STEPS).min(depth);
+        for first in (0..depth).step_by(steps) {
+            let run = Run { x: 0, row: 0, len: steps.min(depth - first) };
+            for panel in panels.clone() {
+                let column = panel * wide;
+                let n_columns = wide.min(columns - column);
+                let nr = n_columns.div_ceil(kernels.lanes);
+                let mr = kernels.mr[nr - 1];
+                let from = b.as_ptr().wrapping_add(first * columns + column);
+                let (panel, panel_row) = if rows.len() >= PACKED_ROWS || !n_columns.is_multiple_of(kernels.lanes) {
+                    let row = nr * kernels.lanes;
+                    // SAFETY: `packed` has room for so many steps; the block lies within `b`.
+                    unsafe { (kernels.pack)(from, columns, run.len, n_columns, packed, row) };
+                    (packed.cast_const(), row)
+                } else {
+                    (from, columns)
+                };
+                let mut tile = ProductTile {
+                    runs: &run,
+                    n_runs: 1,
+                    panel,
+                    panel_row,
+                    columns: n_columns,
+                    resumes: first > 0,
+                    finish: (first + run.len == depth)
+                        .then_some(Finish { bias: finish.bias.wrapping_add(column), ..finish }),
+                    x: [std::ptr::null(); MAX_MR],
+                    y: [std::ptr::null_mut(); MAX_MR],
+                };
+                if finish.bias.is_null()
+                    && let Some(finish) = &mut tile.finish
+                {
+                    finish.bias = std::ptr::null();
+                }
+                let n_tiles = rows.len().div_ceil(mr);
+                for t in 0..n_tiles {
+                    let own = part(rows.len(), n_tiles, t);
+                    for (j, row) in own.clone().enumerate() {
+                        tile.x[j] = a.as_ptr().wrapping_add((rows.start + row) * depth + first);
+                        tile.y[j] = c.wrapping_add((rows.start + row) * columns + column);
+                    }
+                    // SAFETY: rows of `a` are `depth` long; the rows and columns of `c` are ours.
+                    unsafe { kernels.product[nr - 1][own.len() - 1](&tile) };
+                }
+            }
+        }
     }
 }
 
@@ -82,18 +286,13 @@ impl Dense {
 /// - `a`: `[m, k]`
 /// - `b`: `[k, n]`
 /// - `c`: `[m, n]`, overwritten
-pub fn matmul(_engine: &Engine, m: usize, k: usize, n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
-    reference::matmul(m, k, n, a, b, c);
-}
-
-/// The Gram matrix `g = (x - centre)ᵀ (x - centre)` over samples: a covariance matrix but for the division.
 ///
-/// Chains of f32 inside chunks of 512 samples; the chunks are merged in f64.
-///
-/// # Shapes
-/// - `x`: `[n_samples, n_features]`
-/// - `centre`: `[n_features]`, subtracted from each sample with one rounding to f32
-/// - `g`: `[n_features, n_features]`, symmetric, overwritten
-pub fn gram(_engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], centre: Option<&[f32]>, g: &mut [f64]) {
-    reference::gram(n_samples, n_features, x, centre, g);
+/// # Panics
+/// If a slice is too short.
+pub fn matmul(engine: &Engine, m: usize, k: usize, n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+    if k == 0 || n == 0 {
+        return c[..m * n].fill(0.0);
+    }
+    let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+    Product::new(engine, k, n).run(engine, m, a, b, finish, c);
 }

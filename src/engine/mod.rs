@@ -12,6 +12,7 @@ mod buffer;
 mod cache;
 mod conv;
 mod dense;
+mod gram;
 mod isa;
 mod kernel;
 mod local;
@@ -31,7 +32,8 @@ pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scal
 pub use buffer::Buffer;
 pub use cache::Caches;
 pub use conv::{Conv, ConvShape};
-pub use dense::{Dense, gram, matmul};
+pub use dense::{Dense, matmul};
+pub use gram::gram;
 pub use isa::Isa;
 pub use local::LocalConv;
 pub use norm::BatchNorm;

@@ -2,7 +2,7 @@
 //! blocking, and values that go wrong (-0, infinities, NaN, denormals).
 
 use super::threads::Choice;
-use super::{Activation, Conv, ConvShape, Engine, Isa, reference};
+use super::{Activation, Conv, ConvShape, Dense, Engine, Isa, gram, matmul, reference};
 
 /// A small generator of test values (SplitMix64).
 pub(super) struct Dice(u64);
@@ -161,6 +161,78 @@ fn odd_sizes_have_the_bits_of_the_definition() {
             ConvShape { stride_h: 2, stride_w: 2, ..ConvShape::same(3, 15, 15, 3, 12, 5) },
         ] {
             check(&engine, isa.name(), &shape, shape.batch, false, &mut dice);
+        }
+    }
+}
+
+#[test]
+fn dense_layers_have_the_bits_of_the_definition() {
+    let mut dice = Dice::new(3);
+    for (round, (name, engine)) in engines().iter().enumerate() {
+        for _ in 0..3 {
+            let (batch, inputs, units) = (1 + dice.below(40), dice.pick(&[1, 7, 16, 60, 130]), 1 + dice.below(70));
+            let n = 1 + dice.below(batch);
+            let s = ConvShape::valid(batch, 1, 1, inputs, units, 1);
+            let mut values = |len: usize| if round % 3 == 2 { dice.wild(len) } else { dice.values(len) };
+            let (x, w, b, g) = (values(n * inputs), values(inputs * units), values(units), values(n * units));
+            let mut dense = Dense::new(engine, batch, inputs, units);
+            let what = format!("{name}, {n} of {batch} x {inputs} x {units}");
+            let (mut ours, mut theirs) = (vec![7.0; n * units], vec![7.0; n * units]);
+            dense.forward(n, &x, &w, Some(&b), Activation::Relu, &mut ours);
+            reference::forward(&s, n, &x, &w, Some(&b), Activation::Relu, &mut theirs);
+            assert_same(&ours, &theirs, &format!("dense forward, {what}"));
+            dense.forward(n, &x, &w, None, Activation::None, &mut ours);
+            matmul(engine, n, inputs, units, &x, &w, &mut theirs);
+            assert_same(&ours, &theirs, &format!("product, {what}"));
+            for mask in [None, Some(&x[..])] {
+                let (mut ours, mut theirs) = (vec![7.0; n * inputs], vec![7.0; n * inputs]);
+                dense.backward_data(n, &g, &w, mask, &mut ours);
+                reference::backward_data(&s, n, &g, &w, mask, &mut theirs);
+                assert_same(&ours, &theirs, &format!("dense backward data, {what}"));
+            }
+            let (mut ours, mut our_bias) = (vec![7.0; inputs * units], vec![7.0; units]);
+            let (mut theirs, mut their_bias) = (vec![7.0; inputs * units], vec![7.0; units]);
+            dense.backward_weights(n, &x, &g, &mut ours, Some(&mut our_bias));
+            reference::backward_weights(&s, n, &x, &g, &mut theirs, Some(&mut their_bias));
+            assert_same(&ours, &theirs, &format!("dense backward weights, {what}"));
+            assert_same(&our_bias, &their_bias, &format!("dense backward bias, {what}"));
+        }
+    }
+}
+
+#[test]
+fn tall_products_and_gram_matrices_have_the_bits_of_the_definition() {
+    let mut dice = Dice::new(4);
+    for (name, engine) in engines() {
+        let (m, k, n) = (if engine.isa() == Isa::Portable { 20 } else { 300 }, 1 + dice.below(40), 1 + dice.below(50));
+        let (a, b) = (dice.values(m * k), dice.values(k * n));
+        let (mut ours, mut theirs) = (vec![7.0; m * n], vec![7.0; m * n]);
+        matmul(&engine, m, k, n, &a, &b, &mut ours);
+        reference::matmul(m, k, n, &a, &b, &mut theirs);
+        assert_same(&ours, &theirs, &format!("product, {name}, {m} x {k} x {n}"));
+
+        let (samples, features) = (dice.pick(&[1, 511, 512, 700]), 1 + dice.below(40));
+        let (x, c) = (dice.values(samples * features), dice.values(features));
+        for centre in [None, Some(&c[..])] {
+            let (mut ours, mut theirs) = (vec![7.0; features * features], vec![7.0; features * features]);
+            gram(&engine, samples, features, &x, centre, &mut ours);
+            reference::gram(samples, features, &x, centre, &mut theirs);
+            let bits = |g: &[f64]| g.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&ours), bits(&theirs), "gram, {name}, {samples} x {features}");
+        }
+    }
+}
+
+#[test]
+fn many_chunks_have_the_bits_of_the_definition() {
+    let mut dice = Dice::new(5);
+    for (name, engine) in engines() {
+        if engine.isa() == Isa::Portable {
+            continue;
+        }
+        for (c, f) in [(1, 5), (3, 32), (8, 20)] {
+            let s = ConvShape::same(23, 11, 12, c, f, 3);
+            check(&engine, &name, &s, 20 + dice.below(4), false, &mut dice);
         }
     }
 }

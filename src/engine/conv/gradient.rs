@@ -33,7 +33,7 @@ struct Rows {
 }
 
 /// Plan and scratch.
-pub(super) struct Gradient {
+pub(in crate::engine) struct Gradient {
     shape: ConvShape,
     rows_axis: Axis,
     columns_axis: Axis,
@@ -58,7 +58,7 @@ pub(super) struct Gradient {
 }
 
 impl Gradient {
-    pub(super) fn new(engine: &Engine, shape: &ConvShape) -> Gradient {
+    pub(in crate::engine) fn new(engine: &Engine, shape: &ConvShape) -> Gradient {
         let s = *shape;
         let (kernels, choice, caches) = (engine.kernels(), engine.choice(), engine.caches());
         let (rows_axis, columns_axis) = (Axis::rows(&s), Axis::columns(&s));
@@ -130,7 +130,7 @@ impl Gradient {
     }
 
     /// Sums the gradients over `n` images.
-    pub(super) fn run(
+    pub(in crate::engine) fn run(
         &mut self,
         engine: &Engine,
         n: usize,

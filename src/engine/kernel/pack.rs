@@ -194,7 +194,11 @@ pub(super) unsafe fn probe<S: Simd>(rounds: usize) -> f64 {
     // SAFETY: by this function's contract.
     unsafe {
         let (factor, term) = (S::splat(0.999), S::splat(0.001));
-        let mut acc = [S::splat(1.0); 12];
+        // Chains that start alike would be computed once.
+        let mut acc = [S::zero(); 12];
+        for (i, v) in acc.iter_mut().enumerate() {
+            *v = S::splat(std::hint::black_box(i as f32));
+        }
         for _ in 0..std::hint::black_box(rounds) {
             for v in &mut acc {
                 *v = S::fma(*v, factor, term);

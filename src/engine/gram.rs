@@ -1,0 +1,128 @@
+//! Gram matrices: what covariances are made of.
+
+use super::Engine;
+use super::buffer::Buffer;
+use super::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
+use super::reference::GRAM_CHUNK;
+use super::threads::{Shares, part};
+
+/// The Gram matrix `g = (x - centre)ᵀ (x - centre)` over samples: a covariance matrix but for the division.
+///
+/// Chains of f32 inside chunks of 512 samples; the chunks' sums are added up in f64, in order.
+///
+/// # Shapes
+/// - `x`: `[n_samples, n_features]`
+/// - `centre`: `[n_features]`, subtracted from each sample with one rounding to f32
+/// - `g`: `[n_features, n_features]`, symmetric, overwritten
+///
+/// # Panics
+/// If a slice is too short.
+pub fn gram(engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], centre: Option<&[f32]>, g: &mut [f64]) {
+    assert!(x.len() >= n_samples * n_features && g.len() >= n_features * n_features, "an operand is too short");
+    assert!(centre.is_none_or(|c| c.len() >= n_features), "the centre is too short");
+    g[..n_features * n_features].fill(0.0);
+    let kernels = engine.kernels();
+    let wide = engine.choice().nr.min(kernels.mr.len()) * kernels.lanes;
+    let (n_panels, panel_len) = (n_features.div_ceil(wide), GRAM_CHUNK * wide);
+    let mut packed = Buffer::zeros(n_panels * panel_len);
+    let tiles = tiles(n_features, wide, kernels.mr[wide / kernels.lanes - 1]);
+    let sums = Shares(g.as_mut_ptr());
+    for first in (0..n_samples).step_by(GRAM_CHUNK) {
+        let n = GRAM_CHUNK.min(n_samples - first);
+        engine.for_each_chunk(&mut packed, panel_len, |i, panel| {
+            let columns = wide.min(n_features - i * wide);
+            let from = x[first * n_features + i * wide..].as_ptr();
+            // SAFETY: `n` rows of `columns` values lie within `x`, and fit the panel.
+            unsafe {
+                match centre {
+                    Some(c) => {
+                        let centre = c[i * wide..].as_ptr();
+                        (kernels.pack_centred)(from, n_features, n, columns, centre, panel.as_mut_ptr(), wide);
+                    }
+                    None => (kernels.pack)(from, n_features, n, columns, panel.as_mut_ptr(), wide),
+                }
+            }
+        });
+        let packed = &packed[..];
+        engine.parallel_for(tiles.len(), |range, _| {
+            for tile in &tiles[range] {
+                // SAFETY: each tile of the upper triangle belongs to one worker.
+                unsafe { tile.add(kernels, packed, panel_len, wide, n, n_features, sums.get()) };
+            }
+        });
+    }
+    for i in 0..n_features {
+        for j in 0..i {
+            g[i * n_features + j] = g[j * n_features + i];
+        }
+    }
+}
+
+/// Some rows and a panel of columns of the matrix, on or above its diagonal.
+struct Tile {
+    first: usize,
+    rows: usize,
+    panel: usize,
+}
+
+fn tiles(n_features: usize, wide: usize, mr: usize) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for panel in 0..n_features.div_ceil(wide) {
+        // Rows below the panel's last column are the mirror of others.
+        let height = ((panel + 1) * wide).min(n_features);
+        let n_tiles = height.div_ceil(mr);
+        for i in 0..n_tiles {
+            let rows = part(height, n_tiles, i);
+            tiles.push(Tile { first: rows.start, rows: rows.len(), panel });
+        }
+    }
+    tiles
+}
+
+impl Tile {
+    /// Adds the sums of a chunk of `n` samples.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn add(
+        &self,
+        kernels: &Kernels,
+        packed: &[f32],
+        panel_len: usize,
+        wide: usize,
+        n: usize,
+        n_features: usize,
+        sums: *mut f64,
+    ) {
+        let columns = wide.min(n_features - self.panel * wide);
+        let nr = columns.div_ceil(kernels.lanes);
+        let mut chunk = [[0.0f32; 32]; MAX_MR];
+        let mut x = [std::ptr::null(); MAX_MR];
+        for (j, x) in x[..self.rows].iter_mut().enumerate() {
+            let i = self.first + j;
+            *x = packed[i / wide * panel_len + i % wide..].as_ptr();
+        }
+        let tile = OuterTile {
+            sweep: Sweep { count: [1, 1, n], x: [0, 0, wide], g: [0, 0, wide] },
+            g: packed[self.panel * panel_len..].as_ptr(),
+            columns,
+            resumes: false,
+            x,
+            sum: chunk.each_mut().map(|row| row.as_mut_ptr()),
+        };
+        // A tile of two vectors is lower where there are fewer registers; one vector may stand in a tall one.
+        for first in (0..self.rows).step_by(kernels.mr[nr - 1]) {
+            let rows = kernels.mr[nr - 1].min(self.rows - first);
+            let mut part = OuterTile { ..tile };
+            part.x[..rows].copy_from_slice(&tile.x[first..first + rows]);
+            part.sum[..rows].copy_from_slice(&tile.sum[first..first + rows]);
+            // SAFETY: panels hold `n` rows of `wide` values; the target has room for 32 columns.
+            unsafe { kernels.outer[nr - 1][rows - 1](&part) };
+        }
+        for (j, row) in chunk[..self.rows].iter().enumerate() {
+            let at = (self.first + j) * n_features + self.panel * wide;
+            for (i, &sum) in row[..columns].iter().enumerate() {
+                // SAFETY: within the matrix, and this worker's own by this function's contract.
+                unsafe { *sums.add(at + i) += f64::from(sum) };
+            }
+        }
+    }
+}
