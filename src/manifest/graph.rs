@@ -61,11 +61,20 @@ pub(super) fn read(
         }
     }
     let mut nodes = Vec::new();
-    let mut entries = Vec::new();
+    let mut entries: Vec<StageEntry> = Vec::new();
+    let n_stages = above.len();
     for read in above {
         if let (Some(flow), Some(stage)) = (read.flow, read.stage) {
             nodes.push(stages::Node { name: read.name, flow, inputs: read.inputs, stage });
             entries.push(read.entry);
+        }
+    }
+    // Only a whole graph can be asked: with a stage missing, indices mean nothing.
+    if nodes.len() == n_stages {
+        for (own, node) in nodes.iter().enumerate() {
+            let mut log = Log { resolved: entries[own].resolved.clone(), ..Log::default() };
+            node.stage.check_graph(&stages::Upstream { own, nodes: &nodes }, &mut log);
+            problems.append(&mut log.problems);
         }
     }
     (nodes, entries)
