@@ -10,7 +10,6 @@ pub mod architecture;
 mod contract;
 pub mod init;
 pub mod layer;
-mod memory;
 pub mod network;
 pub mod optimizer;
 pub mod plan;
