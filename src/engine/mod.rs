@@ -14,9 +14,11 @@ mod conv;
 mod dense;
 mod gram;
 mod isa;
+#[expect(clippy::needless_range_loop, reason = "register tiles are arrays of vectors, walked by index in step")]
 mod kernel;
 mod local;
 pub mod reference;
+#[expect(clippy::needless_range_loop, reason = "lanes of several vectors are walked by index in step")]
 mod simd;
 #[cfg(test)]
 mod tests;
