@@ -15,11 +15,13 @@ mod conv;
 mod dense;
 mod gram;
 mod isa;
+#[expect(clippy::needless_range_loop, reason = "register tiles are arrays of vectors, walked by index in step")]
 mod kernel;
 mod local;
 mod norm;
 mod pooling;
 pub mod reference;
+#[expect(clippy::needless_range_loop, reason = "lanes of several vectors are walked by index in step")]
 mod simd;
 mod softmax;
 mod sums;

@@ -138,7 +138,8 @@ impl Engine {
         Kernels::of(self.isa)
     }
 
-    pub(super) fn caches(&self) -> Caches {
+    /// Cache sizes that work is blocked by.
+    pub fn caches(&self) -> Caches {
         self.caches
     }
 
