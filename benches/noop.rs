@@ -32,7 +32,7 @@ fn main() {
     std::thread::sleep(Duration::from_millis(200));
     let digest = || {
         let store = Store::open(&temp.path().join(".convoy"), temp.path(), Access::Write).expect("a store");
-        store.digest_sources(&[Place::Folder(images.clone())]).expect("a digest")
+        store.digest_sources(&[Place::Folder(images.clone())], &|_| ()).expect("a digest")
     };
     let start = Instant::now();
     let first = digest();

@@ -31,8 +31,8 @@ fn child() {
             Failure::Store(error) => format!("{}: {error}", task.name),
         })
         .collect();
-    let text = if run.is_complete() { "complete".to_owned() } else { failures.join("\n") };
-    fs::write(root.join("result"), text).unwrap();
+    let text = if run.is_complete() { toy::computed(&run).join("\n") } else { failures.join("\n") };
+    fs::write(root.join(format!("result-{}", std::process::id())), text).unwrap();
 }
 
 fn start(root: &Path, manifest: &str, before: &str) -> Child {
@@ -68,6 +68,13 @@ sleep = 15
 
 [stages.score]
 "#;
+
+/// What a child that ran to its end had to say.
+fn result(root: &Path, child: &mut Child) -> String {
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    fs::read_to_string(root.join(format!("result-{}", child.id()))).unwrap()
+}
 
 /// What is finished, by label; the store is sound.
 fn finished(root: &Path) -> Vec<String> {
@@ -115,13 +122,24 @@ fn a_full_disk_fails_the_task_with_a_reason_and_keeps_the_rest() {
     let project = Project::new();
     let large = MANIFEST.replace("[stages.join]", "[stages.join]\nsize = 8388608");
     // Files of at most 2048 blocks, of 512 or 1024 bytes.
-    let status = start(&project.root, &large, "trap '' XFSZ; ulimit -f 2048;").wait().unwrap();
-    assert!(status.success(), "{status}");
-    let result = fs::read_to_string(project.root.join("result")).unwrap();
-    assert_eq!(result, "join: cannot write the artifact: File too large (os error 27)");
+    let mut child = start(&project.root, &large, "trap '' XFSZ; ulimit -f 2048;");
+    assert_eq!(result(&project.root, &mut child), "join: cannot write the artifact: File too large (os error 27)");
     let kept = finished(&project.root);
     assert_eq!(kept.len(), 14, "{kept:?}");
     assert_eq!(fs::read_dir(project.root.join(".convoy/tmp")).unwrap().count(), 0);
     let run = project.run(&large);
     assert_eq!(toy::computed(&run), ["join", "score"]);
+}
+
+#[test]
+fn two_processes_at_once_compute_each_task_once() {
+    let project = Project::new();
+    let mut children = [start(&project.root, MANIFEST, ""), start(&project.root, MANIFEST, "")];
+    let results = children.each_mut().map(|child| result(&project.root, child));
+    let mut computed: Vec<&str> = results.iter().flat_map(|result| result.lines()).collect();
+    computed.sort_unstable();
+    let n = computed.len();
+    computed.dedup();
+    assert_eq!((n, computed.len()), (16, 16), "{results:?}");
+    assert_eq!(finished(&project.root).len(), 16);
 }

@@ -473,6 +473,42 @@ fn gc_keeps_what_recent_runs_name() {
     assert!(!project.plan(&after).is_fresh());
 }
 
+#[test]
+fn two_manifests_of_one_name_are_refused() {
+    let project = Project::new();
+    let real = "schema = 1\nname = \"toy\"\n\n[stages.ingest]\nsource = \"builtin:digits\"\n";
+    fs::write(project.root.join("toy.toml"), real).unwrap();
+    project.run(MANIFEST);
+    let other = project.root.join("other");
+    fs::create_dir_all(other.join(".convoy-not")).unwrap();
+    fs::write(other.join("data.txt"), "data\n").unwrap();
+    let manifest = load(&other, MANIFEST, KINDS);
+    let go_on = AtomicBool::new(false);
+    let session = Session::open(&manifest, None, None, Access::Write).unwrap();
+    let error = session.run(&Options::new(1, &go_on), &Silent).unwrap_err().to_string();
+    assert!(error.starts_with("the name `toy` is taken by the manifest `"), "{error}");
+    // The other one was moved away, or renamed: the name is free.
+    fs::write(project.root.join("toy.toml"), real.replace("toy", "other")).unwrap();
+    assert_eq!(computed(&session.run(&Options::new(1, &go_on), &Silent).unwrap()), [""; 0]);
+}
+
+#[test]
+fn reading_sources_is_told() {
+    struct Bytes(Mutex<u64>);
+    impl Events for Bytes {
+        fn event(&self, event: &Event<'_>) {
+            if let Event::Reading { stage: "gather", bytes } = event {
+                *self.0.lock().unwrap() = *bytes;
+            }
+        }
+    }
+    let project = Project::new();
+    fs::write(project.root.join("data.txt"), "x".repeat(3_000_000)).unwrap();
+    let told = Bytes(Mutex::new(0));
+    project.run_with(MANIFEST, 1, &told).unwrap();
+    assert_eq!(told.0.into_inner().unwrap(), 3_000_000);
+}
+
 /// What the property test edits.
 #[derive(Clone, Debug)]
 struct Model {

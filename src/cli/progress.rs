@@ -27,6 +27,8 @@ pub struct Progress {
 struct State {
     tasks: BTreeMap<String, TaskState>,
     last_line: Option<Instant>,
+    /// When source files began to be read.
+    reading: Option<Instant>,
     warned: Vec<String>,
 }
 
@@ -59,6 +61,19 @@ impl Progress {
         } else {
             self.terminal.note(line);
         }
+    }
+
+    /// Source files are being read before anything runs: worth a line only if it takes its time.
+    pub fn reading(&self, stage: &str, bytes: u64) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let started = *state.reading.get_or_insert(now);
+        if now - state.last_line.unwrap_or(started) < AT_MOST {
+            return;
+        }
+        state.last_line = Some(now);
+        drop(state);
+        self.say(&format!("{stage}: reading its files to see what changed, {}", crate::report::text::bytes(bytes)));
     }
 
     /// A task has begun.

@@ -150,6 +150,11 @@ pub fn run_error(error: &RunError, manifest: &Manifest, terminal: &Terminal) -> 
         RunError::Stage { stage, error } => {
             stage_error(&format!("stage `{stage}`"), error, manifest.stage(stage), manifest, terminal);
         }
+        RunError::NameTaken { .. } => {
+            terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
+            terminal.note("  help: give this manifest another `name`: lock file and reports are named after it");
+            return Exit::Usage;
+        }
         RunError::Store(error) => {
             terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
             if let Some(help) = error.help() {
@@ -303,6 +308,7 @@ impl Events for Watcher<'_> {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::Planned(_) => {}
+            Event::Reading { stage, bytes } => self.progress.reading(stage, *bytes),
             Event::Started { task, reasons, .. } => self.progress.begin(task, &summary(reasons)),
             Event::Progress { task, done, total, unit, note } => self.progress.update(task, *done, *total, unit, note),
             Event::Waiting { task, holder } => self.progress.warn(&format!("{task}: waits for {holder}")),

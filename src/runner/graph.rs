@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RunError;
 use super::plan::PlannedTask;
+use super::run::{Event, Events};
 use crate::config::Span;
 use crate::manifest::{Manifest, StageEntry};
 use crate::stages::{Node, Places, Source, StageError};
@@ -15,6 +17,8 @@ use crate::store::{Digest, Place, Store};
 pub struct Graph<'a> {
     /// The pipeline's name, with `@` and the profile or the overrides.
     pub name: String,
+    /// The manifest, relative to the project's root where it is inside.
+    pub manifest: PathBuf,
     /// Tells pipelines of one name apart: the manifest's place in its project.
     pub id: String,
     /// The lock file, beside the manifest.
@@ -51,6 +55,7 @@ impl<'a> Graph<'a> {
         let place = absolute.strip_prefix(&places.project_root).unwrap_or(&absolute);
         Graph {
             id: Digest::of(place.as_os_str().as_encoded_bytes()).short(),
+            manifest: place.to_owned(),
             lock_path: manifest.dir.join(format!("{name}.lock")),
             name,
             nodes: &manifest.nodes,
@@ -84,12 +89,18 @@ pub(super) fn digest_sources(
     store: &Store,
     tasks: &[PlannedTask],
     threads: usize,
+    events: &dyn Events,
 ) -> Result<SourceDigests, RunError> {
     let needed: BTreeSet<usize> = tasks.iter().map(|task| task.stage).collect();
     let mut digests = SourceDigests(vec![Vec::new(); graph.nodes.len()]);
     let mut pool = None;
     for stage in needed {
         let node = &graph.nodes[stage];
+        let read_bytes = AtomicU64::new(0);
+        let told = |n: u64| {
+            let bytes = read_bytes.fetch_add(n, Ordering::Relaxed) + n;
+            events.event(&Event::Reading { stage: &node.name, bytes });
+        };
         let failed = |error| RunError::Stage { stage: node.name.clone(), error };
         let sources = node.stage.sources(&graph.places).map_err(failed)?;
         let places: Vec<Place> = sources.iter().filter_map(place).collect();
@@ -100,8 +111,8 @@ pub(super) fn digest_sources(
                     *pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
                 }
                 match pool {
-                    Some(pool) => pool.install(|| store.digest_sources(&places)),
-                    None => store.digest_sources(&places),
+                    Some(pool) => pool.install(|| store.digest_sources(&places, &told)),
+                    None => store.digest_sources(&places, &told),
                 }
                 .map_err(|error| failed(StageError::new(error.to_string())))?
             }

@@ -2,10 +2,12 @@
 //! know what recent runs name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::graph::Graph;
 use super::lockfile::LockFile;
+use crate::manifest::{Manifest, Overrides};
 use crate::stages::Part;
 use crate::store::fingerprint::Parts;
 use crate::store::{Digest, Store};
@@ -13,6 +15,8 @@ use crate::store::{Digest, Store};
 /// What a pipeline's tasks were computed from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Memory {
+    /// The manifest, relative to the project's root.
+    pub manifest: String,
     /// The lock file, relative to the project's root.
     pub lock: String,
     /// By stage and part, as `cnn/fold 1`.
@@ -64,6 +68,23 @@ impl Memory {
     pub fn get(&self, stage: &str, part: Part) -> Option<&Remembered> {
         self.tasks.get(&task_key(stage, part))
     }
+}
+
+/// Another manifest of this project that has run under the same name and still bears it.
+pub(super) fn namesake(store: &Store, graph: &Graph<'_>) -> Option<PathBuf> {
+    let own = file_name(&graph.name, &graph.id);
+    let prefix = format!("{}-", graph.name);
+    let plain = graph.name.split('@').next().unwrap_or(&graph.name);
+    store.notes("runs").iter().map(|(note, _)| note).filter(|note| **note != own && note.starts_with(&prefix)).find_map(
+        |note| {
+            let bytes = store.read_note("runs", note).ok()??;
+            let memory = serde_json::from_slice::<Memory>(&bytes).ok()?;
+            let path = store.base().join(&memory.manifest);
+            let is_own = memory.manifest.is_empty() || PathBuf::from(&memory.manifest) == graph.manifest;
+            let other = if is_own { None } else { Manifest::load(&path, &Overrides::default()).ok() };
+            other.is_some_and(|other| other.name == plain).then_some(path)
+        },
+    )
 }
 
 fn file_name(name: &str, id: &str) -> String {

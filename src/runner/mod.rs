@@ -40,6 +40,14 @@ pub enum RunError {
         /// What is wrong, with the key that caused it.
         error: StageError,
     },
+    /// Two manifests of a project would write the same lock file and reports.
+    #[error("the name `{name}` is taken by the manifest `{other}`", other = other.display())]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other manifest.
+        other: PathBuf,
+    },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -111,8 +119,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If a stage's sources are not there or cannot be read.
     pub fn plan(&self, options: &Options<'_>) -> Result<Plan, RunError> {
+        self.plan_telling(options, &Silent)
+    }
+
+    fn plan_telling(&self, options: &Options<'_>, events: &dyn Events) -> Result<Plan, RunError> {
         let tasks = plan::tasks(&self.graph, options.targets.as_deref());
-        let sources = graph::digest_sources(&self.graph, &self.store, &tasks, options.threads)?;
+        let sources = graph::digest_sources(&self.graph, &self.store, &tasks, options.threads, events)?;
         let find = |fingerprint: &Digest| self.store.find(fingerprint);
         let mut plan = plan::plan(&self.graph, tasks, &sources, &find, &self.memory(), &options.force);
         plan.explain_sources(&|old, new| self.store.folder_changes(old, new));
@@ -123,9 +135,13 @@ impl<'a> Session<'a> {
     /// Plans, and computes what is not fresh.
     ///
     /// # Errors
-    /// As [`Session::plan`]. A task that fails is part of the outcome.
+    /// As [`Session::plan`], or if another manifest of the project has the same name. A task that fails is part of the
+    /// outcome.
     pub fn run(&self, options: &Options<'_>, events: &dyn Events) -> Result<Outcome, RunError> {
-        let plan = self.plan(options)?;
+        if let Some(other) = memory::namesake(&self.store, &self.graph) {
+            return Err(RunError::NameTaken { name: self.graph.name.clone(), other });
+        }
+        let plan = self.plan_telling(options, events)?;
         Ok(run::run(self, plan, options, events))
     }
 
@@ -142,7 +158,7 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Difference>, RunError> {
         let tasks = plan::tasks(&self.graph, None);
         let sources = match inputs {
-            true => graph::digest_sources(&self.graph, &self.store, &tasks, threads)?,
+            true => graph::digest_sources(&self.graph, &self.store, &tasks, threads, &Silent)?,
             false => lock.sources(&self.graph),
         };
         Ok(lock.compare_plan(&self.graph, tasks, &sources))

@@ -30,6 +30,13 @@ pub trait Events: Sync {
 pub enum Event<'a> {
     /// The plan is made, nothing has run yet.
     Planned(&'a Plan),
+    /// Files from outside are read, to see whether they changed; the index did not know them.
+    Reading {
+        /// Whose files.
+        stage: &'a str,
+        /// Bytes so far.
+        bytes: u64,
+    },
     /// A task has begun.
     Started {
         /// `cnn, fold 3`.
@@ -436,7 +443,8 @@ impl<'r> Run<'r> {
         let base = self.session.store.base();
         let lock = std::path::absolute(&graph.lock_path).unwrap_or_else(|_| graph.lock_path.clone());
         let lock = lock.strip_prefix(base).unwrap_or(&lock).to_string_lossy().into_owned();
-        Memory { lock, tasks }.save(&self.session.store, graph);
+        let manifest = graph.manifest.to_string_lossy().into_owned();
+        Memory { manifest, lock, tasks }.save(&self.session.store, graph);
         self.session.store.save_stamps();
         Outcome { is_interrupted: self.is_cancelled() && !is_complete, tasks: self.outcomes }
     }

@@ -90,7 +90,7 @@ impl Store {
         let alone = self.lock_alone();
         let cleaned = alone.map(|alone| self.collect(keep, max_size, is_dry, alone.is_some()));
         if was_shared {
-            self.in_use = self.lock_shared();
+            self.in_use = self.lock_for_use();
         }
         cleaned
     }

@@ -77,9 +77,11 @@ impl Store {
         Lock { _file: None }
     }
 
-    /// Says that a run uses the store, until the file is dropped.
-    pub(super) fn lock_shared(&self) -> Option<File> {
+    /// Says that a run uses the store, until the file is dropped. Sweeps what killed runs left.
+    pub(super) fn lock_for_use(&self) -> Option<File> {
         let file = lock_file(&self.dir.join("locks").join("store")).ok()?;
+        // Others that come now wait in `lock_shared` until this one has swept.
+        self.sweep(file.try_lock().is_ok());
         match file.lock_shared() {
             Ok(()) => Some(file),
             Err(error) => {

@@ -121,7 +121,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
 pub enum Access {
     /// Created where absent; damaged files are moved away.
     Write,
-    /// Nothing on disk is changed; an absent store is an empty one.
+    /// No artifact is added, moved or removed, and an absent store is an empty one. Only what saves hashing is kept.
     Look,
 }
 
@@ -192,8 +192,9 @@ impl Store {
             fuse: std::sync::atomic::AtomicUsize::new(usize::MAX),
         };
         if access == Access::Write {
-            store.in_use = store.lock_shared();
-            store.sweep();
+            // Before anything is written: what lies in `tmp/` while nobody else uses the store is nobody's.
+            store.in_use = store.lock_for_use();
+            describe(dir)?;
         }
         if !store.is_remote {
             store.load_stamps();
@@ -281,6 +282,11 @@ impl Store {
         unpoisoned(&self.verified).learned.insert(digest, stamp);
     }
 
+    /// Whether stamps can be kept: those of a network file system say little, and an absent store is not created.
+    fn may_remember(&self) -> bool {
+        !self.is_remote && self.dir.join("index").is_dir()
+    }
+
     fn load_stamps(&self) {
         let Ok(bytes) = fs::read(self.dir.join("index").join("blobs")) else { return };
         unpoisoned(&self.verified).known = parse_stamps(&bytes);
@@ -290,7 +296,7 @@ impl Store {
     /// saves at the same moment may win, which costs a little hashing.
     pub fn save_stamps(&self) {
         let mut stamps = unpoisoned(&self.verified);
-        if stamps.learned.is_empty() || self.is_remote || self.access == Access::Look {
+        if stamps.learned.is_empty() || !self.may_remember() {
             return;
         }
         let path = self.dir.join("index").join("blobs");
@@ -364,7 +370,7 @@ fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache made by convoy; backups may leave it out. See https://bford.info/cachedir/\n";
 
-/// Makes the folders and the files that say what they are, where absent.
+/// Makes the folders, where absent.
 fn create(dir: &Path) -> Result<(), Error> {
     let format = dir.join("format");
     if !format.exists() {
@@ -381,6 +387,11 @@ fn create(dir: &Path) -> Result<(), Error> {
             fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
     }
+    Ok(())
+}
+
+/// Writes the files that say what the folder is, where absent.
+fn describe(dir: &Path) -> Result<(), Error> {
     for (name, content) in
         [("CACHEDIR.TAG", CACHEDIR_TAG), (".gitignore", "*\n"), ("format", &format!("{FORMAT}\n") as &str)]
     {

@@ -58,13 +58,15 @@ impl Store {
         Ok(Draft { dir, _alive: alive, files: BTreeMap::new() })
     }
 
-    /// Removes drafts of runs that were killed.
-    pub(super) fn sweep(&self) {
+    /// Removes what killed runs left in `tmp/`: everything, if nobody else uses the store.
+    pub(super) fn sweep(&self, is_alone: bool) {
         let Ok(drafts) = fs::read_dir(self.dir.join("tmp")) else { return };
         for draft in drafts.flatten() {
             let path = draft.path();
             let lock = path.join("lock");
-            let is_dead = if lock.exists() {
+            let is_dead = if is_alone {
+                true
+            } else if lock.exists() {
                 File::open(&lock).is_ok_and(|file| file.try_lock().is_ok())
             } else {
                 // Without a lock only age can tell.
@@ -271,8 +273,15 @@ mod tests {
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         fs::write(dead.join("0"), "half").unwrap();
+        // Without a lock nobody can tell, as long as somebody uses the store.
+        let unknown = dir.join("tmp").join("note-x");
+        fs::write(&unknown, "half").unwrap();
         drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
         assert!(alive.dir.path().exists());
         assert!(!dead.exists());
+        assert!(unknown.exists());
+        drop((alive, store));
+        drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
+        assert!(!unknown.exists());
     }
 }

@@ -11,14 +11,14 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::digest::Digest;
 use super::stamp::{self, Stamp, stamp_of};
-use super::{Access, Error, Store, replace};
+use super::{Error, Store, replace};
 
 /// Something to be digested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,11 +58,12 @@ const NOT_REGULAR: &[u8] = b"convoy: not a regular file";
 const NOT_READABLE: &[u8] = b"convoy: not readable";
 
 impl Store {
-    /// The digest of each place. Runs on the current rayon pool.
+    /// The digest of each place. Runs on the current rayon pool. `told` hears of bytes read, a few at a time; where the
+    /// index knows everything it hears nothing.
     ///
     /// # Errors
     /// If a single file, or the folder itself, cannot be read.
-    pub fn digest_sources(&self, places: &[Place]) -> Result<Vec<Digest>, Error> {
+    pub fn digest_sources(&self, places: &[Place], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Digest>, Error> {
         let files: Vec<&Path> = places
             .iter()
             .filter_map(|place| match place {
@@ -70,19 +71,19 @@ impl Store {
                 Place::Folder(_) => None,
             })
             .collect();
-        let mut file_digests = self.digest_files(&files)?.into_iter();
+        let mut file_digests = self.digest_files(&files, told)?.into_iter();
         places
             .iter()
             .map(|place| match place {
                 Place::File(path) => {
                     file_digests.next().ok_or_else(|| Error::io("read", path)(io::ErrorKind::NotFound.into()))
                 }
-                Place::Folder(path) => self.digest_folder(path),
+                Place::Folder(path) => self.digest_folder(path, told),
             })
             .collect()
     }
 
-    fn digest_files(&self, paths: &[&Path]) -> Result<Vec<Digest>, Error> {
+    fn digest_files(&self, paths: &[&Path], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Digest>, Error> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
@@ -100,7 +101,7 @@ impl Store {
                 match index.get(&key) {
                     Some(record) if record.stamp == Stamp::of(&metadata) => Ok((record.clone(), false)),
                     _ => {
-                        let (stamp, digest) = hash(path).map_err(Error::io("read", path))?;
+                        let (stamp, digest) = hash(path, told).map_err(Error::io("read", path))?;
                         Ok((Record { path: key, is_folder: false, stamp, digest }, true))
                     }
                 }
@@ -116,7 +117,7 @@ impl Store {
         Ok(digests)
     }
 
-    fn digest_folder(&self, root: &Path) -> Result<Digest, Error> {
+    fn digest_folder(&self, root: &Path, told: &(dyn Fn(u64) + Sync)) -> Result<Digest, Error> {
         let metadata = fs::metadata(root).map_err(Error::io("read", root))?;
         if !metadata.is_dir() {
             return Err(Error::io("read", root)(io::ErrorKind::NotADirectory.into()));
@@ -149,7 +150,7 @@ impl Store {
             (record.stamp, record.digest) = match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => match old.get(record.path.as_slice()) {
                     Some(known) if known.stamp == Stamp::of(&metadata) => (known.stamp, known.digest),
-                    _ => hash(&path).unwrap_or_else(|_| (Stamp::default(), Digest::of(NOT_READABLE))),
+                    _ => hash(&path, told).unwrap_or_else(|_| (Stamp::default(), Digest::of(NOT_READABLE))),
                 },
                 Ok(_) => (Stamp::default(), Digest::of(NOT_REGULAR)),
                 Err(_) => (Stamp::default(), Digest::of(NOT_READABLE)),
@@ -205,7 +206,7 @@ impl Store {
     }
 
     fn save_index(&self, name: &str, records: &[Record]) {
-        if self.access == Access::Write && !self.is_remote {
+        if self.may_remember() {
             // A lost index costs hashing.
             let _ = replace(&self.dir.join("tmp"), &self.dir.join("index").join(name), &encode(records));
         }
@@ -218,7 +219,7 @@ impl Store {
     /// Remembers a listing, so that a later run can say which files changed.
     fn save_tree(&self, digest: &Digest, mut records: Vec<Record>) {
         let path = self.tree_path(digest);
-        if self.access == Access::Look || path.exists() {
+        if !self.may_remember() || path.exists() {
             return;
         }
         records.retain(|record| !record.is_folder);
@@ -232,12 +233,29 @@ impl Store {
     }
 }
 
+/// Longest piece that is read at once; shorter files are read whole.
+const PIECE: u64 = 1 << 20;
+
 /// Stamp and digest of a regular file; the stamp is empty if it may have changed meanwhile.
-fn hash(path: &Path) -> io::Result<(Stamp, Digest)> {
+fn hash(path: &Path, told: &(dyn Fn(u64) + Sync)) -> io::Result<(Stamp, Digest)> {
     let at = stamp::now();
     let mut file = File::open(path)?;
     let before = Stamp::of(&file.metadata()?);
-    let (digest, _) = Digest::of_reader(&mut file)?;
+    let mut hasher = blake3::Hasher::new();
+    // One byte more than the file has, so that its end is seen at once.
+    let mut piece = vec![0; (before.size + 1).min(PIECE) as usize];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&piece[..n]);
+                told(n as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let digest = Digest(*hasher.finalize().as_bytes());
     let is_calm = before.is_settled(at) && stamp_of(path)? == before;
     Ok((if is_calm { before } else { Stamp::default() }, digest))
 }
@@ -358,6 +376,7 @@ fn to_path(bytes: &[u8]) -> PathBuf {
 mod tests {
     use std::time::Duration;
 
+    use super::super::Access;
     use super::*;
 
     struct Project {
@@ -381,7 +400,7 @@ mod tests {
 
         fn digest_at(&self, root: &Path) -> Digest {
             let store = Store::open(&root.join(".convoy"), root, Access::Write).unwrap();
-            store.digest_sources(&[Place::Folder(root.join("images"))]).unwrap()[0]
+            store.digest_sources(&[Place::Folder(root.join("images"))], &|_| ()).unwrap()[0]
         }
 
         fn digest(&self) -> Digest {
@@ -487,9 +506,10 @@ mod tests {
         let root = project.temp.path().join("p");
         let store = Store::open(&root.join(".convoy"), &root, Access::Write).unwrap();
         let one = Place::File(root.join("images/a/1.png"));
-        let digests = store.digest_sources(&[one.clone(), Place::File(root.join("images/a/2.png")), one]).unwrap();
+        let digests =
+            store.digest_sources(&[one.clone(), Place::File(root.join("images/a/2.png")), one], &|_| ()).unwrap();
         assert_eq!(digests, [Digest::of(b"one"), Digest::of(b"two"), Digest::of(b"one")]);
-        let error = store.digest_sources(&[Place::File(root.join("absent"))]).unwrap_err();
+        let error = store.digest_sources(&[Place::File(root.join("absent"))], &|_| ()).unwrap_err();
         assert!(error.to_string().contains("absent`: no such file"), "{error}");
     }
 
