@@ -8,7 +8,7 @@ mod fit;
 
 use std::sync::Arc;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Trained, Upstream, lineage};
 use crate::artifact::Sink;
 use crate::config::{Bounds, Log, Problem, Section, Span};
 use crate::nn::architecture::{self, Architecture};
@@ -172,6 +172,11 @@ impl Stage for Train {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn network(&self) -> Option<Trained<'_>> {
+        let architecture = self.architecture.as_ref()?;
+        Some(Trained { architecture, batch_size: self.batch_size, n_moments: self.optimizer.n_moments() })
     }
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
