@@ -8,6 +8,7 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod ahead;
 mod buffer;
 mod cache;
 mod conv;
@@ -53,4 +54,9 @@ pub enum Activation {
     None,
     /// The larger of the value and 0 ([`reference::relu`]).
     Relu,
+}
+
+/// Values from one address to another.
+fn distance(from: *const f32, to: *const f32) -> isize {
+    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
 }

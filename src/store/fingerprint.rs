@@ -55,8 +55,8 @@
 //! .convoy/
 //!   CACHEDIR.TAG, .gitignore     so that backups and Git leave the folder alone
 //!   format                       a newer number is refused, not misread
-//!   ac/8a/8a31…                  one record per finished task: its parts as text, its outputs by digest and size
-//!   cas/3f/3f90…                 blobs by their own digest, read-only
+//!   ac/8a31…                     one record per finished task: its parts as text, its outputs by digest and size
+//!   cas/3f90…                    blobs by their own digest, read-only
 //!   checkpoints/8a31…            a task that was killed half-way, and may go on from there
 //!   index/                       stamps that save hashing: of source files, of verified blobs
 //!   locks/                       one flock per fingerprint: the second run waits and then hits
@@ -71,7 +71,8 @@
 //! # When a run is killed midway
 //!
 //! A task writes into its own folder below `tmp/`. When it has ended well, its files are synced, renamed into `cas/`,
-//! the folders synced; only then is the record synced and renamed into `ac/`. So a record that can be seen names blobs
+//! the folder synced; only then is the record synced and renamed into `ac/`. (Both folders are flat, so that each task
+//! syncs two folders and not one per blob.) So a record that can be seen names blobs
 //! that are complete, at every instant, after SIGKILL and after a power cut. Left behind are: a folder in `tmp/`
 //! (swept by the next run), blobs without a record (swept by `gc`), a lock that the kernel has already let go of.
 //! Finished folds are in the store; the next run finds them by their fingerprints and computes the others, from their

@@ -270,9 +270,7 @@ mod tests {
         let mut store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let tasks: Vec<Digest> =
             (0..4u8).map(|i| publish(&store, i.into(), &[i; 100], 40_000 - u64::from(i) * 10_000)).collect();
-        let orphan = store.dir.join("cas/00");
-        fs::create_dir_all(&orphan).unwrap();
-        fs::write(orphan.join(Digest::of(b"orphan").to_string()), "orphan").unwrap();
+        fs::write(store.blob_path(&Digest::of(b"orphan")), "orphan").unwrap();
         let keep = BTreeSet::from([tasks[0]]);
         let dry = store.gc(&keep, 210, true).unwrap();
         let cleaned = store.gc(&keep, 210, false).unwrap();

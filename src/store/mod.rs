@@ -265,11 +265,11 @@ impl Store {
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
-        shard(&self.dir.join("cas"), digest)
+        self.dir.join("cas").join(digest.to_string())
     }
 
     fn entry_path(&self, fingerprint: &Digest) -> PathBuf {
-        shard(&self.dir.join("ac"), fingerprint)
+        self.dir.join("ac").join(fingerprint.to_string())
     }
 
     fn stamp_known(&self, digest: &Digest) -> Option<Stamp> {
@@ -348,11 +348,6 @@ fn parse_stamps(bytes: &[u8]) -> HashMap<Digest, Stamp> {
 /// A lock on memory that outlives a panic: what it guards is replaced whole, never half-written.
 fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn shard(folder: &Path, digest: &Digest) -> PathBuf {
-    let name = digest.to_string();
-    folder.join(&name[..2]).join(name)
 }
 
 /// Replaces a file that may be lost but never torn: no fsync.

@@ -91,14 +91,12 @@ impl Store {
             let (digest, size) = self.seal(path).map_err(Error::io("write", path))?;
             outputs.push(Output { name: name.clone(), size, digest });
         }
-        let mut folders = BTreeSet::new();
         for (output, path) in outputs.iter().zip(draft.files.values()) {
             let blob = self.blob_path(&output.digest);
-            self.adopt(path, &blob, output, &mut folders).map_err(Error::io("write", &blob))?;
+            self.adopt(path, &blob, output).map_err(Error::io("write", &blob))?;
         }
-        for folder in &folders {
-            self.sync_folder(folder).map_err(Error::io("write", folder))?;
-        }
+        let blobs = self.dir.join("cas");
+        self.sync_folder(&blobs).map_err(Error::io("write", &blobs))?;
         let fingerprint = parts.fingerprint();
         let entry = Entry { fingerprint, label: label.to_owned(), outputs };
         let path = self.entry_path(&fingerprint);
@@ -134,7 +132,7 @@ impl Store {
     }
 
     /// Moves a sealed file to its place in `cas/`, unless a verified one is there.
-    fn adopt(&self, path: &Path, blob: &Path, output: &Output, folders: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    fn adopt(&self, path: &Path, blob: &Path, output: &Output) -> io::Result<()> {
         self.step()?;
         let is_there = fs::metadata(blob).is_ok_and(|metadata| {
             metadata.len() == output.size && self.stamp_known(&output.digest) == Some(Stamp::of(&metadata))
@@ -142,21 +140,8 @@ impl Store {
         if is_there {
             return Ok(());
         }
-        self.make_shard(blob, folders)?;
         self.step()?;
         fs::rename(path, blob)
-    }
-
-    /// Creates the two-digit folder of `path`; both it and, where new, the folder above are to be synced.
-    fn make_shard(&self, path: &Path, folders: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-        let Some(folder) = path.parent() else { return Ok(()) };
-        if !folder.is_dir() {
-            self.step()?;
-            fs::create_dir_all(folder)?;
-            folders.extend(folder.parent().map(Path::to_owned));
-        }
-        folders.insert(folder.to_owned());
-        Ok(())
     }
 
     fn write_entry(&self, draft: &Draft, path: &Path, text: &[u8]) -> io::Result<()> {
@@ -167,11 +152,9 @@ impl Store {
         file.write_all(text)?;
         self.step()?;
         file.sync_all()?;
-        let mut folders = BTreeSet::new();
-        self.make_shard(path, &mut folders)?;
         self.step()?;
         fs::rename(&temporary, path)?;
-        folders.iter().try_for_each(|folder| self.sync_folder(folder))
+        self.sync_folder(&self.dir.join("ac"))
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
