@@ -5,6 +5,8 @@
 
 mod checkpoint;
 mod fit;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
