@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn the_mount_nearest_to_the_path_decides() {
-        let mounts = "/dev/sda / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/sdb /home/a\\040b xfs rw 0 0\n";
-        for (path, remote) in [("/tmp/x", false), ("/home/c", true), ("/home/a b/c", false), ("/homes", false)] {
+        let mounts = "/dev/sda / ext4 rw 0 0\nserver:/x /net nfs4 rw 0 0\n/dev/sdb /net/a\\040b xfs rw 0 0\n";
+        for (path, remote) in [("/var/x", false), ("/net/c", true), ("/net/a b/c", false), ("/nets", false)] {
             assert_eq!(is_remote_in(mounts, Path::new(path)), remote, "{path}");
         }
     }
