@@ -519,6 +519,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The keys read so far, in reading order.
+    pub fn known(&self) -> &[String] {
+        &self.known
+    }
+
     /// Reports every key that was not read, with "did you mean".
     pub fn finish(self) {
         let Some(table) = self.table else { return };

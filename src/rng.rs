@@ -190,7 +190,7 @@ mod tests {
         let (mut uniform, mut normal) = (vec![0.0; n], vec![0.0; n]);
         stream().fill_uniform(0, &mut uniform);
         stream().fill_normal(0, &mut normal);
-        let mean = |x: &[f64], power: i32| x.iter().map(|v| v.powi(power)).sum::<f64>() / n as f64;
+        let mean = |x: &[f64], power: i64| x.iter().map(|&v| elementary::powi(v, power)).sum::<f64>() / n as f64;
         // Five standard errors each.
         assert!((mean(&uniform, 1) - 0.5).abs() < 0.005 && uniform.iter().all(|u| (0.0..1.0).contains(u)));
         assert!(mean(&normal, 1).abs() < 0.016);

@@ -5,12 +5,15 @@
 mod arguments;
 mod check;
 mod data;
+mod doctor;
 mod init;
 mod progress;
 mod results;
 mod run;
+mod schema;
 mod status;
 mod store;
+mod summary;
 mod terminal;
 
 use std::ffi::OsString;
@@ -20,6 +23,8 @@ use clap::{CommandFactory, Parser};
 
 use arguments::{Arguments, Verb};
 use terminal::Terminal;
+
+use crate::engine::Isa;
 
 /// How the program ends. The numbers are part of the interface; `--help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,7 @@ impl From<Exit> for ExitCode {
 /// Runs the program with these arguments, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let terminal = Terminal::new();
+    keep_decoders_quiet();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -59,6 +65,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
+    if let Some(name) = std::env::var_os("CONVOY_ISA").filter(|name| !name.is_empty()) {
+        match name.to_string_lossy().parse::<Isa>() {
+            Ok(isa) => isa.force(),
+            Err(message) => {
+                terminal.note(&format!("{} CONVOY_ISA: {message}", terminal.paint("error:", terminal::RED)));
+                return Exit::Usage.into();
+            }
+        }
+    }
     match dispatch(arguments, &terminal) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -66,6 +81,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// A decoder that panics on a hostile image is caught and named by ingest: its own message would only confuse.
+fn keep_decoders_quiet() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !crate::data::decode::is_decoding() {
+            hook(info);
+        }
+    }));
 }
 
 fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
@@ -84,6 +109,8 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Data(arguments) => data::data(&arguments.verb, terminal),
         Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
         Verb::Verify(arguments) => store::verify(&arguments, terminal),
-        other => anyhow::bail!("not there yet: {other:?}"),
+        Verb::Summary(arguments) => summary::summary(&arguments, terminal),
+        Verb::Schema(arguments) => schema::schema(&arguments, terminal),
+        Verb::Doctor(arguments) => doctor::doctor(&arguments, terminal),
     }
 }

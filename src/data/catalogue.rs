@@ -107,8 +107,11 @@ pub fn find_entry(name: &str, project_root: &Path) -> Result<Option<Entry>, Erro
     Ok(Some(entry))
 }
 
+/// A built-in data set, and the bytes it consists of.
+pub type Builtin = (Box<dyn Found>, [&'static [u8]; 2]);
+
 /// The built-in data set called `name`, and the bytes it consists of.
-pub fn builtin(name: &str) -> Option<(Box<dyn Found>, [&'static [u8]; 2])> {
+pub fn builtin(name: &str) -> Option<Builtin> {
     (name == "digits").then(|| {
         let images = Input::Memory("digits-images-idx3-ubyte.gz", DIGITS_IMAGES);
         let labels = Input::Memory("digits-labels-idx1-ubyte.gz", DIGITS_LABELS);
@@ -139,11 +142,11 @@ impl Entry {
             let Some(paths) = paths else { continue };
             let source = if let [path] = &paths[..] { path } else { folder };
             let found = reader::find(source, None, &self.format)?;
-            if let reader::Files::Each(each) = found.files() {
-                if let Some((_, extra)) = each.iter().find(|(_, path)| !paths.contains(path)) {
-                    return Err(Error::new(format!("`{}` is not a file of `{}`", extra.display(), self.name))
-                        .help(format!("move it elsewhere, or set `source` to the folder `{}`", folder.display())));
-                }
+            if let reader::Files::Each(each) = found.files()
+                && let Some((_, extra)) = each.iter().find(|(_, path)| !paths.contains(path))
+            {
+                return Err(Error::new(format!("`{}` is not a file of `{}`", extra.display(), self.name))
+                    .help(format!("move it elsewhere, or set `source` to the folder `{}`", folder.display())));
             }
             return Ok(Located { found, paths });
         }

@@ -293,3 +293,97 @@ fn resample_u16(from: ImageShape, pixels: &[u8], columns: &[Taps], rows: &[Taps]
     let values: Vec<u16> = pixels.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect();
     resample_wide(from, &values, columns, rows, 65_535).into_iter().flat_map(u16::to_le_bytes).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILTERS: [Filter; 3] = [Filter::Box, Filter::Triangle, Filter::CatmullRom];
+    const FITS: [Fit; 3] = [Fit::Stretch, Fit::Cover, Fit::Contain];
+
+    fn resize(width: usize, height: usize, fit: Fit, filter: Filter) -> Resize {
+        Resize { width, height, fit, filter }
+    }
+
+    fn noise(n: usize) -> Vec<u8> {
+        (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    }
+
+    #[test]
+    fn weights_add_up_to_one() {
+        for filter in FILTERS {
+            for (n_in, n_out) in [(1, 1), (1, 9), (9, 1), (500, 64), (64, 500), (7, 5), (60_000, 1), (3, 4)] {
+                for taps in taps(n_in, 0.0, n_in as f64, n_out, filter) {
+                    assert_eq!(taps.weights.iter().map(|&w| i32::from(w)).sum::<i32>(), 1 << WEIGHT_BITS);
+                    assert!(taps.first + taps.weights.len() <= n_in, "{filter:?} {n_in} {n_out}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_fast_path_is_the_definition_bit_for_bit() {
+        for (width, height, channels) in [(13, 9, 1), (50, 37, 3), (5, 40, 3), (8, 8, 2)] {
+            let from = ImageShape { height, width, channels };
+            let pixels = noise(from.len());
+            let wide: Vec<u16> = pixels.iter().map(|&v| u16::from(v)).collect();
+            for filter in FILTERS {
+                for fit in FITS {
+                    for (w, h) in [(7, 7), (64, 20), (3, 90)] {
+                        let (columns, rows, _) = resize(w, h, fit, filter).plan(from);
+                        let fast = resample_u8(from, &pixels, &columns, &rows);
+                        let slow = resample_wide(from, &wide, &columns, &rows, 255);
+                        assert!(fast.iter().map(|&v| u16::from(v)).eq(slow), "{from} {filter:?} {fit:?} {w}x{h}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_colour_stays_one_colour_and_the_same_size_stays_as_it_is() {
+        for filter in FILTERS {
+            let from = ImageShape { height: 31, width: 50, channels: 3 };
+            let grey = resize(8, 70, Fit::Stretch, filter).apply(from, Depth::U8, vec![201; from.len()]);
+            assert!(grey.iter().all(|&v| v == 201) && grey.len() == 8 * 70 * 3, "{filter:?}");
+            let wide = resize(8, 7, Fit::Stretch, filter).apply(from, Depth::U16, vec![0xab; 2 * from.len()]);
+            assert!(wide.iter().all(|&v| v == 0xab) && wide.len() == 8 * 7 * 3 * 2, "{filter:?}");
+            let pixels = noise(from.len());
+            assert_eq!(resize(50, 31, Fit::Cover, filter).apply(from, Depth::U8, pixels.clone()), pixels);
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let line = |width| ImageShape { height: 1, width, channels: 1 };
+        let apply = |filter, n_in, n_out, pixels: &[u8]| {
+            resize(n_out, 1, Fit::Stretch, filter).apply(line(n_in), Depth::U8, pixels.to_vec())
+        };
+        assert_eq!(apply(Filter::Box, 4, 2, &[10, 20, 30, 50]), [15, 40]);
+        assert_eq!(apply(Filter::Box, 2, 4, &[10, 20]), [10, 10, 20, 20]);
+        // Halfway between neighbours at a quarter and three quarters; the border repeats.
+        assert_eq!(apply(Filter::Triangle, 2, 4, &[0, 100]), [0, 25, 75, 100]);
+        // Shrinking by two: weights 1/8, 3/8, 3/8, 1/8, less what lies outside.
+        assert_eq!(apply(Filter::Triangle, 4, 2, &[0, 0, 0, 80]), [0, 34]);
+        // Catmull-Rom overshoots and is clipped.
+        let steep = apply(Filter::CatmullRom, 4, 8, &[0, 0, 255, 255]);
+        assert_eq!((steep[0], steep[7]), (0, 255));
+        assert!(steep.is_sorted(), "{steep:?}");
+    }
+
+    #[test]
+    fn fits_keep_what_they_promise() {
+        // A wide picture: black, white in the middle third, black.
+        let from = ImageShape { height: 10, width: 30, channels: 1 };
+        let pixels: Vec<u8> = (0..300).map(|i| if (10..20).contains(&(i % 30)) { 255 } else { 0 }).collect();
+        let cover = resize(10, 10, Fit::Cover, Filter::Box).apply(from, Depth::U8, pixels);
+        assert!(cover.iter().all(|&v| v == 255), "{cover:?}");
+        let contain = resize(10, 10, Fit::Contain, Filter::Box).apply(from, Depth::U8, vec![255; 300]);
+        let rows: Vec<bool> = contain.chunks_exact(10).map(|row| row.iter().all(|&v| v == 255)).collect();
+        assert_eq!(rows, [false, false, false, true, true, true, false, false, false, false]);
+        let tall = ImageShape { height: 30, width: 10, channels: 1 };
+        let contain = resize(10, 10, Fit::Contain, Filter::Box).apply(tall, Depth::U8, vec![255; 300]);
+        assert_eq!(contain[..10], [0, 0, 0, 255, 255, 255, 0, 0, 0, 0]);
+        assert_eq!(contain.iter().filter(|&&v| v == 255).count(), 30);
+    }
+}

@@ -288,7 +288,7 @@ fn take_by_class(units: &[Unit], n_classes: usize, target: usize) -> Vec<bool> {
     let mut by_remainder: Vec<usize> = (0..n_classes).filter(|&class| sizes[class] > 1).collect();
     by_remainder.sort_by_key(|&class| (std::cmp::Reverse(sizes[class] * target % n), class));
     let missing = target - quota.iter().sum::<usize>();
-    for &class in by_remainder.iter().filter(|&&class| sizes[class] * target % n > 0).take(missing) {
+    for &class in by_remainder.iter().filter(|&&class| !(sizes[class] * target).is_multiple_of(n)).take(missing) {
         quota[class] += 1;
     }
     for class in 0..n_classes {

@@ -84,6 +84,7 @@ impl Dense {
         assert!(grad_input.len() >= n * inputs, "the input gradient is too short");
         assert!(relu_mask.is_none_or(|m| m.len() >= n * inputs), "the mask is too short");
         let (kernels, threads) = (self.engine.kernels(), self.engine.threads());
+        let engine = self.engine.sized((n * inputs * units) as u64);
         // Samples in lanes: gradients are packed as [unit][sample], in panels of `wide` samples.
         let nr = self.engine.choice().nr.min(kernels.mr.len());
         let wide = nr * kernels.lanes;
@@ -100,7 +101,7 @@ impl Dense {
         let (packed, blocks, target) = (&*packed, Shares(blocks.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
         let run = Run { x: 0, row: 0, len: units };
-        self.engine.parallel_for(inputs.div_ceil(BLOCK), |range, worker| {
+        engine.parallel_for(inputs.div_ceil(BLOCK), |range, worker| {
             let block = blocks.get().wrapping_add(worker * block_len);
             for i in range {
                 let rows = i * BLOCK..((i + 1) * BLOCK).min(inputs);
@@ -201,13 +202,14 @@ impl Product {
         let (depth, columns) = (self.depth, self.columns);
         assert!(a.len() >= n * depth && b.len() >= depth * columns, "an operand is too short");
         assert!(c.len() >= n * columns, "the target is too short");
+        let panel_len = self.panels.len() / engine.threads();
+        let engine = &engine.sized((n * depth * columns) as u64);
         let (kernels, threads) = (engine.kernels(), engine.threads());
         let wide = engine.choice().nr.min(kernels.mr.len()) * kernels.lanes;
         let n_panels = columns.div_ceil(wide);
         // Rows are shared out if there are many, else columns if there are enough, so that less of `b` is read twice.
         let by_row = n >= PACKED_ROWS * threads || n_panels < threads;
         let (panels, c) = (Shares(self.panels.as_mut_ptr()), Shares(c.as_mut_ptr()));
-        let panel_len = self.panels.len() / threads;
         engine.parallel_for(if by_row { n } else { n_panels }, |range, worker| {
             let (rows, columns) = if by_row { (range, 0..n_panels) } else { (0..n, range) };
             let panel = panels.get().wrapping_add(worker * panel_len);

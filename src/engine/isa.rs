@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
+
+static FORCED: OnceLock<Isa> = OnceLock::new();
 
 /// An instruction set that the kernels are compiled for. It changes the speed and never a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,9 +21,14 @@ impl Isa {
     /// Every instruction set, the fastest first.
     pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
 
-    /// The fastest one that this processor has.
+    /// The one that was forced ([`Isa::force`]), else the fastest one that this processor has.
     pub fn detect() -> Isa {
-        Isa::available()[0]
+        FORCED.get().copied().unwrap_or_else(|| Isa::available()[0])
+    }
+
+    /// Makes [`Isa::detect`] choose this one from now on: for the switch of a bug report. Only the first call counts.
+    pub fn force(self) {
+        let _ = FORCED.set(self);
     }
 
     /// All that this processor has, the fastest first; [`Isa::Portable`] is always among them.

@@ -8,17 +8,20 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod ahead;
 mod buffer;
 mod cache;
 mod conv;
 mod dense;
 mod gram;
 mod isa;
+#[expect(clippy::needless_range_loop, reason = "register tiles are arrays of vectors, walked by index in step")]
 mod kernel;
 mod local;
 mod norm;
 mod pooling;
 pub mod reference;
+#[expect(clippy::needless_range_loop, reason = "lanes of several vectors are walked by index in step")]
 mod simd;
 mod softmax;
 mod sums;
@@ -53,4 +56,9 @@ pub enum Activation {
     None,
     /// The larger of the value and 0 ([`reference::relu`]).
     Relu,
+}
+
+/// Values from one address to another.
+fn distance(from: *const f32, to: *const f32) -> isize {
+    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
 }

@@ -74,13 +74,13 @@ impl BatchNorm {
             moments(isa, &input[from..(from + per_chunk * c).min(rows * c)], mean, m2);
         });
         let last_rows = rows - (n_chunks - 1) * per_chunk;
-        for lane in 0..c {
+        for (lane, scale) in scale[..c].iter().enumerate() {
             let (mean, m2) = merge_moments(&self.partial, c, lane, n_chunks, per_chunk, last_rows);
             self.mean[lane] = mean as f32;
             self.m2[lane] = m2;
             let variance = m2 / rows as f64;
             self.inverse_deviation[lane] = (1.0 / (variance + f64::from(self.epsilon)).sqrt()) as f32;
-            self.factor[lane] = self.inverse_deviation[lane] * scale[lane];
+            self.factor[lane] = self.inverse_deviation[lane] * scale;
         }
         let (mean, factor) = (&self.mean, &self.factor);
         engine.for_each_chunk(&mut output[..rows * c], per_chunk * c, |i, out| {

@@ -332,12 +332,13 @@ versions! {
                 for ((grad, taps), (upper, lower)) in grad.chunks_exact(c).zip(taps.chunks_exact(c)).zip(pixels) {
                     let (a, b) = upper.split_at_mut(c);
                     let (d, e) = lower.split_at_mut(c);
-                    for i in 0..c {
-                        let (g, tap) = (grad[i], taps[i]);
-                        a[i] = if tap == 0 { g } else { 0.0 };
-                        b[i] = if tap == 1 { g } else { 0.0 };
-                        d[i] = if tap == 2 { g } else { 0.0 };
-                        e[i] = if tap == 3 { g } else { 0.0 };
+                    // Zipped, since indexing five slices is not vectorised: 33 % of a step of net S instead of 12 %.
+                    let inputs = a.iter_mut().zip(b).zip(d.iter_mut().zip(e));
+                    for ((&g, &tap), ((a, b), (d, e))) in grad.iter().zip(taps).zip(inputs) {
+                        *a = if tap == 0 { g } else { 0.0 };
+                        *b = if tap == 1 { g } else { 0.0 };
+                        *d = if tap == 2 { g } else { 0.0 };
+                        *e = if tap == 3 { g } else { 0.0 };
                     }
                 }
             }

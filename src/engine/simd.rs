@@ -335,7 +335,7 @@ fn fused_exactly(a: f32, b: f32, c: f32) -> f32 {
     let error = (product - (sum - back)) + (c - back);
     let bits = sum.to_bits();
     // False for NaN, so infinities pass as they are.
-    let is_inexact = error > 0.0 || error < 0.0;
+    let is_inexact = error.abs() > 0.0;
     let away = (error > 0.0) == (sum > 0.0);
     let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     f64::from_bits(if is_inexact && bits & 1 == 0 { odd } else { bits }) as f32

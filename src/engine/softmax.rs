@@ -279,6 +279,7 @@ versions! {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the standard library is the oracle")]
 mod tests {
     use super::*;
     use crate::engine::Isa;

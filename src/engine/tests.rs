@@ -2,7 +2,7 @@
 //! blocking, and values that go wrong (-0, infinities, NaN, denormals).
 
 use super::threads::Choice;
-use super::{Activation, Conv, ConvShape, Dense, Engine, Isa, gram, matmul, reference};
+use super::{Activation, Conv, ConvShape, Dense, Engine, Isa, LocalConv, gram, matmul, reference};
 
 /// A small generator of test values (SplitMix64).
 pub(super) struct Dice(u64);
@@ -58,11 +58,12 @@ pub(super) fn assert_same(ours: &[f32], theirs: &[f32], what: &str) {
 
 /// Engines of every instruction set here, with several thread counts and forced choices.
 pub(super) fn engines() -> Vec<(String, Engine)> {
+    let plain = Choice { least_shared: 0, ..Choice::default() };
     let choices = [
-        Choice::default(),
-        Choice { packs_first: Some(false), images: Some(2), ..Choice::default() },
-        Choice { nr: 1, rows: Some(2), images: Some(1), steps: Some(5), ..Choice::default() },
-        Choice { packs_first: Some(true), rows: Some(3), steps: Some(64), ..Choice::default() },
+        plain,
+        Choice { packs_first: Some(false), images: Some(2), ..plain },
+        Choice { nr: 1, rows: Some(2), images: Some(1), steps: Some(5), ..plain },
+        Choice { packs_first: Some(true), rows: Some(3), steps: Some(64), ..plain },
     ];
     let mut engines = Vec::new();
     for isa in Isa::available() {
@@ -234,5 +235,37 @@ fn many_chunks_have_the_bits_of_the_definition() {
             let s = ConvShape::same(23, 11, 12, c, f, 3);
             check(&engine, &name, &s, 20 + dice.below(4), false, &mut dice);
         }
+    }
+}
+
+#[test]
+fn locally_connected_layers_have_the_bits_of_the_definition() {
+    let mut dice = Dice::new(6);
+    for (round, (name, engine)) in engines().iter().enumerate() {
+        let s = loop {
+            let s = random_shape(&mut dice);
+            if s.groups == 1 && s.multiply_adds() < 60_000 {
+                break s;
+            }
+        };
+        let n = 1 + dice.below(s.batch);
+        let mut local = LocalConv::new(engine, s);
+        let mut values = |len: usize| if round % 3 == 2 { dice.wild(len) } else { dice.values(len) };
+        let (x, w, b) = (values(n * s.input_len()), values(local.weights_len()), values(s.output_len()));
+        let g = values(n * s.output_len());
+        let (mut ours, mut theirs) = (vec![7.0; n * s.output_len()], vec![7.0; n * s.output_len()]);
+        local.forward(n, &x, &w, Some(&b), Activation::Relu, &mut ours);
+        reference::local_forward(&s, n, &x, &w, Some(&b), Activation::Relu, &mut theirs);
+        assert_same(&ours, &theirs, &format!("local forward, {name}, {s:?}"));
+        let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
+        local.backward_data(n, &g, &w, Some(&x), &mut ours);
+        reference::local_backward_data(&s, n, &g, &w, Some(&x), &mut theirs);
+        assert_same(&ours, &theirs, &format!("local backward data, {name}, {s:?}"));
+        let (mut ours, mut our_bias) = (vec![7.0; local.weights_len()], vec![7.0; s.output_len()]);
+        let (mut theirs, mut their_bias) = (vec![7.0; local.weights_len()], vec![7.0; s.output_len()]);
+        local.backward_weights(n, &x, &g, &mut ours, Some(&mut our_bias));
+        reference::local_backward_weights(&s, n, &x, &g, &mut theirs, Some(&mut their_bias));
+        assert_same(&ours, &theirs, &format!("local backward weights, {name}, {s:?}"));
+        assert_same(&our_bias, &their_bias, &format!("local backward bias, {name}, {s:?}"));
     }
 }

@@ -25,6 +25,8 @@ struct Read {
     name: String,
     /// What it hands on; `None` if not even its kind is known.
     flow: Option<Flow>,
+    /// Whether all of its inputs are there and fit.
+    is_wired: bool,
     inputs: Vec<usize>,
     stage: Option<Box<dyn stages::Stage>>,
     entry: StageEntry,
@@ -60,12 +62,20 @@ pub(super) fn read(
             above.push(read);
         }
     }
-    let mut nodes = Vec::new();
-    let mut entries = Vec::new();
+    let is_whole = above.iter().all(|read| read.is_wired && read.stage.is_some());
+    let mut nodes: Vec<stages::Node> = Vec::new();
+    let mut entries: Vec<StageEntry> = Vec::new();
     for read in above {
         if let (Some(flow), Some(stage)) = (read.flow, read.stage) {
             nodes.push(stages::Node { name: read.name, flow, inputs: read.inputs, stage });
             entries.push(read.entry);
+        }
+    }
+    if is_whole {
+        for (own, entry) in entries.iter().enumerate() {
+            let mut log = Log { problems: Vec::new(), resolved: entry.resolved.clone() };
+            nodes[own].stage.check_graph(&stages::Upstream { own, nodes: &nodes }, &mut log);
+            problems.append(&mut log.problems);
         }
     }
     (nodes, entries)
@@ -84,6 +94,7 @@ fn read_stage(
     let mut read = Read {
         name: name.clone(),
         flow: None,
+        is_wired: false,
         inputs: Vec::new(),
         stage: None,
         entry: StageEntry { resolved: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
@@ -128,6 +139,7 @@ fn read_stage(
     }
 
     let (inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, all, above, &mut log);
+    read.is_wired = is_wired;
     if stage.takes_members() && is_wired {
         check_one_split(stage.as_ref(), &wiring, header, &inputs, above, &mut log);
     }

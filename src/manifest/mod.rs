@@ -14,7 +14,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Entry, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
+use crate::config::{Entry, Log, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
 use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
@@ -106,7 +106,7 @@ impl Manifest {
             return Err(Diagnostics::new(problems, texts));
         }
 
-        let mut log = crate::config::Log { problems, resolved: Vec::new() };
+        let mut log = Log { problems, resolved: Vec::new() };
         let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
         read_schema(&mut section);
         let name = read_name(&mut section, path);
@@ -169,6 +169,46 @@ impl Manifest {
             }
         }
     }
+}
+
+/// A key of a kind of stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted: `optimizer`, `optimizer.adam.beta1`.
+    pub name: String,
+    /// Its value when it is not set; `None` for a key without a default.
+    pub default: Option<String>,
+}
+
+/// The keys of a stage of this `kind`, as it reads them when nothing is set: the choices that are defaults are followed.
+pub fn explain(kind: &stages::Kind) -> Vec<Key> {
+    let mut log = Log::default();
+    let table = Table::default();
+    let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
+    let stage = (kind.read)(&mut section);
+    let known = section.known().to_vec();
+    let mut keys: Vec<Key> = Vec::new();
+    let mut add = |name: String, default| {
+        if !keys.iter().any(|key| key.name == name) {
+            keys.push(Key { name, default });
+        }
+    };
+    add("kind".to_owned(), Some(format!("{:?}", kind.name)));
+    if stage.takes_members() {
+        add("members".to_owned(), Some("the stage above".to_owned()));
+    } else if !stage.accepts().is_empty() {
+        add("input".to_owned(), Some("the stage above".to_owned()));
+    }
+    for name in known {
+        let below = format!("{name}.");
+        let resolved = |key: &str| log.resolved.iter().find(|resolved| resolved.key == key);
+        let default = resolved(&name).map(|resolved| resolved.value.clone()).filter(|value| value != "none");
+        add(name, default);
+        for resolved in log.resolved.iter().filter(|resolved| resolved.key.starts_with(&below)) {
+            add(resolved.key.clone(), Some(resolved.value.clone()).filter(|value| value != "none"));
+        }
+    }
+    keys
 }
 
 fn unreadable(name: String, content: String, problem: Problem) -> Diagnostics {

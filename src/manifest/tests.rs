@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::artifact::Sink;
-use crate::config::{Bounds, Log};
+use crate::config::Bounds;
 use crate::stages::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
 
 #[derive(Debug)]
@@ -44,6 +44,13 @@ impl Stage for Toy {
     }
     fn accepts(&self) -> &'static [Output] {
         self.accepts
+    }
+    fn check_graph(&self, upstream: &Upstream<'_>, log: &mut Log) {
+        if self.size == 99 {
+            let names: Vec<&str> = upstream.nodes.iter().map(|node| node.name.as_str()).collect();
+            let span = log.span_of("size", Span::default());
+            log.push(Problem::error(span, format!("too large for {}", names.join(", "))));
+        }
     }
     fn takes_members(&self) -> bool {
         self.kind == "ensemble"
@@ -335,4 +342,32 @@ fn the_place_of_a_key_is_found() {
     assert_eq!(slice("optimizer.sgd.nesterov"), "{ sgd = { momentum = 0.5 } }");
     assert_eq!(slice("size"), "[stages.ingest]");
     assert_eq!(slice("seed"), "42");
+}
+
+#[test]
+fn the_graph_is_checked_once_all_stages_are_wired() {
+    bad("[stages.ingest]\nsize = 99\n[stages.split]\n", &["m.toml:5:8 too large for ingest, split"]);
+    bad(
+        "[stages.ingest]\nsize = 99\n[stages.split]\ninput = \"x\"\n",
+        &["m.toml:7:9 there is no stage `x` (the stages above are `ingest`)"],
+    );
+}
+
+#[test]
+fn kinds_are_explained_by_what_they_read() {
+    let keys = explain(&KINDS[1]);
+    let told: Vec<String> =
+        keys.iter().map(|key| format!("{}: {}", key.name, key.default.as_deref().unwrap_or("-"))).collect();
+    assert_eq!(
+        told,
+        [
+            "kind: \"split\"",
+            "input: the stage above",
+            "size: 10",
+            "optimizer: \"adam\"",
+            "optimizer.adam.momentum: 0.5",
+            "note: \"\"",
+            "seed: -",
+        ]
+    );
 }

@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use super::init::Initializer;
 use super::layer::{Backward, Build, Forward, Layer, Pass, Role, Start, lay_out};
-use super::memory::Aligned;
 use super::optimizer::{MAX_MOMENTS, OptimizerConfig, Update};
 use super::plan::NetworkPlan;
 use super::seeds::Seeds;
 use crate::engine::{
-    self, BatchLoss, Engine, LossOptions, LossScratch, Targets, UpdateStep, activate, activate_backward,
+    self, BatchLoss, Buffer, Engine, LossOptions, LossScratch, Targets, UpdateStep, activate, activate_backward,
     softmax_cross_entropy,
 };
 
@@ -122,9 +121,9 @@ pub struct Network {
     plan: NetworkPlan,
     batch: usize,
     layers: Vec<Box<dyn Layer>>,
-    parameters: Aligned,
-    statistics: Aligned,
-    values: Aligned,
+    parameters: Buffer,
+    statistics: Buffer,
+    values: Buffer,
     value_slots: Vec<Range<usize>>,
     training: Option<Trained>,
     scratch: LossScratch,
@@ -134,12 +133,12 @@ pub struct Network {
 struct Trained {
     config: Training,
     step: u64,
-    gradients: Aligned,
-    moments: Vec<Aligned>,
+    gradients: Buffer,
+    moments: Vec<Buffer>,
     /// The two buffers that gradients travel through.
-    buffers: [Aligned; 2],
+    buffers: [Buffer; 2],
     /// Parameters before the step, when statistics are asked for.
-    before: Option<Aligned>,
+    before: Option<Buffer>,
     segments: Vec<Segment>,
 }
 
@@ -197,9 +196,9 @@ impl Network {
             .collect();
         network.training = Some(Trained {
             step: 0,
-            gradients: Aligned::zeros(plan.parameters_len),
-            moments: (0..config.optimizer.n_moments()).map(|_| Aligned::zeros(plan.parameters_len)).collect(),
-            buffers: plan.gradient_slots(batch).map(Aligned::zeros),
+            gradients: Buffer::zeros(plan.parameters_len),
+            moments: (0..config.optimizer.n_moments()).map(|_| Buffer::zeros(plan.parameters_len)).collect(),
+            buffers: plan.gradient_slots(batch).map(Buffer::zeros),
             before: None,
             segments,
             config,
@@ -224,9 +223,9 @@ impl Network {
             plan: plan.clone(),
             batch,
             layers,
-            parameters: Aligned::zeros(plan.parameters_len),
-            statistics: Aligned::zeros(plan.statistics_len),
-            values: Aligned::zeros(len),
+            parameters: Buffer::zeros(plan.parameters_len),
+            statistics: Buffer::zeros(plan.statistics_len),
+            values: Buffer::zeros(len),
             value_slots,
             training: None,
             scratch: LossScratch::default(),
@@ -276,7 +275,7 @@ impl Network {
         let n = stats.n;
         let training = self.training.as_mut().expect("`accumulate_gradients` wants a network made for training");
         if statistics.is_some() {
-            let before = training.before.get_or_insert_with(|| Aligned::zeros(self.parameters.len()));
+            let before = training.before.get_or_insert_with(|| Buffer::zeros(self.parameters.len()));
             before.copy_from_slice(&self.parameters);
         }
         training.update(&self.engine, &mut self.parameters, learning_rate);
@@ -558,7 +557,7 @@ impl Network {
 
 impl Trained {
     /// Moves all parameters by one step.
-    fn update(&mut self, engine: &Engine, parameters: &mut Aligned, learning_rate: f64) {
+    fn update(&mut self, engine: &Engine, parameters: &mut Buffer, learning_rate: f64) {
         self.step += 1;
         let config = &self.config;
         let mut grad_scale = 1.0;

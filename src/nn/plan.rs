@@ -322,7 +322,7 @@ mod tests {
                 (1, true, true),
                 (3, false, false),
                 (4, true, true),
-                (6, true, false),
+                (6, true, true),
                 (8, false, false),
                 (9, false, false)
             ]

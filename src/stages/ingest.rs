@@ -89,22 +89,20 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 fn check_source(text: &str, span: Span, log: &mut Log) {
     if text.is_empty() {
         log.push(Problem::error(span, "`source` is empty").help("set it to a folder, a file, or `\"builtin:digits\"`"));
-    } else if let Some(name) = text.strip_prefix("builtin:") {
-        if !catalogue::BUILTIN.contains(&name) {
-            let mut problem = Problem::error(
-                span,
-                format!("unknown built-in data set `{name}`, expected `{}`", catalogue::BUILTIN.join("`, `")),
-            );
-            problem.help = did_you_mean(name, catalogue::BUILTIN.iter().copied());
-            log.push(problem);
-        }
+    } else if let Some(name) = text.strip_prefix("builtin:")
+        && !catalogue::BUILTIN.contains(&name)
+    {
+        let expected = catalogue::BUILTIN.join("`, `");
+        let mut problem = Problem::error(span, format!("unknown built-in data set `{name}`, expected `{expected}`"));
+        problem.help = did_you_mean(name, catalogue::BUILTIN.iter().copied());
+        log.push(problem);
     }
 }
 
 /// A source that is there.
 enum Resolved {
     Builtin(Box<dyn Found>, [&'static [u8]; 2]),
-    Catalogue(Entry, Located),
+    Catalogue(Box<Entry>, Located),
     Path(Box<dyn Found>),
 }
 
@@ -131,10 +129,10 @@ impl Ingest {
                 None => Err(reader::Error::new(format!("unknown built-in data set `{name}`"))),
             };
         }
-        if catalogue::is_name(&self.source) {
-            if let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)? {
-                return self.resolve_entry(entry, places);
-            }
+        if catalogue::is_name(&self.source)
+            && let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)?
+        {
+            return self.resolve_entry(entry, places);
         }
         let path = places.resolve(Path::new(&self.source));
         let labels = self.labels.as_ref().map(|labels| places.resolve(Path::new(labels)));
@@ -144,7 +142,16 @@ impl Ingest {
         if let Some(labels) = labels.as_deref().filter(|labels| !labels.exists()) {
             return Err(reader::Error::new(format!("`{}` does not exist", labels.display())));
         }
-        reader::find(&path, labels.as_deref(), self.format).map(Resolved::Path)
+        let found = reader::find(&path, labels.as_deref(), self.format)?;
+        let has_role = |files: &Files| match files {
+            Files::Each(files) => files.iter().any(|(role, _)| role == "labels"),
+            Files::Folder(_) => false,
+        };
+        if labels.is_some() && !has_role(&found.files()) {
+            return Err(reader::Error::new("`labels` is set, but images of this format have their labels with them")
+                .help("remove `labels`"));
+        }
+        Ok(Resolved::Path(found))
     }
 
     fn resolve_entry(&self, entry: Entry, places: &Places) -> Result<Resolved, reader::Error> {
@@ -154,7 +161,7 @@ impl Ingest {
         }
         folders.push(places.project_root.join("datasets").join(&entry.name));
         match (entry.locate(&folders), catalogue::builtin(&entry.name)) {
-            (Ok(located), _) => Ok(Resolved::Catalogue(entry, located)),
+            (Ok(located), _) => Ok(Resolved::Catalogue(Box::new(entry), located)),
             (Err(_), Some((found, bytes))) => Ok(Resolved::Builtin(found, bytes)),
             (Err(error), None) => Err(error),
         }
@@ -393,9 +400,13 @@ impl From<reader::Error> for StageError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::artifact::dataset::Dataset;
+    use crate::artifact::Files as Artifact;
+    use crate::artifact::dataset::{DATA, Dataset, IMAGES, SKIPPED};
     use crate::config::{Entry as ConfigEntry, Node, Table, Value};
+    use crate::data::reader::testing::png;
     use crate::stages::testing::{self, TestContext};
 
     fn text(text: &str) -> Value {
@@ -424,6 +435,29 @@ mod tests {
         Ok(Dataset::read(&files).unwrap())
     }
 
+    fn put(folder: &Path, path: &str, bytes: &[u8]) {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn files_in(folder: &Path, keys: &[(&str, Value)], threads: usize) -> Result<Artifact, StageError> {
+        let places = Places { manifest_dir: folder.to_owned(), data_dir: None, project_root: folder.to_owned() };
+        let context = TestContext { threads, ..TestContext::default() };
+        testing::run(&*stage(keys), Part::Whole, Vec::new(), &places, &context)
+    }
+
+    /// 60 grey images in two classes, one of them broken, in a fresh folder.
+    fn sixty() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..60_u8 {
+            let class = if i % 3 == 0 { "cat" } else { "dog" };
+            put(folder.path(), &format!("img/{class}/{i:02}.png"), &png(3, 2, &[i; 6]));
+        }
+        put(folder.path(), "img/dog/31.png", b"broken");
+        folder
+    }
+
     #[test]
     fn digits_come_whole_for_any_number_of_threads() {
         for threads in [1, 2, 7] {
@@ -436,5 +470,159 @@ mod tests {
             digits.to_f32(0, &mut first);
             assert_eq!(first[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
         }
+    }
+
+    #[test]
+    fn what_is_known_before_a_run_is_what_comes_out() {
+        let resize = Value::Table(table(&[("width", Value::Integer(5)), ("height", Value::Integer(6))]));
+        let keys = [
+            ("source", text("builtin:digits")),
+            ("channels", text("rgb")),
+            ("resize", resize.clone()),
+            ("limit", Value::Integer(50)),
+        ];
+        let flow = stage(&keys).check(&[], Span::default(), &mut Log::default());
+        let digits = run_in(Path::new("."), &keys, &TestContext::default()).unwrap();
+        assert_eq!(flow.shape.unwrap().to_string(), digits.shape().to_string());
+        assert_eq!(flow.n_classes, Some(digits.n_classes()));
+        assert_eq!(flow.n_samples, Some(digits.n_samples()));
+        let folder = [("source", text("some/folder")), ("channels", text("gray")), ("resize", resize)];
+        let flow = stage(&folder).check(&[], Span::default(), &mut Log::default());
+        assert_eq!(flow.shape.unwrap().to_string(), "5x6x1");
+        assert_eq!((flow.n_classes, flow.given), (None, None));
+        let mnist = stage(&[("source", text("mnist"))]).check(&[], Span::default(), &mut Log::default());
+        assert_eq!(mnist.given, Some(Given { test: true, validation: false }));
+    }
+
+    #[test]
+    fn the_same_bytes_for_any_number_of_threads() {
+        let folder = sixty();
+        let keys = [("source", text("img")), ("on_corrupt", text("skip"))];
+        let first = files_in(folder.path(), &keys, 1).unwrap();
+        for threads in [2, 3, 7] {
+            let other = files_in(folder.path(), &keys, threads).unwrap();
+            assert!(first.0.iter().map(|(n, b)| (n, &b[..])).eq(other.0.iter().map(|(n, b)| (n, &b[..]))), "{threads}");
+        }
+        let dataset = Dataset::read(&first).unwrap();
+        assert_eq!((dataset.n_samples(), dataset.classes().join(",")), (59, "cat,dog".to_owned()));
+        assert_eq!(dataset.path(0), "cat/00.png");
+        assert_eq!(
+            first.get(SKIPPED).unwrap()[..],
+            b"path,class,reason\ndog/31.png,dog,is not an image of a known format\n"[..]
+        );
+        assert_eq!(String::from_utf8_lossy(first.get(DATA).unwrap()).lines().count(), 60);
+        assert_eq!(first.get(IMAGES).unwrap().len(), 128 + 59 * 6);
+    }
+
+    #[test]
+    fn a_corrupt_image_stops_ingest_unless_skipped_up_to_a_bound() {
+        let folder = sixty();
+        let error = files_in(folder.path(), &[("source", text("img"))], 2).unwrap_err();
+        assert_eq!(error.message, "`dog/31.png` is not an image of a known format");
+        assert_eq!(error.help.as_deref(), Some("repair or remove it, or set `on_corrupt = \"skip\"`"));
+        let skip = [("source", text("img")), ("on_corrupt", text("skip")), ("max_corrupt", Value::Integer(0))];
+        let error = files_in(folder.path(), &skip, 2).unwrap_err();
+        assert!(error.message.starts_with("more than `max_corrupt = 0` images are corrupt"), "{error}");
+        put(folder.path(), "bad/a/1.png", b"");
+        let error = files_in(folder.path(), &[("source", text("bad")), ("on_corrupt", text("skip"))], 2).unwrap_err();
+        assert_eq!(error.message, "all 1 images are corrupt");
+    }
+
+    #[test]
+    fn sizes_channels_and_depths_that_differ_name_two_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let rgb = {
+            let mut out = std::io::Cursor::new(Vec::new());
+            image::RgbImage::from_raw(2, 1, vec![9; 6]).unwrap().write_to(&mut out, image::ImageFormat::Png).unwrap();
+            out.into_inner()
+        };
+        put(folder.path(), "size/a/1.png", &png(2, 1, &[1; 2]));
+        put(folder.path(), "size/b/1.png", &png(1, 2, &[1; 2]));
+        put(folder.path(), "channels/a/1.png", &png(2, 1, &[1; 2]));
+        put(folder.path(), "channels/b/1.png", &rgb);
+        let run = |keys: &[(&str, Value)]| files_in(folder.path(), keys, 2);
+        let error = run(&[("source", text("size"))]).unwrap_err();
+        assert_eq!(error.message, "images have different sizes: `a/1.png` is 2x1 pixels, `b/1.png` is 1x2");
+        let resize = Value::Table(table(&[("width", Value::Integer(4)), ("height", Value::Integer(4))]));
+        assert!(run(&[("source", text("size")), ("resize", resize)]).is_ok());
+        let error = run(&[("source", text("channels"))]).unwrap_err();
+        assert_eq!(error.message, "images have different channels: `a/1.png` is grey, `b/1.png` is in colour");
+        for channels in ["gray", "rgb"] {
+            assert!(run(&[("source", text("channels")), ("channels", text(channels))]).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_empty_class_is_an_error_unless_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "img/a/1.png", &png(1, 1, &[1]));
+        fs::create_dir_all(folder.path().join("img/b")).unwrap();
+        let error = files_in(folder.path(), &[("source", text("img"))], 1).unwrap_err();
+        assert_eq!(error.message, "class `b` has no image");
+        let keys = [("source", text("img")), ("allow_empty", Value::Boolean(true))];
+        let dataset = Dataset::read(&files_in(folder.path(), &keys, 1).unwrap()).unwrap();
+        assert_eq!(dataset.classes(), ["a", "b"]);
+        put(folder.path(), "img/b/1.png", b"broken");
+        let error = files_in(folder.path(), &[("source", text("img")), ("on_corrupt", text("skip"))], 1).unwrap_err();
+        assert_eq!(error.message, "class `b` has no image left: all 1 are corrupt");
+    }
+
+    #[test]
+    fn limits_are_those_of_the_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "img/a/1.png", &png(4, 4, &[1; 16]));
+        let run = |key, value| files_in(folder.path(), &[("source", text("img")), (key, Value::Integer(value))], 1);
+        let error = run("max_pixels", 15).unwrap_err();
+        assert_eq!(error.message, "`a/1.png` is 4x4 pixels, more than `max_pixels = 15`");
+        let error = run("max_bytes", 20).unwrap_err();
+        assert!(
+            error.message.starts_with("`a/1.png` has ") && error.message.ends_with("more than `max_bytes = 20`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_source_says_what_might_be_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "images/a/1.png", &png(1, 1, &[1]));
+        let run = |source| files_in(folder.path(), &[("source", text(source))], 1).unwrap_err();
+        assert_eq!(run("image").help.as_deref(), Some("did you mean `images`?"));
+        assert_eq!(run("mnsit").help.as_deref(), Some("did you mean `mnist`?"));
+        assert!(run("mnist").message.contains("no `train-images-idx3-ubyte.gz` in"));
+        assert!(run("./far/away").message.contains("does not exist"));
+        let (_, log) = testing::read(read, &table(&[("source", text("builtin:digit"))]));
+        assert_eq!(log.problems[0].help.as_deref(), Some("did you mean `digits`?"));
+        let (_, log) = testing::read(read, &table(&[]));
+        assert_eq!(log.problems.len(), 1);
+        assert_eq!(log.problems[0].message, "missing key `source`");
+    }
+
+    #[test]
+    fn the_source_itself_is_not_recorded_but_its_content_is_named() {
+        let (_, log) = testing::read(read, &table(&[("source", text("some/where")), ("labels", text("else"))]));
+        assert!(log.resolved.iter().all(|r| !r.value.contains("where") && !r.value.contains("else")));
+        let digits = stage(&[("source", text("builtin:digits"))]);
+        let sources = digits.sources(&Places::default()).unwrap();
+        assert!(matches!(&sources[..], [Source::Builtin { name, digest }] if name == "digits" && digest.len() == 64));
+        let folder = sixty();
+        let places = Places { manifest_dir: folder.path().to_owned(), ..Places::default() };
+        let sources = stage(&[("source", text("img"))]).sources(&places).unwrap();
+        assert_eq!(sources, [Source::Folder { role: "images".to_owned(), path: folder.path().join("img") }]);
+    }
+
+    #[test]
+    fn a_cancelled_run_stops() {
+        let context = TestContext::default();
+        context.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        let error = run_in(Path::new("."), &[("source", text("builtin:digits"))], &context).unwrap_err();
+        assert!(error.is_cancelled);
+    }
+
+    #[test]
+    fn labels_that_a_format_does_not_read_are_an_error() {
+        let folder = sixty();
+        put(folder.path(), "labels.idx", b"x");
+        let error = files_in(folder.path(), &[("source", text("img")), ("labels", text("labels.idx"))], 1).unwrap_err();
+        assert_eq!(error.message, "`labels` is set, but images of this format have their labels with them");
     }
 }

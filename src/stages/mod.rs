@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
+use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
 
 /// The unit that is cached and scheduled within a stage.
@@ -306,6 +307,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The network that it trains, for `summary`.
+    fn network(&self) -> Option<Trained<'_>> {
+        None
+    }
+
     /// Computes the task and writes its artifact.
     ///
     /// # Errors
@@ -317,6 +323,17 @@ pub trait Stage: Send + Sync + fmt::Debug {
         context: &dyn Context,
         sink: &mut dyn Sink,
     ) -> Result<(), StageError>;
+}
+
+/// A network that a stage trains, before anything is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// Its layers.
+    pub architecture: &'a Architecture,
+    /// Samples per update.
+    pub batch_size: usize,
+    /// Values that the optimizer keeps per parameter.
+    pub n_moments: usize,
 }
 
 /// A kind of stage, as the manifest knows it.

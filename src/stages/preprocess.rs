@@ -117,7 +117,7 @@ mod tests {
     /// 40 images; those that fold 2 does not train on hold `poison`.
     fn inputs(poison: u8) -> Vec<Delivered> {
         let labels: Vec<u32> = (0..40).map(|i| i % 2).collect();
-        let place = |i: u32| if i % 7 == 0 { Place::Test } else { Place::Fold(i % 3 + 1) };
+        let place = |i: u32| if i.is_multiple_of(7) { Place::Test } else { Place::Fold(i % 3 + 1) };
         let places: Vec<Place> = (0..40).map(place).collect();
         let mut pixels: Vec<u8> = (0..40 * SHAPE.len()).map(|i| (i * i % 251) as u8).collect();
         for (image, place) in pixels.chunks_exact_mut(SHAPE.len()).zip(&places) {

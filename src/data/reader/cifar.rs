@@ -172,7 +172,7 @@ struct Cifar {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     let source = Input::Path(query.path.to_owned());
     if !query.is_folder {
         return Ok(match is_batch(query) {
@@ -253,5 +253,63 @@ impl Reader for CifarReader {
             batch.read(&mut input.open_raw()?, &input, pick, &mut at, each)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{collect, error_of};
+    use super::*;
+
+    /// A record whose pixel (0, 0) is (1, 2, 3).
+    fn record(labels: &[u8]) -> Vec<u8> {
+        let mut out = labels.to_vec();
+        for plane in 1..=3 {
+            out.push(plane);
+            out.resize(out.len() + PLANE - 1, 0);
+        }
+        out
+    }
+
+    #[test]
+    fn both_data_sets_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("cifar-10-batches-bin");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("data_batch_1.bin"), [record(&[3]), record(&[9])].concat()).unwrap();
+        fs::write(inner.join("test_batch.bin"), record(&[0])).unwrap();
+        fs::write(inner.join("batches.meta.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n").unwrap();
+        let (classes, samples) = collect(folder.path(), None);
+        assert_eq!(classes.len(), 10);
+        assert_eq!(classes[9], "j");
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.label, s.given)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("data_batch_1/00000", 3, Some(GivenSplit::Train)),
+                ("data_batch_1/00001", 9, Some(GivenSplit::Train)),
+                ("test_batch/00000", 0, Some(GivenSplit::Test)),
+            ]
+        );
+        let image = &samples[0].image.as_ref().unwrap().0;
+        assert_eq!((image.shape.to_string().as_str(), &image.pixels[..4]), ("32x32x3", &[1, 2, 3, 0][..]));
+
+        let hundred = tempfile::tempdir().unwrap();
+        fs::write(hundred.path().join("train.bin"), record(&[19, 99])).unwrap();
+        let (classes, samples) = collect(hundred.path(), None);
+        assert_eq!((classes.len(), samples[0].label, samples[0].given), (100, 99, None));
+        let (_, samples) = collect(&hundred.path().join("train.bin"), None);
+        assert_eq!(samples[0].label, 99);
+    }
+
+    #[test]
+    fn broken_batches_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data_batch_1.bin");
+        fs::write(&path, &record(&[3])[..3000]).unwrap();
+        assert!(error_of(folder.path()).contains("does not hold whole records"));
+        fs::write(&path, record(&[10])).unwrap();
+        let error = error_of(folder.path());
+        assert!(error.contains("has the label 10 in record 0 of `data_batch_1`, expected one below 10"), "{error}");
     }
 }

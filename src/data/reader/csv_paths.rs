@@ -42,7 +42,7 @@ struct Columns {
 ///
 /// # Errors
 /// If a row is malformed.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !super::is_text(&query.head) {
         return Ok(None);
     }
@@ -101,13 +101,25 @@ impl CsvPaths {
 }
 
 impl Found for CsvPaths {
-    /// Images that are not there are left out: they are errors of those images, not of the source.
+    /// Images that are not there are left out: they are errors of those images, not of the source. Which ones these are is
+    /// part of the others' role, so that an image that disappears is a change.
     fn files(&self) -> Files {
-        let mut files = vec![("table".to_owned(), self.table.clone())];
-        let images = self.rows.iter().map(|row| (format!("image {}", row.path), self.full(row)));
-        files.extend(images.filter(|(_, path)| path.is_file()));
-        files.dedup();
-        Files::Each(files)
+        let mut there = Vec::new();
+        let mut missing = blake3::Hasher::new();
+        for row in &self.rows {
+            let path = self.full(row);
+            if path.is_file() {
+                there.push(path);
+            } else {
+                missing.update(row.path.as_bytes()).update(b"\0");
+            }
+        }
+        let role = match missing.count() {
+            0 => "images".to_owned(),
+            _ => format!("images but for {}", &missing.finalize().to_hex()[..16]),
+        };
+        let images = there.into_iter().map(|path| (role.clone(), path));
+        Files::Each(std::iter::once(("table".to_owned(), self.table.clone())).chain(images).collect())
     }
 
     fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
@@ -126,5 +138,77 @@ impl Found for CsvPaths {
             })
             .collect();
         Ok(Box::new(Listing { classes, samples }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{collect, error_of, png};
+    use super::*;
+
+    #[test]
+    fn rows_are_read_with_and_without_a_header() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("img")).unwrap();
+        for (i, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
+            std::fs::write(folder.path().join("img").join(name), png(2, 1, &[i as u8; 2])).unwrap();
+        }
+        let table = folder.path().join("table.txt");
+        std::fs::write(
+            &table,
+            "group,label,path,split\np1,10,img/a.png,train\n\"p,2\",9,img/b.png,val\n,10,img/c.png,\n",
+        )
+        .unwrap();
+        let (classes, samples) = collect(&table, None);
+        assert_eq!(classes, ["9", "10"]);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.label, s.given, s.group.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("img/a.png", 1, Some(GivenSplit::Train), Some("p1")),
+                ("img/b.png", 0, Some(GivenSplit::Validation), Some("p,2")),
+                ("img/c.png", 1, None, None),
+            ]
+        );
+        assert_eq!(samples[2].image.as_ref().unwrap().0.pixels, [2, 2]);
+        std::fs::write(&table, "img/a.png,cat\nimg/gone.png,dog\n").unwrap();
+        let (classes, samples) = collect(&table, None);
+        assert_eq!(classes, ["cat", "dog"]);
+        assert_eq!(samples[1].image.as_ref().unwrap_err(), "does not exist");
+    }
+
+    #[test]
+    fn an_image_that_disappears_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(folder.path().join(name), "same").unwrap();
+        }
+        let table = folder.path().join("t.csv");
+        std::fs::write(&table, "a.png,x\nb.png,y\n").unwrap();
+        let roles = || match super::super::find(&table, None, "auto").unwrap().files() {
+            Files::Each(files) => files.into_iter().map(|(role, _)| role).collect::<Vec<_>>(),
+            Files::Folder(_) => Vec::new(),
+        };
+        assert_eq!(roles(), ["table", "images", "images"]);
+        std::fs::rename(folder.path().join("a.png"), folder.path().join("c.png")).unwrap();
+        let without_a = roles();
+        std::fs::rename(folder.path().join("b.png"), folder.path().join("a.png")).unwrap();
+        assert_eq!(without_a.len(), 2);
+        assert_ne!(without_a, roles());
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_its_line() {
+        for (text, expected) in [
+            ("path,label,split\na.png,x,train\nb.png,y,often\n", "has the split `often` in line 3"),
+            ("path,label\na.png,\n", "has no label in line 2"),
+            ("path,label\n,x\n", "has no path in line 2"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let table = folder.path().join("t.csv");
+            std::fs::write(&table, text).unwrap();
+            let error = error_of(&table);
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -33,7 +33,7 @@ struct CsvPixels {
 ///
 /// # Errors
 /// If it is one but its number of columns makes no image.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !super::is_text(&query.head) {
         return Ok(None);
     }
@@ -224,4 +224,56 @@ fn byte(cell: &str) -> Option<u8> {
         let value: f64 = cell.parse().ok()?;
         ((0.0..=255.0).contains(&value) && f64::from(value as u8) == value).then_some(value as u8)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{collect, error_of};
+
+    #[track_caller]
+    fn case(text: &str, shape: &str, classes: &[&str], first: &[u8]) {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("pixels.dat");
+        std::fs::write(&table, text).unwrap();
+        let (found, samples) = collect(&table, None);
+        assert_eq!(found, classes);
+        let image = &samples[0].image.as_ref().unwrap().0;
+        assert_eq!(image.shape.to_string(), shape);
+        assert_eq!(image.pixels, first);
+    }
+
+    #[test]
+    fn rows_become_images() {
+        case("label,p0,p1,p2,p3\n7,0,1,2,255\n3,0,0,0,0\n", "2x2x1", &["3", "7"], &[0, 1, 2, 255]);
+        case("7,0,1,2,255\n3,0,0,0,0\n", "2x2x1", &["3", "7"], &[0, 1, 2, 255]);
+        case("p0,p1,p2,p3,label\n0,1.0,2,3,cat\n", "2x2x1", &["cat"], &[0, 1, 2, 3]);
+        case("label,1x1,1x2,1x3,2x1,2x2,2x3\n1,1,2,3,4,5,6\n", "3x2x1", &["1"], &[1, 2, 3, 4, 5, 6]);
+        let rgb: Vec<String> = (0..12).map(|i| i.to_string()).collect();
+        case(&format!("1,{}\n", rgb.join(",")), "2x2x3", &["1"], &(0..12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_is_no_pixel_is_named() {
+        for (text, expected) in [
+            ("label,a,b,c,d\n1,0,0,0,256\n", "has the value `256` in line 2, column 5"),
+            ("label,a,b,c,d\n1,0,0,0,1\n1,0,0,0.5,1\n", "has the value `0.5` in line 3, column 4"),
+            ("1,0,0,0,1\n1,0,0,0\n", "has 4 columns in line 2, expected 5"),
+            ("1,0,0,0,1,0\n", "make neither a square grey nor a square RGB image"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let table = folder.path().join("t.csv");
+            std::fs::write(&table, text).unwrap();
+            let error = error_of(&table);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_end_does_not_fill_the_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("t.csv");
+        std::fs::write(&table, format!("1,0,0,0,0\n1,{}", "0".repeat(20 << 20))).unwrap();
+        let error = error_of(&table);
+        assert!(error.contains("a row is longer than"), "{error}");
+    }
 }

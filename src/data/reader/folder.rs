@@ -17,7 +17,7 @@ struct Folder {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     Ok(if query.is_folder { Some(Box::new(Folder { path: query.path.to_owned() })) } else { None })
 }
 
@@ -125,5 +125,83 @@ impl Reader for Listing {
 
     fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
         (0..).zip(&self.samples).filter(|(i, _)| pick.wants(*i)).try_for_each(|(_, sample)| each(sample.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing::{collect, error_of, png};
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, bytes) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn images_come_sorted_and_hidden_names_do_not_count() {
+        let image = png(1, 1, &[7]);
+        let folder = folder(&[
+            ("b/2.png", &image),
+            ("b/10.png", &image),
+            ("a/deep/1", &image),
+            (".git/x", b"x"),
+            ("a/.DS_Store", b"x"),
+            ("__MACOSX/a/1.png", b"x"),
+            ("README.md", b"x"),
+        ]);
+        let (classes, samples) = collect(folder.path(), None);
+        assert_eq!(classes, ["a", "b"]);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.label)).collect();
+        assert_eq!(seen, [("a/deep/1", 0), ("b/10.png", 1), ("b/2.png", 1)]);
+    }
+
+    #[test]
+    fn each_image_says_what_is_wrong_with_it() {
+        for (bytes, expected) in [
+            (&b""[..], "is empty"),
+            (b"hello", "is not an image of a known format"),
+            (&png(4, 4, &[9; 16])[..40], "is a truncated png file"),
+        ] {
+            let folder = folder(&[("a/1.png", bytes)]);
+            assert_eq!(error_of(folder.path()), expected);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles() {
+        use std::os::unix::fs::symlink;
+        let image = png(1, 1, &[7]);
+        let elsewhere = folder(&[("x.png", &image)]);
+        let folder = folder(&[("a/1.png", &image)]);
+        symlink(elsewhere.path(), folder.path().join("b")).unwrap();
+        let (classes, samples) = collect(folder.path(), None);
+        assert_eq!((classes.len(), samples.len()), (2, 2));
+        symlink(folder.path().join("a/nothing"), folder.path().join("a/2.png")).unwrap();
+        assert_eq!(error_of(folder.path()), "does not exist");
+        fs::remove_file(folder.path().join("a/2.png")).unwrap();
+        symlink(folder.path(), folder.path().join("a/loop")).unwrap();
+        let error = error_of(folder.path());
+        assert!(error.contains("is a link to") && error.contains("a folder above it"), "{error}");
+        fs::remove_file(folder.path().join("a/loop")).unwrap();
+        symlink("self", folder.path().join("a/self")).unwrap();
+        assert!(!error_of(folder.path()).contains("nothing is wrong"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_fifo_never_blocks() {
+        let folder = folder(&[("a/1.png", &png(1, 1, &[7]))]);
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join("a/2.png")).status();
+        if made.is_ok_and(|status| status.success()) {
+            assert_eq!(error_of(folder.path()), "cannot be read: it is not a regular file");
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Idx {
 ///
 /// # Errors
 /// If there are images without labels.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder {
         let pairs = pairs_in(query.path)?;
         return Ok(if pairs.is_empty() { None } else { Some(Box::new(Idx { pairs })) });
@@ -115,11 +115,11 @@ fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
 impl Found for Idx {
     fn files(&self) -> Files {
         let mut files = Vec::new();
-        for (i, pair) in self.pairs.iter().enumerate() {
+        for pair in &self.pairs {
             for (role, input) in [("images", &pair.images), ("labels", &pair.labels)] {
                 let split = pair.given.map_or(String::new(), |given| format!("{} ", given.name()));
                 if let Input::Path(path) = input {
-                    files.push((format!("{split}{role} {i}"), path.clone()));
+                    files.push((format!("{split}{role}"), path.clone()));
                 }
             }
         }
@@ -274,4 +274,98 @@ fn read_labels(input: &Input) -> Result<Vec<u64>, Error> {
                 .map_err(|_| input.wrong(format_args!("has the negative label {value} at position {i}")))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::testing::{collect, error_of};
+    use super::*;
+
+    fn idx(kind: u8, axes: &[u32], values: &[u8]) -> Vec<u8> {
+        let mut out = vec![0, 0, kind, axes.len() as u8];
+        axes.iter().for_each(|axis| out.extend(axis.to_be_bytes()));
+        out.extend(values);
+        out
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn a_folder_of_pairs_is_found_by_name_and_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        put("train-images-idx3-ubyte.gz", &gzip(&idx(U8, &[2, 1, 2], &[1, 2, 3, 4])));
+        put("train-labels-idx1-ubyte", &idx(U8, &[2], &[11, 9]));
+        put("t10k-images-idx3-ubyte", &idx(U8, &[1, 1, 2], &[5, 6]));
+        put("t10k-labels-idx1-ubyte.gz", &gzip(&idx(0x0c, &[1], &[0, 0, 0, 10])));
+        let (classes, samples) = collect(folder.path(), None);
+        assert_eq!(classes, ["9", "10", "11"]);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.label, s.given)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("train/00000", 2, Some(GivenSplit::Train)),
+                ("train/00001", 0, Some(GivenSplit::Train)),
+                ("test/00000", 1, Some(GivenSplit::Test)),
+            ]
+        );
+        assert_eq!(samples[1].image.as_ref().unwrap().0.pixels, [3, 4]);
+    }
+
+    #[test]
+    fn one_pair_by_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, labels) = (folder.path().join("x"), folder.path().join("y"));
+        std::fs::write(&images, idx(U8, &[1, 1, 1, 3], &[1, 2, 3])).unwrap();
+        std::fs::write(&labels, idx(U8, &[1], &[0])).unwrap();
+        let (_, samples) = collect(&images, Some(&labels));
+        assert_eq!(samples[0].image.as_ref().unwrap().0.shape.to_string(), "1x1x3");
+        let error = error_of(&images);
+        assert!(error.contains("no file of labels beside it"), "{error}");
+    }
+
+    #[test]
+    fn files_that_disagree_or_end_early_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        let (images, labels) = ("a-images-idx3-ubyte", "a-labels-idx1-ubyte");
+        let sound = idx(U8, &[2, 2, 2], &[0; 8]);
+        for (image_bytes, label_bytes, expected) in [
+            (sound.clone(), idx(U8, &[3], &[0; 3]), "has 2 images but"),
+            (sound.clone(), idx(0x0d, &[2], &[0; 8]), "holds 32-bit floats, expected whole numbers"),
+            (sound.clone(), idx(0x09, &[2], &[0, 255]), "has the negative label -1 at position 1"),
+            (sound.clone(), idx(U8, &[2], &[0]), "is truncated"),
+            (idx(0x0d, &[2, 2, 2], &[0; 32]), idx(U8, &[2], &[0; 2]), "holds 32-bit floats, expected bytes"),
+            (idx(U8, &[2, 2], &[0; 4]), idx(U8, &[2], &[0; 2]), "expected images as"),
+            (idx(U8, &[2, u32::MAX, u32::MAX], &[]), idx(U8, &[2], &[0; 2]), "more than `max_pixels"),
+            (idx(U8, &[2, 0, 2], &[]), idx(U8, &[2], &[0; 2]), "expected at least 1x1"),
+        ] {
+            put(images, &image_bytes);
+            put(labels, &label_bytes);
+            let error = error_of(folder.path());
+            assert!(error.contains(expected), "{error}");
+        }
+        let labels_file = idx(U8, &[2], &[0; 2]);
+        for bytes in [sound, gzip(&idx(U8, &[2, 2, 2], &[0; 8]))] {
+            for len in 4..bytes.len() {
+                put(images, &bytes[..len]);
+                put(labels, &labels_file);
+                let error = error_of(folder.path());
+                // A gzip file cut in its last 8 bytes has all its data; only its checksum is lost.
+                assert!(
+                    error.contains("is truncated")
+                        || error.contains("no image")
+                        || error.contains("is corrupt")
+                        || bytes[0] == 0x1f,
+                    "{len}: {error}"
+                );
+            }
+        }
+    }
 }

@@ -38,12 +38,15 @@ pub const FORMATS: &[Format] = &[
     Format { name: "folders", find: folder::find },
 ];
 
+/// What looking at a source comes to; `None`: another format.
+pub type FindResult = Result<Option<Box<dyn Found>>, Error>;
+
 /// A format of data sets.
 pub struct Format {
     /// The word for the key `format`.
     pub name: &'static str,
     /// Whether this is it; `None` if not.
-    pub find: fn(&Query<'_>) -> Result<Option<Box<dyn Found>>, Error>,
+    pub find: fn(&Query<'_>) -> FindResult,
 }
 
 /// A source to be recognised.
@@ -388,3 +391,90 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the tests of readers share.
+
+    use std::path::Path;
+
+    use super::load::{Loaded, Plan, load};
+    use super::{Error, Limits, Pick, find};
+    use crate::data::decode::DecodePolicy;
+
+    pub(crate) const LIMITS: Limits = Limits { max_pixels: 1 << 20, max_bytes: 1 << 22 };
+
+    fn try_collect(source: &Path, labels: Option<&Path>) -> Result<(Vec<String>, Vec<Loaded>), Error> {
+        let reader = find(source, labels, "auto")?.open(&LIMITS)?;
+        let policy = DecodePolicy::default();
+        let pick = Pick::new(reader.n_samples(), None);
+        let mut samples = Vec::new();
+        let plan = Plan { policy: &policy, limits: LIMITS, pick, threads: 2 };
+        load(&*reader, &plan, &mut |loaded| {
+            samples.push(loaded);
+            Ok::<(), Error>(())
+        })?;
+        assert_eq!(samples.len() as u64, reader.n_samples());
+        Ok((reader.classes().to_vec(), samples))
+    }
+
+    /// Classes and images of a source.
+    #[track_caller]
+    pub(crate) fn collect(source: &Path, labels: Option<&Path>) -> (Vec<String>, Vec<Loaded>) {
+        try_collect(source, labels).unwrap()
+    }
+
+    /// What is wrong with a source, or with its first image that has something wrong.
+    #[track_caller]
+    pub(crate) fn error_of(source: &Path) -> String {
+        match try_collect(source, None) {
+            Err(error) => error.message,
+            Ok((_, samples)) => samples
+                .into_iter()
+                .find_map(|sample| sample.image.err())
+                .unwrap_or_else(|| "nothing is wrong".to_owned()),
+        }
+    }
+
+    /// A grey PNG file.
+    pub(crate) fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
+        let mut out = std::io::Cursor::new(Vec::new());
+        image::GrayImage::from_raw(width, height, pixels.to_vec())
+            .unwrap()
+            .write_to(&mut out, image::ImageFormat::Png)
+            .unwrap();
+        out.into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_picks_evenly_and_exactly() {
+        for (n, limit) in [(10, 3), (10, 10), (10, 20), (7, 1), (1, 1), (0, 5), (1_797, 100)] {
+            let pick = Pick::new(n, Some(limit));
+            let picked: Vec<u64> = (0..n).filter(|i| pick.wants(*i)).collect();
+            assert_eq!(picked.len() as u64, limit.min(n));
+            let gaps: Vec<u64> = picked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let (least, most) = (gaps.iter().min().unwrap_or(&0), gaps.iter().max().unwrap_or(&0));
+            assert!(most - least <= 1, "{n} {limit}: {picked:?}");
+        }
+        assert!((0..5).all(|i| Pick::new(5, None).wants(i)));
+    }
+
+    #[test]
+    fn unknown_content_and_absent_sources_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let message = || find(&path, None, "auto").unwrap_err().message;
+        assert!(message().contains("does not exist"));
+        std::fs::write(&path, "").unwrap();
+        assert!(message().contains("is empty"));
+        std::fs::write(&path, b"\x01\x02\x03 something").unwrap();
+        assert!(message().contains("has no format that ingest knows"));
+        let error = find(&path, None, "npz").unwrap_err();
+        assert!(error.message.contains("does not have the format `npz`"), "{error}");
+    }
+}

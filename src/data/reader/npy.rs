@@ -50,7 +50,7 @@ struct Npy {
 ///
 /// # Errors
 /// If there are no labels.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !query.head.starts_with(MAGIC) {
         return Ok(None);
     }
@@ -415,4 +415,105 @@ fn interleaved(shape: ImageShape, depth: Depth, planes: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::testing::{collect, error_of};
+
+    /// An NPY file (version 1.0).
+    pub(crate) fn npy(descr: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((text.len() as u16).to_le_bytes());
+        out.extend(text.as_bytes());
+        out.extend(values);
+        out
+    }
+
+    fn le<const N: usize>(values: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
+        values.into_iter().flatten().collect()
+    }
+
+    #[track_caller]
+    fn case(images: &[u8], labels: &[u8], classes: &[&str], shape: &str, first: &[u8]) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("images.npy"), images).unwrap();
+        std::fs::write(folder.path().join("labels.npy"), labels).unwrap();
+        let (found, samples) = collect(&folder.path().join("images.npy"), None);
+        assert_eq!(found, classes);
+        let image = &samples[0].image.as_ref().unwrap().0;
+        assert_eq!(image.shape.to_string(), shape);
+        assert_eq!(image.pixels, first);
+    }
+
+    #[test]
+    fn arrays_become_images() {
+        let labels = npy("<i8", "(2,)", &le([10_i64, 9].map(i64::to_le_bytes)));
+        let pixels: Vec<u8> = (0..12).collect();
+        case(&npy("|u1", "(2, 2, 3)", &pixels), &labels, &["9", "10"], "3x2x1", &pixels[..6]);
+        case(&npy("|u1", "(2, 1, 2, 3)", &pixels), &labels, &["9", "10"], "2x1x3", &pixels[..6]);
+        // Channels first, since 5 is no number of channels.
+        case(&npy("|u1", "(1, 3, 2, 5)", &[0; 30]), &npy("|u1", "(1,)", &[4]), &["4"], "5x2x3", &[0; 30]);
+        case(
+            &npy("|u1", "(3, 4)", &pixels),
+            &npy("|u1", "(3, 1)", &[1, 2, 3]),
+            &["1", "2", "3"],
+            "2x2x1",
+            &pixels[..4],
+        );
+        case(&npy("<u2", "(1, 1, 2)", &[1, 2, 3, 4]), &npy("|u1", "(1,)", &[4]), &["4"], "2x1x1", &[1, 2, 3, 4]);
+        case(&npy(">u2", "(1, 1, 2)", &[1, 2, 3, 4]), &npy("|u1", "(1,)", &[4]), &["4"], "2x1x1", &[2, 1, 4, 3]);
+        let floats = le([0.0_f32, 255.0].map(f32::to_le_bytes));
+        case(
+            &npy("<f4", "(1, 1, 2)", &floats),
+            &npy("<f8", "(1,)", &3.0_f64.to_le_bytes()),
+            &["3"],
+            "2x1x1",
+            &[0, 255],
+        );
+        let names = le("catdog".chars().map(|c| u32::from(c).to_le_bytes()));
+        case(&npy("|b1", "(2, 1, 1)", &[1, 0]), &npy("<U3", "(2,)", &names), &["cat", "dog"], "1x1x1", &[1]);
+        case(&npy("|i1", "(2, 1, 1)", &[1, 0]), &npy("|S3", "(2,)", b"dogca\0"), &["ca", "dog"], "1x1x1", &[1]);
+    }
+
+    #[test]
+    fn planes_are_interleaved() {
+        let planes: Vec<u8> = (0..15).collect();
+        let images = npy("|u1", "(1, 3, 1, 5)", &planes);
+        let expected = [0, 5, 10, 1, 6, 11, 2, 7, 12, 3, 8, 13, 4, 9, 14];
+        case(&images, &npy("|u1", "(1,)", &[0]), &["0"], "5x1x3", &expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_exactly_is_refused() {
+        let labels = npy("|u1", "(1,)", &[0]);
+        let one = |value: f32| npy("<f4", "(1, 1, 1)", &value.to_le_bytes());
+        let fortran = String::from_utf8_lossy(&npy("|u1", "(1, 2, 2)", &[0; 4])).replace("False", "True ");
+        let cases: Vec<(Vec<u8>, Vec<u8>, &str)> = vec![
+            (one(0.5), labels.clone(), "holds the value 0.5 in image 0"),
+            (one(256.0), labels.clone(), "expected whole numbers from 0 to 255"),
+            (one(f32::NAN), labels.clone(), "holds the value NaN"),
+            (npy("|O", "(1, 1, 1)", &[0; 8]), labels.clone(), "holds Python objects"),
+            (npy("<c8", "(1, 1, 1)", &[0; 8]), labels.clone(), "holds values of the type `<c8`"),
+            (npy("|u1", "(1, 1, 1, 1, 1)", &[0]), labels.clone(), "has the shape [1, 1, 1, 1, 1]"),
+            (npy("|u1", "(2, 1, 1)", &[0; 2]), labels.clone(), "has 2 images but"),
+            (npy("|u1", "(1, 2, 2)", &[0; 3]), labels.clone(), "is truncated"),
+            (npy("|u1", "(1, 99999999999, 99999999999)", &[]), labels.clone(), "more than `max_pixels"),
+            (npy("|u1", "(1, 1, 1)", &[0]), npy("|u1", "(1, 10)", &[0; 10]), "expected labels as [n]"),
+            (npy("|u1", "(1, 1, 1)", &[0]), npy("<f4", "(1,)", &0.5_f32.to_le_bytes()), "holds the label 0.5"),
+            (npy("|u1", "(9999999999, 1, 1)", &[0]), npy("|u1", "(9999999999,)", &[0]), "is truncated"),
+        ];
+        for (images, labels, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("images.npy"), images).unwrap();
+            std::fs::write(folder.path().join("labels.npy"), labels).unwrap();
+            let error = error_of(&folder.path().join("images.npy"));
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(fortran.contains("True"));
+        let input = super::Input::Memory("x", b"");
+        let header = fortran[10..].lines().next().unwrap();
+        assert!(super::Header::parse(header, &input).unwrap_err().message.contains("column by column"));
+    }
 }

@@ -21,7 +21,7 @@ struct Npz {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     let is_zip = !query.is_folder && (query.head.starts_with(b"PK\x03\x04") || query.head.starts_with(b"PK\x05\x06"));
     Ok(if is_zip { Some(Box::new(Npz { path: query.path.to_owned() })) } else { None })
 }
@@ -35,6 +35,9 @@ fn archive(path: &Path) -> Result<zip::ZipArchive<BufReader<std::fs::File>>, Err
 fn said(input: &Input, error: &zip::result::ZipError) -> Error {
     input.wrong(format_args!("is not a sound zip archive: {error}"))
 }
+
+/// An array's index in the archive, and its name.
+type Named = (usize, String);
 
 /// An array in the archive.
 #[derive(Debug)]
@@ -88,8 +91,8 @@ impl Npz {
             .help("name them `images` and `labels`, or `x` and `y`"))
     }
 
-    fn by_name(&self, names: &[(usize, String)]) -> Option<Vec<Pair>> {
-        let mut parts: BTreeMap<Option<GivenSplit>, [Option<&(usize, String)>; 2]> = BTreeMap::new();
+    fn by_name(&self, names: &[Named]) -> Option<Vec<Pair>> {
+        let mut parts: BTreeMap<Option<GivenSplit>, [Option<&Named>; 2]> = BTreeMap::new();
         for array in names {
             let lower = array.1.to_lowercase();
             let words: Vec<&str> = lower.split(['_', '-', '.']).collect();
@@ -120,8 +123,8 @@ impl Npz {
         (!pairs.is_empty()).then_some(pairs)
     }
 
-    fn by_shape(&self, a: &(usize, String), b: &(usize, String)) -> Result<Vec<Pair>, Error> {
-        let shape = |array: &(usize, String)| {
+    fn by_shape(&self, a: &Named, b: &Named) -> Result<Vec<Pair>, Error> {
+        let shape = |array: &Named| {
             let member = self.member(array.0, &array.1);
             let mut shape = Vec::new();
             member.with(&mut |stream| {
@@ -157,5 +160,66 @@ impl Found for Npz {
 
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
         Ok(Box::new(Arrays::open(self.pairs()?, limits)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::super::npy::tests::npy;
+    use super::super::testing::{collect, error_of};
+    use super::*;
+
+    fn write(path: &Path, arrays: &[(&str, Vec<u8>)]) {
+        let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in arrays {
+            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+            out.start_file(format!("{name}.npy"), options).unwrap();
+            out.write_all(bytes).unwrap();
+        }
+        std::fs::write(path, out.finish().unwrap().into_inner()).unwrap();
+    }
+
+    fn images(value: u8) -> Vec<u8> {
+        npy("|u1", "(2, 1, 1)", &[value, value + 1])
+    }
+
+    fn labels() -> Vec<u8> {
+        npy("|u1", "(2,)", &[1, 0])
+    }
+
+    #[test]
+    fn arrays_are_told_apart_by_name_or_by_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set");
+        for (a, b) in [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("train_images", "train_labels")] {
+            write(&path, &[(b, labels()), (a, images(7))]);
+            let (classes, samples) = collect(&path, None);
+            assert_eq!(classes, ["0", "1"], "{a}");
+            assert_eq!(samples[0].image.as_ref().unwrap().0.pixels, [7], "{a}");
+            assert_eq!((samples[0].label, samples[0].given), (1, None), "{a}");
+        }
+        write(&path, &[("x_test", images(1)), ("y_test", labels()), ("x_train", images(3)), ("y_train", labels())]);
+        let (_, samples) = collect(&path, None);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.given)).collect();
+        let (train, test) = (Some(GivenSplit::Train), Some(GivenSplit::Test));
+        assert_eq!(seen, [("train/00000", train), ("train/00001", train), ("test/00000", test), ("test/00001", test)]);
+    }
+
+    #[test]
+    fn what_is_not_clear_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.npz");
+        write(&path, &[("a", images(1)), ("b", labels()), ("c", labels())]);
+        assert!(error_of(&path).contains("holds the arrays `a`, `b`, `c`"), "{}", error_of(&path));
+        write(&path, &[("a", images(1)), ("b", images(1))]);
+        assert!(error_of(&path).contains("which are not images and labels"), "{}", error_of(&path));
+        write(&path, &[("images", images(1)), ("labels", labels())]);
+        let bytes = std::fs::read(&path).unwrap();
+        for len in 4..bytes.len() {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert_ne!(error_of(&path), "nothing is wrong", "cut at {len}");
+        }
     }
 }

@@ -19,7 +19,7 @@ struct Tar {
 ///
 /// # Errors
 /// None.
-pub fn find(query: &Query<'_>) -> Result<Option<Box<dyn Found>>, Error> {
+pub fn find(query: &Query<'_>) -> super::FindResult {
     if query.is_folder || !is_tar(&query.head) {
         return Ok(None);
     }
@@ -43,11 +43,11 @@ enum Kind {
     Link,
 }
 
+/// Gets a path, its kind, size and content.
+type Visit<'a> = dyn FnMut(&str, Kind, u64, &mut dyn Read) -> Result<(), Error> + 'a;
+
 /// Walks an archive. `visit` gets each path that is not hidden, cleaned, with its kind, size and content.
-fn walk(
-    input: &Input,
-    visit: &mut dyn FnMut(&str, Kind, u64, &mut dyn Read) -> Result<(), Error>,
-) -> Result<(), Error> {
+fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
     let stream: Stream = input.open()?;
     let mut archive = tar::Archive::new(stream);
     for entry in archive.entries().map_err(|e| said(input, e))? {
@@ -199,5 +199,134 @@ impl Reader for CifarReader {
             };
             batch.read(content, &self.input, pick, &mut at, each)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::testing::{collect, error_of, png};
+    use super::*;
+
+    fn header(kind: tar::EntryType, len: usize) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(len as u64);
+        header.set_mode(0o644);
+        header
+    }
+
+    /// A path as it is, also one that the builder would refuse.
+    fn append(out: &mut Vec<u8>, path: &str, kind: tar::EntryType, bytes: &[u8]) {
+        let mut header = header(kind, bytes.len());
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        out.extend(header.as_bytes());
+        out.extend(bytes);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+
+    fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (path, bytes) in members {
+            let kind = if path.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
+            append(&mut out, path, kind, bytes);
+        }
+        out.resize(out.len() + 1024, 0);
+        out
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn class_folders_are_read_from_either_kind() {
+        let image = png(1, 1, &[7]);
+        let bytes = archive(&[
+            ("./set/", b""),
+            ("./set/train/dog/1", &image),
+            ("./set/train/._x", b"hidden"),
+            ("./set/train/cat/1", &image),
+            ("./set/test/dog/.DS_Store", b"hidden"),
+            ("./set/test/dog/1", &image),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        for bytes in [bytes.clone(), gzip(&bytes)] {
+            std::fs::write(&path, bytes).unwrap();
+            let (classes, samples) = collect(&path, None);
+            assert_eq!(classes, ["cat", "dog"]);
+            let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.label, s.given)).collect();
+            assert_eq!(
+                seen,
+                [
+                    ("set/train/dog/1", 1, Some(GivenSplit::Train)),
+                    ("set/train/cat/1", 0, Some(GivenSplit::Train)),
+                    ("set/test/dog/1", 1, Some(GivenSplit::Test)),
+                ]
+            );
+            assert_eq!(samples[0].image.as_ref().unwrap().0.pixels, [7]);
+        }
+    }
+
+    #[test]
+    fn cifar_batches_are_read_inside_an_archive() {
+        let mut record = vec![4];
+        record.resize(3073, 9);
+        let names = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+        let bytes = archive(&[
+            ("cifar-10-batches-bin/data_batch_1.bin", &record),
+            ("cifar-10-batches-bin/batches.meta.txt", names.as_bytes()),
+            ("cifar-10-batches-bin/readme.html", b"text"),
+            ("cifar-10-batches-bin/test_batch.bin", &record),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        std::fs::write(&path, gzip(&bytes)).unwrap();
+        let (classes, samples) = collect(&path, None);
+        assert_eq!(classes[4], "e");
+        assert_eq!(
+            samples.iter().map(|s| s.given).collect::<Vec<_>>(),
+            [Some(GivenSplit::Train), Some(GivenSplit::Test)]
+        );
+    }
+
+    #[test]
+    fn hostile_archives_are_errors() {
+        let image = png(1, 1, &[7]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        for outside in ["../a/1.png", "/a/1.png", "a/../../1.png"] {
+            std::fs::write(&path, archive(&[(outside, &image)])).unwrap();
+            let error = error_of(&path);
+            assert!(error.contains(&format!("holds the path `{outside}`, which leaves the archive")), "{error}");
+        }
+        let mut linked = Vec::new();
+        append(&mut linked, "a/1.png", tar::EntryType::Symlink, b"");
+        linked.resize(linked.len() + 1024, 0);
+        std::fs::write(&path, linked).unwrap();
+        assert!(error_of(&path).contains("is not a regular file"), "{}", error_of(&path));
+        std::fs::write(&path, archive(&[("1.png", &image)])).unwrap();
+        assert!(error_of(&path).contains("has no class folders: `1.png` lies in none"), "{}", error_of(&path));
+
+        let sound = archive(&[("a/1.png", &image), ("b/1.png", &image)]);
+        let end = sound.len() - 1024;
+        for len in (512..end).step_by(37).filter(|len| len % 512 != 0) {
+            std::fs::write(&path, &sound[..len]).unwrap();
+            assert_ne!(error_of(&path), "nothing is wrong", "cut at {len}");
+        }
+        let packed = gzip(&sound);
+        for len in (20..packed.len() - 8).step_by(11) {
+            std::fs::write(&path, &packed[..len]).unwrap();
+            let error = error_of(&path);
+            assert!(
+                error.contains("is truncated") || error.contains("corrupt") || error.contains("no format"),
+                "cut at {len}: {error}"
+            );
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Chain {
         let rest = match self.passes.split_first() {
             Some((Pass::Affine(run), rest)) => {
                 match values {
-                    Values::U8(values) => run.convert(values, out, |x| f32::from(x)),
+                    Values::U8(values) => run.convert(values, out, f32::from),
                     Values::U16(values) => run.convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
                     Values::F32(values) => run.convert(values, out, f32::from_le_bytes),
                 }
@@ -83,7 +83,7 @@ impl Chain {
             }
             _ => {
                 match values {
-                    Values::U8(values) => convert(values, out, |x| f32::from(x)),
+                    Values::U8(values) => convert(values, out, f32::from),
                     Values::U16(values) => convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
                     Values::F32(values) => convert(values, out, f32::from_le_bytes),
                 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::product::{Panel, panels};
 use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
+use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
 use crate::engine::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
 use crate::engine::threads::{Shares, part};
@@ -148,6 +149,7 @@ impl Gradient {
         assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
         let per_chunk = s.chunk_images(n);
         let n_chunks = n.div_ceil(per_chunk).max(1);
+        let engine = &engine.sized(n as u64 * s.multiply_adds());
         let kernels = engine.kernels();
         let partial = Shares(self.partial.as_mut_ptr());
         let scratch = Shares(self.scratch.as_mut_ptr());
@@ -240,13 +242,18 @@ impl Job<'_> {
                     if plan.has_halo {
                         self.fill_halo(&block, &rows);
                     }
+                    self.pack(&used, &block, &rows);
+                    let mut ahead = self.ahead(&block, &images, &rows, tiles.len());
                     let mut offset = 0;
                     for (i, panel) in plan.panels.iter().enumerate() {
                         if !used.contains(&i) {
                             continue;
                         }
                         let row = panel.nr * self.kernels.lanes;
-                        let (g, g_row) = self.pack(panel, &block, &rows, offset);
+                        let (g, g_row) = match self.is_panel(panel, &block, &rows) {
+                            Some(from) => (from, row),
+                            None => (self.scratch.wrapping_add(offset).cast_const(), row),
+                        };
                         offset += block.len() * rows.len() * plan.columns_axis.len_out * row;
                         let own = i * per_panel..(i + 1) * per_panel;
                         if let Some(bias) = self.bias
@@ -255,6 +262,7 @@ impl Job<'_> {
                             self.sum_bias(panel, &block, &rows, bias, resumes);
                         }
                         for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
+                            ahead.step();
                             self.tile(panel, &plan.tiles[at - own.start], &block, &rows, g, g_row, resumes);
                         }
                     }
@@ -264,34 +272,82 @@ impl Job<'_> {
         }
     }
 
-    /// A panel's columns of the output gradient, in the scratch from `offset` on or where they are if they already make a
-    /// panel; with the distance from pixel to pixel.
-    unsafe fn pack(
-        &self,
-        panel: &Panel,
-        images: &Range<usize>,
-        rows: &Range<usize>,
-        offset: usize,
-    ) -> (*const f32, usize) {
+    /// The output gradient of a block, if its columns already make this panel where they are.
+    fn is_panel(&self, panel: &Panel, images: &Range<usize>, rows: &Range<usize>) -> Option<*const f32> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let row = panel.nr * self.kernels.lanes;
-        let (width, image) = (plan.columns_axis.len_out, s.output_len());
-        let start = images.start * image + rows.start * width * s.filters;
-        let from = self.grad_output.as_ptr().wrapping_add(start + panel.group * plan.columns + panel.column);
         let is_whole = images.len() <= 1 || rows.len() == plan.rows_axis.len_out;
-        if panel.columns == row && s.filters == row && is_whole {
-            return (from, row);
-        }
-        let to = self.scratch.wrapping_add(offset);
-        let pixels = rows.len() * width;
-        for i in 0..images.len() {
-            // SAFETY: the scratch has room for all panels of a block.
-            unsafe {
-                let (from, to) = (from.wrapping_add(i * image), to.wrapping_add(i * pixels * row));
-                (self.kernels.pack)(from, s.filters, pixels, panel.columns, to, row);
+        let at = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
+        (panel.columns == row && s.filters == row && is_whole).then(|| self.grad_output.as_ptr().wrapping_add(at))
+    }
+
+    /// Copies a block of the output gradient into panels: pixel by pixel, so that memory is read in order.
+    unsafe fn pack(&self, used: &Range<usize>, images: &Range<usize>, rows: &Range<usize>) {
+        let panels = &self.plan.panels[used.clone()];
+        let [first, .., last] = panels else {
+            let panel = &panels[0];
+            if self.is_panel(panel, images, rows).is_none() {
+                // SAFETY: as below.
+                unsafe { self.pack_panels(panel, panel, images, rows) };
             }
+            return;
+        };
+        // SAFETY: the scratch has room for all panels of a block.
+        unsafe { self.pack_panels(first, last, images, rows) };
+    }
+
+    unsafe fn pack_panels(&self, first: &Panel, last: &Panel, images: &Range<usize>, rows: &Range<usize>) {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        // Several images are taken whole, so that their pixels follow each other.
+        let pixels = images.len() * rows.len() * plan.columns_axis.len_out;
+        let column = |panel: &Panel| panel.group * plan.columns + panel.column;
+        let start = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
+        let from = |panel| self.grad_output.as_ptr().wrapping_add(start + column(panel));
+        if plan.groups == 1 {
+            let wide = first.nr.max(last.nr) * self.kernels.lanes;
+            let columns = column(last) + last.columns - column(first);
+            // SAFETY: the scratch has room for all panels of a block; the pixels lie within the output gradient.
+            unsafe {
+                (self.kernels.pack_panels)(from(first), s.filters, pixels, columns, self.scratch, wide, pixels * wide);
+            }
+            return;
         }
-        (to, row)
+        let mut to = self.scratch;
+        for panel in &plan.panels {
+            if column(panel) < column(first) || column(panel) > column(last) {
+                continue;
+            }
+            let row = panel.nr * self.kernels.lanes;
+            // SAFETY: as above.
+            unsafe { (self.kernels.pack)(from(panel), s.filters, pixels, panel.columns, to, row) };
+            to = to.wrapping_add(pixels * row);
+        }
+    }
+
+    /// What the next block reads, to be fetched while this one is worked on, a part with each tile.
+    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead<2> {
+        let (plan, s) = (self.plan, &self.plan.shape);
+        let height = plan.rows_axis.len_out;
+        if rows.end < height {
+            // The next rows of the same images: a fraction of each image.
+            let share = |len: usize, from: usize| (len * from / height, len * plan.rows / height);
+            let (x, x_len) = share(s.input_len(), rows.end);
+            let (g, g_len) = share(s.output_len(), rows.end);
+            let x = self.input.as_ptr().wrapping_add(block.start * s.input_len() + x);
+            let g = self.grad_output.as_ptr().wrapping_add(block.start * s.output_len() + g);
+            return Ahead::new([(x, x_len), (g, g_len)], tiles);
+        }
+        let n = plan.images.min(images.end - block.end);
+        let x = self.input.as_ptr().wrapping_add(block.end * s.input_len());
+        let g = self.grad_output.as_ptr().wrapping_add(block.end * s.output_len());
+        if plan.rows < height {
+            let n = n.min(1);
+            return Ahead::new(
+                [(x, n * s.input_len() * plan.rows / height), (g, n * s.output_len() * plan.rows / height)],
+                tiles,
+            );
+        }
+        Ahead::new([(x, n * s.input_len()), (g, n * s.output_len())], tiles)
     }
 
     unsafe fn sum_bias(

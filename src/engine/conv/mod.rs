@@ -2,7 +2,7 @@
 
 mod classes;
 pub(in crate::engine) mod gradient;
-mod product;
+pub(in crate::engine) mod product;
 pub(in crate::engine) mod shape;
 
 pub use shape::ConvShape;
@@ -85,7 +85,7 @@ impl Conv {
         grad_input: &mut [f32],
     ) {
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
-        let clip = relu_mask.map(|m| distance(grad_input.as_ptr(), m.as_ptr()));
+        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
         let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false));
         plan.run(&self.engine, n, Operands { source: grad_output, weights, finish }, grad_input);
@@ -115,9 +115,4 @@ impl Conv {
         let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape));
         plan.run(&self.engine, n, input, grad_output, grad_weights, grad_bias);
     }
-}
-
-/// Values from one address to another.
-fn distance(from: *const f32, to: *const f32) -> isize {
-    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
 }

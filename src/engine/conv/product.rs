@@ -6,23 +6,24 @@ use std::ops::Range;
 use super::classes::{self, Class};
 use super::shape::ConvShape;
 use crate::engine::Engine;
+use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
 use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile};
 use crate::engine::threads::{Shares, part};
 
 /// Some columns of the target (filters, or input channels on the way back) that make one panel of weights.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Panel {
-    pub(super) group: usize,
+pub(in crate::engine) struct Panel {
+    pub(in crate::engine) group: usize,
     /// First column within the group.
-    pub(super) column: usize,
-    pub(super) columns: usize,
+    pub(in crate::engine) column: usize,
+    pub(in crate::engine) columns: usize,
     /// Vectors across.
-    pub(super) nr: usize,
+    pub(in crate::engine) nr: usize,
 }
 
 /// Cuts the columns of every group into panels.
-pub(super) fn panels(groups: usize, columns: usize, lanes: usize, nr: usize) -> Vec<Panel> {
+pub(in crate::engine) fn panels(groups: usize, columns: usize, lanes: usize, nr: usize) -> Vec<Panel> {
     let wide = lanes * nr;
     let mut panels = Vec::new();
     for group in 0..groups {
@@ -77,6 +78,12 @@ pub(super) struct Product {
     images: usize,
 }
 
+/// Images, and rows of the target, that are swept together.
+struct Piece {
+    images: Range<usize>,
+    rows: Range<usize>,
+}
+
 /// Operands of one call.
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
@@ -107,10 +114,13 @@ impl Product {
         let packs_first = choice.packs_first.unwrap_or(is_depthwise || all_bytes <= l2 / 2);
         let n_packed = if packs_first { panels.len() } else { engine.threads() };
         let image_bytes = 4 * (source.len() + target.len());
+        // An image too large for the cache is cut into rows. What a 1x1 kernel reads it reads once, so its blocks may be
+        // small, and then the next one fits the cache beside it (14x14x256 -> 256: 14 rows 180, 5 rows 207 GFLOP/s);
+        // larger kernels read some rows twice (56x56x64 -> 64 k3: 4 rows 197, 7 rows 224, 14 rows 217).
+        let (most, block) = if s.kernel_h == 1 { (l2 / 3, l2 / 6) } else { (l2, l2 / 4) };
         let rows = match choice.rows {
             Some(rows) => rows,
-            // Too large for the cache: so many rows that source, target and a panel stay there.
-            None if image_bytes > l2 => (target.height * (l2 / 2) / image_bytes).max(4),
+            None if image_bytes > most => target.height.div_ceil(image_bytes.div_ceil(block)),
             // Too few images for the threads.
             None if s.batch < 2 * engine.threads() => target.height.div_ceil(2 * engine.threads()).max(2),
             None => target.height,
@@ -140,6 +150,7 @@ impl Product {
         assert!(operands.source.len() >= n * self.source.len(), "the source is too short for {n} images");
         assert!(target.len() >= n * self.target.len(), "the target is too short for {n} images");
         assert!(operands.weights.len() >= self.shape.weights_len(), "too few weights");
+        let engine = &engine.sized(n as u64 * self.shape.multiply_adds());
         let kernels = engine.kernels();
         let packed = Shares(self.packed.as_mut_ptr());
         let this = &*self;
@@ -169,10 +180,12 @@ impl Product {
                 pack(0..n_panels * slices);
             }
             engine.parallel_for(n * blocks, |units, _| {
-                for (images, rows) in this.pieces(units, blocks) {
+                let mut pieces = this.pieces(units, blocks).peekable();
+                while let Some(piece) = pieces.next() {
+                    let mut ahead = call.ahead(pieces.peek(), &piece, n_panels);
                     for i in 0..n_panels {
                         // SAFETY: units are disjoint parts of the target; all lengths were checked above.
-                        unsafe { call.sweep(i, panel_at(i), images.clone(), &rows) };
+                        unsafe { call.sweep(i, panel_at(i), &piece, &mut ahead) };
                     }
                 }
             });
@@ -202,16 +215,18 @@ impl Product {
                         panel_at(worker),
                     );
                 }
-                for (images, rows) in this.pieces(units.clone(), blocks) {
+                let mut pieces = this.pieces(units.clone(), blocks).peekable();
+                while let Some(piece) = pieces.next() {
+                    let mut ahead = call.ahead(pieces.peek(), &piece, 1);
                     // SAFETY: panels and units are disjoint parts of the target; all lengths were checked above.
-                    unsafe { call.sweep(i, panel_at(worker), images, &rows) };
+                    unsafe { call.sweep(i, panel_at(worker), &piece, &mut ahead) };
                 }
             }
         });
     }
 
     /// Cuts units (blocks of rows of images, in order) into pieces that are swept at once.
-    fn pieces(&self, units: Range<usize>, blocks: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + '_ {
+    fn pieces(&self, units: Range<usize>, blocks: usize) -> impl Iterator<Item = Piece> + '_ {
         let (mut at, end) = (units.start, units.end);
         std::iter::from_fn(move || {
             if at >= end {
@@ -221,7 +236,7 @@ impl Product {
             let n_images = if blocks == 1 { self.images.min(end - at) } else { 1 };
             at += n_images;
             let first = block * self.rows;
-            Some((image..image + n_images, first..(first + self.rows).min(self.target.height)))
+            Some(Piece { images: image..image + n_images, rows: first..(first + self.rows).min(self.target.height) })
         })
     }
 
@@ -262,11 +277,30 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// What the next piece reads and writes, to be fetched while so many panels of this one are swept.
+    fn ahead(&self, next: Option<&Piece>, now: &Piece, n_panels: usize) -> Ahead<3> {
+        let (from, to) = (&self.plan.source, &self.plan.target);
+        let none = (std::ptr::null(), 0);
+        let Some(next) = next else { return Ahead::new([none; 3], 1) };
+        let tiles =
+            now.images.len() * now.rows.len() * to.width * n_panels / self.kernels.mr[self.plan.panels[0].nr - 1];
+        // The part of an image that lies behind some rows of the target; about enough at the edges.
+        let part = |image: &Image| {
+            let (start, end) = (image.len() * next.rows.start / to.height, image.len() * next.rows.end / to.height);
+            (next.images.start * image.len() + start, (next.images.len() - 1) * image.len() + end - start)
+        };
+        let ((x, x_len), (y, y_len)) = (part(from), part(to));
+        let y = self.target.get().cast_const().wrapping_add(y);
+        let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), y_len));
+        Ahead::new([(self.source.as_ptr().wrapping_add(x), x_len), (y, y_len), clip], tiles)
+    }
+
     /// Computes one panel's columns of some rows of some images.
     ///
     /// # Safety
     /// Nobody else touches those, and source and target are long enough.
-    unsafe fn sweep(&self, panel: usize, packed: *const f32, images: Range<usize>, rows: &Range<usize>) {
+    unsafe fn sweep(&self, panel: usize, packed: *const f32, piece: &Piece, ahead: &mut Ahead<3>) {
+        let Piece { images, rows } = piece;
         let plan = self.plan;
         let Panel { group, column, columns, nr } = plan.panels[panel];
         let (from, to) = (&plan.source, &plan.target);
@@ -334,6 +368,7 @@ impl Call<'_> {
                         }
                     }
                 }
+                ahead.step();
                 // SAFETY: every tap of the class lies inside the source for every pixel of the class; the target's
                 // pixels are ours by this function's contract.
                 unsafe { tiles[height - 1](&tile) };

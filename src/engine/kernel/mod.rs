@@ -34,6 +34,8 @@ pub(super) struct Kernels {
     pub(super) each_outer: [unsafe fn(&OuterTile); MAX_MR],
     /// `pack(from, from_row, rows, columns, to, to_row)` copies a block, filling up each row of the target with zeros.
     pub(super) pack: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    /// `pack_panels(from, from_row, rows, columns, to, wide, panel_len)` copies a block into several panels at once.
+    pub(super) pack_panels: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize, usize),
     /// `transpose(from, from_row, rows, columns, to, to_row)`: the source is `rows` x `columns`.
     pub(super) transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     /// `add_rows(from, from_row, rows, columns, sums)` adds each row to `sums`, in order.
@@ -84,6 +86,13 @@ macro_rules! table {
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
             ) {
                 unsafe { pack::rows::<$simd>(from, from_row, rows, columns, to, to_row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn pack_panels(
+                from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, wide: usize,
+                panel_len: usize,
+            ) {
+                unsafe { pack::panels::<$simd>(from, from_row, rows, columns, to, wide, panel_len) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn transpose(
@@ -141,6 +150,7 @@ macro_rules! table {
                 ],
                 each_outer: rows!(outer_tile, T, 1, true, low),
                 pack: pack_rows,
+                pack_panels,
                 transpose,
                 add_rows,
                 add,

@@ -33,6 +33,46 @@ pub(super) unsafe fn rows<S: Simd>(
     }
 }
 
+/// Copies `rows` x `columns` values into panels of `wide` columns, row by row; `panel_len` values from one panel to the
+/// next. The last panel is `columns` rounded up to whole vectors across, packed tightly.
+///
+/// # Safety
+/// The instruction set is there, the source readable, all panels writable.
+#[inline(always)]
+pub(super) unsafe fn panels<S: Simd>(
+    from: *const f32,
+    from_row: usize,
+    rows: usize,
+    columns: usize,
+    to: *mut f32,
+    wide: usize,
+    panel_len: usize,
+) {
+    // SAFETY: by this function's contract; partial vectors are masked.
+    unsafe {
+        let full = columns / wide;
+        let rest = columns % wide;
+        let last = rest.next_multiple_of(S::LANES);
+        for row in 0..rows {
+            let from = from.add(row * from_row);
+            for panel in 0..full {
+                let (from, to) = (from.add(panel * wide), to.add(panel * panel_len + row * wide));
+                let mut i = 0;
+                while i < wide {
+                    S::store(to.add(i), S::load(from.add(i)));
+                    i += S::LANES;
+                }
+            }
+            let (from, to) = (from.add(full * wide), to.add(full * panel_len + row * last));
+            let mut i = 0;
+            while i < rest {
+                S::store(to.add(i), S::load_masked(from.add(i), S::first(S::LANES.min(rest - i))));
+                i += S::LANES;
+            }
+        }
+    }
+}
+
 /// [`rows`] with `centre[column]` taken off each value.
 ///
 /// # Safety

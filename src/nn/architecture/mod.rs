@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::layer::{self, LayerConfig};
+use super::plan::NetworkPlan;
 use crate::config::{self, Entry, Log, Node, Problem, Section, Span, Value, did_you_mean};
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -125,64 +126,46 @@ pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
 }
 
 impl Architecture {
-    /// The shape behind every layer, the input's assertion included; the last `fc` has `n_classes` units unless it
-    /// says otherwise.
+    /// Plans the network for samples of shape `input`, where that and the number of classes are known.
     ///
-    /// What does not fit is reported to `log` at its layer. `None` for what is not known: with an unknown `input`
-    /// shapes begin at `INPUT(32x32x3)`, or behind the first layer whose output does not depend on its input.
-    pub fn check(
-        &self,
-        input: Option<SampleShape>,
-        n_classes: Option<usize>,
-        log: &mut Log,
-    ) -> Vec<Option<SampleShape>> {
-        let last_fc = self.layers.iter().rposition(|layer| layer.word() == "fc");
-        let mut shape = input.or_else(|| self.asserted());
-        let mut shapes = Vec::with_capacity(self.layers.len());
-        for (i, (layer, &span)) in self.layers.iter().zip(&self.spans).enumerate() {
-            let with_classes = match n_classes {
-                _ if Some(i) != last_fc => None,
-                Some(n_classes) => layer.with_classes(n_classes),
-                // Any width will do to check what stands below.
-                None => layer.with_classes(2),
+    /// What does not fit is reported to `log` at its layer. Before `input` is known, shapes begin at `INPUT(32x32x3)`, or
+    /// behind the first `fc`, whose output does not depend on its input; before the number of classes is, all but the end
+    /// is checked. `None` if anything is wrong or not known.
+    pub fn check(&self, input: Option<SampleShape>, n_classes: Option<usize>, log: &mut Log) -> Option<NetworkPlan> {
+        let known = input.or_else(|| self.asserted());
+        if let (Some(shape), Some(n_classes)) = (known, n_classes) {
+            return match NetworkPlan::new(&self.layers, shape, n_classes) {
+                Ok(plan) => Some(plan).filter(|_| input.is_some()),
+                Err(problems) => {
+                    for problem in problems {
+                        let span = self.spans.get(problem.layer).copied().unwrap_or_default();
+                        log.push(Problem { help: problem.help, ..Problem::error(span, problem.message) });
+                    }
+                    None
+                }
             };
-            let is_open = n_classes.is_none() && with_classes.is_some();
-            let layer = with_classes.as_ref().unwrap_or(layer);
+        }
+        let last_fc = self.layers.iter().rposition(|layer| layer.word() == "fc");
+        let mut shape = known;
+        for (i, (layer, &span)) in self.layers.iter().zip(&self.spans).enumerate() {
+            // Any width will do where it is the number of classes, to check what stands below.
+            let filled = if Some(i) == last_fc { layer.with_classes(n_classes.unwrap_or(2)) } else { None };
+            let layer = filled.as_ref().unwrap_or(layer);
             let given = match shape {
                 Some(shape) => shape,
-                // `fc` takes anything; all others are not looked at before the shape is known.
                 None if layer.word() == "fc" => SampleShape::Flat(1),
-                None => {
-                    shapes.push(None);
-                    continue;
-                }
+                None => continue,
             };
             match layer.output_shape(given) {
-                Ok(output) => {
-                    shape = Some(output);
-                    shapes.push(shape.filter(|_| !is_open));
-                }
+                Ok(output) => shape = Some(output),
                 Err(error) => {
                     // One misfit makes the next; only the first is told.
                     log.push(Problem { help: error.help, ..Problem::error(span, error.message) });
-                    shapes.resize(self.layers.len(), None);
-                    return shapes;
+                    return None;
                 }
             }
         }
-        if let (Some(&Some(last)), Some(n_classes), Some(&span)) = (shapes.last(), n_classes, self.spans.last())
-            && last != SampleShape::Flat(n_classes)
-        {
-            let got = match last {
-                SampleShape::Flat(n) => format!("{n} values"),
-                SampleShape::Image(shape) => format!("images of {shape}"),
-            };
-            log.push(
-                Problem::error(span, format!("the network ends with {got}, but there are {n_classes} classes"))
-                    .help("end with `FC`, which takes the number of classes by itself"),
-            );
-        }
-        shapes
+        None
     }
 
     /// The shape that `INPUT(32x32x3)` asserts.
@@ -350,9 +333,9 @@ mod tests {
         let [width, height, channels] = input;
         let shape = SampleShape::Image(ImageShape { height, width, channels });
         let mut log = Log::default();
-        let shapes = good(text).check(Some(shape), Some(n_classes), &mut log);
+        let plan = good(text).check(Some(shape), Some(n_classes), &mut log);
         assert_eq!(log.problems, [], "{text}");
-        shapes.into_iter().map(|shape| shape.expect("all are known").to_string()).collect()
+        plan.expect("all is known").layers.iter().map(|layer| layer.output.to_string()).collect()
     }
 
     #[test]

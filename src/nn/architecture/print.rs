@@ -11,6 +11,11 @@ impl Architecture {
         fold(&items).join(" - ")
     }
 
+    /// Each layer in shorthand: `CONV(32)`.
+    pub fn layer_names(&self) -> Vec<String> {
+        self.nodes.iter().map(shorthand_of).collect()
+    }
+
     /// The network in the long form, one layer a line: `layers = [ … ]`.
     pub fn long_form(&self) -> String {
         let mut out = String::from("layers = [\n");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, ShapeError};
 use crate::config::{Bounds, Section};
-use crate::engine;
+use crate::engine::{self, Pointwise};
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -44,7 +44,7 @@ impl LayerConfig for DropoutConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { is_in_place: true, ..Fusion::default() }
+        Fusion { is_in_place: true, relu_before: true, ..Fusion::default() }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
@@ -52,6 +52,7 @@ impl LayerConfig for DropoutConfig {
             layer_idx: build.layer_idx as u64,
             // A value is kept if its 32 random bits are at least this: the share is exact to 2^-32.
             threshold: (self.rate * 4_294_967_296.0) as u32,
+            relu_before: build.relu_before,
             factor: (1.0 / (1.0 - self.rate)) as f32,
             keep: vec![0; if build.is_training { build.batch * build.input.len() } else { 0 }],
         })
@@ -64,6 +65,7 @@ const PIECE: usize = 4096;
 struct Dropout {
     layer_idx: u64,
     threshold: u32,
+    relu_before: bool,
     factor: f32,
     keep: Vec<u8>,
 }
@@ -88,7 +90,15 @@ impl Layer for Dropout {
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
-        if self.threshold > 0 && values.wants_input {
+        if !values.wants_input {
+            return;
+        }
+        if self.relu_before {
+            // What comes out of a ReLU and is kept is above 0; all else has no gradient.
+            let relu = Pointwise::Relu;
+            engine::activate_backward(pass.engine, relu, values.output, values.grad_output);
+        }
+        if self.threshold > 0 {
             let keep = &self.keep[..values.grad_output.len()];
             engine::mask_and_scale_in_place(pass.engine, keep, self.factor, values.grad_output);
         }

@@ -87,6 +87,7 @@ pub trait OptimizerConfig: fmt::Debug + Send + Sync {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the standard library is the oracle")]
 mod tests {
     use super::*;
 

@@ -70,6 +70,9 @@ pub(super) fn metrics(
     table.into_bytes()
 }
 
+/// What predictions are sorted by: id, split, fold and model.
+type Key<'a> = (u32, &'a str, Option<u32>, &'a str);
+
 /// `id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_<class>…`: a row per image and model, the test
 /// split by final models.
 pub(super) fn predictions(looks: &[Look], dataset: &Dataset) -> Vec<u8> {
@@ -82,16 +85,16 @@ pub(super) fn predictions(looks: &[Look], dataset: &Dataset) -> Vec<u8> {
     header.extend(classes.iter().map(|class| format!("p_{}", class.replace(char::is_control, " "))));
     let mut table = Table::new(&header);
 
-    let mut rows: Vec<(u32, &str, Option<u32>, &str, &Look, usize)> = Vec::new();
+    let mut rows: Vec<(Key<'_>, &Look, usize)> = Vec::new();
     for look in looks.iter().filter(|look| look.fold.is_none()) {
         for (i, &id) in look.predictions.rows().iter().enumerate() {
             let fold = look.fold_of_row.as_ref().map(|folds| folds[i]);
-            rows.push((id, look.split, fold, &look.model, look, i));
+            rows.push(((id, look.split, fold, &look.model), look, i));
         }
     }
-    rows.sort_by_key(|(id, split, fold, model, ..)| (*id, *split, *fold, *model));
+    rows.sort_by_key(|(key, ..)| *key);
     let mut cells: Vec<Cell<'_>> = Vec::with_capacity(header.len());
-    for (id, split, fold, model, look, i) in rows {
+    for ((id, split, fold, model), look, i) in rows {
         let probabilities = look.predictions.row(i);
         let (actual, predicted) = (dataset.label(id as usize) as usize, look.predictions.class(i));
         let about: [Cell<'_>; 10] = [

@@ -150,7 +150,8 @@ pub(super) fn fit(
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
     sink.put("layers.csv", &layers_table(&run.layers))?;
     let test_rows = splits.test_rows();
-    for (rows, name) in [(validation_rows, predictions::VALIDATION), (&test_rows, predictions::TEST)] {
+    let validation = if is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
+    for (rows, name) in [(validation_rows, validation), (&test_rows, predictions::TEST)] {
         if !rows.is_empty() {
             predict(&mut network, &mut batches, rows, context)?.write(sink, name)?;
         }

@@ -8,13 +8,12 @@ mod fit;
 
 use std::sync::Arc;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Trained, Upstream, lineage};
 use crate::artifact::Sink;
 use crate::config::{Bounds, Log, Problem, Section, Span};
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
 use crate::nn::optimizer::{self, OptimizerConfig};
-use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::Schedule;
 
 /// The line in the list.
@@ -140,16 +139,7 @@ impl Stage for Train {
     fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow {
         let flow = &inputs[0];
         if let Some(architecture) = &self.architecture {
-            let shapes = architecture.check(flow.shape, flow.n_classes, log);
-            let is_well = shapes.len() == architecture.layers.len() && log.problems.is_empty();
-            if let (true, Some(shape), Some(n_classes)) = (is_well, flow.shape, flow.n_classes)
-                && let Err(problems) = NetworkPlan::new(&architecture.layers, shape, n_classes)
-            {
-                for problem in problems {
-                    let at = architecture.spans.get(problem.layer).copied().unwrap_or(span);
-                    log.push(Problem { help: problem.help, ..Problem::error(at, problem.message) });
-                }
-            }
+            architecture.check(flow.shape, flow.n_classes, log);
         }
         if self.last == Final::Refit && self.schedule.needs_validation() {
             let at = log.span_of("schedule", span);
@@ -182,6 +172,11 @@ impl Stage for Train {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn network(&self) -> Option<Trained<'_>> {
+        let architecture = self.architecture.as_ref()?;
+        Some(Trained { architecture, batch_size: self.batch_size, n_moments: self.optimizer.n_moments() })
     }
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

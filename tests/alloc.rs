@@ -1,0 +1,61 @@
+//! The engine allocates nothing per call after the first.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine};
+
+static N_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counting.
+struct Counting;
+
+// SAFETY: every call is passed on as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        N_ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(p, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn calls_after_the_first_allocate_nothing() {
+    for threads in [1, 3] {
+        let engine = Engine::new(threads);
+        for shape in [ConvShape::same(8, 14, 14, 16, 40, 3), ConvShape::same(8, 14, 14, 3, 8, 5)] {
+            let n = shape.batch;
+            let (x, w) = (Buffer::zeros(n * shape.input_len()), Buffer::zeros(shape.weights_len()));
+            let g = Buffer::zeros(n * shape.output_len());
+            let (mut y, mut dx, mut dw) = (g.clone(), x.clone(), w.clone());
+            let mut db = Buffer::zeros(shape.filters);
+            let mut conv = Conv::new(&engine, shape);
+            let (inputs, units) = (shape.input_len(), 9);
+            let (fw, mut fdw) = (Buffer::zeros(inputs * units), Buffer::zeros(inputs * units));
+            let mut fy = Buffer::zeros(n * units);
+            let mut dense = Dense::new(&engine, n, inputs, units);
+            let mut step = |n: usize| {
+                conv.forward(n, &x, &w, Some(&db), Activation::Relu, &mut y);
+                conv.backward_data(n, &g, &w, Some(&x), &mut dx);
+                conv.backward_weights(n, &x, &g, &mut dw, Some(&mut db));
+                dense.forward(n, &x, &fw, None, Activation::None, &mut fy);
+                dense.backward_data(n, &fy, &fw, None, &mut dx);
+                dense.backward_weights(n, &x, &fy, &mut fdw, None);
+            };
+            step(n);
+            let before = N_ALLOCATIONS.load(Ordering::Relaxed);
+            for n in [n, n - 3, n] {
+                step(n);
+            }
+            assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads, {shape:?}");
+        }
+    }
+}
