@@ -47,7 +47,7 @@ impl Stamp {
     /// Whether a later change is sure to give another stamp, for a stamp taken, and content read, no earlier than `at`.
     /// A file that changed in the same tick of the clock could change once more without a trace.
     pub fn is_settled(&self, at: i64) -> bool {
-        let grain = if self.changed % 1_000_000_000 == 0 { COARSE_GRAIN } else { GRAIN };
+        let grain = if self.changed.rem_euclid(1_000_000_000) == 0 { COARSE_GRAIN } else { GRAIN };
         self.changed.saturating_add(grain) < at
     }
 
