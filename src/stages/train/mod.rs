@@ -172,6 +172,11 @@ impl Stage for Train {
         true
     }
 
+    fn reads_key(&self, _part: Part, key: &str) -> bool {
+        // Which model is the final one decides what is planned, not what a task computes.
+        key != "final"
+    }
+
     fn own_seed(&self) -> Option<u64> {
         self.seed
     }
