@@ -173,7 +173,7 @@ fn refit_trains_on_all_rows_for_the_folds_median_best_epoch() {
 #[test]
 fn early_stopping_restores_the_best_weights() {
     let stage =
-        stage(&keys("early_stopping = { patience = 1 }").replace("learning_rate = 0.001", "learning_rate = 0.3"));
+        stage(&keys("early_stopping = { patience = 1 }").replace("learning_rate = 0.001", "learning_rate = 0.02"));
     let files = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
     let description = Description::read(&files).unwrap();
     assert!(description.is_selected);
@@ -182,7 +182,7 @@ fn early_stopping_restores_the_best_weights() {
     let losses: Vec<f64> = table.lines().skip(1).map(|line| line.split(',').nth(5).unwrap().parse().unwrap()).collect();
     let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
     assert_eq!(losses[description.best_epoch as usize - 1], lowest);
-    let validation = Predictions::read(&files, predictions::VALIDATION).unwrap();
+    let validation = Predictions::read(&files, predictions::VALIDATION_SELECTED).unwrap();
     let loss =
         |i: usize| -crate::elementary::ln(f64::from(validation.row(i)[(validation.rows()[i] % 2) as usize]).max(1e-30));
     let mean = (0..validation.len()).map(loss).sum::<f64>() / validation.len() as f64;
