@@ -6,6 +6,7 @@
 pub mod dataset;
 pub mod ensemble;
 pub mod evaluation;
+pub mod features;
 pub mod model;
 pub mod predictions;
 pub mod splits;

@@ -6,6 +6,7 @@ pub mod feed;
 pub mod fit_set;
 pub mod metrics;
 pub mod reader;
+pub mod reduce;
 pub mod resize;
 pub mod split;
 pub mod transform;

@@ -41,6 +41,7 @@ const TABLES: &[Table] = &[
     Table { kind: "ingest", file: "data.csv", is_per_task: false },
     Table { kind: "ingest", file: "skipped.csv", is_per_task: false },
     Table { kind: "split", file: "splits.csv", is_per_task: false },
+    Table { kind: "reduce", file: "components.csv", is_per_task: true },
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Need, Output, Part, StageError, Task, Upstream};
 use crate::artifact::dataset::Dataset;
+use crate::artifact::features::Features;
 use crate::artifact::splits::Splits;
 use crate::artifact::transform;
-use crate::data::feed::Feed;
+use crate::data::feed::{Feed, Samples};
 use crate::data::fit_set::{Fit, FitSet};
 
 /// The tasks that fit set `part` of a stage builds on: data set, splits, then the fitted stages in order.
@@ -36,16 +37,33 @@ pub fn splits(task: &Task<'_>) -> Result<Splits, StageError> {
     Ok(Splits::read(task.input(Output::Splits))?)
 }
 
-/// The samples as they come out of the fitted stages of a task.
+/// The samples as they come out of the fitted stages of a task: the features of the last `reduce`, if there is one, else
+/// the data set's pixels, under the transforms fitted on them.
 ///
 /// # Errors
 /// If files are damaged.
 pub fn feed(task: &Task<'_>, dataset: &Arc<Dataset>) -> Result<Feed, StageError> {
+    let mut samples: Arc<dyn Samples> = Arc::<Dataset>::clone(dataset) as _;
     let mut fitted = Vec::new();
     for delivered in task.inputs_with(Output::Fitted) {
-        fitted.extend(transform::read(&delivered.files)?.0);
+        if Features::are_in(&delivered.files) {
+            // All that came before is in the features.
+            samples = Arc::new(Features::read(&delivered.files)?);
+            fitted.clear();
+            if samples.n_samples() != dataset.n_samples() {
+                let message = format!("`{}` has features of other images than the data set", delivered.stage_name);
+                return Err(StageError::new(message));
+            }
+        } else {
+            let (steps, shape) = transform::read(&delivered.files)?;
+            if shape != samples.shape() {
+                let message = format!("`{}` was fitted on samples of another shape", delivered.stage_name);
+                return Err(StageError::new(message));
+            }
+            fitted.extend(steps);
+        }
     }
-    Ok(Feed::new(Arc::<Dataset>::clone(dataset) as _, fitted))
+    Ok(Feed::new(samples, fitted))
 }
 
 /// The fit set that a task of `part` is about.

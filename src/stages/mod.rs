@@ -12,6 +12,7 @@ pub mod ensemble;
 pub mod evaluate;
 pub mod lineage;
 pub mod preprocess;
+pub mod reduce;
 pub mod split;
 pub mod train;
 
@@ -409,4 +410,5 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[ingest::KIND, split::KIND, preprocess::KIND, train::KIND, ensemble::KIND, evaluate::KIND];
+pub const KINDS: &[Kind] =
+    &[ingest::KIND, split::KIND, preprocess::KIND, reduce::KIND, train::KIND, ensemble::KIND, evaluate::KIND];

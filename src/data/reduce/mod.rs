@@ -1,0 +1,234 @@
+//! Fewer features: what a manifest says ([`Reduction`]), and the linear map that fitting makes of it ([`Projection`]).
+//!
+//! One file per family, one line per method in [`KINDS`]. Everything is learned from training rows only; the map is then
+//! applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of threads
+//! and any instruction set.
+
+pub mod eigen;
+pub mod pca;
+pub mod projection;
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::feed::{Feed, TrainingSamples};
+use super::transform::{Affine, Fitted, Per};
+use crate::config::Section;
+use crate::engine::{Engine, matmul};
+use crate::rng::Stream;
+use crate::tensor::SampleShape;
+
+/// Samples that are loaded at once. Sums over samples are cut here, so that it must never depend on the machine.
+pub const BLOCK: usize = 4096;
+
+/// Samples that one thread loads at a time.
+const LOADED_TOGETHER: usize = 64;
+
+/// What keeps a method from being fitted, in the user's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The key to change, within the method: `components`.
+    pub key: &'static str,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl Misfit {
+    fn new(key: &'static str, message: impl Into<String>) -> Misfit {
+        Misfit { key, message: message.into(), help: None }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Misfit {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Why there is no projection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FitError {
+    /// The method and the samples do not fit.
+    Misfit(Misfit),
+    /// It was told to stop.
+    Stopped,
+}
+
+impl From<Misfit> for FitError {
+    fn from(misfit: Misfit) -> FitError {
+        FitError::Misfit(misfit)
+    }
+}
+
+/// What a fit works with.
+pub struct Fitting<'a> {
+    /// What it learns from.
+    pub samples: TrainingSamples<'a>,
+    /// Where the arithmetic runs.
+    pub engine: &'a Engine,
+    /// Its random numbers.
+    pub stream: &'a Stream,
+    /// Whether it should stop.
+    pub is_stopped: &'a dyn Fn() -> bool,
+}
+
+impl Fitting<'_> {
+    /// Calls `work` with each block of samples that have gone through `feed`: `[n, features]`, in order.
+    fn for_each_block(&self, feed: &Feed, mut work: impl FnMut(usize, &[f32])) -> Result<(), FitError> {
+        let len = feed.sample_shape().len();
+        let mut values = vec![0.0; self.samples.len().min(BLOCK) * len];
+        for rows in self.samples.rows().chunks(BLOCK) {
+            if (self.is_stopped)() {
+                return Err(FitError::Stopped);
+            }
+            let values = &mut values[..rows.len() * len];
+            load(self.engine, feed, rows, values);
+            work(rows.len(), values);
+        }
+        Ok(())
+    }
+}
+
+/// A method of `reduce` as the manifest says it.
+pub trait Reduction: fmt::Debug + Send + Sync {
+    /// The word in the manifest.
+    fn name(&self) -> &'static str;
+
+    /// Whether random numbers may be drawn.
+    fn is_random(&self) -> bool;
+
+    /// Whether a sample that has height and width keeps them.
+    fn keeps_shape(&self) -> bool {
+        false
+    }
+
+    /// The shape that samples have afterwards, as far as it is known without the samples.
+    ///
+    /// # Errors
+    /// If the method cannot be applied to samples of this shape, or to so few.
+    fn output_shape(&self, input: Option<SampleShape>, n_samples: Option<usize>)
+    -> Result<Option<SampleShape>, Misfit>;
+
+    /// Learns the map.
+    ///
+    /// # Errors
+    /// If the samples do not allow it, or it was told to stop.
+    fn fit(&self, fitting: &Fitting<'_>) -> Result<Projection, FitError>;
+}
+
+/// A method, as the manifest knows it.
+pub struct Kind {
+    /// The word.
+    pub name: &'static str,
+    /// Reads its keys.
+    pub read: fn(&mut Section<'_>) -> Box<dyn Reduction>,
+    /// Bumped whenever the same samples give other bytes.
+    pub revision: u32,
+    /// A value of `method` that uses it.
+    pub example: &'static str,
+}
+
+/// Every method. To add one: a file beside this one, and a line here.
+pub const KINDS: &[Kind] = &[pca::KIND, projection::GAUSSIAN, projection::SPARSE];
+
+/// Reads the method under `key`, by default PCA; `None` after a problem.
+pub fn read_method(section: &mut Section<'_>, key: &str) -> Option<Box<dyn Reduction>> {
+    let names: Vec<&'static str> = KINDS.iter().map(|kind| kind.name).collect();
+    section
+        .choice(key, &names, Some(pca::KIND.name), |name, section| {
+            KINDS.iter().find(|kind| kind.name == name).map(|kind| (kind.read)(section))
+        })
+        .flatten()
+}
+
+/// A fitted method: `(x - mean) weights`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// The method's word.
+    pub method: String,
+    /// The shape of a sample before.
+    pub input: SampleShape,
+    /// The shape of a sample afterwards: flat, or the same as before.
+    pub output: SampleShape,
+    /// Subtracted first, `[features]`; empty: nothing is.
+    pub mean: Vec<f64>,
+    /// `[features, output]`.
+    pub weights: Vec<f32>,
+    /// What PCA learned.
+    pub spectrum: Option<Spectrum>,
+}
+
+/// The axes that PCA found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spectrum {
+    /// Axes of length 1 by variance, descending: `[components, features]`. The entry of largest magnitude is positive.
+    pub components: Vec<f32>,
+    /// Variance along each, with `n - 1`.
+    pub explained_variance: Vec<f64>,
+    /// Variance along all axes, kept or not.
+    pub total_variance: f64,
+}
+
+impl Spectrum {
+    /// The share of the variance that each axis explains, and that it explains together with those before it.
+    pub fn ratios(&self) -> Vec<(f64, f64)> {
+        let mut cumulative = 0.0;
+        let share = |variance: &f64| if self.total_variance > 0.0 { variance / self.total_variance } else { 0.0 };
+        let running = |ratio: f64| {
+            cumulative += ratio;
+            (ratio, cumulative)
+        };
+        self.explained_variance.iter().map(share).map(running).collect()
+    }
+}
+
+impl Projection {
+    /// `feed`, with the mean taken off.
+    ///
+    /// # Panics
+    /// If its samples have another shape.
+    pub fn centred(&self, feed: &Feed) -> Feed {
+        assert_eq!(feed.sample_shape(), self.input, "shape of the samples of a projection");
+        if self.mean.is_empty() { feed.clone() } else { centred(feed, &self.mean) }
+    }
+
+    /// Projects the samples `rows`; `centred` is what [`Projection::centred`] made of their feed.
+    ///
+    /// # Shapes
+    /// - `scratch`: becomes `[rows.len(), features]`
+    /// - `out`: `[rows.len(), output]`
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn project(&self, engine: &Engine, centred: &Feed, rows: &[u32], scratch: &mut Vec<f32>, out: &mut [f32]) {
+        let (n_in, n_out) = (self.input.len(), self.output.len());
+        assert_eq!(out.len(), rows.len() * n_out, "values of {} samples of {n_out}", rows.len());
+        scratch.resize(rows.len() * n_in, 0.0);
+        load(engine, centred, rows, scratch);
+        matmul(engine, rows.len(), n_in, n_out, scratch, &self.weights, out);
+    }
+}
+
+/// `feed` with `mean` (one number for each value of a sample) taken off at the end.
+fn centred(feed: &Feed, mean: &[f64]) -> Feed {
+    let mut steps = feed.chain().fitted().to_vec();
+    steps.push(Fitted::Affine(Affine { subtract: mean.to_vec(), ..Affine::identity(Per::Pixel, mean.len()) }));
+    Feed::new(Arc::clone(feed.samples()), steps)
+}
+
+/// Loads samples on all threads.
+fn load(engine: &Engine, feed: &Feed, rows: &[u32], out: &mut [f32]) {
+    let len = feed.sample_shape().len();
+    if len > 0 {
+        engine.for_each_chunk(out, LOADED_TOGETHER * len, |i, out| {
+            let first = i * LOADED_TOGETHER;
+            feed.load(&rows[first..first + out.len() / len], out);
+        });
+    }
+}
+
+/// The number that a count of things takes: "1 image", "20 images".
+fn counted(n: usize, noun: &str) -> String {
+    if n == 1 { format!("{n} {noun}") } else { format!("{n} {noun}s") }
+}
