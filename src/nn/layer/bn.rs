@@ -75,7 +75,7 @@ impl LayerConfig for BnConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, relu_before: false, is_in_place: true }
+        Fusion { relu_after: true, is_in_place: true, ..Fusion::default() }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
