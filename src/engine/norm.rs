@@ -409,6 +409,41 @@ fn tree<T: Copy>(n: usize, of: impl Fn(usize) -> T, merge: impl Fn(T, T) -> T) -
     right.expect("at least one chunk")
 }
 
+/// Mean and sum of squared differences of `BLOCKS` blocks of lanes.
+#[inline(always)]
+fn moments_of<const BLOCKS: usize>(start: usize, input: &[f32], rows: f32, mean: &mut [f32], m2: &mut [f32]) {
+    let c = mean.len();
+    let block =
+        |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
+    let (mut sums, mut squares) = ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
+    for row in input.chunks_exact(c) {
+        for b in 0..BLOCKS {
+            let x = block(row, b);
+            for i in 0..LANES {
+                sums[b][i] += x[i];
+            }
+        }
+    }
+    for sums in &mut sums {
+        for sum in sums {
+            *sum /= rows;
+        }
+    }
+    for row in input.chunks_exact(c) {
+        for b in 0..BLOCKS {
+            let x = block(row, b);
+            for i in 0..LANES {
+                let d = x[i] - sums[b][i];
+                squares[b][i] += d * d;
+            }
+        }
+    }
+    for b in 0..BLOCKS {
+        mean[start + b * LANES..][..LANES].copy_from_slice(&sums[b]);
+        m2[start + b * LANES..][..LANES].copy_from_slice(&squares[b]);
+    }
+}
+
 /// Adds `g` and `g * (x - mean)` of `BLOCKS` blocks of lanes to sums.
 #[inline(always)]
 fn gradient_sums_of<const BLOCKS: usize>(
@@ -447,45 +482,36 @@ versions! {
     fn moments(input: &[f32], mean: &mut [f32], m2: &mut [f32]) {
         let c = mean.len();
         let rows = (input.len() / c) as f32;
-        for start in (0..c).step_by(LANES) {
-            let lanes = LANES.min(c - start);
-            let mut sum = [0.0f32; LANES];
-            let mut squares = [0.0f32; LANES];
-            if lanes == LANES {
-                for row in input.chunks_exact(c) {
-                    let row: &[f32; LANES] = row[start..start + LANES].try_into().expect("16 lanes");
-                    for i in 0..LANES {
-                        sum[i] += row[i];
-                    }
-                }
-                for sum in &mut sum {
-                    *sum /= rows;
-                }
-                for row in input.chunks_exact(c) {
-                    let row: &[f32; LANES] = row[start..start + LANES].try_into().expect("16 lanes");
-                    for i in 0..LANES {
-                        let d = row[i] - sum[i];
-                        squares[i] += d * d;
-                    }
-                }
-            } else {
-                for row in input.chunks_exact(c) {
-                    for (sum, x) in sum.iter_mut().zip(&row[start..]) {
-                        *sum += x;
-                    }
-                }
-                for sum in &mut sum {
-                    *sum /= rows;
-                }
-                for row in input.chunks_exact(c) {
-                    for ((square, mean), x) in squares.iter_mut().zip(&sum).zip(&row[start..]) {
-                        let d = x - mean;
-                        *square += d * d;
-                    }
-                }
+        let mut start = 0;
+        // Chains side by side hide the latency of an addition.
+        while start + 4 * LANES <= c {
+            moments_of::<4>(start, input, rows, mean, m2);
+            start += 4 * LANES;
+        }
+        while start + 2 * LANES <= c {
+            moments_of::<2>(start, input, rows, mean, m2);
+            start += 2 * LANES;
+        }
+        while start + LANES <= c {
+            moments_of::<1>(start, input, rows, mean, m2);
+            start += LANES;
+        }
+        let (mean, m2) = (&mut mean[start..], &mut m2[start..]);
+        mean.fill(0.0);
+        m2.fill(0.0);
+        for row in input.chunks_exact(c) {
+            for (sum, x) in mean.iter_mut().zip(&row[start..]) {
+                *sum += x;
             }
-            mean[start..start + lanes].copy_from_slice(&sum[..lanes]);
-            m2[start..start + lanes].copy_from_slice(&squares[..lanes]);
+        }
+        for sum in mean.iter_mut() {
+            *sum /= rows;
+        }
+        for row in input.chunks_exact(c) {
+            for ((square, mean), x) in m2.iter_mut().zip(mean.iter()).zip(&row[start..]) {
+                let d = x - mean;
+                *square += d * d;
+            }
         }
     }
 
