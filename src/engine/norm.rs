@@ -417,10 +417,9 @@ fn moments_of<const BLOCKS: usize>(start: usize, input: &[f32], rows: f32, mean:
         |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
     let (mut sums, mut squares) = ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
     for row in input.chunks_exact(c) {
-        for b in 0..BLOCKS {
-            let x = block(row, b);
-            for i in 0..LANES {
-                sums[b][i] += x[i];
+        for (b, sums) in sums.iter_mut().enumerate() {
+            for (sum, x) in sums.iter_mut().zip(block(row, b)) {
+                *sum += x;
             }
         }
     }

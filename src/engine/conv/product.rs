@@ -151,13 +151,14 @@ impl Product {
         let rows = if is_pooled { rows.next_multiple_of(2).min(target.height) } else { rows };
         // Enough pixels for the tiles of the smallest class, while source and target stay in the L2 cache.
         let images = choice.images.unwrap_or((l2 / 4 / image_bytes).clamp(1, 32)).min(s.batch);
-        let stage_len = match (is_pooled && packs_first, is_forward) {
-            (false, _) => 0,
-            (true, true) => images * rows * target.row(),
-            (true, false) => {
-                images * (rows / s.stride_h + s.kernel_h * s.dilation_h + 4).min(source.height) * source.row()
-            }
+        let stage_rows = match (is_forward, rows < target.height) {
+            (true, _) => rows,
+            (false, false) => source.height,
+            // What `source_rows` gives, at most.
+            (false, true) => (rows / s.stride_h + s.kernel_h * s.dilation_h + 4).min(source.height),
         };
+        let row_len = if is_forward { target.row() } else { source.row() };
+        let stage_len = if is_pooled && packs_first { images * stage_rows * row_len } else { 0 };
         let stage_len = stage_len.next_multiple_of(16);
         Product {
             shape: s,
@@ -378,6 +379,8 @@ impl Call<'_> {
             Side::Source(taps) => {
                 let (image, rows) = (plan.source, plan.source_rows(&piece.rows));
                 let start = piece.images.start * image.len() + rows.start * image.row();
+                let used = (piece.images.len() - 1) * image.len() + rows.len() * image.row();
+                assert!(used <= plan.stage_len, "the stage is too short for {rows:?}");
                 for i in piece.images.clone() {
                     for row in rows.clone().step_by(2) {
                         let from = (i * image.height + row) / 2 * (image.row() / 2);
