@@ -6,6 +6,7 @@
 //! | `projection.safetensors` | `mean` (f64, `[features]`, or empty), `weights` (f32, `[features, output]`), and of PCA `components` (f32, `[components, features]`), `explained_variance` (f64), `total_variance` (f64, `[1]`) |
 //! | `features.npy` | f32, little-endian, C order: `[n_samples, features]`, or `[n_samples, height, width, channels]`; readers map it |
 //! | `components.csv` | of PCA: how much variance each component explains |
+//! | `components.png` | of PCA on images: the first 64 components as pictures |
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,6 +14,7 @@ use std::io::{self, BufWriter, Write};
 use serde::{Deserialize, Serialize};
 
 use super::model::axes;
+use super::sheet::sheet;
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, Sink};
@@ -28,6 +30,11 @@ pub const NUMBERS: &str = "projection.safetensors";
 pub const FEATURES: &str = "features.npy";
 /// The table of explained variance.
 pub const COMPONENTS: &str = "components.csv";
+/// The picture of the first components.
+pub const PICTURE: &str = "components.png";
+
+/// Components on the picture.
+const N_PICTURED: usize = 64;
 
 /// Bytes of the NPY header: enough for any shape, and a multiple of 64 as the format asks.
 const HEADER_LEN: usize = 128;
@@ -165,6 +172,11 @@ pub fn write(projection: &Projection, n_samples: usize, sink: &mut dyn Sink) -> 
         tensors.f64("explained_variance", &[n], &spectrum.explained_variance);
         tensors.f64("total_variance", &[1], &[spectrum.total_variance]);
         sink.put(COMPONENTS, &components_table(spectrum))?;
+        // A sheet of grey or of colours; other numbers of channels have no picture.
+        if let Some(shape) = projection.input.image().filter(|shape| matches!(shape.channels, 1 | 3)) {
+            let n = n.min(N_PICTURED);
+            sink.put(PICTURE, &sheet(&spectrum.components[..n * shape.len()], shape)?)?;
+        }
     }
     tensors.write(sink, NUMBERS)
 }

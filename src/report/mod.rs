@@ -49,12 +49,33 @@ const TABLES: &[Table] = &[
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
 ];
 
-/// Renders every table of a finished run: relative path under `out/NAME/` and content, sorted by path.
+/// Pictures that artifacts hold, by kind of stage and file name: each task's goes into a folder of its own name, as
+/// `components/pca-fold-1.png`.
+const PICTURES: &[(&str, &str)] = &[("reduce", "components.png")];
+
+/// Every picture of a finished run.
+fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    finished.iter().flat_map(|task| {
+        let own = PICTURES.iter().filter(|(kind, _)| *kind == task.kind);
+        own.filter_map(|(_, file)| {
+            let part = match task.part {
+                Part::Fold(fold) => format!("-fold-{fold}"),
+                Part::All => "-all".to_owned(),
+                Part::Whole => String::new(),
+            };
+            let (folder, ending) = file.split_once('.')?;
+            let path = Path::new(folder).join(format!("{}{part}.{ending}", task.stage));
+            Some((path, task.files.0.get(*file)?.to_vec()))
+        })
+    })
+}
+
+/// Renders every table and picture of a finished run: relative path under `out/NAME/` and content, sorted by path.
 ///
 /// Tables of one name from several stages are put under one another when their columns agree; where they do not, each
 /// goes into a folder named after its stage.
 pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut out = BTreeMap::new();
+    let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).collect();
     for table in TABLES {
         let parts: Vec<(&str, Vec<u8>)> = finished
             .iter()
@@ -149,6 +170,19 @@ mod tests {
         let tables = tables(&finished);
         let text = String::from_utf8(tables[Path::new("epochs.csv")].clone()).unwrap();
         assert_eq!(text, "stage,trial,fold,epoch,loss\ncnn,,1,1,0.5\ncnn,,1,2,0.25\ncnn,,,1,0.75\n");
+    }
+
+    #[test]
+    fn pictures_of_tasks_stand_beside_one_another() {
+        let files = files(&[("components.png", "picture"), ("components.csv", "component\n1\n")]);
+        let finished = [
+            Finished { stage: "pca", kind: "reduce", part: Part::Fold(2), files: &files },
+            Finished { stage: "pca", kind: "reduce", part: Part::All, files: &files },
+        ];
+        let tables = tables(&finished);
+        let names: Vec<String> = tables.keys().map(|path| path.display().to_string()).collect();
+        assert_eq!(names, ["components/pca-all.png", "components/pca-fold-2.png", "components.csv"]);
+        assert_eq!(tables[Path::new("components/pca-all.png")], b"picture");
     }
 
     #[test]

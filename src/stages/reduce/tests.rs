@@ -298,11 +298,12 @@ fn damaged_features_are_an_error() {
     let files = run(stage("pca", &[]).as_ref(), Reference::read().inputs(None), 1);
     let whole = |files: &Files| Features::read(files).is_ok() && read_projection(files).is_ok();
     assert!(whole(&files));
+    assert!(files.0.contains_key("components.png"), "{:?}", files.0.keys());
     for (name, bytes) in &files.0 {
         for length in (0..bytes.len().saturating_sub(1)).step_by(1 + bytes.len() / 300) {
             let mut cut = files.clone();
             cut.0.insert(name.clone(), Bytes::new(bytes[..length].to_vec()));
-            assert!(!whole(&cut) || name == "components.csv", "{name} cut at {length}");
+            assert!(!whole(&cut) || name.starts_with("components."), "{name} cut at {length}");
         }
     }
 }

@@ -1,0 +1,78 @@
+//! A sheet of small pictures as one PNG: the first components of PCA, say.
+
+use std::io::{self, Cursor};
+
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+
+use crate::tensor::ImageShape;
+
+/// Pictures beside one another.
+const COLUMNS: usize = 8;
+/// A picture's shorter side is enlarged by a whole number to at least so many pixels, if it is smaller.
+const LEAST_SIDE: usize = 32;
+/// White pixels between pictures.
+const GAP: usize = 2;
+
+/// Draws `pictures`, `[n, height, width, channels]`, eight in a row, each with 0 as middle grey and its value of largest
+/// magnitude as black or white. With 3 channels in colour, else the first channel in grey.
+///
+/// # Errors
+/// If there is no picture, or the sheet is too large for the format.
+pub fn sheet(pictures: &[f32], shape: ImageShape) -> io::Result<Vec<u8>> {
+    let n = pictures.len() / shape.len().max(1);
+    if n == 0 {
+        return Err(io::Error::other("there is no picture to draw"));
+    }
+    let zoom = LEAST_SIDE.div_ceil(shape.height.min(shape.width));
+    let (tall, wide) = (shape.height * zoom + GAP, shape.width * zoom + GAP);
+    let (height, width) = (n.div_ceil(COLUMNS) * tall + GAP, n.min(COLUMNS) * wide + GAP);
+    let depth = if shape.channels == 3 { 3 } else { 1 };
+    let mut sheet = vec![255u8; height * width * depth];
+    for (i, picture) in pictures.chunks_exact(shape.len()).enumerate() {
+        let largest = picture.iter().fold(f32::MIN_POSITIVE, |max, x| max.max(x.abs()));
+        let (top, left) = (GAP + i / COLUMNS * tall, GAP + i % COLUMNS * wide);
+        for y in 0..shape.height * zoom {
+            for x in 0..shape.width * zoom {
+                let pixel = &picture[(y / zoom * shape.width + x / zoom) * shape.channels..];
+                let at = ((top + y) * width + left + x) * depth;
+                for (out, value) in sheet[at..at + depth].iter_mut().zip(pixel) {
+                    // The conversion cuts off what is left after the point.
+                    *out = (128.0 + 127.0 * (value / largest)) as u8;
+                }
+            }
+        }
+    }
+    let (Ok(height), Ok(width)) = (u32::try_from(height), u32::try_from(width)) else {
+        return Err(io::Error::other("the pictures are too large for a sheet"));
+    };
+    let color = if depth == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
+    let mut png = Cursor::new(Vec::new());
+    PngEncoder::new(&mut png).write_image(&sheet, width, height, color).map_err(io::Error::other)?;
+    Ok(png.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_picture_stands_in_its_place_with_its_own_contrast() {
+        let shape = ImageShape { height: 2, width: 3, channels: 1 };
+        let mut pictures = vec![0.0; 9 * 6];
+        pictures[0] = 0.5;
+        pictures[1] = -0.25;
+        pictures[8 * 6 + 5] = -4.0;
+        let png = sheet(&pictures, shape).unwrap();
+        let drawn = image::load_from_memory(&png).unwrap().to_luma8();
+        assert_eq!(drawn.dimensions(), (8 * (3 * 16 + 2) + 2, 2 * (2 * 16 + 2) + 2));
+        let at = |x: u32, y: u32| drawn.get_pixel(x, y).0[0];
+        assert_eq!([at(0, 0), at(2, 2), at(17, 17), at(18, 2), at(34, 2)], [255, 255, 255, 64, 128]);
+        // The last one, at the left of the second row.
+        assert_eq!([at(2 + 47, 36 + 31), at(2, 36), at(52, 36)], [1, 128, 255]);
+        assert_eq!(sheet(&pictures, shape).unwrap(), png);
+        let colours = ImageShape { height: 1, width: 1, channels: 3 };
+        let drawn = image::load_from_memory(&sheet(&[1.0, 0.0, -1.0], colours).unwrap()).unwrap().to_rgb8();
+        assert_eq!(drawn.get_pixel(9, 9).0, [255, 128, 1]);
+        assert!(sheet(&[], colours).is_err());
+    }
+}
