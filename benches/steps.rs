@@ -1,5 +1,7 @@
 //! Whole training steps of the nets S, M, MBN and L: images per second, at batch 64 (L: 128).
 //!
+//! On a busy machine compare images per processor second (1 thread, Linux): time spent waiting for a core is not in it.
+//!
 //! `cargo bench --bench steps -- [NET…] [--threads N] [--seconds S]`; NET is `S`, `M`, `MBN`, `M32`, `MBN32` or `L`.
 
 use std::io::Write as _;
@@ -44,17 +46,31 @@ fn main() {
         if named && !arguments.iter().any(|argument| argument == name) {
             continue;
         }
-        let (rate, best, multiply_adds) = measure(text, side, channels, batch, threads, seconds);
+        let (rate, best, busy, multiply_adds) = measure(text, side, channels, batch, threads, seconds);
         let gflops = 6.0 * multiply_adds as f64 * best * 1e-9;
         let _ = writeln!(
             out,
-            "{name:6} {threads} threads: median {rate:8.0} images/s, best {best:8.0} ({gflops:5.0} GFLOP/s counted as 3 passes)"
+            "{name:6} {threads} threads: median {rate:8.0} images/s, best {best:8.0} ({gflops:5.0} GFLOP/s counted as 3 passes), {busy:8.0} a processor second"
         );
     }
 }
 
-/// Median and best images per second over steps of a few seconds, and the multiply-adds of one forward pass.
-fn measure(text: &str, side: usize, channels: usize, batch: usize, threads: usize, seconds: f64) -> (f64, f64, u64) {
+/// Seconds that this thread has been on a processor; NaN where the system does not say.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).map_or(f64::NAN, |ns| ns * 1e-9)
+}
+
+/// Median and best images per second over steps of a few seconds, images per processor second, and the multiply-adds of
+/// one forward pass.
+fn measure(
+    text: &str,
+    side: usize,
+    channels: usize,
+    batch: usize,
+    threads: usize,
+    seconds: f64,
+) -> (f64, f64, f64, u64) {
     let span = Span::default();
     let node = Node { value: Value::Text { text: text.to_owned(), inner: None }, span };
     let table = Table { entries: vec![Entry { key: "architecture".to_owned(), key_span: span, node }] };
@@ -84,13 +100,14 @@ fn measure(text: &str, side: usize, channels: usize, batch: usize, threads: usiz
     };
     step();
     step();
-    let (begin, mut times) = (Instant::now(), Vec::new());
+    let (begin, busy, mut times) = (Instant::now(), processor_seconds(), Vec::new());
     while begin.elapsed() < Duration::from_secs_f64(seconds) {
         let start = Instant::now();
         step();
         times.push(start.elapsed().as_secs_f64());
     }
+    let busy = (batch * times.len()) as f64 / (processor_seconds() - busy);
     times.sort_by(f64::total_cmp);
     let rate = |time: f64| batch as f64 / time;
-    (rate(times[times.len() / 2]), rate(times[0]), plan.multiply_adds())
+    (rate(times[times.len() / 2]), rate(times[0]), busy, plan.multiply_adds())
 }

@@ -595,11 +595,19 @@ pub fn display(value: &Value) -> String {
     }
 }
 
-/// "did you mean `x`?" for the nearest known word, when it is near enough.
+/// "did you mean `x`?" for the nearest known word, when it is near enough, or for the one with these initials (`lr`).
 pub fn did_you_mean<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    let initials = |word: &str| -> String { word.split(['_', '-']).filter_map(|part| part.chars().next()).collect() };
     known
-        .map(|word| (edit_distance(got, word), word))
-        .filter(|(distance, word)| *distance <= 1 + word.len().min(got.len()) / 4 && *distance < word.len())
+        .map(|word| {
+            let is_initials = word.contains(['_', '-']) && initials(word) == got;
+            (if is_initials { 0 } else { edit_distance(got, word) }, word)
+        })
+        .filter(|(distance, word)| {
+            let shorter = word.len().min(got.len());
+            // Two letters out of two or three are another word.
+            *distance == 0 || (shorter > 2 && *distance <= 1 + shorter / 4 && *distance < word.len())
+        })
         .min()
         .map(|(_, word)| format!("did you mean `{word}`?"))
 }
@@ -624,4 +632,34 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_suggested_and_far_ones_are_not() {
+        let known = ["learning_rate", "l2", "epochs", "batch_size", "clip"];
+        let case = |got: &str, expected: Option<&str>| {
+            let expected = expected.map(|word| format!("did you mean `{word}`?"));
+            assert_eq!(did_you_mean(got, known.into_iter()), expected, "{got}");
+        };
+        case("epoch", Some("epochs"));
+        case("ephocs", Some("epochs"));
+        case("Epochs", Some("epochs"));
+        case("learningrate", Some("learning_rate"));
+        case("lr", Some("learning_rate"));
+        case("bs", Some("batch_size"));
+        case("l1", None);
+        case("momentum", None);
+        case("", None);
+    }
+
+    #[test]
+    fn long_strings_are_cut_in_messages() {
+        let text = |text: &str| Value::Text { text: text.to_owned(), inner: None };
+        assert_eq!(display(&text("é")), "the string `é`");
+        assert_eq!(display(&text(&"é".repeat(61))), format!("the string `{}…`", "é".repeat(60)));
+    }
 }

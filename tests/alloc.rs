@@ -1,9 +1,18 @@
-//! The engine allocates nothing per call after the first.
+//! Neither the engine nor a training step allocates anything after the first call.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine};
+use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
+use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine, Targets};
+use convoy::nn::architecture;
+use convoy::nn::init::Initializer;
+use convoy::nn::network::{Network, Training};
+use convoy::nn::optimizer::Sgd;
+use convoy::nn::plan::NetworkPlan;
+use convoy::nn::seeds::Seeds;
+use convoy::tensor::{ImageShape, SampleShape};
 
 static N_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,8 +36,50 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test, since the count is of the whole process.
 #[test]
 fn calls_after_the_first_allocate_nothing() {
+    training_steps();
+    engine_calls();
+}
+
+fn training_steps() {
+    const NET: &str = "INPUT - CONV(8) - RELU - POOL - CONV(20) - BN - RELU - POOL - CONV(8) - BN - RELU - \
+        DROPOUT(0.25) - FC(12) - RELU - FC";
+    let span = Span::default();
+    let node = Node { value: Value::Text { text: NET.to_owned(), inner: None }, span };
+    let table = Table { entries: vec![Entry { key: "architecture".to_owned(), key_span: span, node }] };
+    let mut log = Log::default();
+    let architecture = architecture::read(&mut Section::new(Some(&table), span, "", &mut log)).expect("a network");
+    let input = SampleShape::Image(ImageShape { height: 12, width: 16, channels: 3 });
+    let plan = NetworkPlan::new(&architecture.layers, input, 4).expect("a plan");
+    for threads in [1, 3] {
+        let training = Training {
+            seeds: Seeds { seed: 1, indices: Vec::new() },
+            initializer: Initializer::HeNormal,
+            optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
+            l2: 1e-3,
+            weight_decay: None,
+            clip: Some(1.0),
+            label_smoothing: 0.0,
+            class_weights: None,
+        };
+        let mut network = Network::for_training(&Engine::new(threads), &plan, 8, training);
+        let images = vec![0.5; 8 * input.len()];
+        let labels: Vec<u32> = (0..8).map(|i| i % 4).collect();
+        let mut step = |n: usize| {
+            network.train_step(&images[..n * input.len()], Targets::Labels(&labels[..n]), 0.01, None);
+        };
+        step(8);
+        let before = N_ALLOCATIONS.load(Ordering::Relaxed);
+        for n in [8, 5, 8] {
+            step(n);
+        }
+        assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads");
+    }
+}
+
+fn engine_calls() {
     for threads in [1, 3] {
         let engine = Engine::new(threads);
         for shape in [ConvShape::same(8, 14, 14, 16, 40, 3), ConvShape::same(8, 14, 14, 3, 8, 5)] {

@@ -78,6 +78,22 @@ fn room(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// Whether the file is a module that only tests compile: its parent declares it under `#[cfg(test)]`.
+fn is_test_module(path: &Path) -> bool {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_stem()) else { return false };
+    let declaration = format!("mod {};", name.to_string_lossy());
+    [dir.join("mod.rs"), dir.join("lib.rs"), dir.with_extension("rs")].iter().any(|parent| {
+        let text = fs::read_to_string(parent).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with(&declaration))
+    })
+}
+
+/// The source files that are compiled into the program.
+fn program_files() -> Vec<PathBuf> {
+    files_below(&root().join("src"), "rs").into_iter().filter(|path| !is_test_module(path)).collect()
+}
+
 /// The code of a file: comments and everything from its `#[cfg(test)] mod` on left out.
 fn code_lines(text: &str) -> Vec<(usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
@@ -121,7 +137,7 @@ fn named_rooms(line: &str) -> Vec<String> {
 fn rooms_import_only_what_the_table_allows() {
     let table: BTreeMap<&str, &[&str]> = IMPORTS.iter().copied().collect();
     let mut wrong = Vec::new();
-    for path in files_below(&root().join("src"), "rs") {
+    for path in program_files() {
         let own = room(&path);
         let Some(allowed) = table.get(own.as_str()) else {
             wrong.push(format!("{}: room `{own}` is not in the import table", shown(&path)));
@@ -186,7 +202,7 @@ fn no_file_is_longer_than_a_thousand_lines() {
 #[test]
 fn nothing_prints_but_cli_and_nothing_is_left_undone() {
     let mut wrong = Vec::new();
-    for path in files_below(&root().join("src"), "rs") {
+    for path in program_files() {
         let may_print = matches!(room(&path).as_str(), "cli" | "main");
         let text = fs::read_to_string(&path).expect("UTF-8");
         for (number, line) in code_lines(&text) {
@@ -205,7 +221,7 @@ fn nothing_prints_but_cli_and_nothing_is_left_undone() {
 #[test]
 fn unsafe_lives_in_the_engine_and_at_the_one_map() {
     let mut wrong = Vec::new();
-    for path in files_below(&root().join("src"), "rs") {
+    for path in program_files() {
         let text = fs::read_to_string(&path).expect("UTF-8");
         if room(&path) == "engine" {
             continue;

@@ -429,7 +429,7 @@ fn said_text(format: &str, text: &str) -> String {
     if is_short.iter().any(|words| lower.contains(words)) {
         format!("is a truncated {format} file")
     } else {
-        format!("is a corrupt {format} file: {}", text.trim_end_matches('.'))
+        format!("is a corrupt {format} file: {}", text.trim().trim_end_matches('.'))
     }
 }
 

@@ -169,8 +169,8 @@ impl Dense {
         grad_bias: Option<&mut [f32]>,
     ) {
         let (engine, shape) = (&self.engine, ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1));
-        let plan = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape));
-        plan.run(engine, n, input, grad_output, grad_weights, grad_bias);
+        let plan = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape, false));
+        plan.run(engine, n, input, grad_output, None, grad_weights, grad_bias);
     }
 }
 

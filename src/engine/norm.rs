@@ -3,8 +3,9 @@
 //! Sums over rows are chains of f32 inside chunks whose size depends on the number of channels only; chunks are merged
 //! neighbour by neighbour in f64, means and variances as (n, mean, M2) (Chan et al. 1983).
 
-use super::Engine;
+use super::threads::Shares;
 use super::versions::versions;
+use super::{Buffer, Engine};
 
 /// Lanes that one thread merges at a time.
 const LANES: usize = 16;
@@ -30,6 +31,10 @@ pub struct BatchNorm {
     /// Factor and summand of each channel.
     factor: Vec<f32>,
     summand: Vec<f32>,
+    /// Pixels of an image's row, where outputs are pooled.
+    width: usize,
+    /// Two rows of pixels for each thread, where outputs are pooled.
+    stage: Buffer,
 }
 
 impl BatchNorm {
@@ -45,7 +50,20 @@ impl BatchNorm {
             m2: vec![0.0; channels],
             factor: vec![0.0; channels],
             summand: vec![0.0; channels],
+            width: 0,
+            stage: Buffer::zeros(0),
         }
+    }
+
+    /// The same for images whose rows have `width` pixels, when only the largest value of each 2x2 window of the output
+    /// is asked for. The whole output is then never in memory.
+    ///
+    /// # Panics
+    /// If `width` is odd.
+    pub fn pooled(engine: &Engine, rows: usize, channels: usize, epsilon: f32, width: usize) -> BatchNorm {
+        assert!(width.is_multiple_of(2), "windows of 2x2 pixels do not tile rows of {width}");
+        let stage = Buffer::zeros(engine.threads() * 2 * width * channels);
+        BatchNorm { width, stage, ..BatchNorm::new(rows, channels, epsilon) }
     }
 
     /// `output = scale * (input - mean) / sqrt(variance + epsilon) + shift` with the batch's own mean and biased
@@ -65,6 +83,103 @@ impl BatchNorm {
         output: &mut [f32],
     ) {
         let (c, isa) = (self.channels, engine.isa());
+        let (rows, per_chunk) = (input.len() / c, chunk_rows(c));
+        self.measure(engine, input, scale);
+        let (mean, factor) = (&self.mean, &self.factor);
+        engine.for_each_chunk(&mut output[..rows * c], per_chunk * c, |i, out| {
+            normalise(isa, &input[i * per_chunk * c..][..out.len()], mean, factor, shift, relu, out);
+        });
+    }
+
+    /// [`BatchNorm::forward`], then the largest value of each 2x2 window, as [`super::max_pool`] has it.
+    ///
+    /// # Shapes
+    /// - `input`: `[rows, channels]`, the rows being the pixels of images of an even height, and of the width this was
+    ///   made for
+    /// - `output`, `taps`: `[rows / 4, channels]`; `taps`, for [`BatchNorm::backward_pooled`], gets which of the four it
+    ///   was, none where the ReLU left nothing but 0
+    ///
+    /// # Panics
+    /// If this was not made by [`BatchNorm::pooled`] for as many threads, or a slice is too short.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_pooled(
+        &mut self,
+        engine: &Engine,
+        input: &[f32],
+        scale: &[f32],
+        shift: &[f32],
+        relu: bool,
+        output: &mut [f32],
+        taps: &mut [u8],
+    ) {
+        self.measure(engine, input, scale);
+        let stage = Shares(self.stage.as_mut_ptr());
+        self.normalise_pooled(engine, stage, input, &self.mean, shift, relu, output, Some(taps));
+    }
+
+    /// [`BatchNorm::infer`], pooled as [`BatchNorm::forward_pooled`] does.
+    ///
+    /// # Panics
+    /// As [`BatchNorm::forward_pooled`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn infer_pooled(
+        &mut self,
+        engine: &Engine,
+        input: &[f32],
+        scale: &[f32],
+        shift: &[f32],
+        running_mean: &[f32],
+        running_variance: &[f32],
+        relu: bool,
+        output: &mut [f32],
+    ) {
+        self.follow_running(scale, running_variance);
+        let stage = Shares(self.stage.as_mut_ptr());
+        self.normalise_pooled(engine, stage, input, running_mean, shift, relu, output, None);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn normalise_pooled(
+        &self,
+        engine: &Engine,
+        stage: Shares<f32>,
+        input: &[f32],
+        mean: &[f32],
+        shift: &[f32],
+        relu: bool,
+        output: &mut [f32],
+        taps: Option<&mut [u8]>,
+    ) {
+        let (c, isa, kernels, factor) = (self.channels, engine.isa(), engine.kernels(), &self.factor);
+        let two = self.two_rows(engine);
+        let n_pairs = input.len() / two;
+        let output = Shares(output[..n_pairs * two / 4].as_mut_ptr());
+        let taps = taps.map(|taps| Shares(taps[..n_pairs * two / 4].as_mut_ptr()));
+        engine.parallel_for(n_pairs, |pairs, worker| {
+            for pair in pairs {
+                // SAFETY: a worker's part of the stage is its own, and so are the pair's output and taps, whose lengths
+                // were checked above.
+                unsafe {
+                    let rows = stage.slice(worker * two, two);
+                    normalise(isa, &input[pair * two..][..two], mean, factor, shift, relu, rows);
+                    let taps = taps.map_or(std::ptr::null_mut(), |taps| taps.get().wrapping_add(pair * two / 4));
+                    let out = output.get().add(pair * two / 4);
+                    (kernels.pool_row)(rows.as_ptr(), rows[two / 2..].as_ptr(), self.width / 2, c, relu, out, taps);
+                }
+            }
+        });
+    }
+
+    /// Values of two rows of pixels.
+    fn two_rows(&self, engine: &Engine) -> usize {
+        let two = 2 * self.width * self.channels;
+        assert!(two > 0 && self.stage.len() >= engine.threads() * two, "planned without pooling, or for fewer threads");
+        two
+    }
+
+    /// Mean, deviation and factor of each channel of a training batch.
+    fn measure(&mut self, engine: &Engine, input: &[f32], scale: &[f32]) {
+        let (c, isa) = (self.channels, engine.isa());
         let rows = input.len() / c;
         let per_chunk = chunk_rows(c);
         let n_chunks = rows.div_ceil(per_chunk);
@@ -82,10 +197,14 @@ impl BatchNorm {
             self.inverse_deviation[lane] = (1.0 / (variance + f64::from(self.epsilon)).sqrt()) as f32;
             self.factor[lane] = self.inverse_deviation[lane] * scale;
         }
-        let (mean, factor) = (&self.mean, &self.factor);
-        engine.for_each_chunk(&mut output[..rows * c], per_chunk * c, |i, out| {
-            normalise(isa, &input[i * per_chunk * c..][..out.len()], mean, factor, shift, relu, out);
-        });
+    }
+
+    /// Factor of each channel for given statistics.
+    fn follow_running(&mut self, scale: &[f32], running_variance: &[f32]) {
+        for lane in 0..self.channels {
+            let variance = f64::from(running_variance[lane]) + f64::from(self.epsilon);
+            self.factor[lane] = (1.0 / variance.sqrt()) as f32 * scale[lane];
+        }
     }
 
     /// Moves running statistics towards those of the last batch of `rows` rows:
@@ -112,10 +231,7 @@ impl BatchNorm {
         output: &mut [f32],
     ) {
         let (c, isa) = (self.channels, engine.isa());
-        for lane in 0..c {
-            let variance = f64::from(running_variance[lane]) + f64::from(self.epsilon);
-            self.factor[lane] = (1.0 / variance.sqrt()) as f32 * scale[lane];
-        }
+        self.follow_running(scale, running_variance);
         let per_chunk = chunk_rows(c);
         let factor = &self.factor;
         engine.for_each_chunk(output, per_chunk * c, |i, out| {
@@ -149,8 +265,90 @@ impl BatchNorm {
         engine.for_each_chunk(&mut self.partial[..n_chunks * 2 * c], 2 * c, |i, partial| {
             let (sum, product) = partial.split_at_mut(c);
             let (from, to) = (i * per_chunk * c, ((i + 1) * per_chunk * c).min(rows * c));
+            sum.fill(0.0);
+            product.fill(0.0);
             gradient_sums(isa, &input[from..to], &shared[from..to], mean, sum, product);
         });
+        self.merge(rows, n_chunks, scale, grad_scale, grad_shift);
+        if !wants_input {
+            return;
+        }
+        let (mean, factor, slope, summand) = (&self.mean, &self.factor, &self.partial[..c], &self.summand);
+        engine.for_each_chunk(&mut grad[..rows * c], per_chunk * c, |i, grad| {
+            gradient(isa, &input[i * per_chunk * c..][..grad.len()], mean, factor, slope, summand, grad);
+        });
+    }
+
+    /// [`BatchNorm::backward`] from the gradient of pooled values; overwrites `grad_input`, if there is one.
+    ///
+    /// # Shapes
+    /// - `input`, `grad_input`: `[rows, channels]`
+    /// - `grad_output`, `taps`: `[rows / 4, channels]`, the taps as [`BatchNorm::forward_pooled`] left them
+    ///
+    /// # Panics
+    /// As [`BatchNorm::forward_pooled`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_pooled(
+        &mut self,
+        engine: &Engine,
+        input: &[f32],
+        scale: &[f32],
+        grad_output: &[f32],
+        taps: &[u8],
+        grad_input: Option<&mut [f32]>,
+        grad_scale: &mut [f32],
+        grad_shift: &mut [f32],
+    ) {
+        let (c, isa, kernels, width) = (self.channels, engine.isa(), engine.kernels(), self.width);
+        let two = self.two_rows(engine);
+        let (rows, per_chunk) = (input.len() / c, chunk_rows(c));
+        let (n_chunks, quarter) = (rows.div_ceil(per_chunk), rows / 4 * c);
+        let (grad_output, taps) = (&grad_output[..quarter], &taps[..quarter]);
+        let spread = |pair: usize, to: &mut [f32]| {
+            let (grad, taps) = (&grad_output[pair * two / 4..][..two / 4], &taps[pair * two / 4..][..two / 4]);
+            let (upper, lower) = to[..two].split_at_mut(two / 2);
+            let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
+            // SAFETY: all rows are whole.
+            unsafe { (kernels.spread_row)(grad.as_ptr(), taps.as_ptr(), c, width / 2, c, upper, lower, c) };
+        };
+        let (stage, partial) = (Shares(self.stage.as_mut_ptr()), Shares(self.partial[..n_chunks * 2 * c].as_mut_ptr()));
+        let mean = &self.mean;
+        engine.parallel_for(n_chunks, |chunks, worker| {
+            // SAFETY: a worker's part of the stage is its own, and its chunks' sums are.
+            let stage = unsafe { stage.slice(worker * two, two) };
+            let mut on_stage = usize::MAX;
+            for i in chunks {
+                // SAFETY: as above.
+                let sums = unsafe { partial.slice(i * 2 * c, 2 * c) };
+                sums.fill(0.0);
+                let (sum, product) = sums.split_at_mut(c);
+                let (mut at, end) = (i * per_chunk, ((i + 1) * per_chunk).min(rows));
+                while at < end {
+                    let pair = at / (2 * width);
+                    if pair != on_stage {
+                        spread(pair, stage);
+                        on_stage = pair;
+                    }
+                    let (first, stop) = (pair * 2 * width, end.min((pair + 1) * 2 * width));
+                    let grad = &stage[(at - first) * c..(stop - first) * c];
+                    gradient_sums(isa, &input[at * c..stop * c], grad, mean, sum, product);
+                    at = stop;
+                }
+            }
+        });
+        self.merge(rows, n_chunks, scale, grad_scale, grad_shift);
+        let Some(grad_input) = grad_input else { return };
+        let (mean, factor, slope, summand) = (&self.mean, &self.factor, &self.partial[..c], &self.summand);
+        engine.for_each_chunk(&mut grad_input[..rows * c], two, |pair, grad| {
+            spread(pair, grad);
+            gradient(isa, &input[pair * two..][..two], mean, factor, slope, summand, grad);
+        });
+    }
+
+    /// Gradients of scale and shift from the sums of all chunks, and what the gradient of the input is made with: its
+    /// slopes go to the first row of `partial`.
+    fn merge(&mut self, rows: usize, n_chunks: usize, scale: &[f32], grad_scale: &mut [f32], grad_shift: &mut [f32]) {
+        let c = self.channels;
         for lane in 0..c {
             let sum = merge_sums(&self.partial, c, lane, n_chunks);
             let product = merge_sums(&self.partial, c, c + lane, n_chunks) * f64::from(self.inverse_deviation[lane]);
@@ -163,17 +361,9 @@ impl BatchNorm {
             self.m2[lane] = -f64::from(a) * per_row;
             self.summand[lane] = (-f64::from(a) * sum / rows as f64) as f32;
         }
-        if !wants_input {
-            return;
-        }
-        // `partial` is free again: its first row holds the factors of `x - mean`.
         for lane in 0..c {
             self.partial[lane] = self.m2[lane] as f32;
         }
-        let (factor, slope, summand) = (&self.factor, &self.partial[..c], &self.summand);
-        engine.for_each_chunk(&mut grad[..rows * c], per_chunk * c, |i, grad| {
-            gradient(isa, &input[i * per_chunk * c..][..grad.len()], mean, factor, slope, summand, grad);
-        });
     }
 }
 
@@ -219,50 +409,108 @@ fn tree<T: Copy>(n: usize, of: impl Fn(usize) -> T, merge: impl Fn(T, T) -> T) -
     right.expect("at least one chunk")
 }
 
+/// Mean and sum of squared differences of `BLOCKS` blocks of lanes.
+#[inline(always)]
+fn moments_of<const BLOCKS: usize>(start: usize, input: &[f32], rows: f32, mean: &mut [f32], m2: &mut [f32]) {
+    let c = mean.len();
+    let block =
+        |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
+    let (mut sums, mut squares) = ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
+    for row in input.chunks_exact(c) {
+        for (b, sums) in sums.iter_mut().enumerate() {
+            for (sum, x) in sums.iter_mut().zip(block(row, b)) {
+                *sum += x;
+            }
+        }
+    }
+    for sums in &mut sums {
+        for sum in sums {
+            *sum /= rows;
+        }
+    }
+    for row in input.chunks_exact(c) {
+        for b in 0..BLOCKS {
+            let x = block(row, b);
+            for i in 0..LANES {
+                let d = x[i] - sums[b][i];
+                squares[b][i] += d * d;
+            }
+        }
+    }
+    for b in 0..BLOCKS {
+        mean[start + b * LANES..][..LANES].copy_from_slice(&sums[b]);
+        m2[start + b * LANES..][..LANES].copy_from_slice(&squares[b]);
+    }
+}
+
+/// Adds `g` and `g * (x - mean)` of `BLOCKS` blocks of lanes to sums.
+#[inline(always)]
+fn gradient_sums_of<const BLOCKS: usize>(
+    start: usize,
+    input: &[f32],
+    grad: &[f32],
+    mean: &[f32],
+    sum: &mut [f32],
+    product: &mut [f32],
+) {
+    let c = mean.len();
+    let block =
+        |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
+    let (mut sums, mut products, mut means) =
+        ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
+    for b in 0..BLOCKS {
+        (sums[b], products[b], means[b]) = (block(sum, b), block(product, b), block(mean, b));
+    }
+    for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
+        for b in 0..BLOCKS {
+            let (x, g) = (block(row, b), block(grad, b));
+            for i in 0..LANES {
+                sums[b][i] += g[i];
+                products[b][i] += g[i] * (x[i] - means[b][i]);
+            }
+        }
+    }
+    for b in 0..BLOCKS {
+        sum[start + b * LANES..][..LANES].copy_from_slice(&sums[b]);
+        product[start + b * LANES..][..LANES].copy_from_slice(&products[b]);
+    }
+}
+
 versions! {
     /// Mean and sum of squared differences of each column of `[rows, channels]`.
     fn moments(input: &[f32], mean: &mut [f32], m2: &mut [f32]) {
         let c = mean.len();
         let rows = (input.len() / c) as f32;
-        for start in (0..c).step_by(LANES) {
-            let lanes = LANES.min(c - start);
-            let mut sum = [0.0f32; LANES];
-            let mut squares = [0.0f32; LANES];
-            if lanes == LANES {
-                for row in input.chunks_exact(c) {
-                    let row: &[f32; LANES] = row[start..start + LANES].try_into().expect("16 lanes");
-                    for i in 0..LANES {
-                        sum[i] += row[i];
-                    }
-                }
-                for sum in &mut sum {
-                    *sum /= rows;
-                }
-                for row in input.chunks_exact(c) {
-                    let row: &[f32; LANES] = row[start..start + LANES].try_into().expect("16 lanes");
-                    for i in 0..LANES {
-                        let d = row[i] - sum[i];
-                        squares[i] += d * d;
-                    }
-                }
-            } else {
-                for row in input.chunks_exact(c) {
-                    for (sum, x) in sum.iter_mut().zip(&row[start..]) {
-                        *sum += x;
-                    }
-                }
-                for sum in &mut sum {
-                    *sum /= rows;
-                }
-                for row in input.chunks_exact(c) {
-                    for ((square, mean), x) in squares.iter_mut().zip(&sum).zip(&row[start..]) {
-                        let d = x - mean;
-                        *square += d * d;
-                    }
-                }
+        let mut start = 0;
+        // Chains side by side hide the latency of an addition.
+        while start + 4 * LANES <= c {
+            moments_of::<4>(start, input, rows, mean, m2);
+            start += 4 * LANES;
+        }
+        while start + 2 * LANES <= c {
+            moments_of::<2>(start, input, rows, mean, m2);
+            start += 2 * LANES;
+        }
+        while start + LANES <= c {
+            moments_of::<1>(start, input, rows, mean, m2);
+            start += LANES;
+        }
+        let (mean, m2) = (&mut mean[start..], &mut m2[start..]);
+        mean.fill(0.0);
+        m2.fill(0.0);
+        for row in input.chunks_exact(c) {
+            for (sum, x) in mean.iter_mut().zip(&row[start..]) {
+                *sum += x;
             }
-            mean[start..start + lanes].copy_from_slice(&sum[..lanes]);
-            m2[start..start + lanes].copy_from_slice(&squares[..lanes]);
+        }
+        for sum in mean.iter_mut() {
+            *sum /= rows;
+        }
+        for row in input.chunks_exact(c) {
+            for ((square, mean), x) in m2.iter_mut().zip(mean.iter()).zip(&row[start..]) {
+                let d = x - mean;
+                *square += d * d;
+            }
         }
     }
 
@@ -293,35 +541,25 @@ versions! {
         }
     }
 
-    /// Sums of `g` and of `g * (x - mean)` of each column.
+    /// Adds `g` and `g * (x - mean)` of each column to sums.
     fn gradient_sums(input: &[f32], grad: &[f32], mean: &[f32], sum: &mut [f32], product: &mut [f32]) {
         let c = mean.len();
-        for start in (0..c).step_by(LANES) {
-            let lanes = LANES.min(c - start);
-            let mut sums = [0.0f32; LANES];
-            let mut products = [0.0f32; LANES];
-            let mut means = [0.0f32; LANES];
-            means[..lanes].copy_from_slice(&mean[start..start + lanes]);
-            if lanes == LANES {
-                for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
-                    let row: &[f32; LANES] = row[start..start + LANES].try_into().expect("16 lanes");
-                    let grad: &[f32; LANES] = grad[start..start + LANES].try_into().expect("16 lanes");
-                    for i in 0..LANES {
-                        sums[i] += grad[i];
-                        products[i] += grad[i] * (row[i] - means[i]);
-                    }
-                }
-            } else {
-                for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
-                    for i in 0..lanes {
-                        let g = grad[start + i];
-                        sums[i] += g;
-                        products[i] += g * (row[start + i] - means[i]);
-                    }
-                }
+        let mut start = 0;
+        // Four chains side by side hide the latency of an addition.
+        while start + 2 * LANES <= c {
+            gradient_sums_of::<2>(start, input, grad, mean, sum, product);
+            start += 2 * LANES;
+        }
+        while start + LANES <= c {
+            gradient_sums_of::<1>(start, input, grad, mean, sum, product);
+            start += LANES;
+        }
+        for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
+            for i in start..c {
+                let g = grad[i];
+                sum[i] += g;
+                product[i] += g * (row[i] - mean[i]);
             }
-            sum[start..start + lanes].copy_from_slice(&sums[..lanes]);
-            product[start..start + lanes].copy_from_slice(&products[..lanes]);
         }
     }
 

@@ -33,6 +33,16 @@ pub(super) trait Simd: Copy {
     unsafe fn relu(v: Self::V) -> Self::V;
     /// 0 where `mask` is at most 0, else `v`.
     unsafe fn zero_where_clipped(v: Self::V, mask: Self::V) -> Self::V;
+    /// `other` where `mask` is at most 0, else `v`.
+    unsafe fn replace_where_clipped(v: Self::V, other: Self::V, mask: Self::V) -> Self::V;
+    /// `x` where its first part is larger than that of `best`, or is NaN where that is not; else `best`.
+    unsafe fn larger(best: (Self::V, Self::V), x: (Self::V, Self::V)) -> (Self::V, Self::V);
+    /// `v` where `a` equals `b`, else 0.
+    unsafe fn where_equal(v: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Stores the first `n` lanes, whole numbers below 256, as bytes.
+    unsafe fn store_bytes(p: *mut u8, n: usize, v: Self::V);
+    /// `n` bytes as numbers; lanes from `n` on are 0.
+    unsafe fn load_bytes(p: *const u8, n: usize) -> Self::V;
     /// Transposes a square of `LANES` by `LANES`: row `i` of the target is column `i` of the source.
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 }
@@ -113,6 +123,51 @@ mod x86 {
             unsafe {
                 let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(keep, v)
+            }
+        }
+        #[inline(always)]
+        unsafe fn replace_where_clipped(v: __m512, other: __m512, mask: __m512) -> __m512 {
+            unsafe {
+                let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps());
+                _mm512_mask_mov_ps(other, keep, v)
+            }
+        }
+        #[inline(always)]
+        unsafe fn larger(best: (__m512, __m512), x: (__m512, __m512)) -> (__m512, __m512) {
+            unsafe {
+                let is_number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(best.0, best.0);
+                let wins = _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(is_number, x.0, best.0);
+                (_mm512_mask_mov_ps(best.0, wins, x.0), _mm512_mask_mov_ps(best.1, wins, x.1))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_equal(v: __m512, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), v) }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, n: usize, v: __m512) {
+            unsafe {
+                let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+                if n == 16 {
+                    _mm_storeu_si128(p.cast(), bytes);
+                } else {
+                    let mut all = [0u8; 16];
+                    _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(p: *const u8, n: usize) -> __m512 {
+            unsafe {
+                let mut all = [0u8; 16];
+                let bytes = if n == 16 {
+                    _mm_loadu_si128(p.cast())
+                } else {
+                    std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), n);
+                    _mm_loadu_si128(all.as_ptr().cast())
+                };
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
             }
         }
         #[inline(always)]
@@ -201,6 +256,50 @@ mod x86 {
         #[inline(always)]
         unsafe fn zero_where_clipped(v: __m256, mask: __m256) -> __m256 {
             unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps())) }
+        }
+        #[inline(always)]
+        unsafe fn replace_where_clipped(v: __m256, other: __m256, mask: __m256) -> __m256 {
+            unsafe { _mm256_blendv_ps(other, v, _mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps())) }
+        }
+        #[inline(always)]
+        unsafe fn larger(best: (__m256, __m256), x: (__m256, __m256)) -> (__m256, __m256) {
+            unsafe {
+                let is_number = _mm256_cmp_ps::<_CMP_ORD_Q>(best.0, best.0);
+                let wins = _mm256_and_ps(is_number, _mm256_cmp_ps::<_CMP_NLE_UQ>(x.0, best.0));
+                (_mm256_blendv_ps(best.0, x.0, wins), _mm256_blendv_ps(best.1, x.1, wins))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_equal(v: __m256, a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, n: usize, v: __m256) {
+            unsafe {
+                let whole = _mm256_cvtps_epi32(v);
+                let words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+                let bytes = _mm_packus_epi16(words, words);
+                if n == 8 {
+                    _mm_storel_epi64(p.cast(), bytes);
+                } else {
+                    let mut all = [0u8; 16];
+                    _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(p: *const u8, n: usize) -> __m256 {
+            unsafe {
+                let mut all = [0u8; 8];
+                let bytes = if n == 8 {
+                    _mm_loadl_epi64(p.cast())
+                } else {
+                    std::ptr::copy_nonoverlapping(p, all.as_mut_ptr(), n);
+                    _mm_loadl_epi64(all.as_ptr().cast())
+                };
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+            }
         }
         #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
@@ -302,6 +401,43 @@ impl Simd for Portable {
     unsafe fn zero_where_clipped(mut v: [f32; 16], mask: [f32; 16]) -> [f32; 16] {
         for i in 0..16 {
             v[i] = if mask[i] <= 0.0 { 0.0 } else { v[i] };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn replace_where_clipped(mut v: [f32; 16], other: [f32; 16], mask: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            v[i] = if mask[i] <= 0.0 { other[i] } else { v[i] };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn larger(mut best: ([f32; 16], [f32; 16]), x: ([f32; 16], [f32; 16])) -> ([f32; 16], [f32; 16]) {
+        for i in 0..16 {
+            let wins = (x.0[i] > best.0[i]) | (x.0[i].is_nan() & !best.0[i].is_nan());
+            best.0[i] = if wins { x.0[i] } else { best.0[i] };
+            best.1[i] = if wins { x.1[i] } else { best.1[i] };
+        }
+        best
+    }
+    #[inline(always)]
+    unsafe fn where_equal(mut v: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        for i in 0..16 {
+            v[i] = if a[i] == b[i] { v[i] } else { 0.0 };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, n: usize, v: [f32; 16]) {
+        for (i, lane) in v.iter().enumerate().take(n) {
+            unsafe { *p.add(i) = *lane as u8 };
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8, n: usize) -> [f32; 16] {
+        let mut v = [0.0; 16];
+        for (i, lane) in v.iter_mut().enumerate().take(n) {
+            *lane = f32::from(unsafe { *p.add(i) });
         }
         v
     }

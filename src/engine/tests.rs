@@ -2,7 +2,10 @@
 //! blocking, and values that go wrong (-0, infinities, NaN, denormals).
 
 use super::threads::Choice;
-use super::{Activation, Conv, ConvShape, Dense, Engine, Isa, LocalConv, gram, matmul, reference};
+use super::{
+    Activation, Conv, ConvShape, Dense, Engine, Isa, LocalConv, PoolShape, gram, matmul, max_pool, max_pool_backward,
+    reference,
+};
 
 /// A small generator of test values (SplitMix64).
 pub(super) struct Dice(u64);
@@ -134,11 +137,106 @@ fn check(engine: &Engine, name: &str, s: &ConvShape, n: usize, is_wild: bool, di
     assert_same(&our_bias, &their_bias, &format!("backward bias, {name}, {s:?}"));
     conv.backward_weights(n, &x, &g, &mut ours, None);
     assert_same(&ours, &theirs, &format!("backward weights without bias, {name}, {s:?}"));
+    if s.height_out().is_multiple_of(2) && s.width_out().is_multiple_of(2) {
+        check_pooled(engine, name, s, n, [&x, &w, &b, &g]);
+    }
+}
+
+/// The pooled passes of one shape against convolution and pooling one after the other.
+fn check_pooled(engine: &Engine, name: &str, s: &ConvShape, n: usize, [x, w, b, g]: [&[f32]; 4]) {
+    let (len, quarter) = (n * s.output_len(), n * s.output_len() / 4);
+    let (g, plain) = (&g[..quarter], Engine::with_isa(1, Isa::Portable));
+    let pool = PoolShape {
+        height: s.height_out(),
+        width: s.width_out(),
+        channels: s.filters,
+        size_h: 2,
+        size_w: 2,
+        stride_h: 2,
+        stride_w: 2,
+        pad_top: 0,
+        pad_left: 0,
+        height_out: s.height_out() / 2,
+        width_out: s.width_out() / 2,
+    };
+    let mut conv = Conv::pooled(engine, *s);
+    for (bias, activation) in [(None, Activation::None), (Some(b), Activation::Relu)] {
+        let relu_mask = activation == Activation::Relu;
+        let (mut whole, mut theirs, mut their_taps) = (vec![7.0; len], vec![7.0; quarter], vec![9; quarter]);
+        reference::forward(s, n, x, w, bias, activation, &mut whole);
+        max_pool(&plain, &pool, n, &whole, relu_mask, &mut theirs, Some(&mut their_taps));
+        let (mut ours, mut taps) = (vec![7.0; quarter], vec![9; quarter]);
+        conv.forward_pooled(n, x, w, bias, activation, &mut ours, None);
+        assert_same(&ours, &theirs, &format!("pooled forward without taps, {name}, {s:?}"));
+        ours.fill(7.0);
+        conv.forward_pooled(n, x, w, bias, activation, &mut ours, Some(&mut taps));
+        assert_same(&ours, &theirs, &format!("pooled forward, {name}, {s:?}"));
+        let bytes: Vec<u8> = their_taps.iter().map(|&tap| tap as u8).collect();
+        assert_eq!(taps, bytes, "taps, {name}, {s:?}");
+
+        max_pool_backward(&plain, &pool, n, &their_taps, g, &mut whole);
+        let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
+        let mask = relu_mask.then_some(x);
+        conv.backward_data_pooled(n, g, &taps, w, mask, &mut ours);
+        reference::backward_data(s, n, &whole, w, mask, &mut theirs);
+        assert_same(&ours, &theirs, &format!("pooled backward data, {name}, {s:?}"));
+        let (mut ours, mut our_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
+        let (mut theirs, mut their_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
+        conv.backward_weights_pooled(n, x, g, &taps, &mut ours, Some(&mut our_bias));
+        reference::backward_weights(s, n, x, &whole, &mut theirs, Some(&mut their_bias));
+        assert_same(&ours, &theirs, &format!("pooled backward weights, {name}, {s:?}"));
+        assert_same(&our_bias, &their_bias, &format!("pooled backward bias, {name}, {s:?}"));
+    }
+}
+
+#[test]
+fn the_instruction_sets_that_ran_are_told_and_a_build_server_has_avx2() {
+    let ran: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    println!("kernels tested on {}", ran.join(", "));
+    let is_checked = cfg!(target_arch = "x86_64") && std::env::var_os("CI").is_some();
+    assert!(!is_checked || Isa::Avx2.is_available(), "CI is set, but only {ran:?} ran");
+}
+
+/// A chain of k fused steps is off by at most k units of the last place of the sum of its products' sizes (Higham 2002,
+/// section 3.1), and the bias adds one.
+#[test]
+fn the_forward_pass_is_as_near_to_f64_as_theory_says() {
+    let mut dice = Dice::new(7);
+    for isa in Isa::available() {
+        let engine = Engine::with_isa(2, isa);
+        for shape in
+            [ConvShape::same(2, 9, 10, 17, 12, 3), ConvShape { groups: 2, ..ConvShape::valid(2, 7, 7, 6, 8, 3) }]
+        {
+            let (x, w) = (dice.values(2 * shape.input_len()), dice.values(shape.weights_len()));
+            let (b, mut y) = (dice.values(shape.filters), vec![0.0; 2 * shape.output_len()]);
+            Conv::new(&engine, shape).forward(2, &x, &w, Some(&b), Activation::None, &mut y);
+            let (depth, columns) = (shape.group_in(), shape.group_out());
+            for (i, y) in y.iter().enumerate() {
+                let (f, pixel) = (i % shape.filters, i / shape.filters);
+                let (ow, oh) = (pixel % shape.width_out(), pixel / shape.width_out() % shape.height_out());
+                let image = &x[pixel / shape.width_out() / shape.height_out() * shape.input_len()..];
+                let (mut sum, mut sizes) = (f64::from(b[f]), f64::from(b[f].abs()));
+                for (kh, kw) in (0..9).map(|tap| (tap / 3, tap % 3)) {
+                    let (ih, iw) = ((oh + kh).wrapping_sub(shape.pad_top), (ow + kw).wrapping_sub(shape.pad_left));
+                    if ih >= shape.height || iw >= shape.width {
+                        continue;
+                    }
+                    for c in 0..depth {
+                        let x = image[(ih * shape.width + iw) * shape.channels_in + f / columns * depth + c];
+                        let product = f64::from(x) * f64::from(w[((kh * 3 + kw) * depth + c) * shape.filters + f]);
+                        (sum, sizes) = (sum + product, sizes + product.abs());
+                    }
+                }
+                let unit = f64::from(f32::EPSILON) / 2.0;
+                let bound = (9 * depth + 1) as f64 * unit * 1.0001 * sizes;
+                assert!((f64::from(*y) - sum).abs() <= bound, "{isa}: {y} for {sum}, bound {bound:e}");
+            }
+        }
+    }
 }
 
 #[test]
 fn random_convolutions_have_the_bits_of_the_definition() {
-    println!("instruction sets: {:?}", Isa::available());
     let mut dice = Dice::new(1);
     let engines = engines();
     for (round, (name, engine)) in engines.iter().cycle().take(4 * engines.len()).enumerate() {
@@ -158,6 +256,10 @@ fn odd_sizes_have_the_bits_of_the_definition() {
             ConvShape::same(2, 13, 15, 7, 17, 3),
             ConvShape::same(1, 6, 5, 33, 100, 3),
             ConvShape::same(9, 2, 2, 40, 32, 3),
+            ConvShape::same(5, 14, 12, 1, 32, 3),
+            ConvShape { pad_top: 9, pad_bottom: 10, ..ConvShape::same(3, 8, 6, 5, 7, 2) },
+            ConvShape { pad_bottom: 14, dilation_h: 2, ..ConvShape::valid(3, 8, 9, 2, 7, 2) },
+            ConvShape::same(3, 10, 8, 34, 70, 3),
             ConvShape::valid(70, 1, 1, 57, 43, 1),
             ConvShape { stride_h: 2, stride_w: 2, ..ConvShape::same(3, 15, 15, 3, 12, 5) },
         ] {

@@ -168,8 +168,12 @@ const NET: &str = "input | noise stddev=0.05 | conv filters=5 | relu | conv filt
     dropout rate=0.3 | fc units=7 | elu | fc";
 
 fn trained(engine: &Engine, steps: usize) -> Network {
+    trained_by(Adam::default(), engine, steps)
+}
+
+fn trained_by(optimizer: impl OptimizerConfig + 'static, engine: &Engine, steps: usize) -> Network {
     let plan = NetworkPlan::new(&network_of(NET), SampleShape::Image(SHAPE), N_CLASSES).unwrap();
-    let config = Training { l2: 1e-3, clip: Some(1.0), label_smoothing: 0.1, ..training(Adam::default()) };
+    let config = Training { l2: 1e-3, clip: Some(1.0), label_smoothing: 0.1, ..training(optimizer) };
     let mut network = Network::for_training(engine, &plan, 8, config);
     let (images, labels) = (images(8, SampleShape::Image(SHAPE)), labels(8));
     for step in 0..steps {
@@ -196,9 +200,63 @@ fn digest(network: &Network) -> String {
 fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads() {
     // Any change here changes models: bump the revisions of the stages that train.
     const GOLDEN: &str = "9d6655e8be90409e";
+    const GOLDEN_SGD: &str = "e55672308f38a985";
     for isa in Isa::available() {
         for threads in [1, 2, 3, 7] {
-            assert_eq!(digest(&trained(&Engine::with_isa(threads, isa), 6)), GOLDEN, "{isa}, {threads} threads");
+            let engine = Engine::with_isa(threads, isa);
+            assert_eq!(digest(&trained(&engine, 6)), GOLDEN, "{isa}, {threads} threads");
+            let sgd = trained_by(Sgd { momentum: 0.9, is_nesterov: true }, &engine, 6);
+            assert_eq!(digest(&sgd), GOLDEN_SGD, "sgd, {isa}, {threads} threads");
+        }
+    }
+}
+
+/// All tensors and moments after some steps of `layers`, from weights that depend on their order only.
+fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'static) -> (Vec<Vec<f32>>, Vec<f32>) {
+    let shape = ImageShape { height: 12, width: 8, channels: 2 };
+    let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(shape), N_CLASSES).unwrap();
+    let mut network = Network::for_training(engine, &plan, 6, training(optimizer));
+    let mut tensors = network.save();
+    for (i, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| !tensor.name.contains("running")) {
+        let stream = Stream::new(11, "test weights", &[("tensor", i as u64)]);
+        stream.fill_normal32(0, &mut tensor.values);
+        tensor.values.iter_mut().for_each(|w| *w *= 0.2);
+    }
+    network.load(&tensors).unwrap();
+    let (images, labels) = (images(6, SampleShape::Image(shape)), labels(6));
+    let mut statistics = Vec::new();
+    for n in [6, 6, 4, 6] {
+        let targets = Targets::Labels(&labels[..n]);
+        assert!(network.train_step(&images[..n * shape.len()], targets, 0.05, Some(&mut statistics)).is_finite());
+    }
+    let mut values: Vec<Vec<f32>> = network.save_state().1.into_iter().map(|tensor| tensor.values).collect();
+    values.push(statistics.iter().map(|entry| entry.dead_fraction.map_or(-1.0, |dead| dead as f32)).collect());
+    let mut probabilities = vec![0.0; 6 * N_CLASSES];
+    network.predict(&images, &mut probabilities);
+    (values, probabilities)
+}
+
+#[test]
+fn pooling_within_the_layer_above_gives_the_bytes_of_pooling_apart() {
+    // Dropout of nothing keeps the two layers apart.
+    for [together, apart] in [
+        ["conv filters=5 | relu | pool", "conv filters=5 | relu | dropout rate=0 | pool"],
+        ["conv filters=17 | pool | relu", "conv filters=17 | dropout rate=0 | pool | relu"],
+        ["conv filters=4 | relu | pool | relu", "conv filters=4 | relu | dropout rate=0 | pool | relu"],
+        ["conv filters=4 kernel_size=5 | relu | pool", "conv filters=4 kernel_size=5 | relu | dropout rate=0 | pool"],
+        ["conv filters=4 | bn | relu | pool", "conv filters=4 | bn | relu | dropout rate=0 | pool"],
+        ["conv filters=33 | bn | pool", "conv filters=33 | bn | dropout rate=0 | pool"],
+    ] {
+        let net = |middle: &str| {
+            format!("input | conv filters=6 | relu | {middle} | conv filters=7 groups=1 | relu | dropout rate=0 | fc")
+        };
+        let sgd = || Sgd { momentum: 0.9, is_nesterov: false };
+        let want = stepped(&net(apart), &Engine::with_isa(1, Isa::Portable), sgd());
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let got = stepped(&net(together), &Engine::with_isa(threads, isa), sgd());
+                assert_eq!(got, want, "{together}, {isa}, {threads} threads");
+            }
         }
     }
 }

@@ -462,11 +462,10 @@ impl Network {
                 entry.update_norm = Some(engine::sum_of_squared_differences(engine, after, before).sqrt());
                 entry.grad_norm = Some(engine::sum_of_squares(engine, &training.gradients[range.clone()]).sqrt());
             }
-            if let Some(i) = self.plan.ops.iter().position(|op| op.layer == layer)
-                && self.plan.ops[i].activation == Some(super::layer::Activation::Relu)
-            {
+            if let Some(i) = self.plan.ops.iter().position(|op| op.has_relu_of(layer)) {
                 let lanes = planned.output.image().map_or(planned.output.len(), |shape| shape.channels);
-                let values = &self.values[self.value_slots[i].start..][..n * planned.output.len()];
+                // Pooled or not: windows cover every pixel, so their largest values are 0 where all values are.
+                let values = &self.values[self.value_slots[i].start..][..n * self.plan.ops[i].output_len];
                 entry.dead_fraction = Some(engine::zero_lanes(values, lanes) as f64 / lanes as f64);
             }
             if entry.weight_norm.is_some() || entry.dead_fraction.is_some() {
@@ -548,9 +547,9 @@ impl Network {
 
     /// The output of each ReLU, as [`Network::train_step`] left it, is not kept apart: this is the output of the layer
     /// at `layer` (with the activation that became part of it) for the first `n` samples of the last pass. `None` for
-    /// layers that compute nothing of their own.
+    /// layers that compute nothing of their own, and for those whose output is only kept pooled.
     pub fn output_of(&self, layer: usize, n: usize) -> Option<&[f32]> {
-        let i = self.plan.ops.iter().position(|op| op.layer == layer)?;
+        let i = self.plan.ops.iter().position(|op| op.is_output_of(layer))?;
         Some(&self.values[self.value_slots[i].start..][..n * self.plan.ops[i].output_len])
     }
 }
@@ -610,7 +609,8 @@ fn build(engine: &Engine, plan: &NetworkPlan, i: usize, batch: usize, is_trainin
         layer_idx: op.layer,
         input: layer.input,
         output: layer.output,
-        relu_after: op.is_fused,
+        relu_after: op.pooling.map_or(op.is_fused, |pooling| pooling.relu),
+        pool_after: op.pooling.is_some(),
         relu_before: i > 0 && plan.ops[i - 1].is_masked_below,
         is_training,
         trained: &lengths(true),

@@ -64,12 +64,36 @@ pub(super) struct Op {
     pub is_fused: bool,
     /// The layer below leaves out the gradients that this one's ReLU would.
     pub is_masked_below: bool,
+    /// The pooling that became part of it, before `activation`.
+    pub pooling: Option<Pooling>,
     pub input_len: usize,
     pub output_len: usize,
     pub is_in_place: bool,
     /// Its parts of the parameters and of the statistics.
     pub parameters: Range<usize>,
     pub statistics: Range<usize>,
+}
+
+/// Max pooling of 2x2 windows that became part of the layer above it, which applies it as it writes its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pooling {
+    /// The pooling layer.
+    pub layer: usize,
+    /// Whether there is a ReLU between the two.
+    pub relu: bool,
+}
+
+impl Op {
+    /// Whether `layer`'s values, with the activation that became part of it, are this op's output.
+    pub fn is_output_of(&self, layer: usize) -> bool {
+        self.pooling.map_or(self.layer, |pooling| pooling.layer) == layer
+    }
+
+    /// Whether this op's output is 0 wherever a ReLU at the end of `layer` holds it at 0 throughout.
+    pub fn has_relu_of(&self, layer: usize) -> bool {
+        let is_pooled = self.layer == layer && self.pooling.is_some_and(|pooling| pooling.relu);
+        is_pooled || self.is_output_of(layer) && self.activation == Some(Activation::Relu)
+    }
 }
 
 /// What is wrong with a network, and where.
@@ -169,12 +193,26 @@ impl NetworkPlan {
             let is_activation = matches!(self.layers[op.layer].config.action(), Action::Activate(_));
             op.activation.is_none() && !is_activation
         });
+        let tiles = config.tiles_in_pairs(input);
+        let takes_pooling = |op: &Op| {
+            let is_plain = op.activation.is_none() || op.is_fused;
+            is_plain && op.pooling.is_none() && self.layers[op.layer].config.fusion().pool_after
+        };
         match action {
             Action::Nothing => {}
+            _ if tiles && self.ops.last().is_some_and(takes_pooling) => {
+                if let Some(op) = self.ops.last_mut() {
+                    op.pooling = Some(Pooling { layer, relu: op.is_fused });
+                    (op.activation, op.is_fused, op.is_in_place) = (None, false, false);
+                    op.output_len = output.len();
+                }
+            }
             Action::Activate(activation) if above_is_free => {
                 if let Some(op) = self.ops.last_mut() {
                     op.activation = Some(activation);
-                    op.is_fused = activation == Activation::Relu && self.layers[op.layer].config.fusion().relu_after;
+                    op.is_fused = activation == Activation::Relu
+                        && op.pooling.is_none()
+                        && self.layers[op.layer].config.fusion().relu_after;
                 }
             }
             _ => self.ops.push(Op {
@@ -182,6 +220,7 @@ impl NetworkPlan {
                 activation: None,
                 is_fused: false,
                 is_masked_below: false,
+                pooling: None,
                 input_len: input.len(),
                 output_len: output.len(),
                 is_in_place: fusion.is_in_place,
@@ -316,17 +355,8 @@ mod tests {
         assert_eq!(fields[..5], [(1, 1), (3, 3), (3, 3), (4, 4), (8, 8)]);
         assert_eq!(fields[6], (28, 20));
         let ops: Vec<_> = plan.ops.iter().map(|op| (op.layer, op.is_fused, op.is_masked_below)).collect();
-        assert_eq!(
-            ops,
-            [
-                (1, true, true),
-                (3, false, false),
-                (4, true, true),
-                (6, true, true),
-                (8, false, false),
-                (9, false, false)
-            ]
-        );
+        assert_eq!(ops, [(1, false, false), (4, true, true), (6, true, true), (8, false, false), (9, false, false)]);
+        assert_eq!(plan.ops[0].pooling, Some(Pooling { layer: 3, relu: true }));
         assert_eq!(
             plan.tensors().map(|t| &t.name[..]).take(3).collect::<Vec<_>>(),
             ["1.conv.weights", "1.conv.bias", "4.conv.weights"]

@@ -2,7 +2,7 @@
 //! know what recent runs name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::graph::Graph;
@@ -80,7 +80,7 @@ pub(super) fn namesake(store: &Store, graph: &Graph<'_>) -> Option<PathBuf> {
             let bytes = store.read_note("runs", note).ok()??;
             let memory = serde_json::from_slice::<Memory>(&bytes).ok()?;
             let path = store.base().join(&memory.manifest);
-            let is_own = memory.manifest.is_empty() || PathBuf::from(&memory.manifest) == graph.manifest;
+            let is_own = memory.manifest.is_empty() || Path::new(&memory.manifest) == graph.manifest;
             let other = if is_own { None } else { Manifest::load(&path, &Overrides::default()).ok() };
             other.is_some_and(|other| other.name == plain).then_some(path)
         },

@@ -197,8 +197,12 @@ pub(super) fn decide(
 /// The parts that are known before anything ran: all but the inputs.
 fn own_parts(graph: &Graph<'_>, task: &PlannedTask, sources: &SourceDigests) -> Parts {
     let (node, entry) = (&graph.nodes[task.stage], &graph.entries[task.stage]);
-    let mut keys: Vec<(String, String)> =
-        entry.resolved.iter().map(|resolved| (resolved.key.clone(), resolved.value.clone())).collect();
+    let mut keys: Vec<(String, String)> = entry
+        .resolved
+        .iter()
+        .filter(|resolved| node.stage.reads_key(task.part, &resolved.key))
+        .map(|resolved| (resolved.key.clone(), resolved.value.clone()))
+        .collect();
     keys.sort();
     keys.dedup();
     let mut names = Vec::new();

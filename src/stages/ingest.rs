@@ -388,6 +388,11 @@ impl Stage for Ingest {
             }
         }
         writer.finish(sink, &classes, &self.policy, &skipped)?;
+        if let Some(first) = skipped.first() {
+            let n = skipped.len();
+            let images = if n == 1 { "image was" } else { "images were" };
+            context.warn(&format!("{n} corrupt {images} left out, first `{}` (all are in skipped.csv)", first.path));
+        }
         Ok(())
     }
 }

@@ -297,6 +297,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether the task of `part` reads `key` (dotted, as recorded): what it does not read does not make it stale.
+    fn reads_key(&self, _part: Part, _key: &str) -> bool {
+        true
+    }
+
     /// Whether the names of the stages it reads stand in its artifact (as a `model` column, say), and so in its
     /// fingerprint.
     fn reads_names(&self) -> bool {

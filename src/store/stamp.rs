@@ -47,7 +47,7 @@ impl Stamp {
     /// Whether a later change is sure to give another stamp, for a stamp taken, and content read, no earlier than `at`.
     /// A file that changed in the same tick of the clock could change once more without a trace.
     pub fn is_settled(&self, at: i64) -> bool {
-        let grain = if self.changed % 1_000_000_000 == 0 { COARSE_GRAIN } else { GRAIN };
+        let grain = if self.changed.rem_euclid(1_000_000_000) == 0 { COARSE_GRAIN } else { GRAIN };
         self.changed.saturating_add(grain) < at
     }
 
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn the_mount_nearest_to_the_path_decides() {
-        let mounts = "/dev/sda / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/sdb /home/a\\040b xfs rw 0 0\n";
-        for (path, remote) in [("/tmp/x", false), ("/home/c", true), ("/home/a b/c", false), ("/homes", false)] {
+        let mounts = "/dev/sda / ext4 rw 0 0\nserver:/x /net nfs4 rw 0 0\n/dev/sdb /net/a\\040b xfs rw 0 0\n";
+        for (path, remote) in [("/var/x", false), ("/net/c", true), ("/net/a b/c", false), ("/nets", false)] {
             assert_eq!(is_remote_in(mounts, Path::new(path)), remote, "{path}");
         }
     }

@@ -49,6 +49,8 @@ pub(in crate::engine) struct Gradient {
     /// Most images, and output rows, that are swept at once.
     images: usize,
     rows: usize,
+    /// The tile that sums the bias as well, by a row of ones; `None` where that takes a pass of its own.
+    with_bias: Option<usize>,
     /// One worker's scratch: output gradients in panels, images with a halo, ones.
     worker_len: usize,
     packed_len: usize,
@@ -59,7 +61,7 @@ pub(in crate::engine) struct Gradient {
 }
 
 impl Gradient {
-    pub(in crate::engine) fn new(engine: &Engine, shape: &ConvShape) -> Gradient {
+    pub(in crate::engine) fn new(engine: &Engine, shape: &ConvShape, is_pooled: bool) -> Gradient {
         let s = *shape;
         let (kernels, choice, caches) = (engine.kernels(), engine.choice(), engine.caches());
         let (rows_axis, columns_axis) = (Axis::rows(&s), Axis::columns(&s));
@@ -90,6 +92,8 @@ impl Gradient {
             rows_axis.len_out
         });
         let rows = rows.clamp(1, rows_axis.len_out);
+        // Pooled windows of two rows stay together.
+        let rows = if is_pooled { rows.next_multiple_of(2).min(rows_axis.len_out) } else { rows };
         let images = if rows < rows_axis.len_out {
             1
         } else if pixels == 1 {
@@ -107,7 +111,14 @@ impl Gradient {
         } else {
             0
         };
-        let worker_len = (packed_len + halo_len).next_multiple_of(16);
+        let worker_len = (packed_len + 2 * halo_len).next_multiple_of(16);
+        // A row of ones is one more row of a tile, and spares the bias a walk over the gradient that waits for each of
+        // its own additions.
+        let with_bias = if has_halo { tiles.iter().position(|tile| tile.count < mr) } else { None };
+        let mut scratch = Buffer::zeros(worker_len * engine.threads());
+        for worker in scratch.chunks_mut(worker_len) {
+            worker[packed_len + halo_len..][..halo_len].fill(1.0);
+        }
         let n_chunks = (1..=s.batch).map(|n| n.div_ceil(s.chunk_images(n))).max().unwrap_or(1);
         Gradient {
             shape: s,
@@ -122,21 +133,24 @@ impl Gradient {
             panels,
             images,
             rows,
+            with_bias,
             worker_len,
             packed_len,
             halo_len,
-            scratch: Buffer::zeros(worker_len * engine.threads()),
+            scratch,
             partial: Buffer::zeros((n_chunks - 1) * (s.weights_len() + s.filters)),
         }
     }
 
-    /// Sums the gradients over `n` images.
+    /// Sums the gradients over `n` images. With `taps`, `grad_output` is that of the largest values of 2x2 windows.
+    #[allow(clippy::too_many_arguments)]
     pub(in crate::engine) fn run(
         &mut self,
         engine: &Engine,
         n: usize,
         input: &[f32],
         grad_output: &[f32],
+        taps: Option<&[u8]>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
@@ -144,7 +158,9 @@ impl Gradient {
         let (len, filters) = (s.weights_len(), s.filters);
         assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
         assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
-        assert!(grad_output.len() >= n * s.output_len(), "the output gradient is too short for {n} images");
+        let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
+        assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
+        assert!(grad_output.len() >= output_len, "the output gradient is too short for {n} images");
         assert!(grad_weights.len() >= len, "the weight gradient is too short");
         assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
         let per_chunk = s.chunk_images(n);
@@ -175,7 +191,7 @@ impl Gradient {
                 let (weights, bias) = sums_of(chunk);
                 let images = chunk * per_chunk..((chunk + 1) * per_chunk).min(n);
                 let scratch = scratch.get().wrapping_add(worker * this.worker_len);
-                let job = Job { plan: this, kernels, input, grad_output, scratch, weights, bias };
+                let job = Job { plan: this, kernels, input, grad_output, taps, scratch, weights, bias };
                 // SAFETY: a chunk's tile has one owner, the scratch is the worker's own, lengths were checked above.
                 unsafe { job.chunk(images, tiles.clone()) };
             }
@@ -213,6 +229,7 @@ struct Job<'a> {
     kernels: &'static Kernels,
     input: &'a [f32],
     grad_output: &'a [f32],
+    taps: Option<&'a [u8]>,
     scratch: *mut f32,
     weights: *mut f32,
     bias: Option<*mut f32>,
@@ -250,20 +267,21 @@ impl Job<'_> {
                             continue;
                         }
                         let row = panel.nr * self.kernels.lanes;
-                        let (g, g_row) = match self.is_panel(panel, &block, &rows) {
-                            Some(from) => (from, row),
-                            None => (self.scratch.wrapping_add(offset).cast_const(), row),
-                        };
+                        let packed = self.scratch.wrapping_add(offset).cast_const();
+                        let g = self.is_panel(panel, &block, &rows).unwrap_or(packed);
                         offset += block.len() * rows.len() * plan.columns_axis.len_out * row;
                         let own = i * per_panel..(i + 1) * per_panel;
                         if let Some(bias) = self.bias
+                            && plan.with_bias.is_none()
                             && tiles.contains(&own.start)
                         {
-                            self.sum_bias(panel, &block, &rows, bias, resumes);
+                            self.sum_bias(panel, &block, &rows, bias, g, resumes);
                         }
                         for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
                             ahead.step();
-                            self.tile(panel, &plan.tiles[at - own.start], &block, &rows, g, g_row, resumes);
+                            let tile = at - own.start;
+                            let bias = if plan.with_bias == Some(tile) { self.bias } else { None };
+                            self.tile(panel, &plan.tiles[tile], &block, &rows, g, bias, resumes);
                         }
                     }
                 }
@@ -278,7 +296,8 @@ impl Job<'_> {
         let row = panel.nr * self.kernels.lanes;
         let is_whole = images.len() <= 1 || rows.len() == plan.rows_axis.len_out;
         let at = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
-        (panel.columns == row && s.filters == row && is_whole).then(|| self.grad_output.as_ptr().wrapping_add(at))
+        (self.taps.is_none() && panel.columns == row && s.filters == row && is_whole)
+            .then(|| self.grad_output.as_ptr().wrapping_add(at))
     }
 
     /// Copies a block of the output gradient into panels: pixel by pixel, so that memory is read in order.
@@ -301,6 +320,36 @@ impl Job<'_> {
         // Several images are taken whole, so that their pixels follow each other.
         let pixels = images.len() * rows.len() * plan.columns_axis.len_out;
         let column = |panel: &Panel| panel.group * plan.columns + panel.column;
+        if let Some(taps) = self.taps {
+            let (width, mut to) = (plan.columns_axis.len_out, self.scratch);
+            for panel in &plan.panels {
+                if column(panel) < column(first) || column(panel) > column(last) {
+                    continue;
+                }
+                let row = panel.nr * self.kernels.lanes;
+                for image in images.clone() {
+                    for oh in rows.clone().step_by(2) {
+                        let from = (image * plan.rows_axis.len_out + oh) / 2 * (width / 2) * s.filters + column(panel);
+                        // SAFETY: the scratch has room for all panels of a block; the pixels lie within the pooled
+                        // gradient and the taps, whose lengths were checked.
+                        unsafe {
+                            (self.kernels.spread_row)(
+                                self.grad_output.as_ptr().add(from),
+                                taps.as_ptr().add(from),
+                                s.filters,
+                                width / 2,
+                                panel.columns,
+                                to,
+                                to.add(width * row),
+                                row,
+                            );
+                        }
+                        to = to.wrapping_add(2 * width * row);
+                    }
+                }
+            }
+            return;
+        }
         let start = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
         let from = |panel| self.grad_output.as_ptr().wrapping_add(start + column(panel));
         if plan.groups == 1 {
@@ -328,26 +377,27 @@ impl Job<'_> {
     fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead<2> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let height = plan.rows_axis.len_out;
+        let output_len = if self.taps.is_some() { s.output_len() / 4 } else { s.output_len() };
         if rows.end < height {
             // The next rows of the same images: a fraction of each image.
             let share = |len: usize, from: usize| (len * from / height, len * plan.rows / height);
             let (x, x_len) = share(s.input_len(), rows.end);
-            let (g, g_len) = share(s.output_len(), rows.end);
+            let (g, g_len) = share(output_len, rows.end);
             let x = self.input.as_ptr().wrapping_add(block.start * s.input_len() + x);
-            let g = self.grad_output.as_ptr().wrapping_add(block.start * s.output_len() + g);
+            let g = self.grad_output.as_ptr().wrapping_add(block.start * output_len + g);
             return Ahead::new([(x, x_len), (g, g_len)], tiles);
         }
         let n = plan.images.min(images.end - block.end);
         let x = self.input.as_ptr().wrapping_add(block.end * s.input_len());
-        let g = self.grad_output.as_ptr().wrapping_add(block.end * s.output_len());
+        let g = self.grad_output.as_ptr().wrapping_add(block.end * output_len);
         if plan.rows < height {
             let n = n.min(1);
             return Ahead::new(
-                [(x, n * s.input_len() * plan.rows / height), (g, n * s.output_len() * plan.rows / height)],
+                [(x, n * s.input_len() * plan.rows / height), (g, n * output_len * plan.rows / height)],
                 tiles,
             );
         }
-        Ahead::new([(x, n * s.input_len()), (g, n * s.output_len())], tiles)
+        Ahead::new([(x, n * s.input_len()), (g, n * output_len)], tiles)
     }
 
     unsafe fn sum_bias(
@@ -356,22 +406,18 @@ impl Job<'_> {
         images: &Range<usize>,
         rows: &Range<usize>,
         bias: *mut f32,
+        g: *const f32,
         resumes: bool,
     ) {
-        let (plan, s) = (self.plan, &self.plan.shape);
-        let column = panel.group * plan.columns + panel.column;
-        let width = plan.columns_axis.len_out;
-        let bias = bias.wrapping_add(column);
+        let plan = self.plan;
+        let bias = bias.wrapping_add(panel.group * plan.columns + panel.column);
         if !resumes {
             // SAFETY: the panel's columns of the bias are ours.
             unsafe { std::slice::from_raw_parts_mut(bias, panel.columns) }.fill(0.0);
         }
-        for image in images.clone() {
-            let from = image * s.output_len() + rows.start * width * s.filters + column;
-            let from = self.grad_output.as_ptr().wrapping_add(from);
-            // SAFETY: as above, and the rows lie within the output gradient.
-            unsafe { (self.kernels.add_rows)(from, s.filters, rows.len() * width, panel.columns, bias) };
-        }
+        let pixels = images.len() * rows.len() * plan.columns_axis.len_out;
+        // SAFETY: as above, and the block's pixels follow each other in the panel.
+        unsafe { (self.kernels.add_rows)(g, panel.nr * self.kernels.lanes, pixels, panel.columns, bias) };
     }
 
     /// Rows of the input, halo included, that a block of output rows reaches over.
@@ -412,10 +458,11 @@ impl Job<'_> {
         images: &Range<usize>,
         rows: &Range<usize>,
         g: *const f32,
-        g_row: usize,
+        bias: Option<*mut f32>,
         resumes: bool,
     ) {
         let (plan, s) = (self.plan, &self.plan.shape);
+        let g_row = panel.nr * self.kernels.lanes;
         let (width, pixels) = (plan.columns_axis.len_out, rows.len() * plan.columns_axis.len_out);
         let mut x = [std::ptr::null(); MAX_MR];
         let (sweep, g) = if plan.has_halo {
@@ -464,9 +511,15 @@ impl Job<'_> {
         for (j, sum) in sum[..tile.count].iter_mut().enumerate() {
             *sum = first_row.wrapping_add(j * s.filters);
         }
+        let mut count = tile.count;
+        if let Some(bias) = bias {
+            x[count] = self.scratch.wrapping_add(plan.packed_len + plan.halo_len).cast_const();
+            sum[count] = bias.wrapping_add(panel.group * plan.columns + panel.column);
+            count += 1;
+        }
         let kernels = if plan.is_depthwise { &self.kernels.each_outer } else { &self.kernels.outer[panel.nr - 1] };
         let job = OuterTile { sweep: sweep.collapse(), g, columns: panel.columns, resumes, x, sum };
         // SAFETY: the sweep visits pixels whose tap lies inside the image (or the halo); the tile of the sums is ours.
-        unsafe { kernels[tile.count - 1](&job) };
+        unsafe { kernels[count - 1](&job) };
     }
 }

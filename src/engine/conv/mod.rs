@@ -8,10 +8,10 @@ pub(in crate::engine) mod shape;
 pub use shape::ConvShape;
 
 use gradient::Gradient;
-use product::{Operands, Product};
+use product::{Operands, Pooled, Product};
 
 use super::kernel::Finish;
-use super::{Activation, Engine};
+use super::{Activation, Buffer, Engine};
 
 /// A convolution of one shape, with all that it needs beside its operands: plan and scratch, allocated once.
 ///
@@ -22,6 +22,10 @@ pub struct Conv {
     forward: Product,
     backward: Option<Product>,
     gradient: Option<Gradient>,
+    /// Whether outputs are pooled.
+    is_pooled: bool,
+    /// The whole output, or its gradient, where the weights are too large to finish image by image.
+    whole: Buffer,
 }
 
 impl Conv {
@@ -30,9 +34,26 @@ impl Conv {
     /// # Panics
     /// If an axis is zero, the kernel does not fit, or the groups do not divide the channels.
     pub fn new(engine: &Engine, shape: ConvShape) -> Conv {
+        Conv::plan(engine, shape, false)
+    }
+
+    /// Plans the convolution of this shape for the largest values of each 2x2 window of its output, side by side.
+    /// The whole output is then never in memory, only what of it fits the cache, and nor is its gradient.
+    ///
+    /// # Panics
+    /// As [`Conv::new`], and if the output has an odd number of rows or columns.
+    pub fn pooled(engine: &Engine, shape: ConvShape) -> Conv {
+        let is_even = shape.height_out().is_multiple_of(2) && shape.width_out().is_multiple_of(2);
+        assert!(is_even, "windows of 2x2 pixels do not tile the output: {shape:?}");
+        Conv::plan(engine, shape, true)
+    }
+
+    fn plan(engine: &Engine, shape: ConvShape, is_pooled: bool) -> Conv {
         shape.check();
-        let forward = Product::new(engine, &shape, true);
-        Conv { engine: engine.clone(), shape, forward, backward: None, gradient: None }
+        let forward = Product::new(engine, &shape, true, is_pooled);
+        let whole_len = if is_pooled && !forward.can_pool() { shape.batch * shape.output_len() } else { 0 };
+        let whole = Buffer::zeros(whole_len);
+        Conv { engine: engine.clone(), shape, forward, backward: None, gradient: None, is_pooled, whole }
     }
 
     /// The shape it was made for.
@@ -63,7 +84,46 @@ impl Conv {
     ) {
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
         let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
-        self.forward.run(&self.engine, n, Operands { source: input, weights, finish }, output);
+        self.forward.run(&self.engine, n, Operands { source: input, weights, finish }, output, Pooled::No);
+    }
+
+    /// [`Conv::forward`], then the largest value of each 2x2 window: the first in row order where several are largest,
+    /// NaN where there is one. The same bits as [`super::max_pool`] of the whole output gives.
+    ///
+    /// # Shapes
+    /// - `output`, `taps`: `[n, height_out / 2, width_out / 2, filters]`. `taps`, for the backward passes, gets which of
+    ///   the four it was; none where a ReLU left nothing but 0.
+    ///
+    /// # Panics
+    /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_pooled(
+        &mut self,
+        n: usize,
+        input: &[f32],
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        activation: Activation,
+        output: &mut [f32],
+        mut taps: Option<&mut [u8]>,
+    ) {
+        assert!(self.is_pooled, "planned without pooling");
+        assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
+        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        let relu_mask = activation == Activation::Relu;
+        let operands = Operands { source: input, weights, finish };
+        if self.forward.can_pool() {
+            let pooled = Pooled::Target { relu_mask, taps: taps.as_deref_mut() };
+            self.forward.run(&self.engine, n, operands, output, pooled);
+        } else {
+            self.forward.run(&self.engine, n, operands, &mut self.whole, Pooled::No);
+            super::pooling::pool_tiles(&self.engine, &self.rows(), n, &self.whole, relu_mask, output, taps);
+        }
+    }
+
+    /// The output as rows of pixels: rows, columns, channels.
+    fn rows(&self) -> [usize; 3] {
+        [self.shape.height_out(), self.shape.width_out(), self.shape.filters]
     }
 
     /// Gradient with respect to the input. Where `relu_mask` is at most 0 the gradient is 0: pass the layer's input when
@@ -87,8 +147,45 @@ impl Conv {
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
         let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
-        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false));
-        plan.run(&self.engine, n, Operands { source: grad_output, weights, finish }, grad_input);
+        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, self.is_pooled));
+        plan.run(&self.engine, n, Operands { source: grad_output, weights, finish }, grad_input, Pooled::No);
+    }
+
+    /// [`Conv::backward_data`] from the gradient of pooled values.
+    ///
+    /// # Shapes
+    /// - `grad_output`, `taps`: `[n, height_out / 2, width_out / 2, filters]`, the taps as
+    ///   [`Conv::forward_pooled`] left them
+    ///
+    /// # Panics
+    /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_data_pooled(
+        &mut self,
+        n: usize,
+        grad_output: &[f32],
+        taps: &[u8],
+        weights: &[f32],
+        relu_mask: Option<&[f32]>,
+        grad_input: &mut [f32],
+    ) {
+        assert!(self.is_pooled, "planned without pooling");
+        assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
+        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
+        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let rows = self.rows();
+        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, true));
+        if plan.can_pool() {
+            let operands = Operands { source: grad_output, weights, finish };
+            plan.run(&self.engine, n, operands, grad_input, Pooled::Source { taps });
+        } else {
+            if self.whole.is_empty() {
+                self.whole = Buffer::zeros(self.shape.batch * self.shape.output_len());
+            }
+            super::pooling::spread_tiles(&self.engine, &rows, n, taps, grad_output, &mut self.whole);
+            let operands = Operands { source: &self.whole, weights, finish };
+            plan.run(&self.engine, n, operands, grad_input, Pooled::No);
+        }
     }
 
     /// Gradients with respect to weights and bias, summed over the `n` images; overwrites both.
@@ -112,7 +209,29 @@ impl Conv {
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
-        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape));
-        plan.run(&self.engine, n, input, grad_output, grad_weights, grad_bias);
+        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, self.is_pooled));
+        plan.run(&self.engine, n, input, grad_output, None, grad_weights, grad_bias);
+    }
+
+    /// [`Conv::backward_weights`] from the gradient of pooled values.
+    ///
+    /// # Shapes
+    /// - `grad_output`, `taps`: as in [`Conv::backward_data_pooled`]
+    ///
+    /// # Panics
+    /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_weights_pooled(
+        &mut self,
+        n: usize,
+        input: &[f32],
+        grad_output: &[f32],
+        taps: &[u8],
+        grad_weights: &mut [f32],
+        grad_bias: Option<&mut [f32]>,
+    ) {
+        assert!(self.is_pooled, "planned without pooling");
+        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, true));
+        plan.run(&self.engine, n, input, grad_output, Some(taps), grad_weights, grad_bias);
     }
 }

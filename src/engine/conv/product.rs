@@ -76,6 +76,27 @@ pub(super) struct Product {
     rows: usize,
     /// Images that are swept together, by one panel after the other.
     images: usize,
+    /// Where the larger side of a pooled pass lives, piece by piece: values for each worker, 0 if it is not pooled.
+    stage_len: usize,
+    stage: Buffer,
+}
+
+/// Whether the convolution's output is there, or only the largest value of each 2x2 window of it.
+pub(super) enum Pooled<'a> {
+    /// All of it.
+    No,
+    /// Going forward, the target is pooled; `taps` gets the place of the largest values.
+    Target { relu_mask: bool, taps: Option<&'a mut [u8]> },
+    /// Going backward, the source is the gradient of pooled values, that came from these places.
+    Source { taps: &'a [u8] },
+}
+
+/// [`Pooled`] as threads share it.
+#[derive(Clone, Copy)]
+enum Side {
+    Whole,
+    Target(bool, Option<Shares<u8>>),
+    Source(Shares<u8>),
 }
 
 /// Images, and rows of the target, that are swept together.
@@ -93,7 +114,7 @@ pub(super) struct Operands<'a> {
 }
 
 impl Product {
-    pub(super) fn new(engine: &Engine, shape: &ConvShape, is_forward: bool) -> Product {
+    pub(super) fn new(engine: &Engine, shape: &ConvShape, is_forward: bool, is_pooled: bool) -> Product {
         let s = *shape;
         let input = Image { height: s.height, width: s.width, channels: s.channels_in };
         let output = Image { height: s.height_out(), width: s.width_out(), channels: s.filters };
@@ -125,6 +146,20 @@ impl Product {
             None if s.batch < 2 * engine.threads() => target.height.div_ceil(2 * engine.threads()).max(2),
             None => target.height,
         };
+        let rows = rows.clamp(1, target.height);
+        // Windows of two rows stay together.
+        let rows = if is_pooled { rows.next_multiple_of(2).min(target.height) } else { rows };
+        // Enough pixels for the tiles of the smallest class, while source and target stay in the L2 cache.
+        let images = choice.images.unwrap_or((l2 / 4 / image_bytes).clamp(1, 32)).min(s.batch);
+        let stage_rows = match (is_forward, rows < target.height) {
+            (true, _) => rows,
+            (false, false) => source.height,
+            // What `source_rows` gives, at most.
+            (false, true) => (rows / s.stride_h + s.kernel_h * s.dilation_h + 4).min(source.height),
+        };
+        let row_len = if is_forward { target.row() } else { source.row() };
+        let stage_len = if is_pooled && packs_first { images * stage_rows * row_len } else { 0 };
+        let stage_len = stage_len.next_multiple_of(16);
         Product {
             shape: s,
             is_forward,
@@ -138,28 +173,58 @@ impl Product {
             panel_len,
             packs_first,
             packed: Buffer::zeros(n_packed * panel_len),
-            rows: rows.clamp(1, target.height),
-            // Enough pixels for the tiles of the smallest class, while source and target stay in the L2 cache.
-            images: choice.images.unwrap_or((l2 / 4 / image_bytes).clamp(1, 32)),
+            rows,
+            images,
+            stage_len,
+            stage: Buffer::zeros(stage_len * engine.threads()),
         }
     }
 
-    /// Runs the pass over `n` images.
-    pub(super) fn run(&mut self, engine: &Engine, n: usize, operands: Operands<'_>, target: &mut [f32]) {
+    /// Whether [`Product::run`] takes pooled sides: if all weights are packed, so that an image is done with when the
+    /// next one is begun.
+    pub(super) fn can_pool(&self) -> bool {
+        self.packs_first
+    }
+
+    /// Runs the pass over `n` images. A pooled side is a quarter as long.
+    pub(super) fn run(
+        &mut self,
+        engine: &Engine,
+        n: usize,
+        operands: Operands<'_>,
+        target: &mut [f32],
+        pooled: Pooled<'_>,
+    ) {
         assert!(n <= self.shape.batch, "{n} images for a batch of {}", self.shape.batch);
-        assert!(operands.source.len() >= n * self.source.len(), "the source is too short for {n} images");
-        assert!(target.len() >= n * self.target.len(), "the target is too short for {n} images");
+        let (source_len, target_len) = (n * self.source.len(), n * self.target.len());
+        let (side, source_len, target_len) = match pooled {
+            Pooled::No => (Side::Whole, source_len, target_len),
+            Pooled::Target { relu_mask, taps } => {
+                assert!(self.is_forward && self.packs_first && self.stage_len > 0, "planned without pooling");
+                let taps = taps.map(|taps| Shares(taps[..target_len / 4].as_mut_ptr()));
+                (Side::Target(relu_mask, taps), source_len, target_len / 4)
+            }
+            Pooled::Source { taps } => {
+                assert!(!self.is_forward && self.packs_first && self.stage_len > 0, "planned without pooling");
+                let taps = Shares(taps[..source_len / 4].as_ptr().cast_mut());
+                (Side::Source(taps), source_len / 4, target_len)
+            }
+        };
+        assert!(operands.source.len() >= source_len, "the source is too short for {n} images");
+        assert!(target.len() >= target_len, "the target is too short for {n} images");
         assert!(operands.weights.len() >= self.shape.weights_len(), "too few weights");
         let engine = &engine.sized(n as u64 * self.shape.multiply_adds());
         let kernels = engine.kernels();
         let packed = Shares(self.packed.as_mut_ptr());
+        let stage = Shares(self.stage.as_mut_ptr());
         let this = &*self;
         let call = Call {
             plan: this,
             kernels,
-            source: operands.source,
+            source: Shares(operands.source.as_ptr().cast_mut()),
             finish: operands.finish,
             target: Shares(target.as_mut_ptr()),
+            side,
         };
         let blocks = this.target.height.div_ceil(this.rows);
         let panel_at = |slot: usize| packed.get().wrapping_add(slot * this.panel_len);
@@ -179,13 +244,19 @@ impl Product {
             } else {
                 pack(0..n_panels * slices);
             }
-            engine.parallel_for(n * blocks, |units, _| {
+            engine.parallel_for(n * blocks, |units, worker| {
+                let stage = stage.get().wrapping_add(worker * this.stage_len);
                 let mut pieces = this.pieces(units, blocks).peekable();
                 while let Some(piece) = pieces.next() {
                     let mut ahead = call.ahead(pieces.peek(), &piece, n_panels);
-                    for i in 0..n_panels {
-                        // SAFETY: units are disjoint parts of the target; all lengths were checked above.
-                        unsafe { call.sweep(i, panel_at(i), &piece, &mut ahead) };
+                    // SAFETY: units are disjoint parts of the target, each worker has a stage of its own; all lengths
+                    // were checked above.
+                    unsafe {
+                        let staged = call.staged(&piece, stage);
+                        for i in 0..n_panels {
+                            staged.sweep(i, panel_at(i), &piece, &mut ahead);
+                        }
+                        call.pool(&piece, stage);
                     }
                 }
             });
@@ -240,6 +311,15 @@ impl Product {
         })
     }
 
+    /// Rows of the source that some rows of the target of a backward pass see, in whole windows of two.
+    fn source_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let s = &self.shape;
+        let reach = (s.kernel_h - 1) * s.dilation_h;
+        let end = ((rows.end - 1 + s.pad_top) / s.stride_h + 1).min(self.source.height).next_multiple_of(2);
+        let start = (rows.start + s.pad_top).saturating_sub(reach) / s.stride_h;
+        (start - start % 2).min(end)..end
+    }
+
     /// Packs some taps (in the panel's own order) of a panel's weights.
     ///
     /// # Safety
@@ -267,16 +347,86 @@ impl Product {
     }
 }
 
+fn quarter((start, len): (usize, usize)) -> (usize, usize) {
+    (start / 4, len / 4)
+}
+
 /// What all tiles of one call share.
+#[derive(Clone, Copy)]
 struct Call<'a> {
     plan: &'a Product,
     kernels: &'static Kernels,
-    source: &'a [f32],
+    /// Only read.
+    source: Shares<f32>,
     finish: Finish,
     target: Shares<f32>,
+    side: Side,
 }
 
 impl Call<'_> {
+    /// This call with the stage in place of its pooled side, on which a pooled source is spread out.
+    ///
+    /// # Safety
+    /// The stage has room for the piece and is nobody else's.
+    unsafe fn staged(&self, piece: &Piece, stage: *mut f32) -> Self {
+        let plan = self.plan;
+        match self.side {
+            Side::Whole => *self,
+            Side::Target(..) => {
+                let start = piece.images.start * plan.target.len() + piece.rows.start * plan.target.row();
+                Call { target: Shares(stage.wrapping_sub(start)), ..*self }
+            }
+            Side::Source(taps) => {
+                let (image, rows) = (plan.source, plan.source_rows(&piece.rows));
+                let start = piece.images.start * image.len() + rows.start * image.row();
+                let used = (piece.images.len() - 1) * image.len() + rows.len() * image.row();
+                assert!(used <= plan.stage_len, "the stage is too short for {rows:?}");
+                for i in piece.images.clone() {
+                    for row in rows.clone().step_by(2) {
+                        let from = (i * image.height + row) / 2 * (image.row() / 2);
+                        let upper = stage.wrapping_add(i * image.len() + row * image.row() - start);
+                        // SAFETY: the row lies in the pooled source, whose length was checked, and on the stage.
+                        unsafe {
+                            (self.kernels.spread_row)(
+                                self.source.get().add(from),
+                                taps.get().add(from),
+                                image.channels,
+                                image.width / 2,
+                                image.channels,
+                                upper,
+                                upper.add(image.row()),
+                                image.channels,
+                            );
+                        }
+                    }
+                }
+                Call { source: Shares(stage.wrapping_sub(start)), ..*self }
+            }
+        }
+    }
+
+    /// Pools what a piece has left on the stage, if the target is pooled.
+    ///
+    /// # Safety
+    /// The piece is on the stage, and nobody else touches its part of the target.
+    unsafe fn pool(&self, piece: &Piece, stage: *const f32) {
+        let Side::Target(relu_mask, taps) = self.side else { return };
+        let image = self.plan.target;
+        let start = piece.images.start * image.len() + piece.rows.start * image.row();
+        for i in piece.images.clone() {
+            for row in piece.rows.clone().step_by(2) {
+                let to = (i * image.height + row) / 2 * (image.row() / 2);
+                let upper = stage.wrapping_add(i * image.len() + row * image.row() - start);
+                let taps = taps.map_or(std::ptr::null_mut(), |taps| taps.get().wrapping_add(to));
+                // SAFETY: by this function's contract.
+                unsafe {
+                    let (lower, out) = (upper.add(image.row()), self.target.get().add(to));
+                    (self.kernels.pool_row)(upper, lower, image.width / 2, image.channels, relu_mask, out, taps);
+                }
+            }
+        }
+    }
+
     /// What the next piece reads and writes, to be fetched while so many panels of this one are swept.
     fn ahead(&self, next: Option<&Piece>, now: &Piece, n_panels: usize) -> Ahead<3> {
         let (from, to) = (&self.plan.source, &self.plan.target);
@@ -289,10 +439,15 @@ impl Call<'_> {
             let (start, end) = (image.len() * next.rows.start / to.height, image.len() * next.rows.end / to.height);
             (next.images.start * image.len() + start, (next.images.len() - 1) * image.len() + end - start)
         };
-        let ((x, x_len), (y, y_len)) = (part(from), part(to));
+        let ((x, x_len), (y, y_len)) = match self.side {
+            Side::Whole => (part(from), part(to)),
+            Side::Target(..) => (part(from), quarter(part(to))),
+            Side::Source(..) => (quarter(part(from)), part(to)),
+        };
         let y = self.target.get().cast_const().wrapping_add(y);
         let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), y_len));
-        Ahead::new([(self.source.as_ptr().wrapping_add(x), x_len), (y, y_len), clip], tiles)
+        let x = self.source.get().cast_const().wrapping_add(x);
+        Ahead::new([(x, x_len), (y, y_len), clip], tiles)
     }
 
     /// Computes one panel's columns of some rows of some images.
@@ -339,7 +494,8 @@ impl Call<'_> {
             // Pointers walk by columns, then rows, then images.
             let mut x = self
                 .source
-                .as_ptr()
+                .get()
+                .cast_const()
                 .wrapping_add(images.start * from.len() + source_column)
                 .wrapping_offset(source_row * from.row() as isize + class.columns.source * from.channels as isize);
             let mut y = self.target.get().wrapping_add(

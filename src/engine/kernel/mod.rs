@@ -5,6 +5,7 @@
 
 mod outer;
 mod pack;
+mod pool;
 mod product;
 
 pub(super) use outer::{OuterTile, Sweep};
@@ -46,6 +47,11 @@ pub(super) struct Kernels {
     pub(super) clip: unsafe fn(*mut f32, *const f32, usize),
     /// `pack_centred(from, from_row, rows, columns, centre, to, to_row)`: `pack`, less a row.
     pub(super) pack_centred: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
+    /// `pool_row(upper, lower, pixels, channels, relu_mask, out, taps)`: 2x2 windows of two rows, the largest of each.
+    pub(super) pool_row: unsafe fn(*const f32, *const f32, usize, usize, bool, *mut f32, *mut u8),
+    /// `spread_row(grad, taps, from_row, pixels, columns, upper, lower, to_row)`: its gradient.
+    #[allow(clippy::type_complexity)]
+    pub(super) spread_row: unsafe fn(*const f32, *const u8, usize, usize, usize, *mut f32, *mut f32, usize),
     /// Registers-only multiply-adds, for the share of peak: `(rounds)` of 64 vectors, returns flops done.
     pub(super) probe: unsafe fn(usize) -> f64,
 }
@@ -69,7 +75,7 @@ macro_rules! table {
         $(#[$cfg])?
         mod $module {
             use super::super::simd::{Simd, $simd};
-            use super::{OuterTile, ProductTile, outer, pack, product};
+            use super::{OuterTile, ProductTile, outer, pack, pool, product};
 
             // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
             // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
@@ -122,6 +128,21 @@ macro_rules! table {
                 unsafe { pack::centred::<$simd>(from, from_row, rows, columns, centre, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn pool_row(
+                upper: *const f32, lower: *const f32, pixels: usize, channels: usize, relu_mask: bool, out: *mut f32,
+                taps: *mut u8,
+            ) {
+                unsafe { pool::pool_row::<$simd>(upper, lower, pixels, channels, relu_mask, out, taps) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            #[allow(clippy::too_many_arguments)]
+            pub(super) unsafe fn spread_row(
+                grad: *const f32, taps: *const u8, from_row: usize, pixels: usize, columns: usize, upper: *mut f32,
+                lower: *mut f32, to_row: usize,
+            ) {
+                unsafe { pool::spread_row::<$simd>(grad, taps, from_row, pixels, columns, upper, lower, to_row) }
+            }
+            $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn probe(rounds: usize) -> f64 {
                 unsafe { pack::probe::<$simd>(rounds) }
             }
@@ -156,6 +177,8 @@ macro_rules! table {
                 add,
                 clip,
                 pack_centred,
+                pool_row,
+                spread_row,
                 probe,
             }
         };

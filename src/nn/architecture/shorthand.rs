@@ -294,7 +294,10 @@ impl Parser<'_> {
             let key_span = self.span(named.unwrap_or(start..self.at));
             if let Some(kind) = kind {
                 if key.is_empty() {
-                    self.too_many(kind, name, start);
+                    // One too many makes the next one too many as well.
+                    if n_unnamed == kind.positional.len() + 1 {
+                        self.too_many(kind, name, start);
+                    }
                 } else if table.get(&key).is_some() {
                     let problem = self.error(start..self.at, format!("`{key}` of `{name}` is given twice"));
                     self.log.push(problem);
@@ -329,10 +332,7 @@ impl Parser<'_> {
                     .help(format!("they are `{name}({order})`; others are written `key=value`"))
             }
         };
-        // One too many makes the next one too many as well.
-        if self.is_well {
-            self.log.push(problem);
-        }
+        self.log.push(problem);
         self.is_well = false;
     }
 

@@ -75,16 +75,25 @@ impl LayerConfig for BnConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, relu_before: false, is_in_place: true }
+        Fusion { relu_after: true, pool_after: true, is_in_place: true, ..Fusion::default() }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
         let (values, channels) = lanes(build.input);
         let [scale, shift] = build.trained else { panic!("batch normalisation trains a scale and a shift") };
         let [running_mean, running_variance] = build.statistics else { panic!("and follows mean and variance") };
+        let rows = build.batch * values;
+        let (norm, taps) = match build.input {
+            SampleShape::Image(image) if build.pool_after => {
+                let n_taps = if build.is_training { rows / 4 * channels } else { 0 };
+                (BatchNorm::pooled(build.engine, rows, channels, self.epsilon, image.width), Some(vec![0; n_taps]))
+            }
+            _ => (BatchNorm::new(rows, channels, self.epsilon), None),
+        };
         Box::new(Bn {
             rows: values,
-            norm: BatchNorm::new(build.batch * values, channels, self.epsilon),
+            norm,
+            taps,
             momentum: self.momentum,
             relu_after: build.relu_after,
             scale: scale.clone(),
@@ -99,6 +108,8 @@ struct Bn {
     /// Rows of one sample.
     rows: usize,
     norm: BatchNorm,
+    /// Which pixel of its window each output is, if the output is pooled.
+    taps: Option<Vec<u8>>,
     momentum: f32,
     relu_after: bool,
     scale: Range<usize>,
@@ -113,11 +124,15 @@ impl Layer for Bn {
         let (low, high) = values.statistics.split_at_mut(self.running_variance.start);
         let (mean, variance) = (&mut low[self.running_mean.clone()], &mut high[..self.running_variance.len()]);
         let (engine, relu) = (pass.engine, self.relu_after);
+        let (norm, input, output) = (&mut self.norm, values.input, values.output);
+        match (&mut self.taps, pass.is_training) {
+            (None, true) => norm.forward(engine, input, scale, shift, relu, output),
+            (Some(taps), true) => norm.forward_pooled(engine, input, scale, shift, relu, output, taps),
+            (None, false) => norm.infer(engine, input, scale, shift, mean, variance, relu, output),
+            (Some(_), false) => norm.infer_pooled(engine, input, scale, shift, mean, variance, relu, output),
+        }
         if pass.is_training {
-            self.norm.forward(engine, values.input, scale, shift, relu, values.output);
-            self.norm.follow(pass.n * self.rows, self.momentum, mean, variance);
-        } else {
-            self.norm.infer(engine, values.input, scale, shift, mean, variance, relu, values.output);
+            norm.follow(pass.n * self.rows, self.momentum, mean, variance);
         }
     }
 
@@ -125,14 +140,13 @@ impl Layer for Bn {
         let scale = &values.parameters[self.scale.clone()];
         let (low, high) = values.grad_parameters.split_at_mut(self.shift.start);
         let (grad_scale, grad_shift) = (&mut low[self.scale.clone()], &mut high[..self.shift.len()]);
-        self.norm.backward(
-            pass.engine,
-            values.input,
-            scale,
-            values.wants_input,
-            values.grad_output,
-            grad_scale,
-            grad_shift,
-        );
+        let (engine, input, grad) = (pass.engine, values.input, values.grad_output);
+        match &self.taps {
+            None => self.norm.backward(engine, input, scale, values.wants_input, grad, grad_scale, grad_shift),
+            Some(taps) => {
+                let grad_input = values.grad_input;
+                self.norm.backward_pooled(engine, input, scale, grad, taps, grad_input, grad_scale, grad_shift);
+            }
+        }
     }
 }

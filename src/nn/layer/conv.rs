@@ -88,13 +88,16 @@ impl LayerConfig for ConvConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, relu_before: true, is_in_place: false }
+        Fusion { relu_after: true, relu_before: true, pool_after: true, is_in_place: false }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
         let shape = self.window.conv_shape(build, self.filters, self.groups);
+        let n_taps = if build.pool_after && build.is_training { build.batch * shape.output_len() / 4 } else { 0 };
+        let plan = if build.pool_after { engine::Conv::pooled } else { engine::Conv::new };
         Box::new(Conv {
-            plan: engine::Conv::new(build.engine, shape),
+            plan: plan(build.engine, shape),
+            taps: build.pool_after.then(|| vec![0; n_taps]),
             weights: Weights::new(build),
             activation: epilogue(build.relu_after),
             relu_before: build.relu_before,
@@ -104,6 +107,8 @@ impl LayerConfig for ConvConfig {
 
 struct Conv {
     plan: engine::Conv,
+    /// Which pixel of its window each output is, if the output is pooled.
+    taps: Option<Vec<u8>>,
     weights: Weights,
     activation: engine::Activation,
     relu_before: bool,
@@ -112,16 +117,29 @@ struct Conv {
 impl Layer for Conv {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let (weights, bias) = self.weights.of(values.parameters);
-        self.plan.forward(pass.n, values.input, weights, bias, self.activation, values.output);
+        let (n, activation) = (pass.n, self.activation);
+        match &mut self.taps {
+            None => self.plan.forward(n, values.input, weights, bias, activation, values.output),
+            Some(taps) => {
+                let taps = pass.is_training.then_some(&mut taps[..]);
+                self.plan.forward_pooled(n, values.input, weights, bias, activation, values.output, taps);
+            }
+        }
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
         let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
-        self.plan.backward_weights(pass.n, values.input, values.grad_output, grad_weights, grad_bias);
-        if let Some(grad_input) = values.grad_input {
-            let (weights, _) = self.weights.of(values.parameters);
-            let mask = self.relu_before.then_some(values.input);
-            self.plan.backward_data(pass.n, values.grad_output, weights, mask, grad_input);
+        let (n, input, grad) = (pass.n, values.input, &*values.grad_output);
+        match &self.taps {
+            None => self.plan.backward_weights(n, input, grad, grad_weights, grad_bias),
+            Some(taps) => self.plan.backward_weights_pooled(n, input, grad, taps, grad_weights, grad_bias),
+        }
+        let Some(grad_input) = values.grad_input else { return };
+        let (weights, _) = self.weights.of(values.parameters);
+        let mask = self.relu_before.then_some(input);
+        match &self.taps {
+            None => self.plan.backward_data(n, grad, weights, mask, grad_input),
+            Some(taps) => self.plan.backward_data_pooled(n, grad, taps, weights, mask, grad_input),
         }
     }
 }

@@ -65,7 +65,7 @@ impl LayerConfig for FcConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, relu_before: true, is_in_place: false }
+        Fusion { relu_after: true, relu_before: true, ..Fusion::default() }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {

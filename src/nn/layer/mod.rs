@@ -244,6 +244,12 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
         Fusion::default()
     }
 
+    /// Whether it is max pooling of 2x2 windows that lie side by side and cover its input, so that the layer above can
+    /// do it ([`Fusion::pool_after`]).
+    fn tiles_in_pairs(&self, _input: SampleShape) -> bool {
+        false
+    }
+
     /// Bytes that training keeps for each sample besides input and output.
     fn bytes_kept(&self, _input: SampleShape) -> usize {
         0
@@ -261,6 +267,8 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
 pub struct Fusion {
     /// Can apply a ReLU to its output as it writes it.
     pub relu_after: bool,
+    /// Can keep the largest value of each 2x2 window of its output, and write no more than that.
+    pub pool_after: bool,
     /// Can leave out gradients where its input, which came out of a ReLU, is 0.
     pub relu_before: bool,
     /// Its backward pass turns the gradient of its output into that of its input, in place.
@@ -281,6 +289,9 @@ pub struct Build<'a> {
     pub output: SampleShape,
     /// Whether it applies a ReLU to its output ([`Fusion::relu_after`]).
     pub relu_after: bool,
+    /// Whether it pools its output ([`Fusion::pool_after`]): what it writes, and gets the gradient of, is a quarter of
+    /// `output`.
+    pub pool_after: bool,
     /// Whether gradients of its input are masked ([`Fusion::relu_before`]).
     pub relu_before: bool,
     /// Whether it will be trained; if not, `backward` is never called.

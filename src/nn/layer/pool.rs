@@ -80,6 +80,15 @@ impl LayerConfig for PoolConfig {
         }
     }
 
+    fn tiles_in_pairs(&self, input: SampleShape) -> bool {
+        let output = self.output_shape(input).ok().and_then(SampleShape::image);
+        let (Some(input), Some(output)) = (input.image(), output) else { return false };
+        self.kind == PoolKind::Max
+            && self.window.size == (2, 2)
+            && self.window.stride == (2, 2)
+            && (2 * output.height, 2 * output.width) == (input.height, input.width)
+    }
+
     fn fusion(&self) -> Fusion {
         Fusion { relu_before: self.kind == PoolKind::Max, ..Fusion::default() }
     }

@@ -49,7 +49,8 @@ impl Best {
 
     /// Tells it an epoch's score; returns whether it is the best.
     pub fn watch(&mut self, epoch: u32, score: f64) -> bool {
-        if score < f64::from_bits(self.score) || self.epoch == 0 {
+        let best = f64::from_bits(self.score);
+        if score < best || best.is_nan() || self.epoch == 0 {
             *self = Best { epoch, score: score.to_bits(), stale_epochs: 0 };
             return true;
         }

@@ -5,6 +5,8 @@
 
 mod checkpoint;
 mod fit;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -168,6 +170,11 @@ impl Stage for Train {
 
     fn uses_seed(&self) -> bool {
         true
+    }
+
+    fn reads_key(&self, _part: Part, key: &str) -> bool {
+        // Which model is the final one decides what is planned, not what a task computes.
+        key != "final"
     }
 
     fn own_seed(&self) -> Option<u64> {

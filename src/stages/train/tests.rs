@@ -1,0 +1,191 @@
+//! What a training must keep: bytes over threads and kills, no look at held-out rows, errors that say where.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::artifact::Files;
+use crate::artifact::model::Description;
+use crate::artifact::predictions::{self, Predictions};
+use crate::artifact::splits::Splits;
+use crate::data::fit_set::{Partition, Place};
+use crate::stages::Delivered;
+use crate::stages::testing::{self, MemorySink, TestContext};
+use crate::tensor::ImageShape;
+
+const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
+const ARCHITECTURE: &str = "INPUT - CONV(4) - RELU - POOL - DROPOUT(0.2) - FC(8) - RELU - FC";
+
+/// A train stage with these keys, read as a manifest has them.
+fn stage(keys: &str) -> Box<dyn Stage> {
+    let text = format!(
+        "schema = 1\nname = \"t\"\n[stages.ingest]\nsource = \"builtin:digits\"\n[stages.split]\nfolds = 3\n[stages.train]\n{keys}\n"
+    );
+    let table = crate::manifest::source::parse_document(&text, 0).table;
+    let crate::config::Value::Table(stages) = &table.get("stages").unwrap().node.value else { panic!("no stages") };
+    let crate::config::Value::Table(keys) = &stages.get("train").unwrap().node.value else { panic!("no train") };
+    let (stage, log) = testing::read(KIND.read, keys);
+    assert_eq!(log.problems, []);
+    stage
+}
+
+fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
+    Delivered { need: Need { stage, part }, stage_name: format!("s{stage}"), output, files }
+}
+
+/// 60 images of two classes that differ in brightness; those that fold 2 does not train on hold `poison`, where given.
+fn inputs(poison: Option<u8>) -> Vec<Delivered> {
+    let labels: Vec<u32> = (0..60).map(|i| i % 2).collect();
+    let places: Vec<Place> =
+        (0..60).map(|i: u32| if i.is_multiple_of(7) { Place::Test } else { Place::Fold(i % 3 + 1) }).collect();
+    let pixels: Vec<u8> = (0..60 * SHAPE.len())
+        .map(|i| {
+            let image = i / SHAPE.len();
+            match (poison, places[image]) {
+                (Some(poison), Place::Test | Place::Fold(2)) => poison,
+                _ => (i * i % 97) as u8 + if image % 2 == 1 { 120 } else { 0 },
+            }
+        })
+        .collect();
+    let (files, dataset) = testing::dataset(SHAPE, &labels, &pixels);
+    let mut sink = MemorySink::default();
+    Splits::new(Partition::new(places, 3).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+    vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
+}
+
+fn run(stage: &dyn Stage, part: Part, inputs: Vec<Delivered>, context: &dyn Context) -> Result<Files, StageError> {
+    testing::run(stage, part, inputs, &Places::default(), context)
+}
+
+fn bytes(files: &Files) -> Vec<(String, Vec<u8>)> {
+    files.0.iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect()
+}
+
+fn keys(more: &str) -> String {
+    format!(
+        "architecture = \"{ARCHITECTURE}\"\nepochs = 4\nbatch_size = 8\nlearning_rate = 0.001\n\
+         optimizer = {{ sgd = {{ momentum = 0.9 }} }}\nl2 = 1e-4\n{more}"
+    )
+}
+
+#[test]
+fn threads_change_no_byte() {
+    let stage = stage(&keys(""));
+    let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
+    for threads in [2, 3, 7] {
+        let context = TestContext { threads, ..TestContext::default() };
+        assert_eq!(bytes(&run(&*stage, Part::Fold(2), inputs(None), &context).unwrap()), expected, "{threads}");
+    }
+}
+
+#[test]
+fn what_held_out_rows_hold_changes_no_weight() {
+    let stage = stage(&keys(""));
+    let weights = |poison| {
+        let files = run(&*stage, Part::Fold(2), inputs(Some(poison)), &TestContext::default()).unwrap();
+        files.get(crate::artifact::model::WEIGHTS).unwrap().to_vec()
+    };
+    assert_eq!(weights(0), weights(255));
+}
+
+#[test]
+fn every_row_that_was_not_learned_from_is_predicted_and_no_other() {
+    let stage = stage(&keys(""));
+    let files = run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap();
+    let rows = |name| Predictions::read(&files, name).unwrap().rows().to_vec();
+    let expected = |wanted: fn(u32) -> bool| (0..60).filter(|&i| wanted(i)).collect::<Vec<u32>>();
+    assert_eq!(rows(predictions::TEST), expected(|i| i.is_multiple_of(7)));
+    assert_eq!(rows(predictions::VALIDATION), expected(|i| !i.is_multiple_of(7) && i % 3 + 1 == 2));
+    let all = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    assert_ne!(bytes(&all), bytes(&files), "folds draw from streams of their own");
+}
+
+/// Stops the training when so many checkpoints have been kept.
+struct Killer {
+    inner: TestContext,
+    left: AtomicU32,
+}
+
+impl Context for Killer {
+    fn threads(&self) -> usize {
+        1
+    }
+    fn is_cancelled(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+    fn progress(&self, _: u64, _: u64, _: &str, _: &str) {}
+    fn warn(&self, _: &str) {}
+    fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        self.inner.load_checkpoint()
+    }
+    fn save_checkpoint(&self, bytes: &[u8]) {
+        self.inner.save_checkpoint(bytes);
+        self.left.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
+    for more in ["", "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
+        let keys = keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
+        let stage = stage(&keys);
+        let expected = bytes(&run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap());
+        for epochs_before_kill in [1, 2, 3] {
+            let killer = Killer { inner: TestContext::default(), left: AtomicU32::new(epochs_before_kill) };
+            let error = run(&*stage, Part::Fold(1), inputs(None), &killer).unwrap_err();
+            assert!(error.is_cancelled);
+            let checkpoint = Mutex::new(killer.inner.load_checkpoint());
+            assert!(checkpoint.lock().unwrap().is_some());
+            let context = TestContext { checkpoint, ..TestContext::default() };
+            let resumed = bytes(&run(&*stage, Part::Fold(1), inputs(None), &context).unwrap());
+            assert_eq!(resumed, expected, "{more} after {epochs_before_kill} epochs");
+        }
+    }
+}
+
+#[test]
+fn an_exploding_loss_says_where_and_what_to_do() {
+    let stage = stage(&keys("").replace("learning_rate = 0.001", "learning_rate = 1e30"));
+    let error = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap_err();
+    assert!(error.message.starts_with("loss is not finite (epoch 1, batch "), "{}", error.message);
+    assert_eq!(error.key.as_deref(), Some("learning_rate"));
+    assert!(error.help.unwrap().starts_with("lower `learning_rate`"));
+}
+
+#[test]
+fn refit_trains_on_all_rows_for_the_folds_median_best_epoch() {
+    let stage = stage(&keys("final = \"refit\""));
+    let mut all = inputs(None);
+    let mut best = Vec::new();
+    for fold in 1..=3 {
+        let files = run(&*stage, Part::Fold(fold), inputs(None), &TestContext::default()).unwrap();
+        best.push(Description::read(&files).unwrap().best_epoch);
+        all.push(delivered(2, Part::Fold(fold), Output::Model, files));
+    }
+    best.sort_unstable();
+    let files = run(&*stage, Part::All, all, &TestContext::default()).unwrap();
+    let description = Description::read(&files).unwrap();
+    assert_eq!(description.epochs, best[1]);
+    assert_eq!(description.n_training, (0..60).filter(|i| i % 7 != 0).count());
+    assert!(!files.0.contains_key(predictions::VALIDATION));
+}
+
+#[test]
+fn early_stopping_restores_the_best_weights() {
+    let stage =
+        stage(&keys("early_stopping = { patience = 1 }").replace("learning_rate = 0.001", "learning_rate = 0.02"));
+    let files = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    let description = Description::read(&files).unwrap();
+    assert!(description.is_selected);
+    assert!(description.best_epoch <= description.epochs);
+    let table = String::from_utf8(files.get("epochs.csv").unwrap().to_vec()).unwrap();
+    let losses: Vec<f64> = table.lines().skip(1).map(|line| line.split(',').nth(5).unwrap().parse().unwrap()).collect();
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(losses[description.best_epoch as usize - 1], lowest);
+    let validation = Predictions::read(&files, predictions::VALIDATION_SELECTED).unwrap();
+    let loss =
+        |i: usize| -crate::elementary::ln(f64::from(validation.row(i)[(validation.rows()[i] % 2) as usize]).max(1e-30));
+    let mean = (0..validation.len()).map(loss).sum::<f64>() / validation.len() as f64;
+    // Two ways to the same number, one of them through rounded probabilities.
+    assert!((mean - lowest).abs() < 1e-3 * lowest.max(1.0), "{mean} {lowest}");
+}
