@@ -16,7 +16,11 @@ use convoy::engine::Engine;
 use convoy::rng::Stream;
 use convoy::tensor::{ImageShape, SampleShape};
 
-const METHODS: &[(&str, &str, &[(&str, Value)])] = &[
+/// Keys of a method and what they are set to.
+type Keys = &'static [(&'static str, Value)];
+
+/// Name, method, keys.
+const METHODS: &[(&str, &str, Keys)] = &[
     ("pca-50", "pca", &[("components", Value::Integer(50))]),
     ("pca-whiten", "pca", &[("variance", Value::Integer(1)), ("whiten", Value::Boolean(true))]),
     ("zca", "pca", &[("zca", Value::Boolean(true))]),
