@@ -127,14 +127,12 @@ impl Reduction for Pca {
             return Err(Misfit::new("", message).help("give `split` more images, or fewer folds").into());
         }
         let features = input.len();
-        let mean: Vec<f64> = Statistics::new(samples, engine.threads())
-            .moments(Per::Pixel)
-            .into_iter()
-            .map(|moments| moments.mean)
-            .collect();
+        let moments = Statistics::new(samples, engine.threads()).moments(Per::Pixel);
+        let mean: Vec<f64> = moments.iter().map(|moments| moments.mean).collect();
+        let total = moments.iter().fold(0.0, |sum, moments| sum + moments.m2) / (samples.len() - 1) as f64;
         let feed = centred(samples.feed(), &mean);
         let mut axes = match self.components {
-            Some(n) if self.is_randomized(features, n) => randomized(fitting, &feed, n)?,
+            Some(n) if self.is_randomized(features, n) => randomized(fitting, &feed, n, total)?,
             // Whitening turns axes without variance back too.
             _ if self.zca => full(fitting, &feed, |shares| self.n_kept(shares, features))?,
             _ => full(fitting, &feed, |shares| self.n_kept(shares, features.min(samples.len())))?,
@@ -238,8 +236,8 @@ fn full(fitting: &Fitting<'_>, feed: &Feed, n_kept: impl FnOnce(&[f64]) -> usize
     Ok(Axes { vectors: found.vectors, variances: found.values[..n_kept].to_vec(), total })
 }
 
-/// The first `n_kept` axes.
-fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize) -> Result<Axes, FitError> {
+/// The first `n_kept` axes; `total` is the variance along all of them.
+fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> Result<Axes, FitError> {
     let (features, n) = (feed.sample_shape().len(), fitting.samples.len());
     let width = (n_kept + OVERSAMPLING).min(features).min(n);
     // Rows are vectors: `[width, features]`.
@@ -287,8 +285,6 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize) -> Result<Axes,
         }
         orient(vector);
     }
-    let statistics = Statistics::new(fitting.samples, fitting.engine.threads()).moments(Per::Pixel);
-    let total = statistics.iter().fold(0.0, |sum, moments| sum + moments.m2) / (n - 1) as f64;
     Ok(Axes { vectors, variances: found.values[..n_kept].to_vec(), total })
 }
 
