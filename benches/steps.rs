@@ -23,7 +23,7 @@ const M: &str = "INPUT - [CONV(32) - RELU]*2 - POOL - [CONV(64) - RELU]*2 - POOL
 const MBN: &str =
     "INPUT - [CONV(32) - BN - RELU]*2 - POOL - [CONV(64) - BN - RELU]*2 - POOL - DROPOUT(0.25) - FC(128) - RELU - FC";
 const L: &str = "INPUT - CONV(64) - BN - RELU - POOL - CONV(128) - BN - RELU - POOL - [CONV(256) - BN - RELU]*2 - POOL - \
-    [CONV(512) - BN - RELU]*2 - POOL - [CONV(512) - BN - RELU]*2 - POOL - FC(512) - RELU - FC";
+    [CONV(512) - BN - RELU]*2 - POOL - [CONV(512) - BN - RELU]*2 - POOL - FC";
 
 /// Name, architecture, side of the images, their channels, batch.
 const NETS: &[(&str, &str, usize, usize, usize)] = &[
