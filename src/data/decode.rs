@@ -210,10 +210,7 @@ impl DecodePolicy {
     /// # Errors
     /// The reason, to follow the image's name: it is not an image, truncated, too large, ….
     pub fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
-        let was_decoding = IS_DECODING.replace(true);
-        let decoded = catch_unwind(AssertUnwindSafe(|| open(bytes, limits, self.exif == Exif::Apply)));
-        IS_DECODING.set(was_decoding);
-        let (stored, orientation) = decoded.unwrap_or_else(|_| Err("makes its decoder panic".to_owned()))?;
+        let (stored, orientation) = guarded(|| open(bytes, limits, self.exif == Exif::Apply))?;
         self.finish(stored, orientation)
     }
 
@@ -500,6 +497,14 @@ fn luma<const N: usize>(pixels: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Runs a decoder; a panic in it is an error of its image.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let was_decoding = IS_DECODING.replace(true);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    IS_DECODING.set(was_decoding);
+    decoded.unwrap_or_else(|_| Err("makes its decoder panic".to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,6 +522,18 @@ mod tests {
     }
 
     /// The same 12x8 pictures in every format. A digest that moves without a bump of [`REVISION`] is a defect.
+    #[test]
+    fn a_decoder_that_panics_is_an_error_of_its_image() {
+        let panicking = || -> Result<(), String> {
+            assert!(is_decoding(), "the panic hook must know");
+            let rows: Vec<u8> = Vec::new();
+            Err(format!("row {}", rows[rows.len()]))
+        };
+        assert_eq!(guarded(panicking), Err("makes its decoder panic".to_owned()));
+        assert!(!is_decoding());
+        assert_eq!(guarded(|| Ok(3)), Ok(3));
+    }
+
     #[test]
     fn every_codec_gives_the_golden_bytes() {
         let lossless = "7cba17164d652d56162a4dbcc8fb3652";
