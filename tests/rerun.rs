@@ -280,7 +280,9 @@ fn damage_behind_the_planners_back_is_repaired_in_the_same_run() {
     assert!(run.is_complete());
     assert!(computed(&run).contains(&"cut".to_owned()));
     let warnings = vandal.2.into_inner().unwrap();
-    assert!(warnings[0].contains("cut: file `out.txt` of the cached artifact is damaged"), "{warnings:?}");
+    // Two tasks read it at once: whoever comes second may only find that it was moved away.
+    let is_named = |text: &String| text.contains("cut: file `out.txt` of the cached artifact is damaged");
+    assert!(warnings.iter().any(is_named), "{warnings:?}");
 }
 
 #[test]
