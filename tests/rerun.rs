@@ -639,7 +639,6 @@ impl Model {
 
 proptest! {
     // The same cases every time, so that a run of the tests says something about the change and not about its luck.
-    // Known: folds down to 1 with another key of their reader leaves `upstream` out of its reasons (what reruns is right).
     #![proptest_config(ProptestConfig {
         cases: 24,
         failure_persistence: None,

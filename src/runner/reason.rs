@@ -150,6 +150,13 @@ pub(super) fn differences(graph: &Graph<'_>, stage: usize, old: &Parts, new: &Pa
                 reasons.push(StaleReason::Upstream { stage: input.stage.clone(), part: part.to_owned() });
             }
         }
+        // Fewer than last time, the rest alike: folds that are no more.
+        for input in old.inputs.iter().skip(new.inputs.len()) {
+            if !named.contains(&input.stage.as_str()) {
+                named.push(&input.stage);
+                reasons.push(StaleReason::Upstream { stage: input.stage.clone(), part: "whole".to_owned() });
+            }
+        }
         if reasons.is_empty() && (is_other() || old.names != new.names) {
             let stage = names(new);
             reasons.push(StaleReason::Upstream { stage, part: "whole".to_owned() });
