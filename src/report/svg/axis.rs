@@ -1,5 +1,7 @@
 //! Axes: from a value to its place, and where the ticks stand.
 
+use std::f64::consts::LOG10_2;
+
 use crate::elementary::log10;
 
 /// How an axis spreads its values.
@@ -124,7 +126,7 @@ impl Fitted {
                 let every = decades.div_ceil(most).max(1);
                 // Between few decades there is room for 2 and 5.
                 let digits: &[(f64, f64)] = match decades * 3 <= most {
-                    true => &[(1.0, 0.0), (2.0, 0.301_029_995_663_981_2), (5.0, 0.698_970_004_336_018_8)],
+                    true => &[(1.0, 0.0), (2.0, LOG10_2), (5.0, 1.0 - LOG10_2)],
                     false => &[(1.0, 0.0)],
                 };
                 let is_plain = self.low >= -3.5 && self.high <= 4.5;

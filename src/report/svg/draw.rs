@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::axis::Fitted;
-use super::{Chart, Colour, Figure, GREY, Mark, Parallel, ParallelLine, Plot, Scale, Series, sequential};
+use super::{Chart, Colour, Figure, Mark, Parallel, ParallelLine, Plot, Scale, Series, sequential};
 
 const MARGIN: f64 = 16.0;
 const TITLE_HEIGHT: f64 = 30.0;
@@ -194,8 +194,8 @@ enum Key<'a> {
     Mark(&'a Series),
     Band,
     Guide,
-    /// So many names that found no room.
-    More(usize),
+    /// Names that found no room.
+    More,
 }
 
 fn legend(plot: &Plot, room: f64) -> Vec<(Key<'_>, String)> {
@@ -210,7 +210,7 @@ fn legend(plot: &Plot, room: f64) -> Vec<(Key<'_>, String)> {
     if keys.len() > most {
         let hidden = keys.len() + 1 - most.max(1);
         keys.truncate(most.saturating_sub(1));
-        keys.push((Key::More(hidden), format!("and {hidden} more")));
+        keys.push((Key::More, format!("and {hidden} more")));
     }
     keys
 }
@@ -373,7 +373,7 @@ fn draw_key(svg: &mut Svg, key: &Key<'_>, (x, y): (f64, f64)) {
         Key::Guide => {
             svg.line((x + 7.5, y - 7.0), (x + 7.5, y + 7.0), &format!("stroke=\"{INK}\" stroke-dasharray=\"2 3\""));
         }
-        Key::More(_) => {}
+        Key::More => {}
     }
 }
 
@@ -467,7 +467,7 @@ fn parallel_line(svg: &mut Svg, line: &ParallelLine, fitted: &[Fitted], frame: A
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Axis, Band, ColourBar, Guide, categorical};
+    use super::super::{Axis, Band, ColourBar, GREY, Guide, categorical};
     use super::*;
 
     fn example() -> Figure {
