@@ -6,9 +6,10 @@ use convoy::stages::ensemble::{Combine, stacking, weights};
 
 /// SLSQP stops a little before the minimum, where the loss is flat.
 const WEIGHT_TOLERANCE: f64 = 1e-5;
-/// Both minimise until the gradient is below 1e-9 or so; with little shrinkage that leaves the coefficients more room.
-const COEFFICIENT_TOLERANCE: f64 = 1e-4;
-const PROBABILITY_TOLERANCE: f64 = 1e-6;
+/// Where coefficients are hardly shrunk, a gradient of 1e-9 leaves them some room.
+const COEFFICIENT_TOLERANCE: f64 = 1e-5;
+/// Probabilities are single precision.
+const PROBABILITY_TOLERANCE: f64 = 2e-7;
 
 #[derive(serde::Deserialize)]
 struct Case {
