@@ -34,11 +34,17 @@ pub enum Combine {
 const WORDS: [&str; 2] = ["mean-probability", "vote"];
 
 impl Combine {
-    fn word(self) -> &'static str {
+    /// The word in the manifest.
+    pub fn word(self) -> &'static str {
         match self {
             Combine::MeanProbability => WORDS[0],
             Combine::Vote => WORDS[1],
         }
+    }
+
+    /// The rule that `word` names.
+    pub fn of_word(word: &str) -> Option<Combine> {
+        [Combine::MeanProbability, Combine::Vote].into_iter().find(|combine| combine.word() == word)
     }
 
     /// Combines what members say of the same samples; each has the same share.
