@@ -24,7 +24,7 @@ steps = ["center", "standardize-image"]
 
 [stages.zca]
 kind = "reduce"
-method = { pca = { zca = true, whiten = true, epsilon = 1e-2 } }
+method = { pca = { zca = true, epsilon = 1e-2 } }
 
 [stages.cnn]
 kind = "train"
@@ -186,8 +186,12 @@ fn unreadable_images_are_named_and_the_rest_is_predicted() {
     }
     assert!(said.contains("predict: 2 images with 11 networks, 3 could not be read, in "), "{said}");
     let json = of(&["--json", "-q"]);
-    let lines: Vec<serde_json::Value> =
-        json.stdout.split(|&b| b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = json
+        .stdout
+        .split(|&b| b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
     assert_eq!(lines.iter().map(|line| line["path"].as_str().unwrap()).collect::<Vec<_>>(), files);
     assert_eq!(lines[2]["error"], "does not exist");
     let confidence = lines[4]["probabilities"][lines[4]["predicted"].as_str().unwrap()].as_f64().unwrap();
@@ -198,7 +202,8 @@ fn unreadable_images_are_named_and_the_rest_is_predicted() {
 fn a_model_that_is_not_there_or_was_damaged_is_an_error_that_says_what_to_do() {
     let project = Project::run();
     let code_and_text = |output: Output| (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap());
-    let (code, said) = code_and_text(project.convoy(&["predict", "toy.toml", "photos", "--set", "stages.mlp.epochs=3"]));
+    let (code, said) =
+        code_and_text(project.convoy(&["predict", "toy.toml", "photos", "--set", "stages.mlp.epochs=3"]));
     assert_eq!(code, 3);
     assert_eq!(
         said,

@@ -163,9 +163,8 @@ impl Portable {
     pub fn from_bytes(bytes: Bytes) -> Result<Portable, Error> {
         let file = Files(BTreeMap::from([(FILE.to_owned(), bytes)]));
         let metadata = Tensors::metadata(&file, FILE)?;
-        let envelope = metadata
-            .get(KEY)
-            .ok_or_else(|| error("is a safetensors file, but not one that `convoy export` wrote"))?;
+        let envelope =
+            metadata.get(KEY).ok_or_else(|| error("is a safetensors file, but not one that `convoy export` wrote"))?;
         let unreadable = |cause: serde_json::Error| error(format!("has an unreadable description ({cause})"));
         let envelope: Envelope = serde_json::from_str(envelope).map_err(unreadable)?;
         if let Some(format) = envelope.model.get("format").filter(|format| **format != 1) {

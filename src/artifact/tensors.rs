@@ -62,12 +62,7 @@ impl TensorsWriter {
     ///
     /// # Panics
     /// If a name is taken.
-    pub fn copy(
-        &mut self,
-        from: &Tensors<'_>,
-        wants: impl Fn(&str) -> bool,
-        renamed: impl Fn(&str) -> String,
-    ) {
+    pub fn copy(&mut self, from: &Tensors<'_>, wants: impl Fn(&str) -> bool, renamed: impl Fn(&str) -> String) {
         for (name, view) in from.tensors.iter().filter(|(name, _)| wants(name)) {
             let n = view.shape().iter().product();
             self.add(&renamed(name), view.dtype(), view.shape(), n, view.data().to_vec());

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::Exit;
 use super::arguments::{ManifestArguments, PredictArguments};
 use super::export::{self, Model};
 use super::progress::Progress;
 use super::run::threads;
 use super::terminal::{RED, Terminal};
-use super::Exit;
 use crate::artifact::predictions::Predictions;
 use crate::artifact::table::{Cell, Table};
 use crate::data::reader::images::Images;
@@ -51,11 +51,11 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
         profile: arguments.profile.clone(),
     };
     let stage = arguments.stage.as_deref();
-    let Model { model, name, .. } =
-        match export::open(&manifest, &arguments.model, &arguments.places, stage, terminal)? {
-            Ok(model) => model,
-            Err(exit) => return Ok(exit),
-        };
+    let Model { model, name, .. } = match export::open(&manifest, &arguments.model, &arguments.places, stage, terminal)?
+    {
+        Ok(model) => model,
+        Err(exit) => return Ok(exit),
+    };
     let n_threads = threads(&arguments.places);
     let engine = Engine::with_isa(n_threads, Isa::detect());
     let predictor = match Predictor::new(&engine, &model) {

@@ -72,7 +72,8 @@ fn answer_of_stage<E: From<StageError>>(
     let mut of = Vec::with_capacity(ensemble.members.len());
     for member in &ensemble.members {
         let Some(above) = nodes.iter().position(|node| node.name == member.stage) else {
-            let message = format!("`{}` has a member `{}` that is not in the manifest", nodes[stage].name, member.stage);
+            let message =
+                format!("`{}` has a member `{}` that is not in the manifest", nodes[stage].name, member.stage);
             return Err(StageError::new(message).into());
         };
         of.push(answer_of_parts(nodes, above, &member.parts, deliver, members)?);

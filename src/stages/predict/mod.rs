@@ -15,7 +15,7 @@ use crate::artifact::model::{Description, read_weights};
 use crate::artifact::portable::{Answer, Member, Portable};
 use crate::artifact::predictions::Predictions;
 use crate::artifact::transform;
-use crate::data::decode::{Decoded, DecodePolicy, Depth};
+use crate::data::decode::{DecodePolicy, Decoded, Depth};
 use crate::data::feed::{Feed, Samples, Values};
 use crate::data::reduce::Projection;
 use crate::data::transform::Fitted;
