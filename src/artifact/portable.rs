@@ -64,8 +64,8 @@ pub enum Answer {
     Member(usize),
     /// Several answers together.
     Combined {
-        /// The word of the manifest: `mean-probability`, `vote`, ….
-        combine: String,
+        /// The rule, with all that was fitted for it: `"mean-probability"`, `"vote"`, ….
+        combine: Value,
         /// In the order in which they are summed.
         of: Vec<Answer>,
     },

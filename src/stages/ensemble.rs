@@ -21,7 +21,8 @@ pub const KIND: Kind = Kind {
 };
 
 /// How probabilities of members become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Combine {
     /// The mean of the probabilities.
     MeanProbability,

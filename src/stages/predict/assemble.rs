@@ -78,7 +78,16 @@ fn answer_of_stage<E: From<StageError>>(
         };
         of.push(answer_of_parts(nodes, above, &member.parts, deliver, members)?);
     }
-    Ok(Answer::Combined { combine: ensemble.combine, of })
+    let combine = Combine::of_word(&ensemble.combine).ok_or_else(|| {
+        let name = &nodes[stage].name;
+        StageError::new(format!("`{name}` combines its members by an unknown rule, `{}`", ensemble.combine))
+    })?;
+    Ok(Answer::Combined { combine: rule(&combine)?, of })
+}
+
+/// A rule as a portable model holds it.
+fn rule(combine: &Combine) -> Result<serde_json::Value, StageError> {
+    serde_json::to_value(combine).map_err(|cause| StageError::new(format!("a rule cannot be written ({cause})")))
 }
 
 /// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated.
@@ -93,7 +102,7 @@ fn answer_of_parts<E: From<StageError>>(
         return answer_of_part(nodes, stage, part, deliver, members);
     }
     let of = parts.iter().map(|part| answer_of_part(nodes, stage, part, deliver, members)).collect::<Result<_, _>>()?;
-    Ok(Answer::Combined { combine: Combine::MeanProbability.word().to_owned(), of })
+    Ok(Answer::Combined { combine: rule(&Combine::MeanProbability)?, of })
 }
 
 fn answer_of_part<E: From<StageError>>(

@@ -42,7 +42,7 @@ pub struct Predictor {
     depth: Depth,
     decode: DecodePolicy,
     members: Vec<Loaded>,
-    answer: Answer,
+    answer: Answering,
     images: Images,
 }
 
@@ -116,9 +116,9 @@ impl Predictor {
     /// # Errors
     /// If its parts are damaged or do not fit one another.
     pub fn new(engine: &Engine, model: &Portable) -> Result<Predictor, StageError> {
-        check_answer(&model.answer, model.members.len())?;
+        let answer = Answering::new(&model.answer, model.members.len())?;
         let load = |(i, member): (usize, &Member)| {
-            load(engine, member, model).map_err(|e| StageError::new(format!("member {} of the model: {e}", i + 1)))
+            load(engine, member, model).map_err(|e| StageError::new(format!("member {}: {e}", i + 1)))
         };
         let members = model.members.iter().enumerate().map(load).collect::<Result<_, _>>()?;
         Ok(Predictor {
@@ -128,7 +128,7 @@ impl Predictor {
             depth: model.depth,
             decode: model.decode.clone(),
             members,
-            answer: model.answer.clone(),
+            answer,
             images: Images { shape: SampleShape::Image(model.shape), depth: model.depth, pixels: Vec::new() },
         })
     }
@@ -186,7 +186,7 @@ impl Predictor {
         let images: Arc<dyn Samples> = Arc::new(Images { pixels, ..self.images });
         let said: Vec<Predictions> =
             self.members.iter_mut().map(|member| member.predict(&self.engine, Arc::clone(&images))).collect();
-        combined(&self.answer, &said)
+        self.answer.of(&said)
     }
 }
 
@@ -263,32 +263,35 @@ fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, St
     Ok(Loaded { steps, network })
 }
 
-/// Every member that an answer names is there, and every rule is known.
-fn check_answer(answer: &Answer, n_members: usize) -> Result<(), StageError> {
-    match answer {
-        Answer::Member(i) if *i < n_members => Ok(()),
-        Answer::Member(i) => Err(StageError::new(format!("the model names member {}, and has {n_members}", i + 1))),
-        Answer::Combined { combine, of } => {
-            if Combine::of_word(combine).is_none() {
-                return Err(StageError::new(format!("the model combines its members by an unknown rule, `{combine}`")));
-            }
-            if of.is_empty() {
-                return Err(StageError::new("the model combines no members"));
-            }
-            of.iter().try_for_each(|answer| check_answer(answer, n_members))
-        }
-    }
+/// An answer whose rules are known and whose members are there.
+#[derive(Debug)]
+enum Answering {
+    Member(usize),
+    Combined(Combine, Vec<Answering>),
 }
 
-/// The answer, of what members said.
-fn combined(answer: &Answer, said: &[Predictions]) -> Result<Predictions, StageError> {
-    match answer {
-        Answer::Member(i) => Ok(said[*i].clone()),
-        Answer::Combined { combine, of } => {
-            let of = of.iter().map(|answer| combined(answer, said)).collect::<Result<Vec<_>, _>>()?;
-            let rule = Combine::of_word(combine)
-                .ok_or_else(|| StageError::new(format!("members are combined by an unknown rule, `{combine}`")))?;
-            rule.apply(&of)
+impl Answering {
+    fn new(answer: &Answer, n_members: usize) -> Result<Answering, StageError> {
+        match answer {
+            Answer::Member(i) if *i < n_members => Ok(Answering::Member(*i)),
+            Answer::Member(i) => Err(StageError::new(format!("it names member {}, and has {n_members}", i + 1))),
+            Answer::Combined { combine, of } => {
+                let rule = serde_json::from_value(combine.clone()).map_err(|cause| {
+                    StageError::new(format!("it combines its members by a rule that is not readable ({cause})"))
+                })?;
+                let of = of.iter().map(|answer| Answering::new(answer, n_members)).collect::<Result<_, _>>()?;
+                Ok(Answering::Combined(rule, of))
+            }
+        }
+    }
+
+    /// The answer, of what members said.
+    fn of(&self, said: &[Predictions]) -> Result<Predictions, StageError> {
+        match self {
+            Answering::Member(i) => Ok(said[*i].clone()),
+            Answering::Combined(rule, of) => {
+                rule.apply(&of.iter().map(|answer| answer.of(said)).collect::<Result<Vec<_>, _>>()?)
+            }
         }
     }
 }
