@@ -65,11 +65,30 @@ kind = "ensemble"
 members = ["cnn", "mlp", "linear"]
 combine = "vote"
 
+[stages.weighted]
+kind = "ensemble"
+members = ["cnn", "mlp", "linear"]
+combine = "weighted"
+
+[stages.stacked]
+kind = "ensemble"
+members = ["cnn", "all"]
+combine = "stacking"
+
 [stages.evaluate]
+input = "all"
 
 [stages.of-folds]
 kind = "evaluate"
 input = "folds"
+
+[stages.of-weighted]
+kind = "evaluate"
+input = "weighted"
+
+[stages.of-stacked]
+kind = "evaluate"
+input = "stacked"
 "#;
 
 struct Project {
@@ -133,7 +152,7 @@ fn stdout(output: &Output) -> &str {
 fn an_image_of_the_test_split_gets_the_bits_that_it_was_evaluated_with() {
     let project = Project::run();
     let evaluated = fs::read(project.path().join("out/toy/predictions.csv")).unwrap();
-    for model in ["cnn", "mlp", "linear", "folds", "all"] {
+    for model in ["cnn", "mlp", "linear", "folds", "all", "weighted", "stacked"] {
         let expected = rows(&evaluated, |row| row["model"] == model && row["split"] == "test");
         assert!(expected.len() >= 15, "{model}: {} rows", expected.len());
         let predicted = project.convoy(&["predict", "toy.toml", "photos", "--stage", model, "--threads", "2"]);
@@ -154,11 +173,11 @@ fn an_image_of_the_test_split_gets_the_bits_that_it_was_evaluated_with() {
     }
     // The last ensemble is the model that a manifest stands for.
     let plain = project.convoy(&["predict", "toy.toml", "photos/cat/03.ppm"]);
-    let named = project.convoy(&["predict", "all.safetensors", "photos/cat/03.ppm"]);
+    let named = project.convoy(&["predict", "stacked.safetensors", "photos/cat/03.ppm"]);
     assert_eq!(stdout(&plain), stdout(&named));
-    let first = fs::read(project.path().join("all.safetensors")).unwrap();
+    let first = fs::read(project.path().join("stacked.safetensors")).unwrap();
     let _ = project.convoy(&["export", "safetensors", "toy.toml"]);
-    assert_eq!(fs::read(project.path().join("out/toy/all.safetensors")).unwrap(), first);
+    assert_eq!(fs::read(project.path().join("out/toy/stacked.safetensors")).unwrap(), first);
 }
 
 #[test]
@@ -168,7 +187,7 @@ fn unreadable_images_are_named_and_the_rest_is_predicted() {
     fs::write(project.path().join("cut.ppm"), &whole[..whole.len() - 9]).unwrap();
     fs::write(project.path().join("notes.txt"), "no image").unwrap();
     let files = ["photos/cat/00.ppm", "cut.ppm", "=none.png", "notes.txt", "photos/dog/01.ppm"];
-    let of = |more: &[&str]| project.convoy(&[&["predict", "toy.toml"], &files[..], more].concat());
+    let of = |more: &[&str]| project.convoy(&[&["predict", "toy.toml", "--stage", "all"], &files[..], more].concat());
     let output = of(&["--top", "2"]);
     assert_eq!(output.status.code(), Some(1));
     let table = String::from_utf8(output.stdout).unwrap();
@@ -202,8 +221,15 @@ fn unreadable_images_are_named_and_the_rest_is_predicted() {
 fn a_model_that_is_not_there_or_was_damaged_is_an_error_that_says_what_to_do() {
     let project = Project::run();
     let code_and_text = |output: Output| (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap());
-    let (code, said) =
-        code_and_text(project.convoy(&["predict", "toy.toml", "photos", "--set", "stages.mlp.epochs=3"]));
+    let (code, said) = code_and_text(project.convoy(&[
+        "predict",
+        "toy.toml",
+        "photos",
+        "--stage",
+        "all",
+        "--set",
+        "stages.mlp.epochs=3",
+    ]));
     assert_eq!(code, 3);
     assert_eq!(
         said,
@@ -215,7 +241,7 @@ fn a_model_that_is_not_there_or_was_damaged_is_an_error_that_says_what_to_do() {
     assert_eq!(
         said,
         "error: stage `split` is no model, it is of the kind `split`\n  \
-         help: the models are `cnn`, `mlp`, `linear`, `folds`, `all`\n"
+         help: the models are `cnn`, `mlp`, `linear`, `folds`, `all`, `weighted`, `stacked`\n"
     );
     let exported = project.convoy(&["export", "safetensors", "toy.toml", "--stage", "linear", "-o", "m.safetensors"]);
     stdout(&exported);

@@ -3,7 +3,9 @@
 use crate::artifact::dataset::Dataset;
 use crate::artifact::ensemble::Ensemble;
 use crate::artifact::features::Features;
+use crate::artifact::model::{MODEL, WEIGHTS};
 use crate::artifact::portable::{Answer, Member, Portable};
+use crate::artifact::predictions::file_of;
 use crate::artifact::{Files, features};
 use crate::data::decode::{Channels, DecodePolicy, Depth, DepthPolicy};
 use crate::stages::ensemble::Combine;
@@ -62,13 +64,14 @@ fn answer_of_stage<E: From<StageError>>(
     let flow = &nodes[stage].flow;
     if flow.output != Output::Ensemble {
         if flow.refit {
-            return answer_of_part(nodes, stage, &Part::All.to_string(), deliver, members);
+            return answer_of_part(nodes, stage, (&Part::All.to_string(), 1), deliver, members);
         }
         let folds: Vec<String> = (1..=flow.folds).map(|fold| Part::Fold(fold).to_string()).collect();
-        return answer_of_parts(nodes, stage, &folds, deliver, members);
+        return answer_of_parts(nodes, stage, (&folds, 1), deliver, members);
     }
-    let ensemble =
-        Ensemble::read(&deliver(stage, &Part::Whole.to_string())?).map_err(|e| E::from(StageError::from(e)))?;
+    let files = deliver(stage, &Part::Whole.to_string())?;
+    let ensemble = Ensemble::read(&files).map_err(StageError::from)?;
+    let combine = Combine::read(&files).map_err(StageError::from)?;
     let mut of = Vec::with_capacity(ensemble.members.len());
     for member in &ensemble.members {
         let Some(above) = nodes.iter().position(|node| node.name == member.stage) else {
@@ -76,12 +79,8 @@ fn answer_of_stage<E: From<StageError>>(
                 format!("`{}` has a member `{}` that is not in the manifest", nodes[stage].name, member.stage);
             return Err(StageError::new(message).into());
         };
-        of.push(answer_of_parts(nodes, above, &member.parts, deliver, members)?);
+        of.push(answer_of_parts(nodes, above, (&member.parts, member.model), deliver, members)?);
     }
-    let combine = Combine::of_word(&ensemble.combine).ok_or_else(|| {
-        let name = &nodes[stage].name;
-        StageError::new(format!("`{name}` combines its members by an unknown rule, `{}`", ensemble.combine))
-    })?;
     Ok(Answer::Combined { combine: rule(&combine)?, of })
 }
 
@@ -90,25 +89,27 @@ fn rule(combine: &Combine) -> Result<serde_json::Value, StageError> {
     serde_json::to_value(combine).map_err(|cause| StageError::new(format!("a rule cannot be written ({cause})")))
 }
 
-/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated.
+/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated; of each
+/// the model of this number.
 fn answer_of_parts<E: From<StageError>>(
     nodes: &[Node],
     stage: usize,
-    parts: &[String],
+    (parts, model): (&[String], u32),
     deliver: Deliver<'_, E>,
     members: &mut Vec<Member>,
 ) -> Result<Answer, E> {
     if let [part] = parts {
-        return answer_of_part(nodes, stage, part, deliver, members);
+        return answer_of_part(nodes, stage, (part, model), deliver, members);
     }
-    let of = parts.iter().map(|part| answer_of_part(nodes, stage, part, deliver, members)).collect::<Result<_, _>>()?;
+    let each = parts.iter().map(|part| answer_of_part(nodes, stage, (part, model), deliver, members));
+    let of = each.collect::<Result<_, _>>()?;
     Ok(Answer::Combined { combine: rule(&Combine::MeanProbability)?, of })
 }
 
 fn answer_of_part<E: From<StageError>>(
     nodes: &[Node],
     stage: usize,
-    part: &str,
+    (part, model): (&str, u32),
     deliver: Deliver<'_, E>,
     members: &mut Vec<Member>,
 ) -> Result<Answer, E> {
@@ -126,6 +127,14 @@ fn answer_of_part<E: From<StageError>>(
             chain.push(files);
         }
     }
-    members.push(Member { chain, network: deliver(stage, part)? });
+    members.push(Member { chain, network: network(&deliver(stage, part)?, model)? });
     Ok(Answer::Member(members.len() - 1))
+}
+
+/// The files of the `model`-th (from 1) of the networks that a task hands on, under the names of the first.
+fn network(files: &Files, model: u32) -> Result<Files, StageError> {
+    // Snapshots of one training run have one description.
+    let description = files.get(&file_of(MODEL, model)).or_else(|_| files.get(MODEL))?;
+    let weights = files.get(&file_of(WEIGHTS, model))?;
+    Ok(Files([(MODEL.to_owned(), description.clone()), (WEIGHTS.to_owned(), weights.clone())].into()))
 }
