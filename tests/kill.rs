@@ -143,3 +143,131 @@ fn two_processes_at_once_compute_each_task_once() {
     assert_eq!((n, computed.len()), (16, 16), "{results:?}");
     assert_eq!(finished(&project.root).len(), 16);
 }
+
+/// Every kind of stage that keeps something between epochs, and those that do not, on the digits.
+const PIPELINE: &str = r#"
+schema = 1
+name = "killed"
+seed = 3
+
+[stages.ingest]
+source = "builtin:digits"
+limit = 300
+
+[stages.split]
+test = 0.2
+folds = 2
+
+[stages.preprocess]
+steps = ["center"]
+
+[stages.cnn]
+kind = "train"
+architecture = "INPUT - CONV(4) - BN - RELU - POOL - DROPOUT(0.2) - FC"
+epochs = 12
+optimizer = "adam"
+early_stopping = { patience = 3 }
+
+[stages.pca]
+kind = "reduce"
+input = "preprocess"
+method = { pca = { components = 12, solver = "randomized" } }
+
+[stages.mlp]
+kind = "train"
+architecture = "INPUT - NOISE(0.1) - FC(16) - RELU - FC"
+epochs = 12
+optimizer = { sgd = { momentum = 0.9 } }
+schedule = { plateau = { patience = 1 } }
+
+[stages.linear]
+kind = "train"
+input = "preprocess"
+architecture = "INPUT - FC"
+epochs = 12
+final = "refit"
+
+[stages.ensemble]
+members = ["cnn", "mlp", "linear"]
+
+[stages.evaluate]
+"#;
+
+/// The program, told to run the pipeline in `root`.
+fn convoy(root: &Path, threads: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.args(["run", "killed.toml", "--quiet", "--threads", threads]).current_dir(root);
+    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// What the checkpoints in the store are, to see when there is another one.
+fn checkpoints(root: &Path) -> Vec<(std::ffi::OsString, blake3::Hash)> {
+    let mut found: Vec<_> = fs::read_dir(root.join(".convoy/checkpoints"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name(), blake3::hash(&fs::read(entry.path()).ok()?))))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// Everything that must not depend on kills: the lock file, which names every byte in the store by digest, and reports.
+fn outcome(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = vec![root.join("killed.lock")];
+    files.extend(walkdir::WalkDir::new(root.join("out")).into_iter().flatten().map(walkdir::DirEntry::into_path));
+    files.retain(|path| path.is_file() && !path.ends_with("timings.csv") && !path.ends_with("run.json"));
+    files.sort();
+    files.iter().map(|path| (path.strip_prefix(root).unwrap().to_owned(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn trainings_killed_at_their_checkpoints_end_with_the_bytes_of_a_calm_run() {
+    let project = |text: &str| {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("killed.toml"), text).unwrap();
+        temp
+    };
+    let calm = project(PIPELINE);
+    assert!(convoy(calm.path(), "2").status().unwrap().success());
+    let killed = project(PIPELINE);
+    // Microseconds from a new checkpoint to the kill: into the middle of an epoch, or of writing the next checkpoint.
+    let mut pauses = [0, 200, 900, 3000, 0, 500, 1500, 100].into_iter();
+    let mut kills = 0;
+    let mut child = convoy(killed.path(), "2").spawn().unwrap();
+    let mut before = Vec::new();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        let now = checkpoints(killed.path());
+        if now.iter().all(|checkpoint| before.contains(checkpoint)) {
+            std::thread::sleep(Duration::from_micros(300));
+            continue;
+        }
+        let Some(pause) = pauses.next() else {
+            assert!(child.wait().unwrap().success());
+            break;
+        };
+        std::thread::sleep(Duration::from_micros(pause));
+        child.kill().unwrap();
+        kills += usize::from(!child.wait().unwrap().success());
+        before = checkpoints(killed.path());
+        child = convoy(killed.path(), if kills % 2 == 0 { "2" } else { "1" }).spawn().unwrap();
+    }
+    assert!(kills >= 3, "only {kills} kills came in time");
+    let (calm, killed) = (outcome(calm.path()), outcome(killed.path()));
+    assert!(calm.len() > 5);
+    assert_eq!(
+        calm.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        killed.iter().map(|(path, _)| path).collect::<Vec<_>>()
+    );
+    for ((path, calm), (_, killed)) in calm.iter().zip(&killed) {
+        assert!(calm == killed, "{} differs", path.display());
+    }
+}

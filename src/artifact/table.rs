@@ -90,8 +90,7 @@ impl Table {
     /// If there is no column.
     pub fn new(header: &[impl AsRef<str>]) -> Table {
         assert!(!header.is_empty(), "a table needs a column");
-        let writer = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(Vec::new());
-        let mut table = Table { writer, n_columns: header.len() };
+        let mut table = Table { writer: writer(), n_columns: header.len() };
         let cells: Vec<Cell<'_>> = header.iter().map(|name| Cell::Text(name.as_ref())).collect();
         table.row(&cells);
         table
@@ -110,10 +109,19 @@ impl Table {
         let _ = self.writer.write_record(None::<&[u8]>);
     }
 
+    /// What has been written since the last call: for tables that are printed as they grow.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::replace(&mut self.writer, writer()).into_inner().expect("flushing into memory cannot fail")
+    }
+
     /// The finished file.
     pub fn into_bytes(self) -> Vec<u8> {
         self.writer.into_inner().expect("flushing into memory cannot fail")
     }
+}
+
+fn writer() -> csv::Writer<Vec<u8>> {
+    csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(Vec::new())
 }
 
 /// What stands in the file, before quoting.
@@ -174,6 +182,16 @@ mod tests {
         check(&["-1.5e3".into(), "+7".into(), "a=b".into()], "-1.5e3,+7,a=b");
         let header = String::from_utf8(Table::new(&["=cmd", "p_cat"]).into_bytes()).unwrap();
         assert_eq!(header, "'=cmd,p_cat\n");
+    }
+
+    #[test]
+    fn a_table_can_be_had_piece_by_piece() {
+        let mut table = Table::new(&["id"]);
+        assert_eq!(table.take(), b"id\n");
+        assert_eq!(table.take(), b"");
+        table.row(&[1u32.into()]);
+        table.row(&[2u32.into()]);
+        assert_eq!(table.take(), b"1\n2\n");
     }
 
     #[test]

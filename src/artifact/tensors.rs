@@ -3,6 +3,7 @@
 //! [`TensorsWriter`] collects and writes, [`Tensors`] reads and checks: a truncated or edited file is an
 //! [`Error`], never a panic.
 
+use std::collections::HashMap;
 use std::io;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -57,20 +58,59 @@ impl TensorsWriter {
         self.add(name, Dtype::U32, shape, values.len(), bytes);
     }
 
-    /// Writes the file.
+    /// Adds the tensors of `from` whose names it `wants`, under the names that `renamed` makes of theirs.
+    ///
+    /// # Panics
+    /// If a name is taken.
+    pub fn copy(&mut self, from: &Tensors<'_>, wants: impl Fn(&str) -> bool, renamed: impl Fn(&str) -> String) {
+        for (name, view) in from.tensors.iter().filter(|(name, _)| wants(name)) {
+            let n = view.shape().iter().product();
+            self.add(&renamed(name), view.dtype(), view.shape(), n, view.data().to_vec());
+        }
+    }
+
+    /// Name, shape and bytes of each tensor, in any order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[u8])> {
+        self.tensors.iter().map(|(name, _, shape, bytes)| (name.as_str(), shape.clone(), bytes.as_slice()))
+    }
+
+    /// The file's bytes, with at most one key of metadata.
     ///
     /// # Errors
-    /// Those of the sink.
-    pub fn write(self, sink: &mut dyn Sink, name: &str) -> io::Result<()> {
+    /// If the tensors are too many for a file.
+    pub fn to_bytes(&self, metadata: Option<(&str, String)>) -> io::Result<Vec<u8>> {
         let mut views = Vec::with_capacity(self.tensors.len());
         for (name, dtype, shape, bytes) in &self.tensors {
             let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(io::Error::other)?;
             views.push((name.as_str(), view));
         }
-        // No metadata: the crate keeps it in a hash map, whose order would reach the file.
-        let file = safetensors::serialize(views, None).map_err(io::Error::other)?;
-        sink.put(name, &file)
+        // The crate keeps metadata in a hash map, whose order would reach the file: hence one key.
+        let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value)]));
+        safetensors::serialize(views, metadata).map_err(io::Error::other)
     }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn write(self, sink: &mut dyn Sink, name: &str) -> io::Result<()> {
+        sink.put(name, &self.to_bytes(None)?)
+    }
+}
+
+/// The bytes of a file whose header is not too long.
+fn checked<'a>(files: &'a Files, name: &str) -> Result<&'a Bytes, Error> {
+    let bytes = files.get(name)?;
+    let header = bytes.first_chunk::<8>().map_or(0, |chunk| u64::from_le_bytes(*chunk));
+    if header > MAX_HEADER as u64 {
+        let message = format!("has a header of {header} bytes, more than {MAX_HEADER}");
+        return Err(Error { file: name.to_owned(), message });
+    }
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, cause: &dyn std::fmt::Display) -> Error {
+    Error { file: name.to_owned(), message: format!("is not a readable safetensors file ({cause})") }
 }
 
 /// The tensors of a file.
@@ -86,15 +126,24 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// If the file is absent, or is not a safetensors file.
     pub fn open(files: &'a Files, name: &str) -> Result<Tensors<'a>, Error> {
-        let bytes: &Bytes = files.get(name)?;
-        let error = |message: String| Error { file: name.to_owned(), message };
-        let header = bytes.first_chunk::<8>().map_or(0, |chunk| u64::from_le_bytes(*chunk));
-        if header > MAX_HEADER as u64 {
-            return Err(error(format!("has a header of {header} bytes, more than {MAX_HEADER}")));
-        }
-        let tensors = SafeTensors::deserialize(bytes)
-            .map_err(|cause| error(format!("is not a readable safetensors file ({cause})")))?;
+        let bytes = checked(files, name)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|cause| unreadable(name, &cause))?;
         Ok(Tensors { file: name.to_owned(), tensors })
+    }
+
+    /// The metadata of the file called `name`, which may be empty.
+    ///
+    /// # Errors
+    /// If the file is absent, or is not a safetensors file.
+    pub fn metadata(files: &Files, name: &str) -> Result<HashMap<String, String>, Error> {
+        let bytes = checked(files, name)?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|cause| unreadable(name, &cause))?;
+        Ok(metadata.metadata().clone().unwrap_or_default())
+    }
+
+    /// Name, shape and bytes of each tensor, in any order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Vec<usize>, &'a [u8])> {
+        self.tensors.iter().map(|(name, view)| (name, view.shape().to_vec(), view.data()))
     }
 
     fn error(&self, message: String) -> Error {

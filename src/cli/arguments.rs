@@ -35,6 +35,14 @@ pub enum Verb {
     Status(StatusArguments),
     /// Explain why a stage is stale: key, old value, new value, line.
     Why(WhyArguments),
+    /// Predict the classes of images with a finished model, as CSV on stdout.
+    Predict(PredictArguments),
+    /// Write a finished model to one file that needs neither manifest nor store.
+    Export {
+        /// In which form.
+        #[command(subcommand)]
+        form: ExportVerb,
+    },
     /// Write a small manifest to start from.
     Init(InitArguments),
     /// Look at the data sets of the catalogue.
@@ -167,6 +175,62 @@ pub struct WhyArguments {
     /// Print the reasons as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `predict`.
+#[derive(Args, Debug)]
+pub struct PredictArguments {
+    /// A manifest that has been run (its last ensemble, else its last model, or --stage), or a file that `convoy export`
+    /// wrote.
+    pub model: PathBuf,
+    /// Images, and folders of images (walked, hidden files left out); `-` reads one path a line from stdin.
+    #[arg(required = true, value_name = "FILES")]
+    pub files: Vec<PathBuf>,
+    /// Predict with this stage of the manifest.
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Print the K most probable classes of each image instead of every class's probability.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: Option<u16>,
+    /// Override a key of the manifest, as `run` was told to (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Apply the overrides of [profile.NAME], as `run` was told to.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print one JSON object per image, a line each.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress and no summary; unreadable images are still named.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// The forms of `export`.
+#[derive(Debug, Subcommand)]
+pub enum ExportVerb {
+    /// One safetensors file: the networks' weights, the preprocessing before them, the classes. `convoy predict` reads it.
+    Safetensors(ExportArguments),
+}
+
+/// `export`.
+#[derive(Args, Debug)]
+pub struct ExportArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// The model [default: the last ensemble, else the last model].
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Where to write it [default: out/NAME/STAGE.safetensors].
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
 }
 
 /// `init`.

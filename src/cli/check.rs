@@ -9,6 +9,15 @@ use crate::manifest::{Diagnostics, Manifest};
 
 /// The manifest that the arguments name, checked; `None` after its problems have been printed.
 pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+    let manifest = load_without_warnings(arguments, terminal)?;
+    if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.warnings.is_empty()) {
+        print(&manifest.diagnostics(), terminal);
+    }
+    Ok(manifest)
+}
+
+/// The same, for verbs that use what a run made: the run has said its warnings.
+pub fn load_without_warnings(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
     let path = match &arguments.manifest {
         Some(path) => path.clone(),
         None => match only_manifest(Path::new(".")) {
@@ -20,13 +29,7 @@ pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Resul
         },
     };
     match Manifest::load(&path, &arguments.overrides()) {
-        Ok(manifest) => {
-            let warnings = manifest.diagnostics();
-            if !manifest.warnings.is_empty() {
-                print(&warnings, terminal);
-            }
-            Ok(Some(manifest))
-        }
+        Ok(manifest) => Ok(Some(manifest)),
         Err(diagnostics) => {
             print(&diagnostics, terminal);
             Ok(None)

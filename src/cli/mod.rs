@@ -6,7 +6,9 @@ mod arguments;
 mod check;
 mod data;
 mod doctor;
+mod export;
 mod init;
+mod predict;
 mod progress;
 mod results;
 mod run;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, Verb};
+use arguments::{Arguments, ExportVerb, Verb};
 use terminal::Terminal;
 
 use crate::engine::Isa;
@@ -96,6 +98,8 @@ fn keep_decoders_quiet() {
 fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     match arguments.verb {
         Verb::Check(arguments) => check::check(&arguments, terminal),
+        Verb::Predict(arguments) => predict::predict(&arguments, terminal),
+        Verb::Export { form: ExportVerb::Safetensors(arguments) } => export::export(&arguments, terminal),
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {
             let mut script = Vec::new();

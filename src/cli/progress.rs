@@ -149,6 +149,16 @@ impl Progress {
         }
     }
 
+    /// A line that is never left out, after a word that is painted: about one of many things that failed.
+    pub fn warn_as(&self, word: &str, style: &str, text: &str) {
+        let line = format!("{} {text}", self.terminal.paint(word, style));
+        if self.terminal.is_interactive {
+            self.bars.suspend(|| self.terminal.note(&line));
+        } else {
+            self.terminal.note(&line);
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

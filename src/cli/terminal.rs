@@ -30,6 +30,16 @@ impl Terminal {
         let _ = out.flush();
     }
 
+    /// Part of a result that is long in coming, on stdout.
+    ///
+    /// # Errors
+    /// Those of stdout: whoever computes for it can stop then.
+    pub fn part(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()
+    }
+
     /// A line on stderr.
     pub fn note(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
@@ -38,6 +48,14 @@ impl Terminal {
     /// A rendered page of diagnostics on stderr.
     pub fn page(&self, text: &str) {
         let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// `error: …`, with the action that helps on a line of its own.
+    pub fn fault(&self, message: &str, help: Option<&str>) {
+        self.note(&format!("{} {message}", self.paint("error:", RED)));
+        if let Some(help) = help {
+            self.note(&format!("  help: {help}"));
+        }
     }
 
     /// `error: …`, with its chain of causes, one line each.

@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use super::fit_set::TrainingRows;
 use super::transform::{Chain, Fitted};
+use crate::engine::Engine;
 use crate::tensor::SampleShape;
+
+/// Samples that one thread loads at a time.
+const LOADED_TOGETHER: usize = 64;
 
 /// The values of one sample as they are stored, images as `[height, width, channels]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,6 +118,21 @@ impl Feed {
         assert_eq!(out.len(), rows.len() * len, "values of {} samples of {len}", rows.len());
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(len)) {
             self.chain.apply(self.samples.values(row as usize), out);
+        }
+    }
+
+    /// As [`Feed::load`], on all threads of `engine`.
+    ///
+    /// # Panics
+    /// As [`Feed::load`].
+    pub fn load_on(&self, engine: &Engine, rows: &[u32], out: &mut [f32]) {
+        let len = self.sample_shape().len();
+        assert_eq!(out.len(), rows.len() * len, "values of {} samples of {len}", rows.len());
+        if len > 0 {
+            engine.for_each_chunk(out, LOADED_TOGETHER * len, |i, out| {
+                let first = i * LOADED_TOGETHER;
+                self.load(&rows[first..first + out.len() / len], out);
+            });
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod reference;
 mod simd;
 mod softmax;
 mod sums;
+pub mod symmetric;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -11,6 +11,7 @@ pub(crate) mod testing;
 pub mod ensemble;
 pub mod evaluate;
 pub mod lineage;
+pub mod predict;
 pub mod preprocess;
 pub mod reduce;
 pub mod split;

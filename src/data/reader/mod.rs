@@ -11,6 +11,7 @@ pub mod csv_paths;
 pub mod csv_pixels;
 pub mod folder;
 pub mod idx;
+pub mod images;
 pub mod input;
 pub mod load;
 pub mod npy;

@@ -3,19 +3,30 @@
 //! Householder tridiagonalisation, then implicit QL with Wilkinson's shift (Martin, Reinsch and Wilkinson 1968; Dubrulle,
 //! Martin and Wilkinson 1968, both in the *Handbook for Automatic Computation*). Each step of the first needs one pass
 //! over what is left of the matrix: the rank-2 update of the step before and the product with the new reflector are done
-//! row by row, together. The rotations of the second are written down and applied later, many at a time, to a strip of
-//! columns that stays in a cache. Rows and strips are independent, so that threads cannot show in a bit.
+//! row by row, together. Where few vectors are kept, QL only finds the values, and inverse iteration the vectors (Peters
+//! and Wilkinson 1979), each made orthogonal to those of values close by; where many are, the rotations of QL are written
+//! down and applied later, many at a time, to a strip of columns that stays in a cache. Rows and strips are independent,
+//! so that threads cannot show in a bit.
 
 use crate::engine::Engine;
+use crate::engine::symmetric::{self, Rotation, STRIP, dot};
+use crate::rng::Stream;
 
-/// Columns in a strip of eigenvectors: with 784 rows a strip is 200 KB, which fits a second-level cache.
-const STRIP: usize = 32;
 /// Rotations that are collected before they are applied.
 const MAX_ROTATIONS: usize = 1 << 15;
 /// Values of a trailing matrix above which its rows are shared out between threads.
 const LEAST_SHARED: usize = 1 << 14;
 /// QL needs one or two turns for an eigenvalue; it is proven to converge, so this only stops what is not finite.
 const MAX_TURNS: usize = 200;
+/// Vectors are few where there are at most this part of all: orthogonalising is quadratic in their number.
+const FEW: usize = 8;
+/// Matrices below this size have all their vectors computed.
+const LEAST_FOR_FEW: usize = 64;
+/// Turns of inverse iteration: the second one is already as exact as the values are, where those are apart.
+const N_INVERSE: usize = 4;
+/// Values closer than this, in units of the largest, share a space whose axes have to be made orthogonal (LAPACK's
+/// `dstein` has the same number).
+const CLOSE: f64 = 1e-3;
 /// A squared length below this is 0: the matrix is scaled to at most 1, so that it is far below its rounding.
 const TINY: f64 = 1e-290;
 
@@ -33,7 +44,8 @@ pub struct Eigen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
-/// The eigenvalues of the symmetric `matrix`, `[n, n]`, and the eigenvectors of the first `n_kept(values)` of them.
+/// The eigenvalues of the symmetric `matrix`, `[n, n]`, and the eigenvectors of the first `n_kept(values)` of them, of
+/// which `n_expected` are thought to be wanted: that only spares work.
 ///
 /// # Errors
 /// If a value is not finite.
@@ -41,6 +53,7 @@ pub fn symmetric_eigen(
     engine: &Engine,
     n: usize,
     mut matrix: Vec<f64>,
+    n_expected: usize,
     n_kept: impl FnOnce(&[f64]) -> usize,
 ) -> Result<Eigen, NotFinite> {
     assert_eq!(matrix.len(), n * n, "a matrix of {n} rows and columns");
@@ -50,19 +63,35 @@ pub fn symmetric_eigen(
     }
     let scale = if largest < f64::MIN_POSITIVE { 1.0 } else { largest };
     matrix.iter_mut().for_each(|x| *x /= scale);
-    let Tridiagonal { mut diagonal, mut off_diagonal, beta } = tridiagonalise(engine, n, &mut matrix);
-    let mut strips = Strips::identity(n);
-    diagonalise(engine, &mut diagonal, &mut off_diagonal, &mut strips)?;
+    let tridiagonal = tridiagonalise(engine, n, &mut matrix);
+    let is_few = |n_vectors: usize| n >= LEAST_FOR_FEW && n_vectors * FEW <= n;
+    let mut strips = (!is_few(n_expected)).then(|| Strips::identity(n));
+    let mut diagonal = diagonalised(engine, &tridiagonal, strips.as_mut())?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
     let values: Vec<f64> = order.iter().map(|&i| diagonal[i] * scale).collect();
     let n_kept = n_kept(&values).min(n);
     let mut vectors = vec![0.0; n_kept * n];
-    for (&i, vector) in order.iter().zip(vectors.chunks_exact_mut(n.max(1))) {
-        strips.copy_row(i, vector);
+    if is_few(n_kept) {
+        // However many were expected: what is kept decides which bits come out.
+        drop(strips);
+        let values: Vec<f64> = order[..n_kept].iter().map(|&i| diagonal[i]).collect();
+        inverse_iteration(engine, &tridiagonal, &values, &mut vectors);
+    } else {
+        let strips = match strips {
+            Some(strips) => strips,
+            None => {
+                let mut strips = Strips::identity(n);
+                diagonal = diagonalised(engine, &tridiagonal, Some(&mut strips))?;
+                strips
+            }
+        };
+        debug_assert_eq!(diagonal.len(), n);
+        for (&i, vector) in order.iter().zip(vectors.chunks_exact_mut(n.max(1))) {
+            strips.copy_row(i, vector);
+        }
     }
-    drop(strips);
-    reflect_back(engine, n, &matrix, &beta, &mut vectors);
+    reflect_back(engine, n, &matrix, &tridiagonal.beta, &mut vectors);
     vectors.chunks_exact_mut(n.max(1)).for_each(orient);
     Ok(Eigen { values, vectors })
 }
@@ -78,25 +107,6 @@ pub fn orient(vector: &mut [f64]) {
     if largest < 0.0 {
         vector.iter_mut().for_each(|x| *x = -*x);
     }
-}
-
-/// `x · y`: eight chains over the values and one fixed tree.
-pub fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    for (x, y) in x.iter().zip(y) {
-        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane += x * y;
-        }
-    }
-    for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane += x * y;
-    }
-    tree(lanes)
-}
-
-fn tree([a, b, c, d, e, f, g, h]: [f64; 8]) -> f64 {
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
 /// A symmetric matrix `t = qᵀ a q`; reflector `k` is `1 - beta[k] v vᵀ` with `v` right of the diagonal in row `k`.
@@ -123,7 +133,7 @@ fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
             break;
         }
         let x = &mut row[k + 1..];
-        let tail = dot(&x[1..], &x[1..]);
+        let tail = dot(engine, &x[1..], &x[1..]);
         if tail < TINY {
             off_diagonal[k] = x[0];
             x.fill(0.0);
@@ -140,7 +150,13 @@ fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
         let work = |i: usize, row: &mut [f64]| {
             let i = from + i;
             // What stood left of the diagonal is not needed any more.
-            row[k] = update_and_dot(&mut row[from..], (&v[from..], v[i]), (&w[from..], w[i]), &next[from..]);
+            row[k] = symmetric::update_and_dot(
+                engine,
+                &mut row[from..],
+                (&v[from..], v[i]),
+                (&w[from..], w[i]),
+                &next[from..],
+            );
         };
         if (n - from) * (n - from) < LEAST_SHARED {
             below.chunks_exact_mut(n).enumerate().for_each(|(i, row)| work(i, row));
@@ -151,38 +167,12 @@ fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
             *w = beta[k] * row[k];
         }
         v[from..].copy_from_slice(&next[from..]);
-        let share = 0.5 * beta[k] * dot(&w[from..], &v[from..]);
+        let share = 0.5 * beta[k] * dot(engine, &w[from..], &v[from..]);
         for (w, v) in w[from..].iter_mut().zip(&v[from..]) {
             *w -= share * v;
         }
     }
     Tridiagonal { diagonal, off_diagonal, beta }
-}
-
-/// `row -= v_i w + w_i v`, then `row · x`, eight lanes and one tree.
-fn update_and_dot(row: &mut [f64], (v, v_i): (&[f64], f64), (w, w_i): (&[f64], f64), x: &[f64]) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let step = |row: &mut [f64], v: &[f64], w: &[f64], x: &[f64], lanes: &mut [f64; 8]| {
-        for ((((row, v), w), x), lane) in row.iter_mut().zip(v).zip(w).zip(x).zip(lanes) {
-            *row -= v_i * w + w_i * v;
-            *lane += *row * x;
-        }
-    };
-    let (rows, row_rest) = row.as_chunks_mut::<8>();
-    let ((v, v_rest), (w, w_rest), (x, x_rest)) = (v.as_chunks::<8>(), w.as_chunks::<8>(), x.as_chunks::<8>());
-    for (((row, v), w), x) in rows.iter_mut().zip(v).zip(w).zip(x) {
-        step(row, v, w, x, &mut lanes);
-    }
-    step(row_rest, v_rest, w_rest, x_rest, &mut lanes);
-    tree(lanes)
-}
-
-/// A rotation of rows `row` and `row + 1` of the eigenvectors.
-#[derive(Clone, Copy)]
-struct Rotation {
-    row: u32,
-    cos: f64,
-    sin: f64,
 }
 
 /// Eigenvectors on their way: row `i` belongs to eigenvalue `i`. Strip by strip, each `[n, STRIP]`.
@@ -202,16 +192,7 @@ impl Strips {
 
     fn rotate(&mut self, engine: &Engine, rotations: &[Rotation]) {
         engine.for_each_chunk(&mut self.values, (self.n * STRIP).max(1), |_, strip| {
-            let (rows, _) = strip.as_chunks_mut::<STRIP>();
-            for &Rotation { row, cos, sin } in rotations {
-                let (upper, lower) = rows.split_at_mut(row as usize + 1);
-                let (upper, lower) = (&mut upper[row as usize], &mut lower[0]);
-                for (x, y) in upper.iter_mut().zip(lower) {
-                    let (old_x, old_y) = (*x, *y);
-                    *y = sin * old_x + cos * old_y;
-                    *x = cos * old_x - sin * old_y;
-                }
-            }
+            symmetric::rotate(engine, strip, rotations);
         });
     }
 
@@ -222,10 +203,15 @@ impl Strips {
     }
 }
 
-/// Implicit QL: `d` becomes the eigenvalues, unsorted; `e` (the off-diagonal) is used up.
-fn diagonalise(engine: &Engine, d: &mut [f64], e: &mut [f64], strips: &mut Strips) -> Result<(), NotFinite> {
+/// Implicit QL: the eigenvalues, unsorted. `strips`, where given, becomes the eigenvectors.
+fn diagonalised(
+    engine: &Engine,
+    tridiagonal: &Tridiagonal,
+    mut strips: Option<&mut Strips>,
+) -> Result<Vec<f64>, NotFinite> {
+    let (mut d, mut e) = (tridiagonal.diagonal.clone(), tridiagonal.off_diagonal.clone());
     let n = d.len();
-    let norm = d.iter().zip(&*e).fold(0.0f64, |max, (d, e)| max.max(d.abs() + e.abs()));
+    let norm = d.iter().zip(&e).fold(0.0f64, |max, (d, e)| max.max(d.abs() + e.abs()));
     let negligible = f64::EPSILON * norm;
     let mut rotations: Vec<Rotation> = Vec::new();
     for l in 0..n {
@@ -261,21 +247,113 @@ fn diagonalise(engine: &Engine, d: &mut [f64], e: &mut [f64], strips: &mut Strip
                 p = sin * r;
                 d[i + 1] = g + p;
                 g = cos * r - b;
-                rotations.push(Rotation { row: i as u32, cos, sin });
+                if strips.is_some() {
+                    rotations.push(Rotation { row: i as u32, cos, sin });
+                }
             }
             if !is_split {
                 d[l] -= p;
                 e[l] = g;
                 e[m] = 0.0;
             }
-            if rotations.len() >= MAX_ROTATIONS {
+            if let Some(strips) = strips.as_mut().filter(|_| rotations.len() >= MAX_ROTATIONS) {
                 strips.rotate(engine, &rotations);
                 rotations.clear();
             }
         }
     }
-    strips.rotate(engine, &rotations);
-    Ok(())
+    if let Some(strips) = strips {
+        strips.rotate(engine, &rotations);
+    }
+    Ok(d)
+}
+
+/// Eigenvectors of the tridiagonal matrix for its eigenvalues `values`, descending: `[values.len(), n]`, of length 1.
+fn inverse_iteration(engine: &Engine, tridiagonal: &Tridiagonal, values: &[f64], vectors: &mut [f64]) {
+    let n = tridiagonal.diagonal.len();
+    let norm = tridiagonal
+        .diagonal
+        .iter()
+        .zip(&tridiagonal.off_diagonal)
+        .fold(0.0f64, |max, (d, e)| max.max(d.abs() + e.abs()));
+    let smallest = (f64::EPSILON * norm).max(TINY);
+    let mut shifted = Shifted::new(n);
+    let (mut first_close, mut last) = (0, f64::INFINITY);
+    for (i, &value) in values.iter().enumerate() {
+        if i > 0 && values[i - 1] - value > CLOSE * norm {
+            first_close = i;
+        }
+        // The same value twice would give the same vector twice: a hair apart, they differ in their rounding.
+        let value = value.min(last - 10.0 * smallest);
+        last = value;
+        shifted.factorise(tridiagonal, value, smallest);
+        let (before, rest) = vectors.split_at_mut(i * n);
+        let vector = &mut rest[..n];
+        Stream::new(0, "inverse iteration", &[("vector", i as u64)]).fill_normal(0, vector);
+        for _ in 0..N_INVERSE {
+            shifted.solve(vector);
+            let largest = vector.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+            vector.iter_mut().for_each(|x| *x /= largest);
+            // Twice: once is not enough for a vector that was nearly within the space of the others.
+            for _ in 0..2 {
+                for other in before[first_close * n..].chunks_exact(n) {
+                    let share = dot(engine, other, vector);
+                    symmetric::subtract(engine, share, other, vector);
+                }
+                let length = dot(engine, vector, vector).sqrt();
+                vector.iter_mut().for_each(|x| *x /= length);
+            }
+        }
+    }
+}
+
+/// `t - value` as the product of a lower and an upper triangle, rows exchanged for the larger pivot.
+struct Shifted {
+    /// By row: what multiplies the pivot row, and whether the two rows were exchanged.
+    steps: Vec<(f64, bool)>,
+    /// By row: the pivot and the two values right of it.
+    rows: Vec<[f64; 3]>,
+}
+
+impl Shifted {
+    fn new(n: usize) -> Shifted {
+        Shifted { steps: vec![(0.0, false); n.saturating_sub(1)], rows: vec![[0.0; 3]; n] }
+    }
+
+    fn factorise(&mut self, tridiagonal: &Tridiagonal, value: f64, smallest: f64) {
+        let (d, e) = (&tridiagonal.diagonal, &tridiagonal.off_diagonal);
+        let n = d.len();
+        let right = |i: usize| if i + 1 < n { e[i] } else { 0.0 };
+        let away =
+            |pivot: f64| if pivot.abs() < smallest { if pivot < 0.0 { -smallest } else { smallest } } else { pivot };
+        let mut row = [d[0] - value, right(0), 0.0];
+        for i in 0..n - 1 {
+            let next = [e[i], d[i + 1] - value, right(i + 1)];
+            let is_exchanged = next[0].abs() > row[0].abs();
+            let (mut pivot, other) = if is_exchanged { (next, row) } else { (row, next) };
+            pivot[0] = away(pivot[0]);
+            let factor = other[0] / pivot[0];
+            self.rows[i] = pivot;
+            self.steps[i] = (factor, is_exchanged);
+            row = [other[1] - factor * pivot[1], other[2] - factor * pivot[2], 0.0];
+        }
+        row[0] = away(row[0]);
+        self.rows[n - 1] = row;
+    }
+
+    fn solve(&self, x: &mut [f64]) {
+        for (i, &(factor, is_exchanged)) in self.steps.iter().enumerate() {
+            if is_exchanged {
+                x.swap(i, i + 1);
+            }
+            x[i + 1] -= factor * x[i];
+        }
+        for (i, [pivot, right, further]) in self.rows.iter().enumerate().rev() {
+            let right = if i + 1 < x.len() { right * x[i + 1] } else { 0.0 };
+            let further = if i + 2 < x.len() { further * x[i + 2] } else { 0.0 };
+            x[i] = (x[i] - right - further) / pivot;
+        }
+    }
 }
 
 /// Vectors that share one pass over the reflectors.
@@ -287,11 +365,7 @@ fn reflect_back(engine: &Engine, n: usize, reflectors: &[f64], beta: &[f64], vec
         for k in (0..n.saturating_sub(1)).rev().filter(|&k| beta[k] != 0.0) {
             let v = &reflectors[k * n + k + 1..(k + 1) * n];
             for vector in vectors.chunks_exact_mut(n) {
-                let x = &mut vector[k + 1..];
-                let share = beta[k] * dot(v, x);
-                for (x, v) in x.iter_mut().zip(v) {
-                    *x -= share * v;
-                }
+                symmetric::reflect(engine, v, beta[k], &mut vector[k + 1..]);
             }
         }
     });
@@ -300,28 +374,37 @@ fn reflect_back(engine: &Engine, n: usize, reflectors: &[f64], beta: &[f64], vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
+    use crate::engine::Isa;
 
     /// `b bᵀ` of a random `b`, `[n, rank]`: positive semi-definite, of this rank.
     fn gram(n: usize, rank: usize) -> Vec<f64> {
         let mut b = vec![0.0; n * rank];
         Stream::new(7, "test", &[]).fill_normal(0, &mut b);
         let row = |i: usize| &b[i * rank..(i + 1) * rank];
-        (0..n * n).map(|at| dot(row(at / n), row(at % n))).collect()
+        (0..n * n).map(|at| dot(&Engine::new(1), row(at / n), row(at % n))).collect()
     }
 
     fn check(n: usize, matrix: &[f64]) {
-        let Eigen { values, vectors } = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), |v| v.len()).unwrap();
+        check_first(n, matrix, n);
+    }
+
+    fn check_first(n: usize, matrix: &[f64], n_kept: usize) {
+        let found = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n_kept, |_| n_kept).unwrap();
+        // What was expected beforehand changes nothing.
+        let unexpected = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n - n_kept, |_| n_kept).unwrap();
+        assert!(found == unexpected, "{n}");
+        let Eigen { values, vectors } = found;
+        assert_eq!(vectors.len(), n_kept * n);
         let size = matrix.iter().fold(1.0f64, |max, x| max.max(x.abs()));
         assert!(values.is_sorted_by(|a, b| a >= b));
         let rows: Vec<&[f64]> = vectors.chunks_exact(n).collect();
         for (i, v) in rows.iter().enumerate() {
             for (j, other) in rows.iter().enumerate() {
                 let expected = f64::from(u8::from(i == j));
-                assert!((dot(v, other) - expected).abs() < 1e-12, "{n}: {i}, {j}");
+                assert!((dot(&Engine::new(1), v, other) - expected).abs() < 1e-12, "{n}: {i}, {j}");
             }
             for (k, x) in v.iter().enumerate() {
-                let product = dot(&matrix[k * n..(k + 1) * n], v);
+                let product = dot(&Engine::new(1), &matrix[k * n..(k + 1) * n], v);
                 assert!((product - values[i] * x).abs() < 1e-12 * size * n as f64, "{n}: {i}, {k}");
             }
             let largest = v.iter().fold(0.0f64, |max, x| if x.abs() > max.abs() { *x } else { max });
@@ -343,11 +426,38 @@ mod tests {
     }
 
     #[test]
+    fn a_few_vectors_solve_the_equation() {
+        for (n, rank, n_kept) in [(64, 70, 8), (150, 150, 18), (200, 3, 25), (131, 12, 16)] {
+            check_first(n, &gram(n, rank), n_kept);
+        }
+        let n = 90;
+        let spread = |f: &dyn Fn(usize, usize) -> f64| (0..n * n).map(|at| f(at / n, at % n)).collect::<Vec<f64>>();
+        // Nothing at all, all values alike, two values, and two blocks with the same values.
+        check_first(n, &vec![0.0; n * n], 11);
+        check_first(n, &spread(&|i, j| f64::from(u8::from(i == j))), 11);
+        check_first(n, &spread(&|i, j| f64::from(u8::from(i == j)) * if i % 9 == 0 { 5.0 } else { 2.0 }), 11);
+        let half = gram(45, 45);
+        check_first(n, &spread(&|i, j| if i / 45 == j / 45 { half[i % 45 * 45 + j % 45] } else { 0.0 }), 11);
+    }
+
+    #[test]
+    fn instruction_sets_change_no_bit() {
+        let matrix = gram(130, 140);
+        let of =
+            |isa, n_kept| symmetric_eigen(&Engine::with_isa(2, isa), 130, matrix.clone(), n_kept, |_| n_kept).unwrap();
+        for isa in [Isa::Avx512, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
+            for n_kept in [10, 130] {
+                assert!(of(isa, n_kept) == of(Isa::Portable, n_kept), "{isa:?}, {n_kept}");
+            }
+        }
+    }
+
+    #[test]
     fn the_second_difference_has_its_known_values() {
         let n = 40;
         let entry = |i: usize, j: usize| [2.0, -1.0, 0.0][i.abs_diff(j).min(2)];
         let matrix = (0..n * n).map(|at| entry(at / n, at % n)).collect();
-        let found = symmetric_eigen(&Engine::new(1), n, matrix, |_| 1).unwrap();
+        let found = symmetric_eigen(&Engine::new(1), n, matrix, 1, |_| 1).unwrap();
         for (i, value) in found.values.iter().enumerate() {
             let angle = std::f64::consts::PI * (n - i) as f64 / (n + 1) as f64;
             assert!((value - (2.0 - 2.0 * crate::elementary::cos(angle))).abs() < 1e-13);
@@ -358,9 +468,9 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let matrix = gram(190, 150);
-        let expected = symmetric_eigen(&Engine::new(1), 190, matrix.clone(), |_| 20).unwrap();
+        let expected = symmetric_eigen(&Engine::new(1), 190, matrix.clone(), 20, |_| 20).unwrap();
         for threads in [2, 3, 7] {
-            let got = symmetric_eigen(&Engine::new(threads), 190, matrix.clone(), |_| 20).unwrap();
+            let got = symmetric_eigen(&Engine::new(threads), 190, matrix.clone(), 20, |_| 20).unwrap();
             assert!(got == expected, "{threads} threads");
         }
     }
@@ -368,7 +478,7 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_refused() {
         for bad in [f64::NAN, f64::INFINITY] {
-            let found = symmetric_eigen(&Engine::new(1), 2, vec![1.0, bad, bad, 1.0], |_| 1);
+            let found = symmetric_eigen(&Engine::new(1), 2, vec![1.0, bad, bad, 1.0], 1, |_| 1);
             assert_eq!(found, Err(NotFinite));
         }
     }

@@ -21,9 +21,6 @@ use crate::tensor::SampleShape;
 /// Samples that are loaded at once. Sums over samples are cut here, so that it must never depend on the machine.
 pub const BLOCK: usize = 4096;
 
-/// Samples that one thread loads at a time.
-const LOADED_TOGETHER: usize = 64;
-
 /// What keeps a method from being fitted, in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
@@ -83,7 +80,7 @@ impl Fitting<'_> {
                 return Err(FitError::Stopped);
             }
             let values = &mut values[..rows.len() * len];
-            load(self.engine, feed, rows, values);
+            feed.load_on(self.engine, rows, values);
             work(rows.len(), values);
         }
         Ok(())
@@ -205,7 +202,7 @@ impl Projection {
         let (n_in, n_out) = (self.input.len(), self.output.len());
         assert_eq!(out.len(), rows.len() * n_out, "values of {} samples of {n_out}", rows.len());
         scratch.resize(rows.len() * n_in, 0.0);
-        load(engine, centred, rows, scratch);
+        centred.load_on(engine, rows, scratch);
         matmul(engine, rows.len(), n_in, n_out, scratch, &self.weights, out);
     }
 }
@@ -215,17 +212,6 @@ fn centred(feed: &Feed, mean: &[f64]) -> Feed {
     let mut steps = feed.chain().fitted().to_vec();
     steps.push(Fitted::Affine(Affine { subtract: mean.to_vec(), ..Affine::identity(Per::Pixel, mean.len()) }));
     Feed::new(Arc::clone(feed.samples()), steps)
-}
-
-/// Loads samples on all threads.
-fn load(engine: &Engine, feed: &Feed, rows: &[u32], out: &mut [f32]) {
-    let len = feed.sample_shape().len();
-    if len > 0 {
-        engine.for_each_chunk(out, LOADED_TOGETHER * len, |i, out| {
-            let first = i * LOADED_TOGETHER;
-            feed.load(&rows[first..first + out.len() / len], out);
-        });
-    }
 }
 
 /// The number that a count of things takes: "1 image", "20 images".

@@ -4,18 +4,19 @@
 //! random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small problem
 //! inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
 
-use super::eigen::{NotFinite, dot, orient, symmetric_eigen};
+use super::eigen::{NotFinite, orient, symmetric_eigen};
 use super::{BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted};
 use crate::config::{Bounds, Problem, Section};
 use crate::data::feed::Feed;
 use crate::data::transform::Per;
 use crate::data::transform::moments::Statistics;
+use crate::engine::symmetric::{dot, subtract};
 use crate::engine::{Dense, Engine, gram, matmul};
 use crate::tensor::SampleShape;
 
 /// The line in the list.
 pub const KIND: Kind =
-    Kind { name: "pca", read, revision: 1, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
+    Kind { name: "pca", read, revision: 2, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
 
 /// What is kept unless something is said.
 const DEFAULT_VARIANCE: f64 = 0.95;
@@ -134,8 +135,10 @@ impl Reduction for Pca {
         let mut axes = match self.components {
             Some(n) if self.is_randomized(features, n) => randomized(fitting, &feed, n, total)?,
             // Whitening turns axes without variance back too.
-            _ if self.zca => full(fitting, &feed, |shares| self.n_kept(shares, features))?,
-            _ => full(fitting, &feed, |shares| self.n_kept(shares, features.min(samples.len())))?,
+            _ if self.zca => full(fitting, &feed, features, |shares| self.n_kept(shares, features))?,
+            _ => full(fitting, &feed, self.n_expected(features), |shares| {
+                self.n_kept(shares, features.min(samples.len()))
+            })?,
         };
         // Rounding may leave a variance below nothing.
         axes.variances.iter_mut().for_each(|variance| *variance = variance.max(0.0));
@@ -176,6 +179,17 @@ impl Pca {
         }
     }
 
+    /// How many axes will probably be kept.
+    fn n_expected(&self, features: usize) -> usize {
+        match (self.components, self.variance) {
+            (Some(n), _) => n,
+            // All but nothing of images' variance is in all but nothing less than all axes.
+            (None, Some(variance)) if variance > 0.999 => features,
+            (None, Some(_)) => 0,
+            (None, None) => features,
+        }
+    }
+
     /// How many axes are kept of those that explain these shares, at most `most`.
     fn n_kept(&self, shares: &[f64], most: usize) -> usize {
         let Some(variance) = self.variance else { return self.components.unwrap_or(most).min(most) };
@@ -212,8 +226,13 @@ fn shares(variances: &[f64], total: f64) -> Vec<f64> {
     variances.iter().map(|v| if total > 0.0 { v.max(0.0) / total } else { 1.0 }).collect()
 }
 
-/// All axes, of which the first `n_kept(shares)` are kept.
-fn full(fitting: &Fitting<'_>, feed: &Feed, n_kept: impl FnOnce(&[f64]) -> usize) -> Result<Axes, FitError> {
+/// All axes, of which the first `n_kept(shares)` are kept, probably `n_expected`.
+fn full(
+    fitting: &Fitting<'_>,
+    feed: &Feed,
+    n_expected: usize,
+    n_kept: impl FnOnce(&[f64]) -> usize,
+) -> Result<Axes, FitError> {
     let features = feed.sample_shape().len();
     let n = fitting.samples.len();
     let mut covariance = vec![0.0f64; features * features];
@@ -230,20 +249,21 @@ fn full(fitting: &Fitting<'_>, feed: &Feed, n_kept: impl FnOnce(&[f64]) -> usize
     drop(block);
     covariance.iter_mut().for_each(|x| *x /= (n - 1) as f64);
     let total = (0..features).fold(0.0, |sum, i| sum + covariance[i * features + i]);
-    let found = symmetric_eigen(fitting.engine, features, covariance, |values| n_kept(&shares(values, total)))
-        .map_err(not_finite)?;
+    let found =
+        symmetric_eigen(fitting.engine, features, covariance, n_expected, |values| n_kept(&shares(values, total)))
+            .map_err(not_finite)?;
     let n_kept = found.vectors.len() / features;
     Ok(Axes { vectors: found.vectors, variances: found.values[..n_kept].to_vec(), total })
 }
 
 /// The first `n_kept` axes; `total` is the variance along all of them.
 fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> Result<Axes, FitError> {
-    let (features, n) = (feed.sample_shape().len(), fitting.samples.len());
+    let (features, n, engine) = (feed.sample_shape().len(), fitting.samples.len(), fitting.engine);
     let width = (n_kept + OVERSAMPLING).min(features).min(n);
     // Rows are vectors: `[width, features]`.
     let mut basis = vec![0.0f64; width * features];
     fitting.stream.fill_normal(0, &mut basis);
-    orthogonalise(&mut basis, features);
+    orthogonalise(engine, &mut basis, features);
     let mut product = vec![0.0f64; width * features];
     let mut dense = Dense::new(fitting.engine, BLOCK.min(n), features, width);
     let (mut columns, mut image) = (vec![0.0f32; features * width], vec![0.0f32; BLOCK.min(n) * width]);
@@ -251,7 +271,7 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
     for turn in 0..N_PRODUCTS {
         if turn > 0 {
             std::mem::swap(&mut basis, &mut product);
-            orthogonalise(&mut basis, features);
+            orthogonalise(engine, &mut basis, features);
         }
         for (i, vector) in basis.chunks_exact(features).enumerate() {
             for (j, x) in vector.iter().enumerate() {
@@ -272,10 +292,12 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
     }
     // What the covariance does inside the span of the basis.
     let (basis_rows, product_rows) = (basis.chunks_exact(features), product.chunks_exact(features));
-    let inner: Vec<f64> =
-        basis_rows.clone().flat_map(|b| product_rows.clone().map(move |p| dot(b, p) / (n - 1) as f64)).collect();
+    let inner: Vec<f64> = basis_rows
+        .clone()
+        .flat_map(|b| product_rows.clone().map(move |p| dot(engine, b, p) / (n - 1) as f64))
+        .collect();
     let symmetric = (0..width * width).map(|at| 0.5 * (inner[at] + inner[at % width * width + at / width])).collect();
-    let found = symmetric_eigen(fitting.engine, width, symmetric, |_| n_kept).map_err(not_finite)?;
+    let found = symmetric_eigen(fitting.engine, width, symmetric, n_kept, |_| n_kept).map_err(not_finite)?;
     let mut vectors = vec![0.0; n_kept * features];
     for (vector, shares) in vectors.chunks_exact_mut(features).zip(found.vectors.chunks_exact(width)) {
         for (share, basis) in shares.iter().zip(basis_rows.clone()) {
@@ -290,20 +312,18 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
 
 /// Makes the rows orthogonal and of length 1, in order (Gram and Schmidt, twice: once is not enough for rows that were
 /// nearly parallel). A row that adds nothing to those before it becomes 0.
-fn orthogonalise(rows: &mut [f64], n: usize) {
+fn orthogonalise(engine: &Engine, rows: &mut [f64], n: usize) {
     for i in 0..rows.len() / n {
         let (before, rest) = rows.split_at_mut(i * n);
         let row = &mut rest[..n];
-        let length = dot(row, row).sqrt();
+        let length = dot(engine, row, row).sqrt();
         for _ in 0..2 {
             for other in before.chunks_exact(n) {
-                let share = dot(other, row);
-                for (x, other) in row.iter_mut().zip(other) {
-                    *x -= share * other;
-                }
+                let share = dot(engine, other, row);
+                subtract(engine, share, other, row);
             }
         }
-        let left = dot(row, row).sqrt();
+        let left = dot(engine, row, row).sqrt();
         let factor = if left > length * 1e-13 { 1.0 / left } else { 0.0 };
         row.iter_mut().for_each(|x| *x *= factor);
     }

@@ -137,6 +137,24 @@ pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
     })
 }
 
+/// Reads the shorthand that [`Architecture::shorthand`] prints, where it stands outside of a manifest.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse(shorthand: &str) -> Result<Architecture, String> {
+    let span = Span::default();
+    let value = Value::Text { text: shorthand.to_owned(), inner: None };
+    let entry = Entry { key: "architecture".to_owned(), key_span: span, node: Node { value, span } };
+    let table = config::Table { entries: vec![entry] };
+    let mut log = Log::default();
+    let architecture = read(&mut Section::new(Some(&table), span, "", &mut log));
+    let first = log.problems.into_iter().find(|problem| problem.severity == config::Severity::Error);
+    match (architecture, first) {
+        (Some(architecture), None) => Ok(architecture),
+        (_, first) => Err(first.map_or_else(|| "is not a network".to_owned(), |problem| problem.message)),
+    }
+}
+
 impl Architecture {
     /// Plans the network for samples of shape `input`, where that and the number of classes are known.
     ///

@@ -1,0 +1,230 @@
+//! A model that needs nothing else: all that lies between an image file and its probabilities, in one safetensors file.
+//!
+//! The file's metadata has one key, `convoy`, with JSON as its value:
+//!
+//! | key | what |
+//! |---|---|
+//! | `digest` | BLAKE3 of `model` and of every tensor: an edited or damaged file is found |
+//! | `model.classes` | names, by label |
+//! | `model.image`, `model.depth` | axes and bits per value of an image after decoding |
+//! | `model.decode` | how images are decoded: channels, alpha, EXIF, resize |
+//! | `model.members` | each network (its `model.json`), and the transforms and projections before it, in order |
+//! | `model.answer` | how the members' probabilities become one |
+//!
+//! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::tensors::{Tensors, TensorsWriter};
+use super::{Bytes, Error, Files, features, model, transform};
+use crate::data::decode::{DecodePolicy, Depth};
+use crate::tensor::ImageShape;
+
+/// The key of the metadata.
+const KEY: &str = "convoy";
+/// What errors call the file, which has no name of its own.
+const FILE: &str = "model";
+/// Tensors of a projection that only people need.
+const FOR_PEOPLE: [&str; 3] = ["components", "explained_variance", "total_variance"];
+
+/// A model with its preprocessing.
+#[derive(Clone, Debug)]
+pub struct Portable {
+    /// Their names, by label.
+    pub classes: Vec<String>,
+    /// The shape of an image after decoding.
+    pub shape: ImageShape,
+    /// Its bits per value.
+    pub depth: Depth,
+    /// How images are decoded.
+    pub decode: DecodePolicy,
+    /// The networks.
+    pub members: Vec<Member>,
+    /// What is made of what they say.
+    pub answer: Answer,
+}
+
+/// A network and what its images go through before.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The artifacts of the fitted stages above it, in order: transforms and projections.
+    pub chain: Vec<Files>,
+    /// The network's own artifact.
+    pub network: Files,
+}
+
+/// How probabilities of members become one answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// That of one member, by index.
+    Member(usize),
+    /// Several answers together.
+    Combined {
+        /// The rule, with all that was fitted for it: `"mean-probability"`, `"vote"`, ….
+        combine: Value,
+        /// In the order in which they are summed.
+        of: Vec<Answer>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    digest: String,
+    model: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    classes: Vec<String>,
+    image: [usize; 3],
+    depth: u32,
+    decode: DecodePolicy,
+    members: Vec<MemberDescription>,
+    answer: Answer,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemberDescription {
+    chain: Vec<Link>,
+    network: Value,
+}
+
+/// What a fitted stage says of itself.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Link {
+    Transform(Value),
+    Projection(Value),
+}
+
+fn error(message: impl Into<String>) -> Error {
+    Error { file: FILE.to_owned(), message: message.into() }
+}
+
+fn json(files: &Files, name: &str) -> Result<Value, Error> {
+    serde_json::from_slice(files.get(name)?)
+        .map_err(|cause| Error { file: name.to_owned(), message: format!("is not readable ({cause})") })
+}
+
+/// Whether a file that begins with these bytes may be a portable model, and is not a manifest.
+pub fn is_likely(head: &[u8]) -> bool {
+    // The length of the header, little-endian, then the header, which is JSON: no text begins with that.
+    matches!(head, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
+}
+
+impl Portable {
+    /// The file's bytes: the same for the same model.
+    ///
+    /// # Errors
+    /// If an artifact is damaged.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let mut tensors = TensorsWriter::new();
+        let mut members = Vec::with_capacity(self.members.len());
+        for (i, member) in self.members.iter().enumerate() {
+            let mut chain = Vec::with_capacity(member.chain.len());
+            for (k, files) in member.chain.iter().enumerate() {
+                let (link, numbers) = match files.0.contains_key(transform::STEPS) {
+                    true => (Link::Transform(json(files, transform::STEPS)?), transform::NUMBERS),
+                    false => (Link::Projection(json(files, features::DESCRIPTION)?), features::NUMBERS),
+                };
+                let wants = |name: &str| !FOR_PEOPLE.contains(&name);
+                tensors.copy(&Tensors::open(files, numbers)?, wants, |name| format!("members.{i}.chain.{k}.{name}"));
+                chain.push(link);
+            }
+            let weights = Tensors::open(&member.network, model::WEIGHTS)?;
+            tensors.copy(&weights, |_| true, |name| format!("members.{i}.network.{name}"));
+            members.push(MemberDescription { chain, network: json(&member.network, model::MODEL)? });
+        }
+        let description = Description {
+            format: 1,
+            classes: self.classes.clone(),
+            image: [self.shape.height, self.shape.width, self.shape.channels],
+            depth: self.depth.bits(),
+            decode: self.decode.clone(),
+            members,
+            answer: self.answer.clone(),
+        };
+        let unwritable = |cause: serde_json::Error| error(format!("cannot be written ({cause})"));
+        let model = serde_json::to_value(&description).map_err(unwritable)?;
+        let digest = digest(&model, tensors.iter());
+        let envelope = serde_json::to_string(&Envelope { digest, model }).map_err(unwritable)?;
+        tensors.to_bytes(Some((KEY, envelope))).map_err(|cause| error(format!("cannot be written ({cause})")))
+    }
+
+    /// Reads a model.
+    ///
+    /// # Errors
+    /// If the bytes are not a model, were damaged, or are of a newer form.
+    pub fn from_bytes(bytes: Bytes) -> Result<Portable, Error> {
+        let file = Files(BTreeMap::from([(FILE.to_owned(), bytes)]));
+        let metadata = Tensors::metadata(&file, FILE)?;
+        let envelope =
+            metadata.get(KEY).ok_or_else(|| error("is a safetensors file, but not one that `convoy export` wrote"))?;
+        let unreadable = |cause: serde_json::Error| error(format!("has an unreadable description ({cause})"));
+        let envelope: Envelope = serde_json::from_str(envelope).map_err(unreadable)?;
+        if let Some(format) = envelope.model.get("format").filter(|format| **format != 1) {
+            return Err(error(format!("has format {format}, expected 1: a newer version of Convoy wrote it")));
+        }
+        let tensors = Tensors::open(&file, FILE)?;
+        if digest(&envelope.model, tensors.iter()) != envelope.digest {
+            return Err(error("is damaged: its content is not what its digest says"));
+        }
+        let description: Description = serde_json::from_value(envelope.model).map_err(unreadable)?;
+        let depth = match description.depth {
+            8 => Depth::U8,
+            16 => Depth::U16,
+            other => return Err(error(format!("has images of {other} bits per value"))),
+        };
+        let artifact = |json_name: &str, json: &Value, numbers: &str, prefix: &str| -> Result<Files, Error> {
+            let mut own = TensorsWriter::new();
+            own.copy(&tensors, |name| name.starts_with(prefix), |name| name[prefix.len()..].to_owned());
+            let numbers_bytes = own.to_bytes(None).map_err(|cause| error(format!("is not readable ({cause})")))?;
+            Ok(Files(BTreeMap::from([
+                (json_name.to_owned(), Bytes::new(json.to_string().into_bytes())),
+                (numbers.to_owned(), Bytes::new(numbers_bytes)),
+            ])))
+        };
+        let mut members = Vec::with_capacity(description.members.len());
+        for (i, member) in description.members.iter().enumerate() {
+            let mut chain = Vec::with_capacity(member.chain.len());
+            for (k, link) in member.chain.iter().enumerate() {
+                let prefix = format!("members.{i}.chain.{k}.");
+                chain.push(match link {
+                    Link::Transform(json) => artifact(transform::STEPS, json, transform::NUMBERS, &prefix)?,
+                    Link::Projection(json) => artifact(features::DESCRIPTION, json, features::NUMBERS, &prefix)?,
+                });
+            }
+            let prefix = format!("members.{i}.network.");
+            let network = artifact(model::MODEL, &member.network, model::WEIGHTS, &prefix)?;
+            members.push(Member { chain, network });
+        }
+        let [height, width, channels] = description.image;
+        Ok(Portable {
+            classes: description.classes,
+            shape: ImageShape { height, width, channels },
+            depth,
+            decode: description.decode,
+            members,
+            answer: description.answer,
+        })
+    }
+}
+
+/// Of the description and of every tensor, in the order of their names.
+fn digest<'a>(model: &Value, tensors: impl Iterator<Item = (&'a str, Vec<usize>, &'a [u8])>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // Keys are sorted, and numbers come back with the same bits, so that the text is the same after reading.
+    hasher.update(model.to_string().as_bytes());
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_unstable_by_key(|(name, ..)| *name);
+    for (name, shape, bytes) in tensors {
+        hasher.update(format!("\n{name} {shape:?}\n").as_bytes());
+        hasher.update(bytes);
+    }
+    hasher.finalize().to_hex().to_string()
+}

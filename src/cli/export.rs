@@ -1,0 +1,192 @@
+//! `export`, and how a verb gets a finished model: out of the store by its manifest, or from an exported file.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+
+use super::arguments::{ExportArguments, ManifestArguments, PlaceArguments};
+use super::run::{run_error, threads, unknown_stage};
+use super::terminal::Terminal;
+use super::{Exit, check};
+use crate::artifact::Bytes;
+use crate::artifact::portable::{self, Portable};
+use crate::manifest::{Manifest, shown_path};
+use crate::report;
+use crate::runner::{Options, Plan, Session, State, variant_name};
+use crate::stages::{Output, predict};
+use crate::store::Access;
+
+/// A model that was found, or how the program ends without it (what is wrong has been said).
+pub type Opened = Result<Model, Exit>;
+
+/// A finished model and where it is from.
+pub struct Model {
+    /// The model.
+    pub model: Portable,
+    /// What people call it: `digits, ensemble`, or the file.
+    pub name: String,
+    /// Where `export` puts it.
+    pub default_path: std::path::PathBuf,
+}
+
+/// `export safetensors`.
+pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let opened = from_manifest(&arguments.manifest, &arguments.places, arguments.stage.as_deref(), terminal)?;
+    let model = match opened {
+        Ok(model) => model,
+        Err(exit) => return Ok(exit),
+    };
+    let bytes = model.model.to_bytes()?;
+    let path = arguments.output.as_deref().unwrap_or(&model.default_path);
+    report::replace(path, &bytes)?;
+    terminal.note(&format!(
+        "{}: {}, {} classes, {}",
+        model.name,
+        networks(model.model.members.len()),
+        model.model.classes.len(),
+        report::text::bytes(bytes.len() as u64)
+    ));
+    terminal.result(&format!("{}\n", shown_path(path)));
+    Ok(Exit::Done)
+}
+
+/// `1 network`, `5 networks`.
+pub fn networks(n: usize) -> String {
+    if n == 1 { "1 network".to_owned() } else { format!("{n} networks") }
+}
+
+/// The model that a person names: a manifest or an exported file.
+pub fn open(
+    manifest: &ManifestArguments,
+    path: &Path,
+    places: &PlaceArguments,
+    stage: Option<&str>,
+    terminal: &Terminal,
+) -> anyhow::Result<Opened> {
+    let shown = shown_path(path);
+    if path.is_dir() {
+        let help = "name a manifest, or a file that `convoy export safetensors` wrote";
+        terminal.fault(&format!("`{shown}` is a folder, not a model"), Some(help));
+        return Ok(Err(Exit::Usage));
+    }
+    let mut head = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        use std::io::Read as _;
+        file.take(9).read_to_end(&mut head).with_context(|| format!("cannot read `{shown}`"))?;
+    }
+    if !portable::is_likely(&head) && path.extension().is_none_or(|ending| ending != "safetensors") {
+        return from_manifest(manifest, places, stage, terminal);
+    }
+    if let Some(given) = [stage.map(|_| "--stage"), manifest.profile.as_ref().map(|_| "--profile")]
+        .into_iter()
+        .flatten()
+        .chain(manifest.sets.first().map(|_| "--set"))
+        .next()
+    {
+        terminal.fault(&format!("`{given}` is about a manifest, and `{shown}` is an exported model"), None);
+        return Ok(Err(Exit::Usage));
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    match Portable::from_bytes(Bytes::new(bytes)) {
+        Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned() })),
+        Err(error) => {
+            terminal.fault(&format!("`{shown}` {}", error.message), Some("export it again"));
+            Ok(Err(Exit::Failed))
+        }
+    }
+}
+
+/// The final model of a manifest, out of the store.
+fn from_manifest(
+    arguments: &ManifestArguments,
+    places: &PlaceArguments,
+    stage: Option<&str>,
+    terminal: &Terminal,
+) -> anyhow::Result<Opened> {
+    let Some(manifest) = check::load_without_warnings(arguments, terminal)? else { return Ok(Err(Exit::Usage)) };
+    let stage = match final_model(&manifest, stage, terminal) {
+        Ok(stage) => stage,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    let cancel = AtomicBool::new(false);
+    let options = Options { targets: Some(vec![stage]), ..Options::new(threads(places), &cancel) };
+    let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
+        .and_then(|session| Ok((session.plan(&options)?, session)));
+    let (plan, session) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return Ok(Err(run_error(&error, &manifest, terminal))),
+    };
+    let shown = shown_path(&manifest.path);
+    if let Some(reason) = what_is_missing(&plan, &session) {
+        let name = &manifest.nodes[stage].name;
+        let message = format!("the model `{name}` of `{shown}` is not there yet: {reason}");
+        terminal.fault(&message, Some(&format!("run it first: `convoy run {}`", run_arguments(arguments, &shown))));
+        return Ok(Err(Exit::Stale));
+    }
+    let mut deliver = |stage: usize, part: &str| -> anyhow::Result<_> {
+        let of_part = plan.of_stage(stage).find(|task| task.part.to_string() == part);
+        let entry = of_part.and_then(|task| task.entry.as_ref()).with_context(|| {
+            format!("the model needs `{}, {part}`, which its manifest does not plan", manifest.nodes[stage].name)
+        })?;
+        Ok(session.store.open_artifact(entry)?)
+    };
+    let model = predict::assemble(&manifest.nodes, stage, &mut deliver)?;
+    session.store.save_stamps();
+    let name = &manifest.nodes[stage].name;
+    let default_path =
+        session.store.base().join("out").join(variant_name(&manifest)).join(format!("{name}.safetensors"));
+    Ok(Ok(Model { model, name: format!("{}, {name}", manifest.name), default_path }))
+}
+
+/// The stage that `wanted` names, else the last ensemble, else the last model.
+fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -> Result<usize, Exit> {
+    let with = |output: Output| manifest.nodes.iter().rposition(|node| node.flow.output == output);
+    let models: Vec<&str> = manifest
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.flow.output, Output::Model | Output::Ensemble))
+        .map(|node| node.name.as_str())
+        .collect();
+    let Some(wanted) = wanted else {
+        return with(Output::Ensemble).or_else(|| with(Output::Model)).ok_or_else(|| {
+            let shown = shown_path(&manifest.path);
+            terminal.fault(&format!("no stage of `{shown}` trains a model"), Some("add `[stages.train]`"));
+            Exit::Usage
+        });
+    };
+    match manifest.stage(wanted) {
+        None => {
+            terminal.note(&unknown_stage(manifest, wanted, terminal));
+            Err(Exit::Usage)
+        }
+        Some(stage) if !models.contains(&wanted) => {
+            let kind = manifest.nodes[stage].stage.kind();
+            let help = format!("the models are `{}`", models.join("`, `"));
+            terminal.fault(&format!("stage `{wanted}` is no model, it is of the kind `{kind}`"), Some(&help));
+            Err(Exit::Usage)
+        }
+        Some(stage) => Ok(stage),
+    }
+}
+
+/// The first task that has not run, and why it would.
+fn what_is_missing(plan: &Plan, session: &Session<'_>) -> Option<String> {
+    let (i, task) = plan.tasks.iter().enumerate().find(|(_, task)| task.state != State::Fresh)?;
+    let name = plan.name(&session.graph, i);
+    let reasons = match &task.state {
+        State::Stale(reasons) | State::Pending { own: reasons, .. } => reasons.as_slice(),
+        State::Fresh => &[],
+    };
+    Some(match reasons.first() {
+        Some(reason) => format!("`{name}` is stale ({reason})"),
+        None => format!("`{name}` has not run"),
+    })
+}
+
+/// What `run` must be told to make the same model.
+fn run_arguments(arguments: &ManifestArguments, shown: &str) -> String {
+    let profile = arguments.profile.iter().map(|profile| format!(" --profile {profile}"));
+    let sets = arguments.sets.iter().map(|set| format!(" --set '{set}'"));
+    std::iter::once(shown.to_owned()).chain(profile).chain(sets).collect()
+}
