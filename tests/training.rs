@@ -112,9 +112,8 @@ fn layers_and_losses_agree_forward_and_backward() {
         });
         let images = images(n, &plan);
         let labels: Vec<u32> = (0..n).map(|i| (i * 2 % n_classes) as u32).collect();
-        let soft: Option<Vec<f32>> = case["targets"]
-            .as_array()
-            .map(|rows| rows.iter().flat_map(|row| numbers(row)).map(|x| x as f32).collect());
+        let soft: Option<Vec<f32>> =
+            case["targets"].as_array().map(|rows| rows.iter().flat_map(numbers).map(|x| x as f32).collect());
         let targets = soft.as_deref().map_or(Targets::Labels(&labels), Targets::Probabilities);
         let loss = network.accumulate_gradients(&images, targets).loss();
         assert_close([loss], &[case["loss"].as_f64().expect("a loss")], TOLERANCE, &format!("{name}: loss"));
@@ -193,8 +192,7 @@ fn optimizers_agree_over_a_hundred_steps() {
                 decay: (1.0 - 0.02 * rule.weight_decay()) as f32,
             };
             let mut slices: Vec<&mut [f32]> = moments.iter_mut().map(|moment| &mut moment[..]).collect();
-            let update =
-                Update { engine: &engine, step, step_number: t as u64, weights: &mut weights, grad: &grad };
+            let update = Update { engine: &engine, step, step_number: t as u64, weights: &mut weights, grad: &grad };
             rule.update(update, &mut slices);
             if let Some(expected) = case["after"].get(t.to_string()) {
                 let what = format!("{name} with L2 {l2} after {t} steps");
@@ -215,9 +213,8 @@ fn schedules_agree_over_a_hundred_epochs() {
         ("warm-up", Schedule::Cosine { cycles: 1, warm_up: 10.0, floor: 0.0 }),
         ("cycles", Schedule::Cosine { cycles: 4, warm_up: 0.0, floor: 0.0 }),
     ] {
-        let factors = (0..100).map(|step| {
-            schedule.factor(Moment { step, steps_per_epoch: 1, epochs: 100 }, &Plateau::default())
-        });
+        let factors =
+            (0..100).map(|step| schedule.factor(Moment { step, steps_per_epoch: 1, epochs: 100 }, &Plateau::default()));
         assert_close(factors, &numbers(&expected[name]), TOLERANCE, name);
     }
     let (losses, accuracies) = (numbers(&expected["losses"]), numbers(&expected["accuracies"]));
