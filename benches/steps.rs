@@ -181,6 +181,7 @@ fn network(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
         l2: 0.0,
         weight_decay: None,
+        decays_all: false,
         clip: None,
         label_smoothing: 0.0,
         class_weights: None,

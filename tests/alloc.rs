@@ -55,6 +55,7 @@ fn training_steps() {
             optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
             l2: 1e-3,
             weight_decay: None,
+            decays_all: false,
             clip: Some(1.0),
             label_smoothing: 0.0,
             class_weights: None,

@@ -384,6 +384,7 @@ fn training_steps_stay_within_their_slices() {
                     optimizer,
                     l2: 1e-3,
                     weight_decay: None,
+                    decays_all: false,
                     clip: Some(1.0),
                     label_smoothing: 0.0,
                     class_weights: None,

@@ -48,7 +48,7 @@ pub use pooling::{
 };
 pub use prefetch::prefetch;
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
-pub use sums::{sum_of_squared_differences, sum_of_squares, zero_lanes};
+pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;
 pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
 

@@ -33,6 +33,15 @@ pub fn sum_of_squared_differences(engine: &Engine, a: &[f32], b: &[f32]) -> f64 
     pieces(engine, a.len(), |start, len| differences(engine.isa(), &a[start..][..len], &b[start..][..len]))
 }
 
+/// The sum of the products, in f64.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn dot(engine: &Engine, a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "the lengths of two tensors");
+    pieces(engine, a.len(), |start, len| products(engine.isa(), &a[start..][..len], &b[start..][..len]))
+}
+
 /// How many of the lanes of `[rows, lanes]` are nowhere above 0.
 ///
 /// # Panics
@@ -101,6 +110,16 @@ versions! {
         fold(lanes)
     }
 
+    fn products(a: &[f32], b: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; LANES];
+        for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += f64::from(a) * f64::from(b);
+            }
+        }
+        fold(lanes)
+    }
+
     fn differences(a: &[f32], b: &[f32]) -> f64 {
         let mut lanes = [0.0f64; LANES];
         for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
@@ -130,6 +149,7 @@ mod tests {
                 for threads in [1, 2, 5] {
                     let engine = Engine::with_isa(threads, isa);
                     assert_eq!(sum_of_squares(&engine, &a).to_bits(), first.to_bits());
+                    assert_eq!(dot(&engine, &a, &a).to_bits(), first.to_bits());
                     assert!((sum_of_squared_differences(&engine, &a, &b) - plain / 4.0).abs() <= 1e-6 * plain);
                 }
             }

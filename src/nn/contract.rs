@@ -22,6 +22,7 @@ fn training(optimizer: impl OptimizerConfig + 'static) -> Training {
         optimizer: Arc::new(optimizer),
         l2: 0.0,
         weight_decay: None,
+        decays_all: false,
         clip: None,
         label_smoothing: 0.0,
         class_weights: None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::init::Initializer;
 use super::layer::{Backward, Build, Forward, Layer, Norm, Pass, Role, Start, lay_out};
-use super::optimizer::{MAX_MOMENTS, OptimizerConfig, Update};
+use super::optimizer::{Evaluated, MAX_MOMENTS, Objective, OptimizerConfig, Update};
 use super::plan::{NetworkPlan, Op};
 use super::seeds::Seeds;
 use crate::engine::{
@@ -31,12 +31,20 @@ pub struct Training {
     pub l2: f64,
     /// Decoupled; `None` leaves it to the optimizer (AdamW has one).
     pub weight_decay: Option<f64>,
+    /// Whether `l2` and `weight_decay` act on biases and batch normalisation too.
+    pub decays_all: bool,
     /// Gradients (without L2) are scaled down to this norm when theirs is larger.
     pub clip: Option<f64>,
     /// Share of each target that is spread over all classes.
     pub label_smoothing: f64,
     /// A weight per class.
     pub class_weights: Option<Vec<f32>>,
+}
+
+/// All samples that are learned from, in batches that are the same each time.
+pub trait AllSamples {
+    /// Calls `f(images, targets)` for each batch, in order; false if it was stopped before the end.
+    fn for_each(&mut self, f: &mut dyn FnMut(&[f32], Targets<'_>)) -> bool;
 }
 
 /// What one step, or an evaluation, tells.
@@ -140,6 +148,8 @@ struct Trained {
     /// Parameters before the step, when statistics are asked for.
     before: Option<Buffer>,
     segments: Vec<Segment>,
+    /// What a full-batch rule knows of the weights as they are.
+    here: Option<Evaluated<StepStats>>,
 }
 
 /// A trained tensor as the optimizer sees it.
@@ -147,6 +157,8 @@ struct Segment {
     range: Range<usize>,
     layer: usize,
     is_weights: bool,
+    /// Whether weight decay acts on it.
+    decays: bool,
     l2: f64,
 }
 
@@ -190,8 +202,10 @@ impl Network {
             .filter(|(_, tensor)| tensor.spec.is_trained())
             .map(|(layer, tensor)| {
                 let is_weights = tensor.spec.role == Role::Weights;
-                let l2 = if is_weights { tensor.spec.l2.unwrap_or(config.l2) } else { 0.0 };
-                Segment { range: tensor.range.clone(), layer, is_weights, l2 }
+                let decays = is_weights || config.decays_all;
+                let l2 = tensor.spec.l2.filter(|_| decays || tensor.spec.role == Role::Scale);
+                let l2 = l2.unwrap_or(if decays { config.l2 } else { 0.0 });
+                Segment { range: tensor.range.clone(), layer, is_weights, decays, l2 }
             })
             .collect();
         network.training = Some(Trained {
@@ -201,6 +215,7 @@ impl Network {
             buffers: plan.gradient_slots(batch).map(Buffer::zeros),
             before: None,
             segments,
+            here: None,
             config,
         });
         network
@@ -283,6 +298,69 @@ impl Network {
             self.write_statistics(n, statistics);
         }
         stats
+    }
+
+    /// One iteration of a full-batch optimizer ([`OptimizerConfig::full_batch`]): what the network says of all samples
+    /// afterwards, and the step length that was found. Counts one step. `None` if `samples` were stopped: the network is
+    /// then as it was, but for running statistics.
+    ///
+    /// Batch normalisation looks at one batch at a time, and follows one pass over all samples.
+    ///
+    /// # Panics
+    /// If the network was made for prediction or for another optimizer, or shapes do not fit.
+    ///
+    /// # Determinism
+    /// As [`Network::train_step`]; gradients of batches are added in f64, in order.
+    pub fn full_batch_step(
+        &mut self,
+        samples: &mut dyn AllSamples,
+        statistics: Option<&mut Vec<LayerStatistics>>,
+    ) -> Option<(StepStats, f64)> {
+        let training = self.training.as_mut().expect("a network made for training");
+        let optimizer = Arc::clone(&training.config.optimizer);
+        let rule = optimizer.full_batch().expect("a full-batch optimizer");
+        let mut moments = std::mem::take(&mut training.moments);
+        let known = training.here.take();
+        let engine = self.engine.clone();
+        let mut point = self.parameters.to_vec();
+        let sums = vec![0.0; point.len()];
+        let mut all = FullBatch { network: self, samples, sums, n_last: 0, is_stopped: false };
+        let here = known.unwrap_or_else(|| {
+            let mut gradient = vec![0.0; point.len()];
+            let (loss, seen) = all.evaluate(&point, &mut gradient);
+            Evaluated { loss, gradient, seen }
+        });
+        let before = all.network.parameters.clone();
+        let (next, length) = rule.iterate(&engine, &mut all, &mut point, &here, &mut moments);
+        let (is_stopped, n) = (all.is_stopped, all.n_last);
+        self.parameters.copy_from_slice(if is_stopped { &before } else { &point });
+        let mut is_stopped = is_stopped;
+        if !is_stopped && !self.statistics.is_empty() {
+            is_stopped = !samples.for_each(&mut |images, _| {
+                let n = images.len() / self.plan.input.len();
+                self.forward(images, n, true);
+            });
+        }
+        let training = self.training.as_mut().expect("a network made for training");
+        training.moments = moments;
+        if is_stopped {
+            return None;
+        }
+        training.step += 1;
+        training.gradients.copy_from_slice(&next.gradient);
+        for segment in &training.segments {
+            let weights = &self.parameters[segment.range.clone()];
+            for (g, w) in training.gradients[segment.range.clone()].iter_mut().zip(weights) {
+                *g -= segment.l2 as f32 * w;
+            }
+        }
+        training.before = Some(before);
+        let stats = next.seen;
+        training.here = Some(next);
+        if let Some(statistics) = statistics {
+            self.write_statistics(n, statistics);
+        }
+        Some((stats, length))
     }
 
     /// Forward and backward in training mode; the gradient of the mean loss (without L2) is then in
@@ -595,6 +673,7 @@ impl Network {
         self.load(tensors)?;
         let training = self.training.as_mut().expect("a network made for training");
         training.step = step;
+        training.here = None;
         for (i, moment) in training.moments.iter_mut().enumerate() {
             for tensor in self.plan.layers.iter().flat_map(|layer| &layer.tensors).filter(|t| t.spec.is_trained()) {
                 let name = format!("moment{}.{}", i + 1, tensor.name);
@@ -622,6 +701,58 @@ impl Network {
     }
 }
 
+/// The loss of all samples as a function of the weights.
+struct FullBatch<'a> {
+    network: &'a mut Network,
+    samples: &'a mut dyn AllSamples,
+    /// The gradient so far, times the weight of the samples.
+    sums: Vec<f64>,
+    /// Samples of the last batch.
+    n_last: usize,
+    is_stopped: bool,
+}
+
+impl Objective for FullBatch<'_> {
+    type Seen = StepStats;
+
+    fn evaluate(&mut self, point: &[f32], gradient: &mut [f32]) -> (f64, StepStats) {
+        let FullBatch { network, samples, sums, n_last, is_stopped } = self;
+        let mut total = StepStats::default();
+        if *is_stopped {
+            // The search for a step length comes to its end without another pass.
+            return (f64::INFINITY, total);
+        }
+        network.parameters.copy_from_slice(point);
+        let followed = network.statistics.clone();
+        sums.fill(0.0);
+        *is_stopped = !samples.for_each(&mut |images, targets| {
+            let stats = network.accumulate_gradients(images, targets);
+            total.add(stats);
+            *n_last = stats.n;
+            if stats.is_finite()
+                && let Some(training) = &network.training
+            {
+                for (sum, g) in sums.iter_mut().zip(&*training.gradients) {
+                    *sum += stats.weight_sum * f64::from(*g);
+                }
+            }
+        });
+        network.statistics.copy_from_slice(&followed);
+        let mut loss = total.loss();
+        for (g, sum) in gradient.iter_mut().zip(&*sums) {
+            *g = (sum / total.weight_sum) as f32;
+        }
+        for segment in network.training.iter().flat_map(|training| &training.segments).filter(|s| s.l2 > 0.0) {
+            let weights = &point[segment.range.clone()];
+            loss += 0.5 * segment.l2 * engine::sum_of_squares(&network.engine, weights);
+            for (g, w) in gradient[segment.range.clone()].iter_mut().zip(weights) {
+                *g += segment.l2 as f32 * w;
+            }
+        }
+        (if loss.is_finite() { loss } else { f64::INFINITY }, total)
+    }
+}
+
 impl Trained {
     /// Moves all parameters by one step.
     fn update(&mut self, engine: &Engine, parameters: &mut Buffer, learning_rate: f64) {
@@ -638,7 +769,7 @@ impl Trained {
         }
         let weight_decay = config.weight_decay.unwrap_or_else(|| config.optimizer.weight_decay());
         for segment in &self.segments {
-            let decay = if segment.is_weights { 1.0 - learning_rate * weight_decay } else { 1.0 };
+            let decay = if segment.decays { 1.0 - learning_rate * weight_decay } else { 1.0 };
             let step = UpdateStep {
                 learning_rate: learning_rate as f32,
                 grad_scale: grad_scale as f32,

@@ -23,21 +23,23 @@ pub(super) const KIND: LayerKind = LayerKind {
 ///
 /// `y = scale * (x - mean) / sqrt(variance + epsilon) + shift`; in training with the batch's mean and (biased)
 /// variance, else with the running ones: `running = momentum * running + (1 - momentum) * batch`, where the batch's
-/// variance is the unbiased one. `momentum` [0.9], `epsilon` [1e-5].
+/// variance is the unbiased one. `momentum` [0.9], `epsilon` [1e-5]; `l2`, where given, acts on the scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BnConfig {
     /// Share of the old running value that is kept at each step.
     pub momentum: f32,
     /// Added to the variance.
     pub epsilon: f32,
+    /// L2 of the scale; absent: the network's, if that acts on more than weights.
+    pub l2: Option<f64>,
 }
 
 impl BnConfig {
-    /// Reads `momentum`, `epsilon`.
+    /// Reads `momentum`, `epsilon`, `l2`.
     pub fn read(section: &mut Section<'_>) -> BnConfig {
         let momentum = section.number("momentum", Bounds::Fraction, Some(0.9)) as f32;
         let epsilon = section.number("epsilon", Bounds::Positive, Some(1e-5)) as f32;
-        BnConfig { momentum, epsilon }
+        BnConfig { momentum, epsilon, l2: section.optional_number("l2", Bounds::NonNegative) }
     }
 }
 
@@ -64,7 +66,7 @@ impl LayerConfig for BnConfig {
             shape: vec![lanes(input).1],
             role,
             start: Start::Constant(start),
-            l2: None,
+            l2: self.l2.filter(|_| role == Role::Scale),
         };
         vec![
             tensor("scale", Role::Scale, 1.0),

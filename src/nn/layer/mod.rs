@@ -138,7 +138,7 @@ pub struct TensorSpec {
     pub role: Role,
     /// How it starts.
     pub start: Start,
-    /// The layer's own `l2`, if it set one.
+    /// The layer's own `l2`, if it set one; that of a bias counts where L2 acts on biases.
     pub l2: Option<f64>,
 }
 
@@ -521,7 +521,7 @@ impl WeightKeys {
         let mut tensors = vec![TensorSpec { name: "weights", shape: weights, role: Role::Weights, start, l2: self.l2 }];
         if self.bias {
             let start = Start::Constant(0.0);
-            tensors.push(TensorSpec { name: "bias", shape: bias, role: Role::Bias, start, l2: None });
+            tensors.push(TensorSpec { name: "bias", shape: bias, role: Role::Bias, start, l2: self.l2 });
         }
         tensors
     }

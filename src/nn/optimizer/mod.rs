@@ -2,10 +2,12 @@
 //!
 //! Rules are PyTorch's. A step first scales the gradient where clipping asks for it, adds `l2 * w` to it (L2 is part of
 //! the loss), shrinks weights by `1 - learning_rate * weight_decay` (decoupled, Loshchilov and Hutter 2019), then moves
-//! them by the rule. L2 and weight decay apply to weights, not to biases and batch normalisation.
+//! them by the rule. L2 and weight decay apply to weights, not to biases and batch normalisation unless asked to.
+//! [`Lbfgs`] is the exception: it looks at all samples at once and finds its own step lengths.
 
 mod adagrad;
 mod adam;
+mod lbfgs;
 mod rmsprop;
 mod sgd;
 
@@ -17,6 +19,8 @@ use crate::engine::{Engine, UpdateStep};
 
 pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use lbfgs::Lbfgs;
+pub(in crate::nn) use lbfgs::{Evaluated, Objective};
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
@@ -29,7 +33,7 @@ pub struct Kind {
 }
 
 /// Every kind of optimizer. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] = &[sgd::KIND, adam::KIND, adam::KIND_W, rmsprop::KIND, adagrad::KIND];
+pub const KINDS: &[Kind] = &[sgd::KIND, adam::KIND, adam::KIND_W, rmsprop::KIND, adagrad::KIND, lbfgs::KIND];
 
 /// The words of [`KINDS`], in the same order.
 pub const WORDS: &[&str] = &{
@@ -66,7 +70,7 @@ pub struct Update<'a> {
     pub grad: &'a [f32],
 }
 
-/// The most moments that a rule keeps.
+/// The most moments that a rule that goes batch by batch keeps.
 pub const MAX_MOMENTS: usize = 2;
 
 /// A rule by which weights move.
@@ -74,8 +78,13 @@ pub trait OptimizerConfig: fmt::Debug + Send + Sync {
     /// The word of its kind.
     fn word(&self) -> &'static str;
 
-    /// How many values it remembers for each weight, at most [`MAX_MOMENTS`]; all start at 0.
+    /// How many values it remembers for each weight, at most [`MAX_MOMENTS`] if it goes batch by batch; all start at 0.
     fn n_moments(&self) -> usize;
+
+    /// The rule, if it looks at all samples at once; an epoch is then one iteration.
+    fn full_batch(&self) -> Option<&Lbfgs> {
+        None
+    }
 
     /// The rule's own decoupled weight decay, where the network's `weight_decay` is not set.
     fn weight_decay(&self) -> f64 {
@@ -187,7 +196,8 @@ mod tests {
             let mut section = Section::new(None, crate::config::Span::default(), "", &mut log);
             let config = (kind.read)(&mut section);
             assert_eq!(config.word(), kind.word);
-            assert!(config.n_moments() <= MAX_MOMENTS && log.problems.is_empty());
+            assert!(config.n_moments() <= MAX_MOMENTS || config.full_batch().is_some());
+            assert_eq!(log.problems, []);
         }
     }
 }

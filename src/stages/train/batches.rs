@@ -5,7 +5,9 @@ use crate::artifact::dataset::Dataset;
 use crate::data::augment::{Augmentation, Augmenter};
 use crate::data::feed::Feed;
 use crate::engine::{Targets, prefetch};
+use crate::nn::network::AllSamples;
 use crate::nn::seeds::Seeds;
+use crate::stages::Context;
 
 /// Rows of a data set as a network reads them: pixels through the feed, labels beside them.
 pub(super) struct Batches<'a> {
@@ -134,9 +136,21 @@ impl<'a> TrainingBatches<'a> {
     pub fn for_each<E>(
         &mut self,
         epoch: u32,
-        mut f: impl FnMut(usize, &[f32], Targets<'_>) -> Result<(), E>,
+        f: impl FnMut(usize, &[f32], Targets<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.begin(epoch);
+        self.run(f)
+    }
+
+    /// All rows as they are, in order, until `context` is cancelled.
+    pub fn all<'b>(&'b mut self, context: &'b dyn Context) -> impl AllSamples + use<'a, 'b> {
+        self.order.clear();
+        self.order.extend(self.source.rows.iter().map(|&row| View { row, turn: 0 }));
+        All { batches: self, context }
+    }
+
+    /// Calls `f` for each batch of `order`.
+    fn run<E>(&mut self, mut f: impl FnMut(usize, &[f32], Targets<'_>) -> Result<(), E>) -> Result<(), E> {
         let (source, order, batch) = (&mut self.source, &self.order, self.batch);
         let (len, n_classes) = (source.feed.sample_shape().len(), source.dataset.n_classes());
         prefetch(
@@ -166,6 +180,26 @@ impl<'a> TrainingBatches<'a> {
         if let Some(augmenter) = &mut self.source.augmenter {
             augmenter.begin(|i| self.seeds.stream("augment", &[place, ("operation", i)]));
         }
+    }
+}
+
+/// The training rows without order, turns and augmentation, for rules that look at all of them.
+struct All<'b, 'a> {
+    batches: &'b mut TrainingBatches<'a>,
+    context: &'b dyn Context,
+}
+
+impl AllSamples for All<'_, '_> {
+    fn for_each(&mut self, f: &mut dyn FnMut(&[f32], Targets<'_>)) -> bool {
+        let context = self.context;
+        let outcome = self.batches.run(|_, images, targets| {
+            if context.is_cancelled() {
+                return Err(());
+            }
+            f(images, targets);
+            Ok(())
+        });
+        outcome.is_ok()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::nn::network::NamedTensor;
 use crate::nn::schedule::Plateau;
 
 /// First bytes of a checkpoint: another form is none.
-const MAGIC: &[u8; 16] = b"convoy train 1\n\0";
+const MAGIC: &[u8; 16] = b"convoy train 2\n\0";
 
 /// A training run between two epochs.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub(super) struct Checkpoint {
     pub state: Vec<NamedTensor>,
     /// The weights of the best epoch, where they will be restored.
     pub best_weights: Option<Vec<NamedTensor>>,
+    /// The snapshots so far: their epochs and weights.
+    pub snapshots: Vec<(u32, Vec<NamedTensor>)>,
 }
 
 /// The best epoch so far, by the validation rows.
@@ -59,6 +61,9 @@ impl Best {
     }
 }
 
+/// Names and shapes of tensors, in the order of their values.
+type Names = Vec<(String, Vec<usize>)>;
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     epoch: u32,
@@ -67,13 +72,14 @@ struct Header {
     best: Best,
     epochs: Vec<EpochRow>,
     layers: Vec<LayerRow>,
-    state: Vec<(String, Vec<usize>)>,
-    best_weights: Option<Vec<(String, Vec<usize>)>>,
+    state: Names,
+    best_weights: Option<Names>,
+    snapshots: Vec<(u32, Names)>,
 }
 
 impl Checkpoint {
     pub fn to_bytes(&self) -> Vec<u8> {
-        let names = |tensors: &[NamedTensor]| -> Vec<(String, Vec<usize>)> {
+        let names = |tensors: &[NamedTensor]| -> Names {
             tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
         };
         let Plateau { best, stale_epochs, factor } = self.plateau;
@@ -86,13 +92,15 @@ impl Checkpoint {
             layers: self.layers.clone(),
             state: names(&self.state),
             best_weights: self.best_weights.as_deref().map(names),
+            snapshots: self.snapshots.iter().map(|(epoch, weights)| (*epoch, names(weights))).collect(),
         };
         // Numbers, strings and lists of them: there is nothing that JSON could refuse.
         let json = serde_json::to_vec(&header).unwrap_or_default();
         let mut bytes = MAGIC.to_vec();
         bytes.extend((json.len() as u64).to_le_bytes());
         bytes.extend(json);
-        for tensor in self.state.iter().chain(self.best_weights.iter().flatten()) {
+        let snapshots = self.snapshots.iter().flat_map(|(_, weights)| weights);
+        for tensor in self.state.iter().chain(self.best_weights.iter().flatten()).chain(snapshots) {
             bytes.extend(tensor.values.iter().flat_map(|x| x.to_le_bytes()));
         }
         bytes
@@ -104,7 +112,7 @@ impl Checkpoint {
         let (len, rest) = rest.split_first_chunk::<8>()?;
         let (json, mut values) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
         let header: Header = serde_json::from_slice(json).ok()?;
-        let mut tensors = |names: Vec<(String, Vec<usize>)>| -> Option<Vec<NamedTensor>> {
+        let mut tensors = |names: Names| -> Option<Vec<NamedTensor>> {
             names
                 .into_iter()
                 .map(|(name, shape)| {
@@ -121,6 +129,10 @@ impl Checkpoint {
             Some(names) => Some(tensors(names)?),
             None => None,
         };
+        let mut snapshots = Vec::with_capacity(header.snapshots.len());
+        for (epoch, names) in header.snapshots {
+            snapshots.push((epoch, tensors(names)?));
+        }
         let (best, stale_epochs, factor) = header.plateau;
         values.is_empty().then_some(Checkpoint {
             epoch: header.epoch,
@@ -131,6 +143,7 @@ impl Checkpoint {
             layers: header.layers,
             state,
             best_weights,
+            snapshots,
         })
     }
 }
@@ -166,6 +179,7 @@ mod tests {
             layers: Vec::new(),
             state: vec![tensor("a", &[1.0, -0.0, f32::MIN_POSITIVE]), tensor("b", &[])],
             best_weights: Some(vec![tensor("a", &[3.0])]),
+            snapshots: vec![(1, vec![tensor("a", &[5.0, 6.0])]), (2, vec![tensor("a", &[7.0])])],
         };
         let bytes = checkpoint.to_bytes();
         assert_eq!(Checkpoint::from_bytes(&bytes), Some(checkpoint));

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage};
+use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage};
 use crate::artifact::dataset::Dataset;
-use crate::artifact::model::{self, Description};
+use crate::artifact::model::{self, Description, SnapshotFile, snapshot_name};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes};
 use crate::elementary::log10;
 use crate::engine::{Engine, Isa};
-use crate::nn::network::{LayerStatistics, Network, StepStats, Training};
+use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
 use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
@@ -98,6 +98,7 @@ pub(super) fn fit(
             optimizer: Arc::clone(&stage.optimizer),
             l2: stage.l2,
             weight_decay: stage.weight_decay,
+            decays_all: stage.decay_on == DecayOn::All,
             clip: stage.clip,
             label_smoothing: stage.label_smoothing,
             class_weights: class_weights(stage.class_weights, &dataset, training_rows),
@@ -128,17 +129,30 @@ pub(super) fn fit(
         best_epoch: run.best.epoch,
         is_selected,
         n_training: training_rows.len(),
-        snapshots: Vec::new(),
+        snapshots: run.snapshots.iter().map(|(epoch, _)| *epoch).collect(),
     };
-    model::write(&description, &network.save(), sink)?;
+    let weights = network.save();
+    model::write(&description, &weights, sink)?;
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
     sink.put("layers.csv", &layers_table(&run.layers))?;
     let test_rows = splits.test_rows();
     let validation = if is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
-    for (rows, name) in [(validation_rows, validation), (&test_rows, predictions::TEST)] {
-        if !rows.is_empty() {
-            predict(&mut network, &mut batches, rows, context)?.write(sink, name)?;
+    let mut predict_as = |network: &mut Network, names: [&str; 2]| -> Result<(), StageError> {
+        for (rows, name) in [validation_rows, &test_rows].into_iter().zip(names) {
+            if !rows.is_empty() {
+                predict(network, &mut batches, rows, context)?.write(sink, name)?;
+            }
         }
+        Ok(())
+    };
+    predict_as(&mut network, [validation, predictions::TEST])?;
+    for (i, (_, weights)) in run.snapshots.iter().enumerate() {
+        network.load(weights).map_err(|error| StageError::new(error.to_string()))?;
+        let name = |file| snapshot_name(i + 1, file);
+        predict_as(&mut network, [&name(SnapshotFile::Validation), &name(SnapshotFile::Test)])?;
+    }
+    for (i, (_, weights)) in run.snapshots.iter().enumerate() {
+        model::write_weights(weights, sink, &snapshot_name(i + 1, SnapshotFile::Weights))?;
     }
     Ok(())
 }
@@ -148,6 +162,8 @@ struct Run {
     epochs: Vec<EpochRow>,
     layers: Vec<LayerRow>,
     best: Best,
+    /// Epochs and weights.
+    snapshots: Vec<(u32, Vec<NamedTensor>)>,
 }
 
 fn run_epochs(
@@ -161,8 +177,9 @@ fn run_epochs(
 ) -> Result<Run, StageError> {
     let steps_per_epoch = training.n_batches() as u64;
     let mut plateau = Plateau::default();
-    let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none() };
+    let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), snapshots: Vec::new() };
     let mut best_weights = None;
+    let snapshot_epochs = snapshot_epochs(stage, epochs);
     let mut first_epoch = 1;
     let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
     if let Some(checkpoint) = checkpoint
@@ -170,7 +187,12 @@ fn run_epochs(
     {
         first_epoch = checkpoint.epoch + 1;
         plateau = checkpoint.plateau;
-        run = Run { epochs: checkpoint.epochs, layers: checkpoint.layers, best: checkpoint.best };
+        run = Run {
+            epochs: checkpoint.epochs,
+            layers: checkpoint.layers,
+            best: checkpoint.best,
+            snapshots: checkpoint.snapshots,
+        };
         best_weights = checkpoint.best_weights;
     }
     let mut statistics: Vec<LayerStatistics> = Vec::new();
@@ -180,28 +202,36 @@ fn run_epochs(
         }
         let mut total = StepStats::default();
         let mut learning_rate = stage.learning_rate;
-        training.for_each(epoch, |i, images, targets| {
-            if context.is_cancelled() {
-                return Err(StageError::cancelled());
+        if stage.optimizer.full_batch().is_some() {
+            let step = network.full_batch_step(&mut training.all(context), Some(&mut statistics));
+            (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
+            if !total.is_finite() {
+                return Err(StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer"));
             }
-            let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
-            learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
-            let is_last = i as u64 + 1 == steps_per_epoch;
-            let stats = network.train_step(images, targets, learning_rate, is_last.then_some(&mut statistics));
-            if !stats.is_finite() {
-                let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
-                return Err(StageError::new(message)
-                    .key("learning_rate")
-                    .help(format!("lower `learning_rate` (now {})", stage.learning_rate)));
-            }
-            total.add(stats);
-            if i % 16 == 15 {
-                let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
-                let note = format!("epoch {epoch}/{epochs}, loss {:.3}", total.loss());
-                context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
-            }
-            Ok(())
-        })?;
+        } else {
+            training.for_each(epoch, |i, images, targets| {
+                if context.is_cancelled() {
+                    return Err(StageError::cancelled());
+                }
+                let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
+                learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
+                let is_last = i as u64 + 1 == steps_per_epoch;
+                let stats = network.train_step(images, targets, learning_rate, is_last.then_some(&mut statistics));
+                if !stats.is_finite() {
+                    let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
+                    return Err(StageError::new(message)
+                        .key("learning_rate")
+                        .help(format!("lower `learning_rate` (now {})", stage.learning_rate)));
+                }
+                total.add(stats);
+                if i % 16 == 15 {
+                    let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
+                    let note = format!("epoch {epoch}/{epochs}, loss {:.3}", total.loss());
+                    context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
+                }
+                Ok(())
+            })?;
+        }
         let valid = (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows));
         let row = EpochRow {
             epoch,
@@ -223,8 +253,11 @@ fn run_epochs(
         if run.best.watch(epoch, score) && stage.early_stopping.is_some() && valid.is_some() {
             best_weights = Some(network.save());
         }
-        if let Some(loss) = row.valid_loss {
-            stage.schedule.watch(loss, &mut plateau);
+        if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
+            stage.schedule.watch(loss, accuracy, &mut plateau);
+        }
+        if snapshot_epochs.contains(&u64::from(epoch)) {
+            run.snapshots.push((epoch, network.save()));
         }
         let note = match (row.valid_loss, row.valid_accuracy) {
             (Some(loss), Some(accuracy)) => format!(
@@ -246,6 +279,7 @@ fn run_epochs(
                 layers: run.layers.clone(),
                 state,
                 best_weights: best_weights.clone(),
+                snapshots: run.snapshots.clone(),
             };
             context.save_checkpoint(&checkpoint.to_bytes());
         }
@@ -254,6 +288,14 @@ fn run_epochs(
         network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
     }
     Ok(run)
+}
+
+/// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
+fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
+    let epochs = u64::from(epochs);
+    let all =
+        if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
+    all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
 }
 
 fn is_stopped(stage: &Train, best: &Best) -> bool {

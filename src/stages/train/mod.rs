@@ -38,18 +38,21 @@ pub struct Train {
     architecture: Option<Architecture>,
     /// Passes over the training rows, at least 1 [10].
     epochs: u32,
-    /// Samples per update, at least 1 [64].
+    /// Samples per update, at least 1 [64]; with `lbfgs`, which looks at all samples, those that fit in memory at once.
     batch_size: usize,
-    /// Step size of the optimizer at the start, above 0 [0.001].
+    /// Step size of the optimizer at the start, above 0 [0.001]; `lbfgs` finds its own.
     learning_rate: f64,
     /// `sgd`, `adam`, … ["adam"].
     optimizer: Arc<dyn OptimizerConfig>,
     /// How the learning rate changes ["constant"].
     schedule: Schedule,
-    /// Added to the loss: a gradient `l2 * w` on weights, not on biases or batch-norm scales [0].
+    /// Added to the loss: a gradient `l2 * w` on weights, not on biases or batch-norm scales (but see `decay_on`) [0].
     l2: f64,
     /// Decoupled decay, as in AdamW: `w -= learning_rate * weight_decay * w`; absent: the optimizer's own.
     weight_decay: Option<f64>,
+    /// What `l2` and `weight_decay` act on: "weights", or "all" tensors, biases and batch-norm scales and shifts too
+    /// ["weights"]. A layer's own `l2` goes before the network's.
+    decay_on: DecayOn,
     /// Gradients are scaled down to this norm over all tensors; absent: never.
     clip: Option<f64>,
     /// How weights start ["he-normal"].
@@ -65,6 +68,9 @@ pub struct Train {
     augment: Augmentation,
     /// Stops when validation has not improved, and restores the best weights; absent: all epochs, last weights.
     early_stopping: Option<EarlyStopping>,
+    /// Models kept on the way, from 1 to 1,000, for an ensemble of one training run (Huang et al. 2017): those at the ends
+    /// of the last cycles of `schedule = { cosine = { cycles = 5 } }`, or of the last epochs; absent: none.
+    snapshots: Option<u32>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
     last: Final,
     /// The stage's own seed; absent: the manifest's.
@@ -86,6 +92,13 @@ enum ClassWeights {
     None,
     /// `n_samples / (n_classes * n_samples_of_class)`, as scikit-learn has it.
     Balanced,
+}
+
+/// `decay_on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DecayOn {
+    Weights,
+    All,
 }
 
 /// `early_stopping`.
@@ -116,6 +129,10 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         schedule: Schedule::read(section),
         l2: section.number("l2", Bounds::NonNegative, Some(0.0)),
         weight_decay: section.optional_number("weight_decay", Bounds::NonNegative),
+        decay_on: match section.word("decay_on", &["weights", "all"], "weights") {
+            "all" => DecayOn::All,
+            _ => DecayOn::Weights,
+        },
         clip: section.optional_number("clip", Bounds::Positive),
         initializer: Initializer::read(section),
         label_smoothing: section.number("label_smoothing", Bounds::Rate, Some(0.0)),
@@ -126,12 +143,97 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         oversample: section.flag("oversample", false),
         augment: Augmentation::read(section),
         early_stopping,
+        snapshots: section.optional_whole("snapshots", 1..=1_000).map(|snapshots| snapshots as u32),
         last: match section.word("final", &["fold-ensemble", "refit"], "fold-ensemble") {
             "refit" => Final::Refit,
             _ => Final::FoldEnsemble,
         },
         seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
     })
+}
+
+impl Train {
+    /// Whether cycles and snapshots fit the epochs, and each other.
+    fn check_cycles(&self, span: Span, log: &mut Log) {
+        let (cycles, epochs) = (self.schedule.n_cycles(), u64::from(self.epochs));
+        if cycles > epochs {
+            let at = log.span_of("schedule.cosine.cycles", span);
+            let message = format!("a cycle lasts an epoch at least, got {cycles} cycles in {epochs} epochs");
+            log.push(Problem::error(at, message).help(format!("use `epochs = {cycles}` or more")));
+        }
+        let Some(snapshots) = self.snapshots.map(u64::from) else { return };
+        let at = log.span_of("snapshots", span);
+        if cycles > 1 && snapshots > cycles {
+            let message = format!("there is one snapshot a cycle, got {snapshots} snapshots of {cycles} cycles");
+            log.push(Problem::error(at, message).help(format!("use `snapshots = {cycles}`, or more `cycles`")));
+        } else if snapshots > epochs {
+            let message = format!("there is one snapshot an epoch, got {snapshots} snapshots of {epochs} epochs");
+            log.push(Problem::error(at, message).help(format!("use `snapshots = {epochs}`, or more `epochs`")));
+        }
+        if self.early_stopping.is_some() {
+            let message = "`snapshots` are of the last epochs, which `early_stopping` leaves out, expected one of them";
+            log.push(Problem::error(at, message));
+        }
+    }
+
+    /// What a full-batch optimizer cannot be combined with.
+    fn check_full_batch(&self, span: Span, log: &mut Log) {
+        let word = self.optimizer.word();
+        for (key, is_set, message, help) in [
+            (
+                "learning_rate",
+                is_set("learning_rate", log),
+                format!("`{word}` finds the length of each step itself"),
+                "remove `learning_rate`",
+            ),
+            (
+                "schedule",
+                self.schedule != Schedule::Constant,
+                format!("`{word}` finds the length of each step itself, so that there is no learning rate to schedule"),
+                "remove `schedule`",
+            ),
+            (
+                "weight_decay",
+                self.weight_decay.is_some_and(|decay| decay > 0.0),
+                format!("`weight_decay` is no part of the loss that `{word}` goes down"),
+                "use `l2`",
+            ),
+            (
+                "clip",
+                self.clip.is_some(),
+                format!("`{word}` needs gradients as they are, not clipped"),
+                "remove `clip`",
+            ),
+            (
+                "oversample",
+                self.oversample,
+                format!("`{word}` looks at all training rows at once, none of them twice"),
+                "use `class_weights = \"balanced\"`",
+            ),
+            (
+                "augment",
+                !self.augment.is_empty(),
+                format!("`{word}` needs the same loss at each look, but `augment` changes the images"),
+                "remove `augment`, or use `adam`",
+            ),
+        ] {
+            if is_set {
+                log.push(Problem::error(log.span_of(key, span), message).help(help));
+            }
+        }
+        let Some(architecture) = &self.architecture else { return };
+        for (layer, &at) in architecture.layers.iter().zip(&architecture.spans) {
+            if matches!(layer.word(), "dropout" | "noise") {
+                let message = format!("`{word}` needs the same loss at each look, but `{}` changes it", layer.word());
+                log.push(Problem::error(at, message).help("remove it, or use `adam`"));
+            }
+        }
+    }
+}
+
+/// Whether a key of the stage is written in the manifest.
+fn is_set(key: &str, log: &Log) -> bool {
+    log.resolved.iter().any(|resolved| resolved.key == key && resolved.span.is_some())
 }
 
 impl Stage for Train {
@@ -164,6 +266,10 @@ impl Stage for Train {
             let message =
                 "`oversample` and `class_weights = \"balanced\"` both make classes equal, expected one of them";
             log.push(Problem::error(at, message));
+        }
+        self.check_cycles(span, log);
+        if self.optimizer.full_batch().is_some() {
+            self.check_full_batch(span, log);
         }
         for misfit in self.augment.misfits(flow.shape) {
             let at = log.span_of(&format!("augment[{}]", misfit.operation), span);

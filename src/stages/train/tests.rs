@@ -72,10 +72,21 @@ fn keys(more: &str) -> String {
 const AUGMENT: &str = "augment = [\"flip\", { crop = { padding = 1 } }, { shift = { fraction = 0.2 } }, \"rotate\", \
                        \"brightness\", { cutout = { size = 2 } }, \"mixup\"]\noversample = true";
 
+/// Snapshots of cycles, and L2 on everything.
+const SNAPSHOTS: &str =
+    "schedule = { cosine = { cycles = 3 } }\nsnapshots = 2\ndecay_on = \"all\"\nlabel_smoothing = 0.1";
+
+/// A quasi-Newton training, which draws no number after its start.
+fn lbfgs_keys() -> String {
+    "architecture = \"INPUT - CONV(4) - BN - RELU - POOL - FC\"\nepochs = 4\nbatch_size = 7\n\
+     optimizer = { lbfgs = { history = 2 } }\nl2 = 1e-3\nclass_weights = \"balanced\""
+        .to_owned()
+}
+
 #[test]
 fn threads_change_no_byte() {
-    for more in ["", AUGMENT] {
-        let stage = stage(&keys(more));
+    for keys in [keys(""), keys(AUGMENT), keys(SNAPSHOTS), lbfgs_keys()] {
+        let stage = stage(&keys);
         let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
         for threads in [2, 3, 7] {
             let context = TestContext { threads, ..TestContext::default() };
@@ -156,8 +167,15 @@ impl Context for Killer {
 
 #[test]
 fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
-    for more in ["", AUGMENT, "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
-        let keys = keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
+    let adam = |more: &str| keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
+    for keys in [
+        adam(""),
+        adam(AUGMENT),
+        adam("early_stopping = { patience = 2 }"),
+        adam("schedule = { plateau = { patience = 0, metric = \"accuracy\" } }"),
+        adam(SNAPSHOTS),
+        lbfgs_keys(),
+    ] {
         let stage = stage(&keys);
         let expected = bytes(&run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap());
         for epochs_before_kill in [1, 2, 3] {
@@ -168,9 +186,65 @@ fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
             assert!(checkpoint.lock().unwrap().is_some());
             let context = TestContext { checkpoint, ..TestContext::default() };
             let resumed = bytes(&run(&*stage, Part::Fold(1), inputs(None), &context).unwrap());
-            assert_eq!(resumed, expected, "{more} after {epochs_before_kill} epochs");
+            assert_eq!(resumed, expected, "{keys} after {epochs_before_kill} epochs");
         }
     }
+}
+
+#[test]
+fn snapshots_are_the_models_at_the_ends_of_cycles_or_of_the_last_epochs() {
+    use crate::artifact::model::{SnapshotFile, WEIGHTS, snapshot_name};
+    let files_of =
+        |more: &str| run(&*stage(&keys(more)), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    for (more, epochs) in [(SNAPSHOTS, vec![2, 4]), ("snapshots = 3", vec![2, 3, 4])] {
+        let files = files_of(more);
+        assert_eq!(Description::read(&files).unwrap().snapshots, epochs);
+        let file = |i, of| files.get(&snapshot_name(i, of)).unwrap().to_vec();
+        let last = epochs.len();
+        for (of, whole) in [
+            (SnapshotFile::Weights, WEIGHTS),
+            (SnapshotFile::Validation, predictions::VALIDATION),
+            (SnapshotFile::Test, predictions::TEST),
+        ] {
+            assert_eq!(file(last, of), files.get(whole).unwrap().to_vec(), "the last snapshot is the model");
+            assert_ne!(file(last - 1, of), file(last, of));
+        }
+        assert!(!files.0.contains_key(&snapshot_name(last + 1, SnapshotFile::Weights)));
+    }
+    // A constant rate, so that fewer epochs are the beginning of more.
+    let shorter = run(
+        &*stage(&keys("").replace("epochs = 4", "epochs = 2")),
+        Part::Fold(1),
+        inputs(None),
+        &TestContext::default(),
+    );
+    let first = files_of("snapshots = 3").get(&snapshot_name(1, SnapshotFile::Weights)).unwrap().to_vec();
+    assert_eq!(first, shorter.unwrap().get(WEIGHTS).unwrap().to_vec());
+    assert!(Description::read(&files_of("")).unwrap().snapshots.is_empty());
+}
+
+#[test]
+fn lbfgs_goes_down_steadily_and_reports_its_step_lengths() {
+    let files = run(&*stage(&lbfgs_keys()), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    let table = String::from_utf8(files.get("epochs.csv").unwrap().to_vec()).unwrap();
+    let column = |i: usize| -> Vec<f64> {
+        table.lines().skip(1).map(|line| line.split(',').nth(i).unwrap().parse().unwrap()).collect()
+    };
+    assert!(column(3).is_sorted_by(|a, b| a > b), "{table}");
+    assert!(column(2).iter().all(|&length| length > 0.0), "{table}");
+}
+
+#[test]
+fn l2_acts_on_what_it_is_asked_to() {
+    let biases = |more: &str| -> f64 {
+        let keys = keys(more).replace("l2 = 1e-4", "l2 = 5");
+        let files = run(&*stage(&keys), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+        let weights = crate::artifact::model::read_weights(&files).unwrap();
+        let biases = weights.iter().filter(|tensor| tensor.name.ends_with("bias")).flat_map(|tensor| &tensor.values);
+        biases.fold(0.0, |sum, x| sum + f64::from(x * x))
+    };
+    let (on_weights, on_all) = (biases(""), biases("decay_on = \"all\""));
+    assert!(on_all < on_weights, "{on_all} and {on_weights}");
 }
 
 #[test]
