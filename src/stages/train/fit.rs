@@ -84,7 +84,14 @@ pub(super) fn fit(
     let splits = lineage::splits(task)?;
     let fit_set = lineage::fit_set(&splits, task.part);
     let feed = lineage::feed(task, &dataset)?;
-    let training_rows = fit_set.training().as_slice();
+    let sampled;
+    let training_rows = match fit_set.training().as_slice() {
+        all if stage.data_fraction < 1.0 => {
+            sampled = share_of_rows(stage.data_fraction, task, &dataset, all);
+            &sampled
+        }
+        all => all,
+    };
     let validation_rows = fit_set.validation();
     if training_rows.is_empty() {
         return Err(StageError::new("there is no image to train on").help("give `split` more images, or fewer folds"));
