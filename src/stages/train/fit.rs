@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::batches::Batches;
 use super::checkpoint::{Best, Checkpoint};
 use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage};
 use crate::artifact::dataset::Dataset;
@@ -11,7 +12,6 @@ use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes};
-use crate::data::feed::Feed;
 use crate::elementary::log10;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::network::{LayerStatistics, Network, StepStats, Training};
@@ -44,33 +44,6 @@ pub(super) struct LayerRow {
     pub update_norm: Option<f64>,
     pub grad_norm: Option<f64>,
     pub dead_fraction: Option<f64>,
-}
-
-/// Rows of a data set as a network reads them: pixels through the feed, labels beside them.
-struct Batches<'a> {
-    feed: &'a Feed,
-    dataset: &'a Dataset,
-    rows: Vec<u32>,
-    images: Vec<f32>,
-    labels: Vec<u32>,
-}
-
-impl<'a> Batches<'a> {
-    fn new(feed: &'a Feed, dataset: &'a Dataset, batch: usize) -> Batches<'a> {
-        let images = vec![0.0; batch * feed.sample_shape().len()];
-        Batches { feed, dataset, rows: Vec::with_capacity(batch), images, labels: Vec::with_capacity(batch) }
-    }
-
-    /// Loads these rows; afterwards `images` and `labels` hold them.
-    fn load(&mut self, rows: impl Iterator<Item = u32>) -> (&[f32], &[u32]) {
-        self.rows.clear();
-        self.rows.extend(rows);
-        self.labels.clear();
-        self.labels.extend(self.rows.iter().map(|&row| self.dataset.label(row as usize)));
-        let images = &mut self.images[..self.rows.len() * self.feed.sample_shape().len()];
-        self.feed.load(&self.rows, images);
-        (images, &self.labels)
-    }
 }
 
 /// Trains one network and writes the task's artifact.

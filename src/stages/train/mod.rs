@@ -3,6 +3,7 @@
 //! This file has the keys and what can be checked before anything runs; [`fit`] has the epochs. A task writes its
 //! weights, its learning curves, and its predictions on the rows that it did not learn from.
 
+mod batches;
 mod checkpoint;
 mod fit;
 #[cfg(test)]
