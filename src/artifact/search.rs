@@ -53,15 +53,13 @@ pub struct Searched {
 /// A trial and how good it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialResult {
-    /// `r1t7`: the seventh of round 1.
+    /// `r1t7`: the seventh that was drawn in round 1; `r2k1`: the best that round 1 kept, trained again in round 2.
     pub trial: String,
-    /// Its number within the round, from 1.
-    pub number: u32,
     /// The trial of an earlier round that it repeats with this round's budget.
     pub origin: Option<String>,
     /// From 1, the best.
     pub rank: u32,
-    /// `finished` or `exploded`.
+    /// `finished`, `exploded`, or `invalid`: nothing can be trained with these settings.
     pub status: String,
     /// Whether it goes on into the next round; after the last, whether it is handed on.
     pub chosen: bool,

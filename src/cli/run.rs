@@ -44,7 +44,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     if arguments.dry_run {
         return match session.plan(&options) {
             Ok(plan) => {
-                terminal.result(&super::status::render(&plan, &session.graph, arguments.json));
+                terminal.result(&super::status::render(&plan, arguments.json));
                 Ok(Exit::Done)
             }
             Err(error) => Ok(run_error(&error, &manifest, terminal)),
@@ -98,7 +98,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     }
     let results = results::Results::of(&finished)?;
     if exit == Exit::Done
-        && let Some(lock) = outcome.lock_file(&session.graph)
+        && let Some(lock) = outcome.lock_file()
     {
         exit = keep_lock(lock, &results, &session, &manifest, arguments.locked, terminal)?;
     }
@@ -314,6 +314,9 @@ impl Events for Watcher<'_> {
             Event::Waiting { task, holder } => self.progress.warn(&format!("{task}: waits for {holder}")),
             Event::Warning { task: Some(task), message } => self.progress.warn(&format!("{task}: {message}")),
             Event::Warning { task: None, message } => self.progress.warn(message),
+            Event::Trial { search, round: (round, of), done, total, best } => {
+                self.progress.trial(search, (*round, *of), (*done, *total), *best);
+            }
             Event::Ended { task, ended, .. } => match ended {
                 Ended::Computed => self.progress.end(task, "done"),
                 Ended::Found => self.progress.end(task, "found"),

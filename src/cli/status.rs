@@ -21,17 +21,18 @@ pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Resul
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
     let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
-        .and_then(|session| Ok((session.plan(&options)?, session)));
-    let (plan, session) = match planned {
+        .and_then(|session| session.plan(&options));
+    let plan = match planned {
         Ok(planned) => planned,
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
-    terminal.result(&render(&plan, &session.graph, arguments.json));
+    terminal.result(&render(&plan, arguments.json));
     Ok(if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done })
 }
 
 /// A plan as lines (one a task; tasks of one stage that stand alike share one), or as JSON.
-pub fn render(plan: &Plan, graph: &Graph<'_>, as_json: bool) -> String {
+pub fn render(plan: &Plan, as_json: bool) -> String {
+    let graph = &plan.graph;
     if as_json {
         let tasks: Vec<serde_json::Value> = plan
             .tasks
@@ -105,7 +106,7 @@ fn standing(task: &PlannedTask) -> (&'static str, &[StaleReason]) {
     }
 }
 
-fn line(plan: &Plan, graph: &Graph<'_>, task: &PlannedTask) -> String {
+fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
     let (state, reasons) = standing(task);
     let mut texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
     if let (true, State::Pending { above, .. }) = (texts.is_empty(), &task.state) {
@@ -127,8 +128,8 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
     let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
-        .and_then(|session| Ok((session.plan(&options)?, session)));
-    let (plan, session) = match planned {
+        .and_then(|session| session.plan(&options));
+    let plan = match planned {
         Ok(planned) => planned,
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
@@ -137,7 +138,7 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
         return Ok(Exit::Done);
     }
     let mut text = String::new();
-    explain(&plan, &session.graph, stage, &manifest, &mut Vec::new(), &mut text);
+    explain(&plan, &plan.graph, stage, &manifest, &mut Vec::new(), &mut text);
     terminal.result(&text);
     Ok(Exit::Done)
 }
@@ -170,7 +171,7 @@ fn json(plan: &Plan, stage: usize, manifest: &Manifest) -> serde_json::Value {
 /// The stage's own reasons, then those of the stages above that it waits for.
 fn explain(
     plan: &Plan,
-    graph: &Graph<'_>,
+    graph: &Graph,
     stage: usize,
     manifest: &Manifest,
     told: &mut Vec<usize>,

@@ -61,7 +61,7 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
             let part = match task.part {
                 Part::Fold(fold) => format!("-fold-{fold}"),
                 Part::All => "-all".to_owned(),
-                Part::Whole => String::new(),
+                Part::Whole | Part::Round(_) => String::new(),
             };
             let (folder, ending) = file.split_once('.')?;
             let path = Path::new(folder).join(format!("{}{part}.{ending}", task.stage));
@@ -115,7 +115,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => fold.to_string(),
-        Part::Whole | Part::All => String::new(),
+        Part::Whole | Part::All | Part::Round(_) => String::new(),
     };
     let mut out = Vec::with_capacity(bytes.len() * 2);
     for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {

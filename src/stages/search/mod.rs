@@ -20,7 +20,7 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED};
 use crate::artifact::search::{Exploded, Round as RoundResult};
 use crate::artifact::{Files, Sink};
-use crate::config::{Bounds, Log, Node, Problem, Section, Span, Value};
+use crate::config::{Bounds, Log, Node, Problem, Section, Span, Table, Value};
 use crate::data::metrics;
 
 pub use space::{Dimension, Range, Setting};
@@ -84,7 +84,7 @@ pub struct Round {
 pub struct Trial {
     /// Which round, from 1.
     pub round: u32,
-    /// Its number within the round, from 1.
+    /// Its number among the drawn or among the kept ones of the round, from 1.
     pub number: u32,
     /// The trial of an earlier round that it repeats with this round's budget.
     pub origin: Option<String>,
@@ -93,9 +93,10 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// `r1t7`.
+    /// `r1t7`, the seventh that was drawn in round 1; `r2k1`, the best that round 1 kept, in round 2.
     pub fn id(&self) -> String {
-        format!("r{}t{}", self.round, self.number)
+        let letter = if self.origin.is_some() { 'k' } else { 't' };
+        format!("r{}{letter}{}", self.round, self.number)
     }
 }
 
@@ -115,13 +116,16 @@ pub struct Placement {
 pub struct PlacedRound {
     /// The range of each dimension in this round.
     pub ranges: Vec<Range>,
-    /// Trials and the indices of their nodes.
-    pub trials: Vec<(Trial, usize)>,
+    /// Trials and the indices of their nodes; no node for settings with which nothing can be trained.
+    pub trials: Vec<(Trial, Option<usize>)>,
     /// Epochs that a trial has.
     pub epochs: u32,
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    if let Some(Node { value: Value::Text { text, .. }, span }) = section.raw("tune") {
+        section.record("tune", crate::config::quote(text), Some(*span));
+    }
     let space = space::read(section);
     let metric = read_metric(section);
     let keep = section.whole("keep", 1..=100, Some(1)) as u32;
@@ -270,6 +274,11 @@ fn read_rounds(section: &mut Section<'_>, keep: u32) -> Vec<Round> {
     rounds
 }
 
+/// The keys and ranges under `space` of a search's table, as far as they are right.
+pub fn space_of(table: &Table) -> Vec<Dimension> {
+    space::read(&mut Section::new(Some(table), Span::default(), "", &mut Log::default()))
+}
+
 impl Search {
     /// The keys and their ranges.
     pub fn space(&self) -> &[Dimension] {
@@ -348,8 +357,7 @@ impl Search {
         self.space.iter().zip(texts).map(|(dimension, text)| dimension.parse(text)).collect()
     }
 
-    /// The trials of the round after `results`: first the new ones, so that adding some renumbers none of them, then
-    /// those that the round before kept.
+    /// The trials of the round after `results`: those that the round before kept, then the new ones.
     ///
     /// # Determinism
     /// Trial t of round r is drawn from the stream (seed, search, r, t).
@@ -357,13 +365,7 @@ impl Search {
         let round = results.len() as u32 + 1;
         let Some(config) = self.rounds.get(results.len()) else { return Vec::new() };
         let ranges = self.ranges(results);
-        let mut trials: Vec<Trial> = (1..=config.trials)
-            .map(|number| {
-                let drawn = space::draw(&ranges, seed, round, number);
-                let settings = drawn.into_iter().enumerate().map(|(i, setting)| self.of_space(i, &ranges[i], setting));
-                Trial { round, number, origin: None, settings: settings.collect() }
-            })
-            .collect();
+        let mut trials = Vec::new();
         if let Some(before) = results.last() {
             for kept in before.trials.iter().filter(|trial| trial.chosen) {
                 if let Some(settings) = self.settings(&kept.settings) {
@@ -373,6 +375,11 @@ impl Search {
                 }
             }
         }
+        trials.extend((1..=config.trials).map(|number| {
+            let drawn = space::draw(&ranges, seed, round, number);
+            let settings = drawn.into_iter().enumerate().map(|(i, setting)| self.of_space(i, &ranges[i], setting));
+            Trial { round, number, origin: None, settings: settings.collect() }
+        }));
         trials
     }
 
@@ -515,8 +522,8 @@ impl Stage for Search {
             Part::Round(round) => match self.placement.rounds.get(round as usize - 1) {
                 Some(placed) => {
                     let mut needs: Vec<Need> = Vec::new();
-                    for &(_, node) in &placed.trials {
-                        let data = upstream.lineage(node).into_iter();
+                    for node in placed.trials.iter().filter_map(|(_, node)| *node) {
+                        let mut data = upstream.lineage(node).into_iter();
                         let data = data.find(|&stage| upstream.nodes[stage].flow.output == Output::Dataset);
                         let data = data.map(|stage| Need { stage, part: Part::Whole });
                         needs.extend(data);

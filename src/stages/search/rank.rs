@@ -74,8 +74,30 @@ pub(super) fn run(
     let mut results = Vec::with_capacity(placed.trials.len());
     let mut dataset: Option<(Need, Dataset)> = None;
     for (i, (trial, node)) in placed.trials.iter().enumerate() {
-        let own: Vec<&Delivered> = task.inputs_with(Output::Model).filter(|d| d.need.stage == *node).collect();
-        let of_trial = dataset_of(task, *node).ok_or_else(|| StageError::new("a trial has no data set"))?;
+        let settings = search.space.iter().zip(&trial.settings).map(|(d, &setting)| d.text(setting)).collect();
+        let mut result = TrialResult {
+            trial: trial.id(),
+            origin: trial.origin.clone(),
+            rank: i as u32,
+            status: "invalid".to_owned(),
+            chosen: false,
+            epochs: placed.epochs,
+            data_fraction: config.data_fraction,
+            folds: 0,
+            n_valid: 0,
+            n_parameters: None,
+            accuracy: None,
+            loss: None,
+            value: None,
+            settings,
+        };
+        context.progress(i as u64 + 1, placed.trials.len() as u64, "trials", "");
+        let Some(node) = *node else {
+            results.push(result);
+            continue;
+        };
+        let own: Vec<&Delivered> = task.inputs_with(Output::Model).filter(|d| d.need.stage == node).collect();
+        let of_trial = dataset_of(task, node).ok_or_else(|| StageError::new("a trial has no data set"))?;
         let dataset = match &dataset {
             Some((need, dataset)) if *need == of_trial.need => dataset,
             _ => &dataset.insert((of_trial.need, Dataset::read(&of_trial.files)?)).1,
@@ -92,33 +114,24 @@ pub(super) fn run(
             let (mean, deviation) = mean_and_deviation(&values);
             mean.is_finite().then_some((mean, Some(deviation).filter(|x| x.is_finite())))
         };
-        let n_parameters = match own.first() {
-            Some(first) if !is_exploded => Some(Description::read(&first.files)?.n_parameters),
-            _ => None,
-        };
-        results.push(TrialResult {
-            trial: trial.id(),
-            number: trial.number,
-            origin: trial.origin.clone(),
-            rank: 0,
-            status: if is_exploded { "exploded" } else { "finished" }.to_owned(),
-            chosen: false,
-            epochs: placed.epochs,
-            data_fraction: config.data_fraction,
-            folds: own.len() as u32,
-            n_valid: folds.iter().map(|fold| fold.n).sum(),
-            n_parameters,
-            accuracy: over(|fold| fold.accuracy),
-            loss: over(|fold| fold.loss),
-            value: over(|fold| fold.value),
-            settings: search.space.iter().zip(&trial.settings).map(|(d, &setting)| d.text(setting)).collect(),
-        });
-        context.progress(i as u64 + 1, placed.trials.len() as u64, "trials", "");
+        if let (Some(first), false) = (own.first(), is_exploded) {
+            result.n_parameters = Some(Description::read(&first.files)?.n_parameters);
+        }
+        result.status = if is_exploded { "exploded" } else { "finished" }.to_owned();
+        result.folds = own.len() as u32;
+        result.n_valid = folds.iter().map(|fold| fold.n).sum();
+        result.accuracy = over(|fold| fold.accuracy);
+        result.loss = over(|fold| fold.loss);
+        result.value = over(|fold| fold.value);
+        results.push(result);
     }
     rank(&mut results, metric.is_higher_better, config.keep);
     let n_finished = results.iter().filter(|trial| trial.value.is_some()).count();
+    if results.is_empty() {
+        return Err(StageError::new("no trial finished within the time limit").key("time_limit").help("raise it"));
+    }
     if n_finished == 0 {
-        let message = format!("no trial of round {round} is left: {} of {0} exploded", results.len());
+        let message = format!("no trial of round {round} is left: none of {} finished", results.len());
         return Err(StageError::new(message).key("space").help("lower the upper end of the learning rate's range"));
     }
     let is_last = round as usize == search.rounds.len();
@@ -163,7 +176,7 @@ fn dataset_of<'t>(task: &'t Task<'_>, node: usize) -> Option<&'t Delivered> {
     (before.output == Output::Dataset).then_some(before)
 }
 
-/// Puts trials in order, best first, equals by their number, what exploded last, and marks the `keep` best.
+/// Puts trials in order, best first, equals by their place, what exploded last, and marks the `keep` best.
 fn rank(trials: &mut [TrialResult], is_higher_better: bool, keep: u32) {
     trials.sort_by(|a, b| {
         let value = |trial: &TrialResult| trial.value.map(|(mean, _)| if is_higher_better { -mean } else { mean });
@@ -173,7 +186,7 @@ fn rank(trials: &mut [TrialResult], is_higher_better: bool, keep: u32) {
             (None, Some(_)) => std::cmp::Ordering::Greater,
             (None, None) => std::cmp::Ordering::Equal,
         }
-        .then(a.number.cmp(&b.number))
+        .then(a.rank.cmp(&b.rank))
     });
     for (i, trial) in trials.iter_mut().enumerate() {
         trial.rank = i as u32 + 1;

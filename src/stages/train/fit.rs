@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::Batches;
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage};
+use super::{trial, ClassWeights, Context, Output, Part, StageError, Task, Train, lineage};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
+use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes};
 use crate::elementary::log10;
@@ -57,10 +58,15 @@ pub(super) fn fit(
     let splits = lineage::splits(task)?;
     let fit_set = lineage::fit_set(&splits, task.part);
     let feed = lineage::feed(task, &dataset)?;
+    let fit_set_number = match task.part {
+        Part::Fold(fold) => u64::from(fold),
+        Part::All | Part::Whole | Part::Round(_) => 0,
+    };
+    let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let sampled;
     let training_rows = match fit_set.training().as_slice() {
         all if stage.data_fraction < 1.0 => {
-            sampled = share_of_rows(stage.data_fraction, task, &dataset, all);
+            sampled = trial::share_of_rows(stage.data_fraction, &seeds, &dataset, all);
             &sampled
         }
         all => all,
@@ -80,11 +86,6 @@ pub(super) fn fit(
             }
         })?;
 
-    let fit_set_number = match task.part {
-        Part::Fold(fold) => u64::from(fold),
-        Part::All | Part::Whole => 0,
-    };
-    let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let batch = stage.batch_size.min(training_rows.len());
     let engine = Engine::with_isa(context.threads(), Isa::detect());
     let mut network = Network::for_training(
@@ -112,6 +113,12 @@ pub(super) fn fit(
         epochs,
         context,
     )?;
+    if let Some(exploded) = &run.exploded {
+        exploded.write(sink)?;
+        sink.put("epochs.csv", &epochs_table(&run.epochs))?;
+        sink.put("layers.csv", &layers_table(&run.layers))?;
+        return Ok(());
+    }
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
@@ -151,6 +158,8 @@ struct Run {
     epochs: Vec<EpochRow>,
     layers: Vec<LayerRow>,
     best: Best,
+    /// A trial whose numbers ended it.
+    exploded: Option<Exploded>,
 }
 
 fn run_epochs(
@@ -164,7 +173,7 @@ fn run_epochs(
     let batch = network.batch();
     let steps_per_epoch = rows.training.len().div_ceil(batch) as u64;
     let mut plateau = Plateau::default();
-    let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none() };
+    let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), exploded: None };
     let mut best_weights = None;
     let mut first_epoch = 1;
     let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
@@ -173,7 +182,7 @@ fn run_epochs(
     {
         first_epoch = checkpoint.epoch + 1;
         plateau = checkpoint.plateau;
-        run = Run { epochs: checkpoint.epochs, layers: checkpoint.layers, best: checkpoint.best };
+        run = Run { epochs: checkpoint.epochs, layers: checkpoint.layers, best: checkpoint.best, exploded: None };
         best_weights = checkpoint.best_weights;
     }
     let mut statistics: Vec<LayerStatistics> = Vec::new();
@@ -195,6 +204,10 @@ fn run_epochs(
             let stats =
                 network.train_step(images, Targets::Labels(labels), learning_rate, is_last.then_some(&mut statistics));
             if !stats.is_finite() {
+                if stage.is_trial {
+                    run.exploded = Some(trial::not_finite(epoch, i + 1));
+                    return Ok(run);
+                }
                 let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
                 return Err(StageError::new(message)
                     .key("learning_rate")
@@ -218,6 +231,13 @@ fn run_epochs(
             valid_accuracy: valid.map(|stats| stats.accuracy()),
         };
         run.layers.extend(statistics.iter().map(|of| layer_row(&row, of)));
+        if stage.is_trial {
+            run.exploded = trial::exploded(epoch, row.train_loss, network.plan().n_classes);
+            if run.exploded.is_some() {
+                run.epochs.push(row);
+                return Ok(run);
+            }
+        }
         let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
         let score = match (row.valid_loss, row.valid_accuracy) {
             (Some(_), Some(accuracy)) if by_accuracy => -accuracy,

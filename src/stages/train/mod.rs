@@ -8,6 +8,7 @@ mod checkpoint;
 mod fit;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 

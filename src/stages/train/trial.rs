@@ -5,9 +5,8 @@ use crate::artifact::search::Exploded;
 use crate::elementary::ln;
 use crate::nn::seeds::Seeds;
 
-/// A trial ends when an epoch's mean loss is above this many times `ln(n_classes)`, the loss of guessing. On CIFAR-10 a
-/// first epoch at a learning rate ten times the best one has a mean loss of up to 2.3 times that and may still recover;
-/// above 3 none did.
+/// A trial ends when an epoch's mean loss is above this many times `ln(n_classes)`, the loss of guessing: the same
+/// threefold above which the loss of a network before its first update counts as wrong.
 const EXPLODED: f64 = 3.0;
 
 /// So much of `rows`, as many of every class as its share (at least one), ascending.
