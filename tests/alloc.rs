@@ -4,7 +4,6 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
 use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine, Targets};
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
@@ -46,11 +45,7 @@ fn calls_after_the_first_allocate_nothing() {
 fn training_steps() {
     const NET: &str = "INPUT - CONV(8) - RELU - POOL - CONV(20) - BN - RELU - POOL - CONV(8) - BN - RELU - \
         DROPOUT(0.25) - FC(12) - RELU - FC";
-    let span = Span::default();
-    let node = Node { value: Value::Text { text: NET.to_owned(), inner: None }, span };
-    let table = Table { entries: vec![Entry { key: "architecture".to_owned(), key_span: span, node }] };
-    let mut log = Log::default();
-    let architecture = architecture::read(&mut Section::new(Some(&table), span, "", &mut log)).expect("a network");
+    let architecture = architecture::from_shorthand(NET).expect("a network");
     let input = SampleShape::Image(ImageShape { height: 12, width: 16, channels: 3 });
     let plan = NetworkPlan::new(&architecture.layers, input, 4).expect("a plan");
     for threads in [1, 3] {

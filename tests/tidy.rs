@@ -26,7 +26,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tensor",
         ],
     ),
-    ("report", &["runner", "stages", "artifact", "data", "nn", "tensor", "config"]),
+    ("report", &["runner", "stages", "artifact", "data", "nn", "tensor", "config", "elementary"]),
     ("runner", &["manifest", "stages", "store", "artifact", "engine", "rng", "config"]),
     ("manifest", &["stages", "artifact", "data", "nn", "config", "tensor"]),
     ("store", &["artifact"]),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::layer::{self, LayerConfig};
 use super::plan::NetworkPlan;
-use crate::config::{self, Entry, Log, Node, Problem, Section, Span, Value, did_you_mean};
+use crate::config::{self, Entry, Log, Node, Problem, Section, Span, Table, Value, did_you_mean};
 use crate::tensor::{ImageShape, SampleShape};
 
 /// More layers than this are a mistake (or an attack): `[[[…]*1000]*1000]*1000`.
@@ -32,6 +32,18 @@ pub struct Architecture {
     pub spans: Vec<Span>,
     /// The long form: one node a layer, as it was written, variables filled in.
     pub nodes: Vec<Node>,
+}
+
+/// Reads a network from the shorthand alone, without a manifest around it.
+///
+/// # Errors
+/// Everything that is wrong with it; spans point into `text`.
+pub fn from_shorthand(text: &str) -> Result<Architecture, Vec<Problem>> {
+    let span = Span { source: 0, start: 0, end: text.len() as u32 };
+    let node = Node { value: Value::Text { text: text.to_owned(), inner: Some(0) }, span };
+    let table = Table { entries: vec![Entry { key: "architecture".to_owned(), key_span: span, node }] };
+    let mut log = Log::default();
+    read(&mut Section::new(Some(&table), span, "", &mut log)).ok_or(log.problems)
 }
 
 /// Reads `architecture` (the shorthand) or `layers` (the long form), and `vars`, which fills `{name}` in either.
