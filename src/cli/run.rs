@@ -64,11 +64,11 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     let artifacts = open_artifacts(&outcome, &session)?;
     let finished: Vec<Finished<'_>> = artifacts
         .iter()
-        .map(|(stage, part, files)| Finished {
-            stage: &manifest.nodes[*stage].name,
-            kind: manifest.nodes[*stage].stage.kind(),
-            part: *part,
-            files,
+        .map(|(stage, part, files)| {
+            let graph = &outcome.graph;
+            let own = graph.trial(*stage).map_or(*stage, |trial| trial.of);
+            let (stage_name, kind) = (&graph.nodes[own].name, graph.nodes[*stage].stage.kind());
+            Finished { stage: stage_name, kind, part: *part, trial: graph.trial_name(*stage), files }
         })
         .collect();
     let out_dir = session.store.base().join("out").join(variant_name(&manifest));
@@ -170,6 +170,10 @@ fn stage_error(who: &str, error: &StageError, stage: Option<usize>, manifest: &M
         (Some(stage), Some(key)) => Some(manifest.span_of(stage, key)),
         _ => None,
     };
+    stage_error_at(who, error, span, manifest, terminal);
+}
+
+fn stage_error_at(who: &str, error: &StageError, span: Option<Span>, manifest: &Manifest, terminal: &Terminal) {
     let message = format!("{who}: {}", error.message);
     match span {
         Some(span) if span != Span::default() => {
@@ -189,7 +193,10 @@ fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) 
     for (task, failure) in outcome.failures() {
         match failure {
             Failure::Stage(error) => {
-                stage_error(&format!("stage `{}`", task.name), error, Some(task.stage), manifest, terminal);
+                // A key that a trial has is the manifest's, or a range of the search.
+                let span = error.key.as_ref().and_then(|key| outcome.graph.span_of(task.stage, key));
+                let span = span.unwrap_or(outcome.graph.entries[task.stage].header);
+                stage_error_at(&format!("stage `{}`", task.name), error, Some(span), manifest, terminal);
             }
             Failure::Bug(message) => terminal.note(&format!(
                 "{} stage `{}`: a bug in Convoy: {message}\n  help: please report it with the manifest and `convoy doctor`",
@@ -246,7 +253,7 @@ fn write_times(
             Ended::Found => ("found", None),
             _ => ("fresh", None),
         };
-        table.row(&[(&manifest.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
+        table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
     report::replace(&out_dir.join("timings.csv"), &table.into_bytes())?;
     let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

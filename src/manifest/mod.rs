@@ -154,6 +154,11 @@ impl Manifest {
         Diagnostics { problems: self.warnings.clone(), texts: self.texts.clone() }
     }
 
+    /// Number of stages that the manifest has; further models of a search are nodes, but no stages.
+    pub fn n_stages(&self) -> usize {
+        self.nodes.iter().filter(|node| node.stage.search().is_none_or(|search| search.rank() == 1)).count()
+    }
+
     /// The index of the stage called `name`.
     pub fn stage(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)

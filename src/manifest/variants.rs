@@ -196,7 +196,11 @@ impl Space<'_> {
         };
         if root != "stages" {
             let help = names().any(|name| name == root).then(|| format!("write `stages.{}`", dimension.key));
-            return fail(span, format!("a search varies keys of stages, which begin with `stages.`, got `{root}`"), help);
+            return fail(
+                span,
+                format!("a search varies keys of stages, which begin with `stages.`, got `{root}`"),
+                help,
+            );
         }
         let at = dimension.path[1].1;
         let Some(index) = self.nodes.iter().position(|node| node.name == stage) else {
@@ -205,7 +209,8 @@ impl Space<'_> {
         let upstream = Upstream { own: self.tuned, nodes: self.nodes };
         let tuned = self.tuned_name();
         // Where an `input` is searched, what it may name is known to the variants only.
-        let is_rewired = self.search.space().iter().any(|other| other.path.last().is_some_and(|(key, _)| key == "input"));
+        let is_rewired =
+            self.search.space().iter().any(|other| other.path.last().is_some_and(|(key, _)| key == "input"));
         let is_above = index == self.tuned || upstream.own_lineage().contains(&index);
         if !is_above && !(is_rewired && index < self.tuned) {
             let help = format!("a search varies `{tuned}` and the stages that it reads");
@@ -213,11 +218,9 @@ impl Space<'_> {
         }
         let at = dimension.path[2].1;
         match self.nodes[index].stage.kind() {
-            "split" => fail(
-                at,
-                "a search cannot vary a `split`: its trials are compared on the same images".to_owned(),
-                None,
-            ),
+            "split" => {
+                fail(at, "a search cannot vary a `split`: its trials are compared on the same images".to_owned(), None)
+            }
             "ingest" if !APPEARANCE.contains(&key) => {
                 let help = "of an `ingest` it can vary `resize`, `channels` and `alpha`".to_owned();
                 let message = format!("a search cannot vary `{key}`: its trials are compared on the same images");
@@ -264,7 +267,8 @@ impl Space<'_> {
             for (node, end) in dimension.corners() {
                 let text = crate::config::display(&node.value);
                 let is_in_place = |span: Span| {
-                    let is_within = |outer: Span| outer.source == span.source && outer.start <= span.start && span.end <= outer.end;
+                    let is_within =
+                        |outer: Span| outer.source == span.source && outer.start <= span.start && span.end <= outer.end;
                     is_within(dimension.span) || dimension.path.iter().any(|(_, segment)| is_within(*segment))
                 };
                 let anchor = |problem: Problem| {

@@ -94,6 +94,18 @@ impl Graph {
         self.trials.get(stage.checked_sub(self.n_own)?)
     }
 
+    /// What tables call the trial of a node: `r1t7`, with the search's name before it where there are several searches.
+    pub fn trial_name(&self, stage: usize) -> Option<String> {
+        let trial = self.trial(stage)?;
+        let searches =
+            self.nodes[..self.n_own].iter().filter(|node| node.stage.search().is_some_and(|s| s.rank() == 1));
+        Some(if searches.count() > 1 {
+            format!("{} {}", self.nodes[trial.search].name, trial.trial)
+        } else {
+            trial.trial.clone()
+        })
+    }
+
     /// Whether a node is there for a search only: the stage that it tunes, and what nothing else reads of the stages
     /// above that. Such a node has no tasks of its own; the trials ask for those that they share.
     pub(super) fn is_template(&self, stage: usize) -> bool {

@@ -7,13 +7,13 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::graph::{Graph, SourceDigests};
-use super::memory::{Memory, task_key};
 use super::RunError;
 use super::expand::{Cuts, Results, expand, read_results};
+use super::graph::{Graph, SourceDigests};
+use super::memory::{Memory, task_key};
 use super::plan::{self, Forced, PlannedTask, State};
-use crate::store::fingerprint::{Parts, SourceDigest};
 use crate::artifact::search::Round;
+use crate::store::fingerprint::{Parts, SourceDigest};
 use crate::store::{self, Digest, Entry, Found, Output};
 
 /// A lock file.

@@ -134,10 +134,7 @@ impl<'a> Session<'a> {
     /// What a round of a search found.
     fn round(&self, entry: &Entry) -> Result<Round, store::Error> {
         let files = self.store.open_artifact(entry)?;
-        Round::read(&files).map_err(|error| store::Error::Corrupt {
-            digest: entry.artifact(),
-            file: error.file,
-        })
+        Round::read(&files).map_err(|error| store::Error::Corrupt { digest: entry.artifact(), file: error.file })
     }
 
     fn plan_telling(

@@ -185,13 +185,7 @@ pub(super) fn plan(
 }
 
 /// Decides a task whose inputs are known, from what the store has under its fingerprint.
-pub(super) fn decide(
-    graph: &Graph,
-    task: &mut PlannedTask,
-    found: Found,
-    memory: &Memory,
-    force: &Forced,
-) {
+pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, memory: &Memory, force: &Forced) {
     let lost = match found {
         Found::Hit(entry) => {
             task.entry = Some(entry);

@@ -8,10 +8,10 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::executor::{Executor, Job, JobError, Local};
+use super::expand::Cuts;
 use super::graph::Graph;
 use super::lockfile::LockFile;
 use super::memory::{Memory, Remembered, task_key};
-use super::expand::Cuts;
 use super::plan::{self, Forced, Plan, PlannedTask, State};
 use super::reason::{self, StaleReason};
 use super::{Options, Session, task_name};

@@ -431,5 +431,13 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] =
-    &[ingest::KIND, split::KIND, preprocess::KIND, reduce::KIND, train::KIND, search::KIND, ensemble::KIND, evaluate::KIND];
+pub const KINDS: &[Kind] = &[
+    ingest::KIND,
+    split::KIND,
+    preprocess::KIND,
+    reduce::KIND,
+    train::KIND,
+    search::KIND,
+    ensemble::KIND,
+    evaluate::KIND,
+];

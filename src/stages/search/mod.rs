@@ -12,8 +12,6 @@
 
 mod rank;
 mod space;
-#[cfg(test)]
-mod tests;
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
 use crate::artifact::model::{Description, MODEL};
@@ -449,7 +447,11 @@ impl Search {
 
     /// Whether a value of [`Search::value`] is better than another.
     pub fn is_better(&self, value: f64, other: f64) -> bool {
-        if metrics::find(self.metric).is_none_or(|metric| metric.is_higher_better) { value > other } else { value < other }
+        if metrics::find(self.metric).is_none_or(|metric| metric.is_higher_better) {
+            value > other
+        } else {
+            value < other
+        }
     }
 
     /// By what trials are ranked.

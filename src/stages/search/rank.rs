@@ -139,7 +139,7 @@ pub(super) fn run(
         let message = format!("`keep` is {}, but only {n_finished} trials of the last round finished", search.keep);
         return Err(StageError::new(message).key("keep").help("lower `keep`, or let the round before keep more"));
     }
-    warn(search, round, &results, context);
+    warn(search, &results, context);
     let tuned = tuned_name(search);
     let found = Round {
         format: 1,
@@ -195,7 +195,7 @@ fn rank(trials: &mut [TrialResult], is_higher_better: bool, keep: u32) {
 }
 
 /// What a person should know before believing the winner.
-fn warn(search: &Search, round: u32, results: &[TrialResult], context: &dyn Context) {
+fn warn(search: &Search, results: &[TrialResult], context: &dyn Context) {
     let Some(best) = results.first() else { return };
     let n_keys = search.space.len();
     if let Some((accuracy, _)) = best.accuracy
@@ -206,7 +206,7 @@ fn warn(search: &Search, round: u32, results: &[TrialResult], context: &dyn Cont
     {
         let error = (accuracy * (1.0 - accuracy) / best.n_valid as f64).sqrt();
         context.warn(&format!(
-            "round {round}: {n_keys} keys are tuned on {} validation images, where an accuracy of {accuracy:.4} has a \
+            "{n_keys} keys are tuned on {} validation images, where an accuracy of {accuracy:.4} has a \
              standard error of {error:.4}: trials that are closer than that are not told apart; use more `folds` or data",
             best.n_valid
         ));
@@ -232,8 +232,21 @@ fn table(round: &Round) -> Vec<u8> {
     let by = round.metric.replace('-', "_");
     let has_own = !matches!(round.metric.as_str(), "accuracy" | "log-loss");
     let mut header: Vec<String> = [
-        "round", "rank", "trial", "chosen", "status", "origin", "epochs", "data_fraction", "folds", "n_valid",
-        "n_parameters", "mean_valid_accuracy", "std_valid_accuracy", "mean_valid_loss", "std_valid_loss",
+        "round",
+        "rank",
+        "trial",
+        "chosen",
+        "status",
+        "origin",
+        "epochs",
+        "data_fraction",
+        "folds",
+        "n_valid",
+        "n_parameters",
+        "mean_valid_accuracy",
+        "std_valid_accuracy",
+        "mean_valid_loss",
+        "std_valid_loss",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -147,12 +147,18 @@ impl Range {
         let side = if is_low { "lower" } else { "upper" };
         let wider = match *self {
             // Shares and rates end at 0 and 1; so does what is widened towards them.
-            Range::Uniform(low, high) if is_low && low > 0.0 => Range::Uniform(readable((low - (high - low) / 2.0).max(0.0)), high),
-            Range::Uniform(low, high) if is_low && low < 0.0 => Range::Uniform(readable(low - (high - low) / 2.0), high),
+            Range::Uniform(low, high) if is_low && low > 0.0 => {
+                Range::Uniform(readable((low - (high - low) / 2.0).max(0.0)), high)
+            }
+            Range::Uniform(low, high) if is_low && low < 0.0 => {
+                Range::Uniform(readable(low - (high - low) / 2.0), high)
+            }
             Range::Uniform(low, high) if !is_low && high < 1.0 => {
                 Range::Uniform(low, readable((high + (high - low) / 2.0).min(high + (1.0 - high) / 2.0)))
             }
-            Range::Uniform(low, high) if !is_low && high > 1.0 => Range::Uniform(low, readable(high + (high - low) / 2.0)),
+            Range::Uniform(low, high) if !is_low && high > 1.0 => {
+                Range::Uniform(low, readable(high + (high - low) / 2.0))
+            }
             Range::LogUniform(low, high) if is_low => Range::LogUniform(readable(low / 10.0), high),
             Range::LogUniform(low, high) if !is_low => Range::LogUniform(low, readable(high * 10.0)),
             Range::Integer(low, high) if is_low && low > 1 => Range::Integer((low / 2).max(1), high),
@@ -351,7 +357,11 @@ fn read_range(key: &str, entry: &Entry, section: &mut Section<'_>) -> Option<(Ra
                 let last = items.last().unwrap_or(first);
                 for (i, item) in items.iter().enumerate() {
                     if items[..i].iter().any(|other| toml(&other.value) == toml(&item.value)) {
-                        return fail(item.span, format!("{} is a choice twice", crate::config::display(&item.value)), None);
+                        return fail(
+                            item.span,
+                            format!("{} is a choice twice", crate::config::display(&item.value)),
+                            None,
+                        );
                     }
                 }
                 Some((Range::Choice(items.to_vec()), [first.span, last.span]))

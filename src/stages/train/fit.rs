@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::Batches;
 use super::checkpoint::{Best, Checkpoint};
-use super::{trial, ClassWeights, Context, Output, Part, StageError, Task, Train, lineage};
+use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage, trial};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
@@ -232,7 +232,12 @@ fn run_epochs(
         };
         run.layers.extend(statistics.iter().map(|of| layer_row(&row, of)));
         if stage.is_trial {
-            run.exploded = trial::exploded(epoch, row.train_loss, network.plan().n_classes);
+            run.exploded = trial::exploded(
+                epoch,
+                run.epochs.last().map(|before| before.train_loss),
+                row.train_loss,
+                network.plan().n_classes,
+            );
             if run.exploded.is_some() {
                 run.epochs.push(row);
                 return Ok(run);

@@ -5,8 +5,9 @@ use crate::artifact::search::Exploded;
 use crate::elementary::ln;
 use crate::nn::seeds::Seeds;
 
-/// A trial ends when an epoch's mean loss is above this many times `ln(n_classes)`, the loss of guessing: the same
-/// threefold above which the loss of a network before its first update counts as wrong.
+/// A trial ends when the mean loss of its epochs grows, and is above this many times `ln(n_classes)`, the loss of
+/// guessing: the same threefold above which the loss of a network before its first update counts as wrong. Growth is
+/// asked for since large inputs make a large first loss, which training mends.
 const EXPLODED: f64 = 3.0;
 
 /// So much of `rows`, as many of every class as its share (at least one), ascending.
@@ -34,12 +35,30 @@ pub(super) fn not_finite(epoch: u32, batch: usize) -> Exploded {
     Exploded { format: 1, epoch, message: format!("loss is not finite (epoch {epoch}, batch {batch})") }
 }
 
-/// Whether a trial is to end after this epoch.
-pub(super) fn exploded(epoch: u32, train_loss: f64, n_classes: usize) -> Option<Exploded> {
+/// Whether a trial is to end after this epoch, given the mean loss of it and of the epoch before.
+pub(super) fn exploded(epoch: u32, before: Option<f64>, loss: f64, n_classes: usize) -> Option<Exploded> {
     let limit = EXPLODED * ln(n_classes.max(2) as f64);
-    let is_over = train_loss.is_nan() || train_loss > limit;
-    is_over.then(|| {
-        let message = format!("the mean loss of epoch {epoch} is {train_loss:.3}, above {limit:.3}");
+    let is_over = loss > limit && before.is_some_and(|before| loss > before);
+    (is_over || loss.is_nan()).then(|| {
+        let message = format!("the mean loss of epoch {epoch} grew to {loss:.3}, above {limit:.3}");
         Exploded { format: 1, epoch, message }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_large_and_grows_ends_a_trial() {
+        for (before, loss, is_exploded) in [
+            (None, 50.0, false),
+            (Some(50.0), 40.0, false),
+            (Some(40.0), 41.0, true),
+            (Some(2.0), 3.0, false),
+            (None, f64::NAN, true),
+        ] {
+            assert_eq!(exploded(2, before, loss, 10).is_some(), is_exploded, "{before:?} {loss}");
+        }
+    }
 }
