@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batches::Batches;
+use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
 use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage, trial};
 use crate::artifact::dataset::Dataset;
@@ -14,7 +14,7 @@ use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes};
 use crate::elementary::log10;
-use crate::engine::{Engine, Isa, Targets};
+use crate::engine::{Engine, Isa};
 use crate::nn::network::{LayerStatistics, Network, StepStats, Training};
 use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::{Moment, Plateau};
@@ -86,6 +86,14 @@ pub(super) fn fit(
             }
         })?;
 
+    // What `check` could not know of: the shape of the images.
+    if let Some(misfit) = stage.augment.misfits(Some(feed.sample_shape())).into_iter().next() {
+        let error = StageError::new(misfit.message).key("augment");
+        return Err(match misfit.help {
+            Some(help) => error.help(help),
+            None => error,
+        });
+    }
     let batch = stage.batch_size.min(training_rows.len());
     let engine = Engine::with_isa(context.threads(), Isa::detect());
     let mut network = Network::for_training(
@@ -105,6 +113,7 @@ pub(super) fn fit(
     );
     let epochs = if task.part == Part::All { median_best_epoch(task)? } else { stage.epochs };
     let mut batches = Batches::new(&feed, &dataset, batch);
+<<<<<<< HEAD
     let run = run_epochs(
         stage,
         &mut network,
@@ -119,6 +128,18 @@ pub(super) fn fit(
         sink.put("layers.csv", &layers_table(&run.layers))?;
         return Ok(());
     }
+=======
+    let mut training = TrainingBatches::new(
+        (&feed, &dataset),
+        training_rows,
+        &seeds,
+        batch,
+        &stage.augment,
+        stage.oversample,
+        context.threads() > 1,
+    );
+    let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, epochs, context)?;
+>>>>>>> main
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
@@ -132,6 +153,7 @@ pub(super) fn fit(
         best_epoch: run.best.epoch,
         is_selected,
         n_training: training_rows.len(),
+        snapshots: Vec::new(),
     };
     model::write(&description, &network.save(), sink)?;
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -146,13 +168,6 @@ pub(super) fn fit(
     Ok(())
 }
 
-/// Which rows are learned from and which only looked at, in what order.
-struct Rows<'a> {
-    training: &'a [u32],
-    validation: &'a [u32],
-    seeds: &'a Seeds,
-}
-
 /// What the epochs leave behind besides the network.
 struct Run {
     epochs: Vec<EpochRow>,
@@ -165,13 +180,13 @@ struct Run {
 fn run_epochs(
     stage: &Train,
     network: &mut Network,
+    training: &mut TrainingBatches<'_>,
     batches: &mut Batches<'_>,
-    rows: Rows<'_>,
+    validation_rows: &[u32],
     epochs: u32,
     context: &dyn Context,
 ) -> Result<Run, StageError> {
-    let batch = network.batch();
-    let steps_per_epoch = rows.training.len().div_ceil(batch) as u64;
+    let steps_per_epoch = training.n_batches() as u64;
     let mut plateau = Plateau::default();
     let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), exploded: None };
     let mut best_weights = None;
@@ -190,19 +205,16 @@ fn run_epochs(
         if is_stopped(stage, &run.best) {
             break;
         }
-        let order = rows.seeds.stream("shuffle", &[("epoch", u64::from(epoch))]).permutation(rows.training.len());
         let mut total = StepStats::default();
         let mut learning_rate = stage.learning_rate;
-        for (i, chunk) in order.chunks(batch).enumerate() {
+        training.for_each(epoch, |i, images, targets| {
             if context.is_cancelled() {
                 return Err(StageError::cancelled());
             }
             let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
             learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
-            let (images, labels) = batches.load(chunk.iter().map(|&at| rows.training[at]));
             let is_last = i as u64 + 1 == steps_per_epoch;
-            let stats =
-                network.train_step(images, Targets::Labels(labels), learning_rate, is_last.then_some(&mut statistics));
+            let stats = network.train_step(images, targets, learning_rate, is_last.then_some(&mut statistics));
             if !stats.is_finite() {
                 if stage.is_trial {
                     run.exploded = Some(trial::not_finite(epoch, i + 1));
@@ -219,8 +231,9 @@ fn run_epochs(
                 let note = format!("epoch {epoch}/{epochs}, loss {:.3}", total.loss());
                 context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
             }
-        }
-        let valid = (!rows.validation.is_empty()).then(|| evaluate(network, batches, rows.validation));
+            Ok(())
+        })?;
+        let valid = (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows));
         let row = EpochRow {
             epoch,
             step: network.step(),

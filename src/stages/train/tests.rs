@@ -68,24 +68,54 @@ fn keys(more: &str) -> String {
     )
 }
 
+/// Everything that may be done to training rows.
+const AUGMENT: &str = "augment = [\"flip\", { crop = { padding = 1 } }, { shift = { fraction = 0.2 } }, \"rotate\", \
+                       \"brightness\", { cutout = { size = 2 } }, \"mixup\"]\noversample = true";
+
 #[test]
 fn threads_change_no_byte() {
-    let stage = stage(&keys(""));
-    let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
-    for threads in [2, 3, 7] {
-        let context = TestContext { threads, ..TestContext::default() };
-        assert_eq!(bytes(&run(&*stage, Part::Fold(2), inputs(None), &context).unwrap()), expected, "{threads}");
+    for more in ["", AUGMENT] {
+        let stage = stage(&keys(more));
+        let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
+        for threads in [2, 3, 7] {
+            let context = TestContext { threads, ..TestContext::default() };
+            assert_eq!(bytes(&run(&*stage, Part::Fold(2), inputs(None), &context).unwrap()), expected, "{threads}");
+        }
     }
 }
 
 #[test]
 fn what_held_out_rows_hold_changes_no_weight() {
-    let stage = stage(&keys(""));
-    let weights = |poison| {
-        let files = run(&*stage, Part::Fold(2), inputs(Some(poison)), &TestContext::default()).unwrap();
-        files.get(crate::artifact::model::WEIGHTS).unwrap().to_vec()
+    for more in ["", AUGMENT] {
+        let stage = stage(&keys(more));
+        let weights = |poison| {
+            let files = run(&*stage, Part::Fold(2), inputs(Some(poison)), &TestContext::default()).unwrap();
+            files.get(crate::artifact::model::WEIGHTS).unwrap().to_vec()
+        };
+        assert_eq!(weights(0), weights(255));
+    }
+}
+
+#[test]
+fn augmentation_is_for_training_rows_only() {
+    // At a rate that moves no weight, whatever is done to training rows shows in the training loss alone.
+    let still = |more: &str| keys(more).replace("learning_rate = 0.001", "learning_rate = 1e-30");
+    let column = |more: &str, column: usize| -> Vec<String> {
+        let files = run(&*stage(&still(more)), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+        let table = String::from_utf8(files.get("epochs.csv").unwrap().to_vec()).unwrap();
+        table.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().to_owned()).collect()
     };
-    assert_eq!(weights(0), weights(255));
+    let (train_loss, valid_loss) = (3, 5);
+    assert_ne!(column("", train_loss), column(AUGMENT, train_loss));
+    assert_eq!(column("", valid_loss), column(AUGMENT, valid_loss));
+}
+
+#[test]
+fn augmentation_that_does_not_fit_the_images_is_told_before_anything_is_trained() {
+    let stage = stage(&keys("augment = [{ crop = { padding = 5 } }]"));
+    let error = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap_err();
+    assert_eq!(error.message, "`padding` of 5 can push a 5x6x2 image out of sight");
+    assert_eq!(error.key.as_deref(), Some("augment"));
 }
 
 #[test]
@@ -126,7 +156,7 @@ impl Context for Killer {
 
 #[test]
 fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
-    for more in ["", "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
+    for more in ["", AUGMENT, "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
         let keys = keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
         let stage = stage(&keys);
         let expected = bytes(&run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap());
