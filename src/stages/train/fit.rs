@@ -113,22 +113,6 @@ pub(super) fn fit(
     );
     let epochs = if task.part == Part::All { median_best_epoch(task)? } else { stage.epochs };
     let mut batches = Batches::new(&feed, &dataset, batch);
-<<<<<<< HEAD
-    let run = run_epochs(
-        stage,
-        &mut network,
-        &mut batches,
-        Rows { training: training_rows, validation: validation_rows, seeds: &seeds },
-        epochs,
-        context,
-    )?;
-    if let Some(exploded) = &run.exploded {
-        exploded.write(sink)?;
-        sink.put("epochs.csv", &epochs_table(&run.epochs))?;
-        sink.put("layers.csv", &layers_table(&run.layers))?;
-        return Ok(());
-    }
-=======
     let mut training = TrainingBatches::new(
         (&feed, &dataset),
         training_rows,
@@ -139,7 +123,12 @@ pub(super) fn fit(
         context.threads() > 1,
     );
     let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, epochs, context)?;
->>>>>>> main
+    if let Some(exploded) = &run.exploded {
+        exploded.write(sink)?;
+        sink.put("epochs.csv", &epochs_table(&run.epochs))?;
+        sink.put("layers.csv", &layers_table(&run.layers))?;
+        return Ok(());
+    }
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
