@@ -303,9 +303,7 @@ fn a_failure_lets_the_others_finish_and_starts_nothing_below() {
     // What finished is kept.
     let again = project.run(&failing);
     assert_eq!(computed(&again), [""; 0]);
-    assert!(
-        again.lock_file().is_none()
-    );
+    assert!(again.lock_file().is_none());
 }
 
 #[test]

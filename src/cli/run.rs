@@ -97,7 +97,9 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         exit = Exit::NonDeterministic;
     }
     let results = results::Results::of(&finished)?;
+    let has_failed_search = tell_truncated(&outcome, terminal);
     if exit == Exit::Done
+        && outcome.truncated.is_empty()
         && let Some(lock) = outcome.lock_file()
     {
         exit = keep_lock(lock, &results, &session, &manifest, arguments.locked, terminal)?;
@@ -125,10 +127,34 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         terminal.result(&results.text(terminal));
         terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
     }
+    if exit == Exit::Done && has_failed_search {
+        exit = Exit::Failed;
+    }
     if exit == Exit::Done && results.has_failed_gate() {
         exit = Exit::Gate;
     }
     Ok(exit)
+}
+
+/// Says which searches reached their time limit; whether one of them is not to.
+fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
+    let mut has_failed = false;
+    for &search in &outcome.truncated {
+        let node = &outcome.graph.nodes[search];
+        let Some(stage) = node.stage.search() else { continue };
+        let rounds = &stage.placement().rounds;
+        let n_trials = rounds.iter().flat_map(|r| &r.trials).filter(|(trial, _)| trial.origin.is_none()).count();
+        let wanted: u32 = stage.rounds().iter().map(|round| round.trials).sum();
+        let message = format!("`{}` reached its time limit: {n_trials} of {wanted} trials, no lock file", node.name);
+        if stage.is_limit_accepted() {
+            terminal.warning(&message);
+        } else {
+            has_failed = true;
+            terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
+            terminal.note("  help: run again to go on, or set `on_time_limit = \"accept\"`");
+        }
+    }
+    has_failed
 }
 
 /// Threads that a verb may use: what was asked for, else one per processor.
@@ -266,6 +292,7 @@ fn write_times(
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.tasks.len(),
         "computed": outcome.computed().count(),
+        "truncated": !outcome.truncated.is_empty(),
     });
     report::replace(&out_dir.join("run.json"), format!("{run:#}\n").as_bytes())?;
     Ok(())

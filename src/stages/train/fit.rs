@@ -196,7 +196,7 @@ fn run_epochs(
         }
         let mut total = StepStats::default();
         let mut learning_rate = stage.learning_rate;
-        training.for_each(epoch, |i, images, targets| {
+        let passed = training.for_each(epoch, |i, images, targets| {
             if context.is_cancelled() {
                 return Err(StageError::cancelled());
             }
@@ -207,7 +207,6 @@ fn run_epochs(
             if !stats.is_finite() {
                 if stage.is_trial {
                     run.exploded = Some(trial::not_finite(epoch, i + 1));
-                    return Ok(run);
                 }
                 let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
                 return Err(StageError::new(message)
@@ -221,7 +220,11 @@ fn run_epochs(
                 context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
             }
             Ok(())
-        })?;
+        });
+        if run.exploded.is_some() {
+            return Ok(run);
+        }
+        passed?;
         let valid = (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows));
         let row = EpochRow {
             epoch,
