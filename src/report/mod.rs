@@ -49,6 +49,7 @@ const TABLES: &[Table] = &[
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
     Table { kind: "search", file: "trials.csv", is_per_task: false },
+    Table { kind: "ensemble", file: "weights.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
     Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
