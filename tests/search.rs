@@ -110,7 +110,7 @@ fn a_search_has_the_same_bytes_on_any_number_of_threads() {
     assert!(again.lock_file().expect("a lock file").render() == lock);
     // The tuned stage does not run on its own, and the two best are handed on.
     assert!(!expected.keys().any(|name| name.starts_with("net")), "{:?}", expected.keys());
-    for name in ["search, round 3", "search, fold 2", "search #2, fold 1", "ensemble"] {
+    for name in ["search, round 3", "search, fold 2", "search.2, fold 1", "ensemble"] {
         assert!(expected.contains_key(name), "{name} is not among {:?}", expected.keys());
     }
     let table = trials_csv(&project, MANIFEST, &first);

@@ -174,7 +174,7 @@ fn further_models(read: &Read) -> Vec<Read> {
     let ranks = search.map_or(2..2, |search| 2..search.keep() + 1);
     let further = |rank: u32| -> Option<Read> {
         Some(Read {
-            name: format!("{} #{rank}", read.name),
+            name: format!("{}.{rank}", read.name),
             flow: read.flow.clone(),
             is_wired: read.is_wired,
             inputs: read.inputs.clone(),

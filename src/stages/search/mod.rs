@@ -8,14 +8,14 @@
 //! A round trains the trials that the round before kept, with its own budget, and new ones drawn from ranges narrowed
 //! around those. So a round without new trials is a barrier: the hopeless ones end there, the others go on. After the
 //! last round the `keep` best are handed on as models, each trained on every fold: the best under the stage's own name,
-//! the others as `NAME #2`, `NAME #3`, …, which an ensemble of the stage takes as members too.
+//! the others as `NAME.2`, `NAME.3`, …, which an ensemble of the stage takes as members too.
 
 mod rank;
 mod space;
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
 use crate::artifact::model::{Description, MODEL};
-use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED};
+use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
 use crate::artifact::search::{Exploded, Round as RoundResult};
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Node, Problem, Section, Span, Table, Value};
@@ -581,8 +581,8 @@ fn hand_on(task: &Task<'_>, sink: &mut dyn Sink) -> Result<(), StageError> {
             let mut json = serde_json::to_vec_pretty(&description).map_err(std::io::Error::other)?;
             json.push(b'\n');
             sink.put(MODEL, &json)?;
-        } else if name == VALIDATION {
-            sink.put(VALIDATION_SELECTED, bytes)?;
+        } else if let Some(model) = (1..=n_models(files)).find(|&model| *name == file_of(VALIDATION, model)) {
+            sink.put(&file_of(VALIDATION_SELECTED, model), bytes)?;
         } else {
             sink.put(name, bytes)?;
         }
