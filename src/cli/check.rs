@@ -77,7 +77,7 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
         terminal.result(&format!(
             "{}: {} stages, no errors\n",
             crate::manifest::shown_path(&manifest.path),
-            manifest.nodes.len()
+            manifest.n_stages()
         ));
     }
     Ok(Exit::Done)

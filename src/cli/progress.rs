@@ -27,6 +27,8 @@ pub struct Progress {
 struct State {
     tasks: BTreeMap<String, TaskState>,
     last_line: Option<Instant>,
+    /// When the last line about trials was printed.
+    last_trial: Option<Instant>,
     /// When source files began to be read.
     reading: Option<Instant>,
     warned: Vec<String>,
@@ -132,6 +134,29 @@ impl Progress {
             "{task}: {outcome} in {}",
             crate::report::text::seconds(ended.started.elapsed().as_secs_f64())
         ));
+    }
+
+    /// How far a round of a search is, and its best trial so far.
+    pub fn trial(
+        &self,
+        search: &str,
+        (round, of): (u32, usize),
+        (done, total): (usize, usize),
+        best: Option<(&str, f64)>,
+    ) {
+        let best = best.map(|(metric, value)| format!(", best {metric} so far {value:.4}")).unwrap_or_default();
+        let is_due = self.terminal.is_interactive || done == total || {
+            let mut state = self.lock();
+            let now = Instant::now();
+            let is_due = state.last_trial.is_none_or(|last| now - last >= AT_MOST);
+            if is_due {
+                state.last_trial = Some(now);
+            }
+            is_due
+        };
+        if is_due {
+            self.say(&format!("{search}, round {round} of {of}: {done} of {total} trials{best}"));
+        }
     }
 
     /// A warning, once per text.

@@ -44,7 +44,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     if arguments.dry_run {
         return match session.plan(&options) {
             Ok(plan) => {
-                terminal.result(&super::status::render(&plan, &session.graph, arguments.json));
+                terminal.result(&super::status::render(&plan, arguments.json));
                 Ok(Exit::Done)
             }
             Err(error) => Ok(run_error(&error, &manifest, terminal)),
@@ -64,11 +64,11 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     let artifacts = open_artifacts(&outcome, &session)?;
     let finished: Vec<Finished<'_>> = artifacts
         .iter()
-        .map(|(stage, part, files)| Finished {
-            stage: &manifest.nodes[*stage].name,
-            kind: manifest.nodes[*stage].stage.kind(),
-            part: *part,
-            files,
+        .map(|(stage, part, files)| {
+            let graph = &outcome.graph;
+            let own = graph.trial(*stage).map_or(*stage, |trial| trial.of);
+            let (stage_name, kind) = (&graph.nodes[own].name, graph.nodes[*stage].stage.kind());
+            Finished { stage: stage_name, kind, part: *part, trial: graph.trial_name(*stage), files }
         })
         .collect();
     let out_dir = session.store.base().join("out").join(variant_name(&manifest));
@@ -97,8 +97,10 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         exit = Exit::NonDeterministic;
     }
     let results = results::Results::of(&finished)?;
+    let has_failed_search = tell_truncated(&outcome, terminal);
     if exit == Exit::Done
-        && let Some(lock) = outcome.lock_file(&session.graph)
+        && outcome.truncated.is_empty()
+        && let Some(lock) = outcome.lock_file()
     {
         exit = keep_lock(lock, &results, &session, &manifest, arguments.locked, terminal)?;
     }
@@ -125,10 +127,34 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         terminal.result(&results.text(terminal));
         terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
     }
+    if exit == Exit::Done && has_failed_search {
+        exit = Exit::Failed;
+    }
     if exit == Exit::Done && results.has_failed_gate() {
         exit = Exit::Gate;
     }
     Ok(exit)
+}
+
+/// Says which searches reached their time limit; whether one of them is not to.
+fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
+    let mut has_failed = false;
+    for &search in &outcome.truncated {
+        let node = &outcome.graph.nodes[search];
+        let Some(stage) = node.stage.search() else { continue };
+        let rounds = &stage.placement().rounds;
+        let n_trials = rounds.iter().flat_map(|r| &r.trials).filter(|(trial, _)| trial.origin.is_none()).count();
+        let wanted: u32 = stage.rounds().iter().map(|round| round.trials).sum();
+        let message = format!("`{}` reached its time limit: {n_trials} of {wanted} trials, no lock file", node.name);
+        if stage.is_limit_accepted() {
+            terminal.warning(&message);
+        } else {
+            has_failed = true;
+            terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
+            terminal.note("  help: run again to go on, or set `on_time_limit = \"accept\"`");
+        }
+    }
+    has_failed
 }
 
 /// Threads that a verb may use: what was asked for, else one per processor.
@@ -170,6 +196,10 @@ fn stage_error(who: &str, error: &StageError, stage: Option<usize>, manifest: &M
         (Some(stage), Some(key)) => Some(manifest.span_of(stage, key)),
         _ => None,
     };
+    stage_error_at(who, error, span, manifest, terminal);
+}
+
+fn stage_error_at(who: &str, error: &StageError, span: Option<Span>, manifest: &Manifest, terminal: &Terminal) {
     let message = format!("{who}: {}", error.message);
     match span {
         Some(span) if span != Span::default() => {
@@ -189,7 +219,10 @@ fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) 
     for (task, failure) in outcome.failures() {
         match failure {
             Failure::Stage(error) => {
-                stage_error(&format!("stage `{}`", task.name), error, Some(task.stage), manifest, terminal);
+                // A key that a trial has is the manifest's, or a range of the search.
+                let span = error.key.as_ref().and_then(|key| outcome.graph.span_of(task.stage, key));
+                let span = span.unwrap_or(outcome.graph.entries[task.stage].header);
+                stage_error_at(&format!("stage `{}`", task.name), error, Some(span), manifest, terminal);
             }
             Failure::Bug(message) => terminal.note(&format!(
                 "{} stage `{}`: a bug in Convoy: {message}\n  help: please report it with the manifest and `convoy doctor`",
@@ -246,7 +279,7 @@ fn write_times(
             Ended::Found => ("found", None),
             _ => ("fresh", None),
         };
-        table.row(&[(&manifest.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
+        table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
     report::replace(&out_dir.join("timings.csv"), &table.into_bytes())?;
     let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -259,6 +292,7 @@ fn write_times(
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.tasks.len(),
         "computed": outcome.computed().count(),
+        "truncated": !outcome.truncated.is_empty(),
     });
     report::replace(&out_dir.join("run.json"), format!("{run:#}\n").as_bytes())?;
     Ok(())
@@ -314,6 +348,9 @@ impl Events for Watcher<'_> {
             Event::Waiting { task, holder } => self.progress.warn(&format!("{task}: waits for {holder}")),
             Event::Warning { task: Some(task), message } => self.progress.warn(&format!("{task}: {message}")),
             Event::Warning { task: None, message } => self.progress.warn(message),
+            Event::Trial { search, round: (round, of), done, total, best } => {
+                self.progress.trial(search, (*round, *of), (*done, *total), *best);
+            }
             Event::Ended { task, ended, .. } => match ended {
                 Ended::Computed => self.progress.end(task, "done"),
                 Ended::Found => self.progress.end(task, "found"),

@@ -1,5 +1,6 @@
 //! `status` and `why`: what is fresh, what is stale, and for what reason, with the manifest's lines.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use std::sync::atomic::AtomicBool;
@@ -21,17 +22,18 @@ pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Resul
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
     let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
-        .and_then(|session| Ok((session.plan(&options)?, session)));
-    let (plan, session) = match planned {
+        .and_then(|session| session.plan(&options));
+    let plan = match planned {
         Ok(planned) => planned,
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
-    terminal.result(&render(&plan, &session.graph, arguments.json));
+    terminal.result(&render(&plan, arguments.json));
     Ok(if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done })
 }
 
 /// A plan as lines (one a task; tasks of one stage that stand alike share one), or as JSON.
-pub fn render(plan: &Plan, graph: &Graph<'_>, as_json: bool) -> String {
+pub fn render(plan: &Plan, as_json: bool) -> String {
+    let graph = &plan.graph;
     if as_json {
         let tasks: Vec<serde_json::Value> = plan
             .tasks
@@ -51,7 +53,8 @@ pub fn render(plan: &Plan, graph: &Graph<'_>, as_json: bool) -> String {
         return format!("{}\n", serde_json::json!({ "is_fresh": plan.is_fresh(), "tasks": tasks }));
     }
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for (stage, node) in graph.nodes.iter().enumerate() {
+    for (stage, node) in graph.nodes[..graph.n_own].iter().enumerate() {
+        rows.extend(trial_groups(plan, stage).into_iter().map(|group| vec![group.state, group.name, group.reason]));
         let mut groups: Vec<(String, Vec<Part>)> = Vec::new();
         for task in plan.of_stage(stage) {
             let line = line(plan, graph, task);
@@ -75,20 +78,54 @@ pub fn render(plan: &Plan, graph: &Graph<'_>, as_json: bool) -> String {
     text
 }
 
-/// `cnn`, `cnn, fold 1..5`, `cnn, fold 2 4`.
+/// The trials of a search's round whose tasks stand alike.
+struct TrialGroup {
+    state: String,
+    /// `search, round 1: 24 trials`.
+    name: String,
+    reason: String,
+}
+
+/// A line for each round of a search and each state that tasks of its trials are in.
+fn trial_groups(plan: &Plan, search: usize) -> Vec<TrialGroup> {
+    let mut groups: BTreeMap<(u32, String), (BTreeSet<&str>, BTreeSet<String>)> = BTreeMap::new();
+    for task in &plan.tasks {
+        let Some(trial) = plan.graph.trial(task.stage).filter(|trial| trial.search == search) else { continue };
+        let line = line(plan, &plan.graph, task);
+        let (state, reason) = line.split_once('\t').unwrap_or((&line, ""));
+        let (trials, reasons) = groups.entry((trial.round, state.to_owned())).or_default();
+        trials.insert(&trial.trial);
+        reasons.insert(reason.to_owned());
+    }
+    let name = &plan.graph.nodes[search].name;
+    groups
+        .into_iter()
+        .map(|((round, state), (trials, reasons))| {
+            let plural = if trials.len() == 1 { "" } else { "s" };
+            let n_others = reasons.len() - 1;
+            let first = reasons.into_iter().next().unwrap_or_default();
+            let reason = if n_others > 0 { format!("{first}; {n_others} more reasons") } else { first };
+            TrialGroup { state, name: format!("{name}, round {round}: {} trial{plural}", trials.len()), reason }
+        })
+        .collect()
+}
+
+/// `cnn`, `cnn, fold 1..5`, `cnn, fold 2 4`, `search, round 1..3`.
 fn name(stage: &str, parts: &[Part]) -> String {
-    let folds: Vec<u32> =
-        parts.iter().filter_map(|part| if let Part::Fold(f) = part { Some(*f) } else { None }).collect();
-    let is_run = folds.len() > 1 && folds.windows(2).all(|pair| pair[1] == pair[0] + 1);
     let mut text = stage.to_owned();
-    match (folds.as_slice(), is_run) {
-        ([], _) => {}
-        ([first, .., last], true) => {
-            let _ = write!(text, ", fold {first}..{last}");
-        }
-        (folds, _) => {
-            let folds: Vec<String> = folds.iter().map(ToString::to_string).collect();
-            let _ = write!(text, ", fold {}", folds.join(" "));
+    let folds = parts.iter().filter_map(|part| if let Part::Fold(f) = part { Some(*f) } else { None });
+    let rounds = parts.iter().filter_map(|part| if let Part::Round(r) = part { Some(*r) } else { None });
+    for (word, numbers) in [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect())] {
+        let is_run = numbers.len() > 1 && numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        match (numbers.as_slice(), is_run) {
+            ([], _) => {}
+            ([first, .., last], true) => {
+                let _ = write!(text, ", {word} {first}..{last}");
+            }
+            (numbers, _) => {
+                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                let _ = write!(text, ", {word} {}", numbers.join(" "));
+            }
         }
     }
     if parts.contains(&Part::All) {
@@ -105,13 +142,28 @@ fn standing(task: &PlannedTask) -> (&'static str, &[StaleReason]) {
     }
 }
 
-fn line(plan: &Plan, graph: &Graph<'_>, task: &PlannedTask) -> String {
+/// What a task waits for: stages by name, trials by their round.
+fn awaited(plan: &Plan, graph: &Graph, above: &[usize]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for &i in above {
+        let task = &plan.tasks[i];
+        let text = match (graph.trial(task.stage), task.part) {
+            (Some(trial), _) => format!("the trials of `{}`", graph.nodes[trial.search].name),
+            (None, Part::Round(round)) => format!("round {round} of `{}`", graph.nodes[task.stage].name),
+            (None, _) => format!("`{}`", graph.nodes[task.stage].name),
+        };
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts.join(", ")
+}
+
+fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
     let (state, reasons) = standing(task);
     let mut texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
     if let (true, State::Pending { above, .. }) = (texts.is_empty(), &task.state) {
-        let mut stages: Vec<&str> = above.iter().map(|&i| graph.nodes[plan.tasks[i].stage].name.as_str()).collect();
-        stages.dedup();
-        texts.push(format!("waits for `{}`", stages.join("`, `")));
+        texts.push(format!("waits for {}", awaited(plan, graph, above)));
     }
     format!("{state}\t{}", texts.join("; "))
 }
@@ -127,8 +179,8 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
     let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
-        .and_then(|session| Ok((session.plan(&options)?, session)));
-    let (plan, session) = match planned {
+        .and_then(|session| session.plan(&options));
+    let plan = match planned {
         Ok(planned) => planned,
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
@@ -137,7 +189,7 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
         return Ok(Exit::Done);
     }
     let mut text = String::new();
-    explain(&plan, &session.graph, stage, &manifest, &mut Vec::new(), &mut text);
+    explain(&plan, &plan.graph, stage, &manifest, &mut Vec::new(), &mut text);
     terminal.result(&text);
     Ok(Exit::Done)
 }
@@ -168,14 +220,7 @@ fn json(plan: &Plan, stage: usize, manifest: &Manifest) -> serde_json::Value {
 }
 
 /// The stage's own reasons, then those of the stages above that it waits for.
-fn explain(
-    plan: &Plan,
-    graph: &Graph<'_>,
-    stage: usize,
-    manifest: &Manifest,
-    told: &mut Vec<usize>,
-    text: &mut String,
-) {
+fn explain(plan: &Plan, graph: &Graph, stage: usize, manifest: &Manifest, told: &mut Vec<usize>, text: &mut String) {
     if told.contains(&stage) {
         return;
     }
@@ -195,21 +240,22 @@ fn explain(
             lines.push('\n');
         }
         if let State::Pending { above: tasks, .. } = &task.state {
-            let mut stages: Vec<usize> = tasks.iter().map(|&i| plan.tasks[i].stage).collect();
-            stages.dedup();
-            for stage in stages {
-                let _ = writeln!(lines, "  upstream: waits for `{}`", graph.nodes[stage].name);
-                above.push(stage);
-            }
+            let _ = writeln!(lines, "  upstream: waits for {}", awaited(plan, graph, tasks));
+            above.extend(tasks.iter().map(|&i| plan.tasks[i].stage));
         }
         match groups.iter_mut().find(|(known, _)| *known == lines) {
             Some((_, parts)) => parts.push(task.part),
             None => groups.push((lines, vec![task.part])),
         }
     }
+    for group in trial_groups(plan, stage) {
+        let _ = writeln!(text, "{}: {}\n  {}", group.name, group.state, group.reason);
+    }
     for (lines, parts) in groups {
         let _ = write!(text, "{}: {lines}", name(&graph.nodes[stage].name, &parts));
     }
+    // A trial's own reasons are told with its search.
+    above.retain(|&stage| graph.trial(stage).is_none());
     above.sort_unstable();
     above.dedup();
     for stage in above {

@@ -3,6 +3,8 @@
 //! A stage that is wrong still hands on a stand-in, about which nothing is known, so that the stages below it are
 //! checked too and do not complain about what is not their fault.
 
+use std::sync::Arc;
+
 use crate::config::{Entry, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
 use crate::stages::{self, Flow, Kind, Output};
 
@@ -28,8 +30,10 @@ struct Read {
     /// Whether all of its inputs are there and fit.
     is_wired: bool,
     inputs: Vec<usize>,
-    stage: Option<Box<dyn stages::Stage>>,
+    stage: Option<Arc<dyn stages::Stage>>,
     entry: StageEntry,
+    /// Whether it is a search's second best model, or its third, …: a node without a table of its own.
+    is_further: bool,
 }
 
 /// Reads and checks all stages; what comes back is complete only if `problems` has no error then.
@@ -59,7 +63,9 @@ pub(super) fn read(
     if let Some(table) = table {
         for entry in &table.entries {
             let read = read_stage(entry, table, &above, seed, kinds, problems);
+            let further = further_models(&read);
             above.push(read);
+            above.extend(further);
         }
     }
     let is_whole = above.iter().all(|read| read.is_wired && read.stage.is_some());
@@ -98,6 +104,7 @@ fn read_stage(
         inputs: Vec::new(),
         stage: None,
         entry: StageEntry { resolved: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
+        is_further: false,
     };
     if name.is_empty() || name.len() > 64 || name.chars().any(|c| !(c.is_ascii_alphanumeric() || "-_".contains(c))) {
         let message = "a stage's name expects 1 to 64 letters, digits, `-` and `_`";
@@ -108,15 +115,17 @@ fn read_stage(
     let mut log = Log::default();
     let mut section = Section::new(Some(table), header, "", &mut log);
     let kind = find_kind(&mut section, entry, table, kinds);
-    let wiring = Wiring { input: table.get("input"), members: table.get("members") };
     let Some(kind) = kind else {
         // Its keys mean nothing without a kind, but its wiring does.
         problems.append(&mut log.problems);
         return read;
     };
-    let stage = (kind.read)(&mut section);
+    let stage: Arc<dyn stages::Stage> = Arc::from((kind.read)(&mut section));
+    let key = stage.input_key();
+    let input = if stage.takes_members() { "input" } else { key };
+    let wiring = Wiring { input: table.get(input), members: table.get("members") };
     for (key, is_read) in
-        [("input", !stage.takes_members() && !stage.accepts().is_empty()), ("members", stage.takes_members())]
+        [(input, !stage.takes_members() && !stage.accepts().is_empty()), ("members", stage.takes_members())]
     {
         // What is there all the same gets a message of its own.
         if is_read || table.get(key).is_some() {
@@ -138,10 +147,11 @@ fn read_stage(
         read.entry.seed_span = own_seed;
     }
 
-    let (inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, all, above, &mut log);
+    let (mut inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, all, above, &mut log);
     read.is_wired = is_wired;
     if stage.takes_members() && is_wired {
         check_one_split(stage.as_ref(), &wiring, header, &inputs, above, &mut log);
+        inputs = with_further_models(&inputs, above);
     }
     let flows: Vec<Flow> = inputs
         .iter()
@@ -156,6 +166,37 @@ fn read_stage(
     read.entry.resolved = log.resolved;
     problems.append(&mut log.problems);
     read
+}
+
+/// The nodes of a search's second best model, its third, and so on.
+fn further_models(read: &Read) -> Vec<Read> {
+    let search = read.stage.as_ref().and_then(|stage| stage.search());
+    let ranks = search.map_or(2..2, |search| 2..search.keep() + 1);
+    let further = |rank: u32| -> Option<Read> {
+        Some(Read {
+            name: format!("{}.{rank}", read.name),
+            flow: read.flow.clone(),
+            is_wired: read.is_wired,
+            inputs: read.inputs.clone(),
+            stage: Some(Arc::new(search?.of_rank(rank))),
+            entry: read.entry.clone(),
+            is_further: true,
+        })
+    };
+    ranks.filter_map(further).collect()
+}
+
+/// The members of an ensemble: a search that is one stands for all of its models.
+fn with_further_models(inputs: &[Option<usize>], above: &[Read]) -> Vec<Option<usize>> {
+    let mut all = Vec::with_capacity(inputs.len());
+    for &input in inputs {
+        all.push(input);
+        let Some(at) = input.filter(|&at| !above[at].is_further) else { continue };
+        let behind = above[at + 1..].iter().take_while(|read| read.is_further).count();
+        let further = (at + 1..at + 1 + behind).map(Some);
+        all.extend(further.filter(|further| !inputs.contains(further)));
+    }
+    all
 }
 
 /// A stand-in for an input that is wrong: the kind of thing that is read, and nothing known about it.
@@ -255,16 +296,16 @@ fn wire(
     } else {
         if let Some(entry) = wiring.members {
             let problem = Problem::error(entry.key_span, format!("unknown key `members`: `{kind}` reads one stage"));
-            fail(log, problem.help("write `input = \"NAME\"`"));
+            fail(log, problem.help(format!("write `{} = \"NAME\"`", stage.input_key())));
         }
         wiring.input.map(|entry| std::slice::from_ref(&entry.node))
     };
-    let key = if stage.takes_members() { "members" } else { "input" };
+    let key = stage.input_key();
 
     let mut inputs: Vec<Option<usize>> = Vec::new();
     match named {
         None => {
-            let input = match above.len().checked_sub(1) {
+            let input = match above.iter().rposition(|read| !read.is_further) {
                 Some(last) => match mismatch(stage, &above[last]) {
                     None => Some(last),
                     Some(problem) => fail(log, suggest(Problem::error(entry.node.span, problem), key, stage, above)),
@@ -319,7 +360,7 @@ fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]
         .help(format!("move `[stages.{text}]` up")));
     }
     let mut problem = Problem::error(node.span, format!("there is no stage `{text}`"));
-    let names: Vec<&str> = above.iter().map(|read| read.name.as_str()).collect();
+    let names: Vec<&str> = above.iter().filter(|read| !read.is_further).map(|read| read.name.as_str()).collect();
     problem.help = did_you_mean(text, names.iter().copied())
         .or_else(|| (!names.is_empty()).then(|| format!("the stages above are `{}`", names.join("`, `"))));
     Err(problem)
@@ -344,7 +385,7 @@ fn suggest(problem: Problem, key: &str, stage: &dyn stages::Stage, above: &[Read
     let fits = |read: &&Read| read.flow.as_ref().is_some_and(|flow| stage.accepts().contains(&flow.output));
     match above.iter().rev().find(fits) {
         Some(read) if key == "members" => problem.help(format!("write `members = [\"{}\"]`", read.name)),
-        Some(read) => problem.help(format!("write `input = \"{}\"`", read.name)),
+        Some(read) => problem.help(format!("write `{key} = \"{}\"`", read.name)),
         None => problem,
     }
 }

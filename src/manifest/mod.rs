@@ -11,6 +11,7 @@ mod overrides;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
 pub use overrides::Overrides;
+pub use variants::{Variant, Variants};
 
 /// A checked manifest: the graph of its stages, and where everything in it was written.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Manifest {
     pub has_sets: bool,
     /// The `--set` arguments in force, as given.
     pub sets: Vec<String>,
+    /// Makes variants of it: the trials of its searches.
+    pub variants: Variants,
 }
 
 /// What a stage's table said.
@@ -83,7 +87,7 @@ impl Manifest {
         path: &Path,
         bytes: &[u8],
         overrides: &Overrides,
-        kinds: &[stages::Kind],
+        kinds: &'static [stages::Kind],
     ) -> Result<Manifest, Diagnostics> {
         let name = shown_path(path);
         match source::decode(bytes.to_vec()) {
@@ -96,7 +100,7 @@ impl Manifest {
         path: &Path,
         text: Text,
         overrides: &Overrides,
-        kinds: &[stages::Kind],
+        kinds: &'static [stages::Kind],
     ) -> Result<Manifest, Diagnostics> {
         let source::Parsed { mut table, mut problems, is_broken } = source::parse_document(&text.content, 0);
         let mut texts = Texts { texts: vec![text] };
@@ -116,8 +120,10 @@ impl Manifest {
         section.finish();
         let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
 
-        let graph =
-            graph::read(table.get("stages").map(|entry| &entry.node), (seed, seed_span), kinds, &mut log.problems);
+        let stand_ins = variants::put_stand_ins(&mut table);
+        let variants = Variants::new(table, kinds, (seed, seed_span));
+        let graph = graph::read(variants.stages(), (seed, seed_span), kinds, &mut log.problems);
+        variants::check(&variants, &graph.0, &graph.1, &stand_ins, &mut log.problems);
         let found = Diagnostics::new(log.problems, texts);
         if found.n_errors() > 0 {
             return Err(found);
@@ -139,12 +145,18 @@ impl Manifest {
             profiles,
             has_sets: !overrides.sets.is_empty(),
             sets: overrides.sets.clone(),
+            variants,
         })
     }
 
     /// The warnings as a page of their own.
     pub fn diagnostics(&self) -> Diagnostics {
         Diagnostics { problems: self.warnings.clone(), texts: self.texts.clone() }
+    }
+
+    /// Number of stages that the manifest has; further models of a search are nodes, but no stages.
+    pub fn n_stages(&self) -> usize {
+        self.nodes.iter().filter(|node| node.stage.search().is_none_or(|search| search.rank() == 1)).count()
     }
 
     /// The index of the stage called `name`.

@@ -3,6 +3,7 @@
 //! The numbers are the stages'; here they only get the names of their stages, folds and a place. Every file is replaced
 //! atomically and left alone when its bytes would be the same.
 
+mod search;
 pub mod svg;
 pub mod text;
 
@@ -23,6 +24,8 @@ pub struct Finished<'a> {
     pub kind: &'a str,
     /// Which of its tasks.
     pub part: Part,
+    /// The trial of a search that it belongs to, as `r1t7`; `None` for the manifest's own stages.
+    pub trial: Option<String>,
     /// The artifact.
     pub files: &'a Files,
 }
@@ -45,6 +48,7 @@ const TABLES: &[Table] = &[
     Table { kind: "reduce", file: "components.csv", is_per_task: true },
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
+    Table { kind: "search", file: "trials.csv", is_per_task: false },
     Table { kind: "ensemble", file: "weights.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
     Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
@@ -57,13 +61,14 @@ const PICTURES: &[(&str, &str)] = &[("reduce", "components.png")];
 
 /// Every picture of a finished run.
 fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
-    finished.iter().flat_map(|task| {
+    // A hundred trials are told apart by numbers.
+    finished.iter().filter(|task| task.trial.is_none()).flat_map(|task| {
         let own = PICTURES.iter().filter(|(kind, _)| *kind == task.kind);
         own.filter_map(|(_, file)| {
             let part = match task.part {
                 Part::Fold(fold) => format!("-fold-{fold}"),
                 Part::All => "-all".to_owned(),
-                Part::Whole => String::new(),
+                Part::Whole | Part::Round(_) => String::new(),
             };
             let (folder, ending) = file.split_once('.')?;
             let path = Path::new(folder).join(format!("{}{part}.{ending}", task.stage));
@@ -78,10 +83,11 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
 /// goes into a folder named after its stage.
 pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).collect();
+    out.extend(search::pictures(finished));
     for table in TABLES {
         let parts: Vec<(&str, Vec<u8>)> = finished
             .iter()
-            .filter(|task| task.kind == table.kind)
+            .filter(|task| task.kind == table.kind && (table.is_per_task || task.trial.is_none()))
             .filter_map(|task| {
                 let bytes = task.files.0.get(table.file)?;
                 let bytes = if table.is_per_task { with_task_columns(bytes, task) } else { bytes.to_vec() };
@@ -90,7 +96,9 @@ pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
             .collect();
         let Some((_, first)) = parts.first() else { continue };
         let header = first_line(first).to_vec();
-        if parts.iter().all(|(_, bytes)| first_line(bytes) == header) {
+        // Rounds and trials of one search are numbered like those of another.
+        let is_apart = table.kind == "search" && parts.iter().any(|(stage, _)| *stage != parts[0].0);
+        if !is_apart && parts.iter().all(|(_, bytes)| first_line(bytes) == header) {
             let mut all = header;
             for (_, bytes) in &parts {
                 all.extend_from_slice(&bytes[first_line(bytes).len()..]);
@@ -117,11 +125,12 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => fold.to_string(),
-        Part::Whole | Part::All => String::new(),
+        Part::Whole | Part::All | Part::Round(_) => String::new(),
     };
     let mut out = Vec::with_capacity(bytes.len() * 2);
     for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
-        let prefix = if i == 0 { "stage,trial,fold,".to_owned() } else { format!("{},,{fold},", task.stage) };
+        let trial = task.trial.as_deref().unwrap_or_default();
+        let prefix = if i == 0 { "stage,trial,fold,".to_owned() } else { format!("{},{trial},{fold},", task.stage) };
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(line);
     }
@@ -166,20 +175,20 @@ mod tests {
         let one = files(&[("epochs.csv", "epoch,loss\n1,0.5\n2,0.25\n")]);
         let two = files(&[("epochs.csv", "epoch,loss\n1,0.75\n")]);
         let finished = [
-            Finished { stage: "cnn", kind: "train", part: Part::Fold(1), files: &one },
-            Finished { stage: "cnn", kind: "train", part: Part::All, files: &two },
+            Finished { stage: "cnn", kind: "train", part: Part::Fold(1), trial: Some("r1t7".into()), files: &one },
+            Finished { stage: "cnn", kind: "train", part: Part::All, trial: None, files: &two },
         ];
         let tables = tables(&finished);
         let text = String::from_utf8(tables[Path::new("epochs.csv")].clone()).unwrap();
-        assert_eq!(text, "stage,trial,fold,epoch,loss\ncnn,,1,1,0.5\ncnn,,1,2,0.25\ncnn,,,1,0.75\n");
+        assert_eq!(text, "stage,trial,fold,epoch,loss\ncnn,r1t7,1,1,0.5\ncnn,r1t7,1,2,0.25\ncnn,,,1,0.75\n");
     }
 
     #[test]
     fn pictures_of_tasks_stand_beside_one_another() {
         let files = files(&[("components.png", "picture"), ("components.csv", "component\n1\n")]);
         let finished = [
-            Finished { stage: "pca", kind: "reduce", part: Part::Fold(2), files: &files },
-            Finished { stage: "pca", kind: "reduce", part: Part::All, files: &files },
+            Finished { stage: "pca", kind: "reduce", part: Part::Fold(2), trial: None, files: &files },
+            Finished { stage: "pca", kind: "reduce", part: Part::All, trial: None, files: &files },
         ];
         let tables = tables(&finished);
         let names: Vec<String> = tables.keys().map(|path| path.display().to_string()).collect();
@@ -192,8 +201,8 @@ mod tests {
         let one = files(&[("predictions.csv", "id,p_cat\n1,0.5\n")]);
         let two = files(&[("predictions.csv", "id,p_dog\n1,0.5\n")]);
         let finished = [
-            Finished { stage: "a", kind: "evaluate", part: Part::Whole, files: &one },
-            Finished { stage: "b", kind: "evaluate", part: Part::Whole, files: &two },
+            Finished { stage: "a", kind: "evaluate", part: Part::Whole, trial: None, files: &one },
+            Finished { stage: "b", kind: "evaluate", part: Part::Whole, trial: None, files: &two },
         ];
         let tables = tables(&finished);
         assert_eq!(

@@ -8,13 +8,14 @@ use super::RunError;
 use super::plan::PlannedTask;
 use super::run::{Event, Events};
 use crate::config::Span;
-use crate::manifest::{Manifest, StageEntry};
-use crate::stages::{Node, Places, Source, StageError};
+use crate::manifest::{Manifest, StageEntry, Variants};
+use crate::stages::{Node, Output, Places, Source, StageError};
 use crate::store::fingerprint::SourceDigest;
 use crate::store::{Digest, Place, Store};
 
 /// A checked manifest as the planner sees it.
-pub struct Graph<'a> {
+#[derive(Clone, Debug)]
+pub struct Graph {
     /// The pipeline's name, with `@` and the profile or the overrides.
     pub name: String,
     /// The manifest, relative to the project's root where it is inside.
@@ -23,12 +24,33 @@ pub struct Graph<'a> {
     pub id: String,
     /// The lock file, beside the manifest.
     pub lock_path: PathBuf,
-    /// The stages.
-    pub nodes: &'a [Node],
+    /// The stages of the manifest, then those of the trials that are known.
+    pub nodes: Vec<Node>,
     /// Their keys, by the same index.
-    pub entries: &'a [StageEntry],
+    pub entries: Vec<StageEntry>,
+    /// Whose a node is that stands behind those of the manifest, by index less their number.
+    pub trials: Vec<TrialNode>,
+    /// Number of the manifest's own nodes.
+    pub n_own: usize,
+    /// Makes the stages of trials.
+    pub(super) variants: Variants,
     /// Where relative sources are looked for.
     pub places: Places,
+}
+
+/// A node of a trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialNode {
+    /// The search, by index.
+    pub search: usize,
+    /// Its round, from 1.
+    pub round: u32,
+    /// The trial's name, as `r1t7`.
+    pub trial: String,
+    /// The node that it is a variant of, by index.
+    pub of: usize,
+    /// Whether it was drawn in this round: no more of those are begun after a time limit.
+    pub is_drawn: bool,
 }
 
 /// The digests of every stage's sources, by the stage's index.
@@ -47,9 +69,9 @@ pub fn variant_name(manifest: &Manifest) -> String {
     }
 }
 
-impl<'a> Graph<'a> {
+impl Graph {
     /// The graph of `manifest`.
-    pub fn of(manifest: &'a Manifest, places: Places) -> Graph<'a> {
+    pub fn of(manifest: &Manifest, places: Places) -> Graph {
         let name = variant_name(manifest);
         let absolute = std::path::absolute(&manifest.path).unwrap_or_else(|_| manifest.path.clone());
         let place = absolute.strip_prefix(&places.project_root).unwrap_or(&absolute);
@@ -58,10 +80,44 @@ impl<'a> Graph<'a> {
             manifest: place.to_owned(),
             lock_path: manifest.dir.join(format!("{name}.lock")),
             name,
-            nodes: &manifest.nodes,
-            entries: &manifest.entries,
+            nodes: manifest.nodes.clone(),
+            entries: manifest.entries.clone(),
+            trials: Vec::new(),
+            n_own: manifest.nodes.len(),
+            variants: manifest.variants.clone(),
             places,
         }
+    }
+
+    /// Whose trial a node is of, if it is one's.
+    pub fn trial(&self, stage: usize) -> Option<&TrialNode> {
+        self.trials.get(stage.checked_sub(self.n_own)?)
+    }
+
+    /// What tables call the trial of a node: `r1t7`, with the search's name before it where there are several searches.
+    pub fn trial_name(&self, stage: usize) -> Option<String> {
+        let trial = self.trial(stage)?;
+        let searches =
+            self.nodes[..self.n_own].iter().filter(|node| node.stage.search().is_some_and(|s| s.rank() == 1));
+        Some(if searches.count() > 1 {
+            format!("{} {}", self.nodes[trial.search].name, trial.trial)
+        } else {
+            trial.trial.clone()
+        })
+    }
+
+    /// Whether a node is there for a search only: the stage that it tunes, and what nothing else reads of the stages
+    /// above that. Such a node has no tasks of its own; the trials ask for those that they share.
+    pub(super) fn is_template(&self, stage: usize) -> bool {
+        let node = &self.nodes[stage];
+        let is_read_otherwise = |(reader, other): (usize, &Node)| {
+            other.inputs.contains(&stage) && other.stage.search().is_none() && !self.is_template(reader)
+        };
+        let own = &self.nodes[..self.n_own];
+        matches!(node.flow.output, Output::Fitted | Output::Model)
+            && node.stage.search().is_none()
+            && own.iter().any(|other| other.inputs.contains(&stage))
+            && !own.iter().enumerate().any(is_read_otherwise)
     }
 
     /// Where `key` of a stage was set: the key itself, else the nearest one above it; `None` where the default is in
@@ -83,16 +139,22 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Digests the sources of every stage that has a task in `tasks`, on `threads` threads.
+/// Digests the sources of every stage that has a task in `tasks`, on `threads` threads; those of the manifest's own
+/// stages are remembered in `known`.
 pub(super) fn digest_sources(
-    graph: &Graph<'_>,
+    graph: &Graph,
     store: &Store,
     tasks: &[PlannedTask],
     threads: usize,
     events: &dyn Events,
+    known: &mut BTreeMap<usize, Vec<SourceDigest>>,
 ) -> Result<SourceDigests, RunError> {
-    let needed: BTreeSet<usize> = tasks.iter().map(|task| task.stage).collect();
+    let mut needed: BTreeSet<usize> = tasks.iter().map(|task| task.stage).collect();
     let mut digests = SourceDigests(vec![Vec::new(); graph.nodes.len()]);
+    for (&stage, sources) in &*known {
+        needed.remove(&stage);
+        digests.0[stage].clone_from(sources);
+    }
     let mut pool = None;
     for stage in needed {
         let node = &graph.nodes[stage];
@@ -131,6 +193,9 @@ pub(super) fn digest_sources(
         }
         // Ten thousand files of one role are one line in records and lock files.
         digests.0[stage] = by_role.into_iter().map(|(role, all)| SourceDigest { role, digest: joined(&all) }).collect();
+        if stage < graph.n_own {
+            known.insert(stage, digests.0[stage].clone());
+        }
     }
     Ok(digests)
 }

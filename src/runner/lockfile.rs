@@ -7,11 +7,14 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use super::RunError;
+use super::expand::{Cuts, Results, expand, read_results};
 use super::graph::{Graph, SourceDigests};
 use super::memory::{Memory, task_key};
-use super::plan::{self, PlannedTask, State};
+use super::plan::{self, Forced, PlannedTask, State};
+use crate::artifact::search::Round;
 use crate::store::fingerprint::{Parts, SourceDigest};
-use crate::store::{Digest, Entry, Found, Output};
+use crate::store::{self, Digest, Entry, Found, Output};
 
 /// A lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -208,7 +211,7 @@ impl LockFile {
     }
 
     /// The digests of the sources that it names, by stage.
-    pub(super) fn sources(&self, graph: &Graph<'_>) -> SourceDigests {
+    pub(super) fn sources(&self, graph: &Graph) -> SourceDigests {
         let of_stage = |name: &str| {
             let prefix = format!("{name}/");
             let task = self.tasks.iter().find(|(key, _)| key.starts_with(&prefix));
@@ -223,12 +226,14 @@ impl LockFile {
     }
 
     /// Plans as if this file were the store: what is not fresh then differs.
+    ///
+    /// The trials of a search are compared as far as what `open` gives lets them be known.
     pub(super) fn compare_plan(
         &self,
-        graph: &Graph<'_>,
-        tasks: Vec<PlannedTask>,
-        sources: &SourceDigests,
-    ) -> Vec<Difference> {
+        own: &Graph,
+        digest: &mut dyn FnMut(&Graph, &[PlannedTask]) -> Result<SourceDigests, RunError>,
+        open: &dyn Fn(&Entry) -> Result<Round, store::Error>,
+    ) -> Result<Vec<Difference>, RunError> {
         let find = |fingerprint: &Digest| {
             self.tasks.values().find(|task| task.key == *fingerprint).map_or(Found::Missing, |task| {
                 let output = |(name, &digest): (&String, &Digest)| Output { name: name.clone(), size: 0, digest };
@@ -236,21 +241,37 @@ impl LockFile {
                 Found::Hit(Entry { fingerprint: *fingerprint, label: String::new(), outputs })
             })
         };
-        let plan = plan::plan(graph, tasks, sources, &find, &Memory::default(), &BTreeSet::new());
+        let mut results = Results::new();
+        let (plan, is_whole) = loop {
+            let graph = expand(own, &results, &Cuts::new());
+            let tasks = plan::tasks(&graph, None);
+            let sources = digest(&graph, &tasks)?;
+            let plan = plan::plan(graph, tasks, &sources, &find, &Memory::default(), &Forced::default());
+            match read_results(&plan, open, &mut results) {
+                Ok(true) => {}
+                Ok(false) => break (plan, true),
+                Err(_) => break (plan, false),
+            }
+        };
+        let graph = &plan.graph;
         let mut planned = BTreeSet::new();
         let mut differences = Vec::new();
         for task in &plan.tasks {
             let name = task_key(&graph.nodes[task.stage].name, task.part);
             differences.extend(match (&task.state, self.tasks.contains_key(&name)) {
                 (State::Fresh, true) => None,
+                // What it is computed from is not known here.
+                (State::Pending { .. }, _) if !is_whole => None,
                 (_, false) => Some(Difference::New(name.clone())),
                 (State::Stale(_), true) => Some(Difference::Key(name.clone())),
                 (State::Pending { .. }, true) => Some(Difference::Above(name.clone())),
             });
             planned.insert(name);
         }
-        differences.extend(self.tasks.keys().filter(|key| !planned.contains(*key)).cloned().map(Difference::Gone));
-        differences
+        if is_whole {
+            differences.extend(self.tasks.keys().filter(|key| !planned.contains(*key)).cloned().map(Difference::Gone));
+        }
+        Ok(differences)
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn task_key(stage: &str, part: Part) -> String {
 impl Memory {
     /// What is remembered of `graph`'s pipeline; of a profile or an overridden manifest that has not run, that of the
     /// plain one. What cannot be read is nothing.
-    pub(super) fn load(store: &Store, graph: &Graph<'_>) -> Memory {
+    pub(super) fn load(store: &Store, graph: &Graph) -> Memory {
         let load = |name: &str| {
             let bytes = store.read_note("runs", &file_name(name, &graph.id)).ok()??;
             serde_json::from_slice::<Memory>(&bytes).ok()
@@ -53,7 +53,7 @@ impl Memory {
     }
 
     /// Writes it down. Best effort: without it the next reasons are less precise.
-    pub(super) fn save(&self, store: &Store, graph: &Graph<'_>) {
+    pub(super) fn save(&self, store: &Store, graph: &Graph) {
         if let Ok(mut bytes) = serde_json::to_vec_pretty(self) {
             bytes.push(b'\n');
             let name = file_name(&graph.name, &graph.id);
@@ -71,7 +71,7 @@ impl Memory {
 }
 
 /// Another manifest of this project that has run under the same name and still bears it.
-pub(super) fn namesake(store: &Store, graph: &Graph<'_>) -> Option<PathBuf> {
+pub(super) fn namesake(store: &Store, graph: &Graph) -> Option<PathBuf> {
     let own = file_name(&graph.name, &graph.id);
     let prefix = format!("{}-", graph.name);
     let plain = graph.name.split('@').next().unwrap_or(&graph.name);

@@ -6,6 +6,7 @@
 //! stage's, what a fingerprint is the store's; here is when, and why.
 
 pub mod executor;
+mod expand;
 mod graph;
 mod lockfile;
 mod memory;
@@ -13,16 +14,21 @@ mod plan;
 mod reason;
 mod run;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::artifact::search::{ROUND, Round};
 use crate::manifest::Manifest;
 use crate::stages::{Part, Places, StageError};
-use crate::store::{self, Access, Cleaned, Digest, Listed, Store, Verified};
+use crate::store::{self, Access, Cleaned, Digest, Entry, Found, Listed, Store, Verified};
 
-pub use graph::{Graph, SourceDigests, variant_name};
+use expand::Cuts;
+use plan::Forced;
+use run::Clock;
+
+pub use graph::{Graph, SourceDigests, TrialNode, variant_name};
 pub use lockfile::{Difference, LockFile, LockedTask};
 pub use memory::{Memory, Remembered};
 pub use plan::{Plan, PlannedTask, State};
@@ -77,8 +83,10 @@ impl<'a> Options<'a> {
 
 /// A checked manifest and a store.
 pub struct Session<'a> {
-    /// The graph.
-    pub graph: Graph<'a>,
+    /// The manifest.
+    pub manifest: &'a Manifest,
+    /// Its graph, without trials: a plan has those that are known.
+    pub graph: Graph,
     /// The store.
     pub store: Store,
 }
@@ -106,7 +114,7 @@ impl<'a> Session<'a> {
             project_root: root.clone(),
         };
         let store = Store::open(&store_dir(&root, cache_dir), &root, access)?;
-        Ok(Session { graph: Graph::of(manifest, places), store })
+        Ok(Session { manifest, graph: Graph::of(manifest, places), store })
     }
 
     /// What each task was computed from last time.
@@ -119,14 +127,47 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If a stage's sources are not there or cannot be read.
     pub fn plan(&self, options: &Options<'_>) -> Result<Plan, RunError> {
-        self.plan_telling(options, &Silent)
+        let force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
+        self.plan_telling(options, &Silent, &force, &Cuts::new())
     }
 
-    fn plan_telling(&self, options: &Options<'_>, events: &dyn Events) -> Result<Plan, RunError> {
-        let tasks = plan::tasks(&self.graph, options.targets.as_deref());
-        let sources = graph::digest_sources(&self.graph, &self.store, &tasks, options.threads, events)?;
-        let find = |fingerprint: &Digest| self.store.find(fingerprint);
-        let mut plan = plan::plan(&self.graph, tasks, &sources, &find, &self.memory(), &options.force);
+    /// What a round of a search found.
+    fn round(&self, entry: &Entry) -> Result<Round, store::Error> {
+        let files = self.store.open_artifact(entry)?;
+        Round::read(&files).map_err(|error| store::Error::Corrupt { digest: entry.artifact(), file: error.file })
+    }
+
+    fn plan_telling(
+        &self,
+        options: &Options<'_>,
+        events: &dyn Events,
+        force: &Forced,
+        cuts: &Cuts,
+    ) -> Result<Plan, RunError> {
+        let memory = self.memory();
+        let mut known = BTreeMap::new();
+        let mut results = expand::Results::new();
+        let mut damaged: BTreeMap<Digest, String> = BTreeMap::new();
+        let mut plan = loop {
+            let graph = expand::expand(&self.graph, &results, cuts);
+            let tasks = plan::tasks(&graph, options.targets.as_deref());
+            let sources = graph::digest_sources(&graph, &self.store, &tasks, options.threads, events, &mut known)?;
+            let find = |fingerprint: &Digest| match damaged.get(fingerprint) {
+                Some(file) => Found::Corrupt(file.clone()),
+                None => self.store.find(fingerprint),
+            };
+            let plan = plan::plan(graph, tasks, &sources, &find, &memory, force);
+            match expand::read_results(&plan, &|entry| self.round(entry), &mut results) {
+                Ok(true) => {}
+                Ok(false) => break plan,
+                Err((fingerprint, store::Error::Corrupt { file, .. })) => {
+                    damaged.insert(fingerprint, file);
+                }
+                Err((fingerprint, _)) => {
+                    damaged.insert(fingerprint, ROUND.to_owned());
+                }
+            }
+        };
         plan.explain_sources(&|old, new| self.store.folder_changes(old, new));
         self.store.save_stamps();
         Ok(plan)
@@ -141,8 +182,26 @@ impl<'a> Session<'a> {
         if let Some(other) = memory::namesake(&self.store, &self.graph) {
             return Err(RunError::NameTaken { name: self.graph.name.clone(), other });
         }
-        let plan = self.plan_telling(options, events)?;
-        Ok(run::run(self, plan, options, events))
+        let mut cuts = Cuts::new();
+        let mut force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
+        let clock = Clock::default();
+        let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
+        loop {
+            let plan = self.plan_telling(options, events, &force, &cuts)?;
+            let mut outcome = run::run(self, plan, options, events, &force, &clock);
+            let n_before = earlier.len();
+            outcome.take_over(&mut earlier);
+            let has_failed = outcome.failures().next().is_some();
+            let is_limited = outcome.cut(&clock, &mut cuts);
+            outcome.truncated = cuts.keys().map(|&(search, _)| search).collect();
+            // Each pass makes a round known, or is the last.
+            let has_more = outcome.has_open() && outcome.computed().count() > n_before || is_limited;
+            if outcome.is_complete() || outcome.is_interrupted || has_failed || !has_more {
+                return Ok(outcome);
+            }
+            force.done.extend(outcome.computed().map(|task| task.name.clone()));
+            earlier = outcome.into_computed();
+        }
     }
 
     /// Compares the plan with a lock file as if the lock file were the store: which tasks would give other keys.
@@ -156,12 +215,12 @@ impl<'a> Session<'a> {
         inputs: bool,
         threads: usize,
     ) -> Result<Vec<Difference>, RunError> {
-        let tasks = plan::tasks(&self.graph, None);
-        let sources = match inputs {
-            true => graph::digest_sources(&self.graph, &self.store, &tasks, threads, &Silent)?,
-            false => lock.sources(&self.graph),
+        let mut known = BTreeMap::new();
+        let mut digest = |graph: &Graph, tasks: &[PlannedTask]| match inputs {
+            true => graph::digest_sources(graph, &self.store, tasks, threads, &Silent, &mut known),
+            false => Ok(lock.sources(graph)),
         };
-        Ok(lock.compare_plan(&self.graph, tasks, &sources))
+        lock.compare_plan(&self.graph, &mut digest, &|entry| self.round(entry))
     }
 }
 

@@ -46,10 +46,28 @@ pub struct PlannedTask {
 }
 
 /// Every task that is needed, each after those that it reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// In an order in which they can run.
     pub tasks: Vec<PlannedTask>,
+    /// The graph they are of: the manifest's, with the trials that are known.
+    pub graph: Graph,
+}
+
+/// Stages that run even if they are fresh.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Forced {
+    /// By index.
+    pub stages: BTreeSet<usize>,
+    /// Tasks that have run already, by name.
+    pub done: BTreeSet<String>,
+}
+
+impl Forced {
+    fn has(&self, graph: &Graph, task: &PlannedTask) -> bool {
+        let stage = graph.trial(task.stage).map_or(task.stage, |trial| trial.search);
+        self.stages.contains(&stage) && !self.done.contains(&task_name(&graph.nodes[task.stage].name, task.part))
+    }
 }
 
 impl Plan {
@@ -69,9 +87,9 @@ impl Plan {
     }
 
     /// What a task is called: `cnn, fold 3`.
-    pub fn name(&self, graph: &Graph<'_>, task: usize) -> String {
+    pub fn name(&self, task: usize) -> String {
         let task = &self.tasks[task];
-        task_name(&graph.nodes[task.stage].name, task.part)
+        task_name(&self.graph.nodes[task.stage].name, task.part)
     }
 
     /// Adds which files changed to the reasons that name a folder, from what `changes` remembers of two digests.
@@ -88,11 +106,15 @@ impl Plan {
 }
 
 /// Every task that `targets` (all stages, if `None`) need, each after those that it reads, without a decision yet.
-pub(super) fn tasks(graph: &Graph<'_>, targets: Option<&[usize]>) -> Vec<PlannedTask> {
+pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>) -> Vec<PlannedTask> {
     let all: Vec<usize> = (0..graph.nodes.len()).collect();
     let mut found: BTreeMap<(usize, Part), Vec<Need>> = BTreeMap::new();
     let mut open: Vec<(usize, Part)> = Vec::new();
     for &stage in targets.unwrap_or(&all) {
+        // A trial's tasks are there because its round needs them.
+        if graph.trial(stage).is_some() || targets.is_none() && graph.is_template(stage) {
+            continue;
+        }
         let node = &graph.nodes[stage];
         open.extend(node.stage.parts(&node.flow).into_iter().map(|part| (stage, part)));
     }
@@ -100,7 +122,7 @@ pub(super) fn tasks(graph: &Graph<'_>, targets: Option<&[usize]>) -> Vec<Planned
         if found.contains_key(&(stage, part)) {
             continue;
         }
-        let needs = graph.nodes[stage].stage.needs(part, &Upstream { own: stage, nodes: graph.nodes });
+        let needs = graph.nodes[stage].stage.needs(part, &Upstream { own: stage, nodes: &graph.nodes });
         open.extend(needs.iter().map(|need| (need.stage, need.part)));
         found.insert((stage, part), needs);
     }
@@ -127,30 +149,30 @@ pub(super) fn tasks(graph: &Graph<'_>, targets: Option<&[usize]>) -> Vec<Planned
 
 /// Decides every task: pure, given what the store has (`find`) and what is remembered of the last time.
 pub(super) fn plan(
-    graph: &Graph<'_>,
+    graph: Graph,
     mut tasks: Vec<PlannedTask>,
     sources: &SourceDigests,
     find: &dyn Fn(&Digest) -> Found,
     memory: &Memory,
-    force: &BTreeSet<usize>,
+    force: &Forced,
 ) -> Plan {
     let mut found: BTreeMap<Digest, Found> = BTreeMap::new();
     for i in 0..tasks.len() {
         let mut task = tasks[i].clone();
-        task.parts = own_parts(graph, &task, sources);
+        task.parts = own_parts(&graph, &task, sources);
         let above: Vec<usize> =
             task.above.iter().copied().filter(|&above| tasks[above].state != State::Fresh).collect();
-        if above.is_empty() {
+        if above.is_empty() && !graph.nodes[task.stage].stage.is_open(task.part) {
             let entries = task.above.iter().filter_map(|&above| tasks[above].entry.as_ref());
             let artifacts: Vec<Digest> = entries.map(Entry::artifact).collect();
-            add_inputs(graph, &mut task, &artifacts);
+            add_inputs(&graph, &mut task, &artifacts);
             let fingerprint = task.parts.fingerprint();
             let what = found.entry(fingerprint).or_insert_with(|| find(&fingerprint)).clone();
-            decide(graph, &mut task, what, memory, force);
+            decide(&graph, &mut task, what, memory, force);
         } else {
             let remembered = memory.get(&graph.nodes[task.stage].name, task.part);
             let own = remembered
-                .map(|old| reason::own_differences(graph, task.stage, &old.parts, &task.parts))
+                .map(|old| reason::own_differences(&graph, task.stage, &old.parts, &task.parts))
                 .unwrap_or_default();
             let mut above = above;
             above.sort_unstable();
@@ -159,21 +181,15 @@ pub(super) fn plan(
         }
         tasks[i] = task;
     }
-    Plan { tasks }
+    Plan { tasks, graph }
 }
 
 /// Decides a task whose inputs are known, from what the store has under its fingerprint.
-pub(super) fn decide(
-    graph: &Graph<'_>,
-    task: &mut PlannedTask,
-    found: Found,
-    memory: &Memory,
-    force: &BTreeSet<usize>,
-) {
+pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, memory: &Memory, force: &Forced) {
     let lost = match found {
         Found::Hit(entry) => {
             task.entry = Some(entry);
-            let is_forced = force.contains(&task.stage);
+            let is_forced = force.has(graph, task);
             task.state = if is_forced { State::Stale(vec![StaleReason::Forced]) } else { State::Fresh };
             return;
         }
@@ -195,7 +211,7 @@ pub(super) fn decide(
 }
 
 /// The parts that are known before anything ran: all but the inputs.
-fn own_parts(graph: &Graph<'_>, task: &PlannedTask, sources: &SourceDigests) -> Parts {
+fn own_parts(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Parts {
     let (node, entry) = (&graph.nodes[task.stage], &graph.entries[task.stage]);
     let mut keys: Vec<(String, String)> = entry
         .resolved
@@ -223,7 +239,7 @@ fn own_parts(graph: &Graph<'_>, task: &PlannedTask, sources: &SourceDigests) -> 
 }
 
 /// Completes the parts with what the stages above gave, in the order of the task's needs.
-pub(super) fn add_inputs(graph: &Graph<'_>, task: &mut PlannedTask, artifacts: &[Digest]) {
+pub(super) fn add_inputs(graph: &Graph, task: &mut PlannedTask, artifacts: &[Digest]) {
     debug_assert_eq!(task.needs.len(), artifacts.len());
     task.parts.inputs = task
         .needs

@@ -118,7 +118,7 @@ impl fmt::Display for StaleReason {
 }
 
 /// Everything in which `new`, the parts of a task of `stage`, differs from `old`.
-pub(super) fn differences(graph: &Graph<'_>, stage: usize, old: &Parts, new: &Parts) -> Vec<StaleReason> {
+pub(super) fn differences(graph: &Graph, stage: usize, old: &Parts, new: &Parts) -> Vec<StaleReason> {
     let mut reasons = own_differences(graph, stage, old, new);
     let node = &graph.nodes[stage];
     let names = |parts: &Parts| {
@@ -166,7 +166,7 @@ pub(super) fn differences(graph: &Graph<'_>, stage: usize, old: &Parts, new: &Pa
 }
 
 /// Everything but what comes from stages above: known even while those are stale.
-pub(super) fn own_differences(graph: &Graph<'_>, stage: usize, old: &Parts, new: &Parts) -> Vec<StaleReason> {
+pub(super) fn own_differences(graph: &Graph, stage: usize, old: &Parts, new: &Parts) -> Vec<StaleReason> {
     let text = |text: &str| Some(text.to_owned());
     if old.kind != new.kind {
         let (old, new) = (text(&old.kind), text(&new.kind));

@@ -1,20 +1,22 @@
 //! Runs a plan: ready tasks side by side, each published the moment it is done, so that a kill loses only what was
 //! being computed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::executor::{Executor, Job, JobError, Local};
+use super::expand::Cuts;
 use super::graph::Graph;
 use super::lockfile::LockFile;
 use super::memory::{Memory, Remembered, task_key};
-use super::plan::{self, Plan, PlannedTask, State};
+use super::plan::{self, Forced, Plan, PlannedTask, State};
 use super::reason::{self, StaleReason};
 use super::{Options, Session, task_name};
 use crate::artifact::Files;
+use crate::stages::search::Search;
 use crate::stages::{Context, Delivered, Part, StageError, Task};
 use crate::store::fingerprint::Parts;
 use crate::store::{self, Digest, Entry, Found, Locking, Store};
@@ -72,6 +74,19 @@ pub enum Event<'a> {
         task: Option<&'a str>,
         /// One sentence.
         message: &'a str,
+    },
+    /// A trial of a search has ended.
+    Trial {
+        /// The search.
+        search: &'a str,
+        /// Its round, from 1, and of how many.
+        round: (u32, usize),
+        /// So many of the round's trials have ended.
+        done: usize,
+        /// Of so many.
+        total: usize,
+        /// By what they are ranked, and the best value so far.
+        best: Option<(&'a str, f64)>,
     },
     /// A task that was not fresh has ended.
     Ended {
@@ -149,6 +164,10 @@ pub struct Outcome {
     pub tasks: Vec<TaskOutcome>,
     /// Whether it was told to stop before it was done.
     pub is_interrupted: bool,
+    /// The graph that the tasks are of: the manifest's, with the trials of its searches.
+    pub graph: Graph,
+    /// Searches that reached their time limit and have fewer trials than the manifest says, by index.
+    pub truncated: BTreeSet<usize>,
 }
 
 impl Outcome {
@@ -185,12 +204,93 @@ impl Outcome {
     }
 
     /// What the lock file of this run says, without metrics; `None` if not every task is there.
-    pub fn lock_file(&self, graph: &Graph<'_>) -> Option<LockFile> {
+    pub fn lock_file(&self) -> Option<LockFile> {
+        let graph = &self.graph;
         let mut lock = LockFile::new(&graph.name);
         for task in &self.tasks {
             lock.add(&task_key(&graph.nodes[task.stage].name, task.part), &task.parts, task.entry.as_ref()?);
         }
         Some(lock)
+    }
+}
+
+impl Outcome {
+    /// Gives tasks that an earlier pass computed their outcome of then, in place of being fresh now.
+    pub(super) fn take_over(&mut self, earlier: &mut BTreeMap<String, TaskOutcome>) {
+        for task in &mut self.tasks {
+            let is_fresh = matches!(task.ended, Ended::Fresh | Ended::Found);
+            if is_fresh && earlier.get(&task.name).is_some_and(|old| old.parts == task.parts) {
+                if let Some(old) = earlier.remove(&task.name) {
+                    *task = TaskOutcome { stage: task.stage, part: task.part, ..old };
+                }
+            }
+        }
+    }
+
+    /// The tasks that were computed, by name.
+    pub(super) fn into_computed(self) -> BTreeMap<String, TaskOutcome> {
+        let computed = self.tasks.into_iter().filter(|task| matches!(task.ended, Ended::Computed));
+        computed.map(|task| (task.name.clone(), task)).collect()
+    }
+
+    /// Whether a task is there of which it was not known what it reads when this was planned.
+    pub(super) fn has_open(&self) -> bool {
+        self.tasks.iter().any(|task| self.graph.nodes[task.stage].stage.is_open(task.part))
+    }
+
+    /// Cuts the rounds of searches whose time is over to the longest prefix of finished trials; whether one was cut.
+    pub(super) fn cut(&self, clock: &Clock, cuts: &mut Cuts) -> bool {
+        let mut is_cut = false;
+        for (at, node) in self.graph.nodes[..self.graph.n_own].iter().enumerate() {
+            let Some(search) = node.stage.search().filter(|search| search.rank() == 1) else { continue };
+            if !clock.is_over(at, search) || self.graph.trials.is_empty() {
+                continue;
+            }
+            for (i, placed) in search.placement().rounds.iter().enumerate() {
+                let drawn: Vec<_> = placed.trials.iter().filter(|(trial, _)| trial.origin.is_none()).collect();
+                let is_finished = |node: &Option<usize>| {
+                    let mut own = self.tasks.iter().filter(|task| Some(task.stage) == *node);
+                    own.all(|task| task.entry.is_some())
+                };
+                let n_finished = drawn.iter().take_while(|(_, node)| is_finished(node)).count();
+                if n_finished < drawn.len() {
+                    is_cut |= cuts.insert((at, i as u32 + 1), n_finished) != Some(n_finished);
+                }
+            }
+            // Nothing is drawn in the rounds to come.
+            for round in search.placement().rounds.len()..search.rounds().len() {
+                if search.rounds()[round].trials > 0 {
+                    is_cut |= cuts.insert((at, round as u32 + 1), 0) != Some(0);
+                }
+            }
+        }
+        is_cut
+    }
+}
+
+/// When searches began their first trial in this run.
+#[derive(Debug, Default)]
+pub(super) struct Clock(Mutex<BTreeMap<usize, Instant>>);
+
+impl Clock {
+    /// A trial of the search at this index begins.
+    fn start(&self, search: usize) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).entry(search).or_insert_with(Instant::now);
+    }
+
+    /// Whether its time is over.
+    fn is_over(&self, at: usize, search: &Search) -> bool {
+        let started = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&at).copied();
+        match (started, search.time_limit()) {
+            (Some(started), Some(limit)) => started.elapsed() >= Duration::from_secs(limit),
+            _ => false,
+        }
+    }
+
+    /// Whether a node is a drawn trial's of a search whose time is over.
+    fn ends(&self, graph: &Graph, stage: usize) -> bool {
+        let Some(trial) = graph.trial(stage).filter(|trial| trial.is_drawn) else { return false };
+        graph.nodes[trial.search].stage.search().is_some_and(|search| self.is_over(trial.search, search))
     }
 }
 
@@ -219,10 +319,19 @@ enum Reply {
 /// A task is computed again after damage this often; then the disk is to blame.
 const MOST_REPAIRS: u32 = 2;
 
-pub(super) fn run(session: &Session<'_>, plan: Plan, options: &Options<'_>, events: &dyn Events) -> Outcome {
+pub(super) fn run(
+    session: &Session<'_>,
+    plan: Plan,
+    options: &Options<'_>,
+    events: &dyn Events,
+    force: &Forced,
+    clock: &Clock,
+) -> Outcome {
     events.event(&Event::Planned(&plan));
-    let mut run = Run::new(session, plan, options);
-    let workshop = Workshop { session, options, events, warned: Mutex::default(), executor: &Local };
+    let graph = plan.graph.clone();
+    let mut run = Run::new(session, plan, options, force, clock);
+    let warned = Mutex::default();
+    let workshop = Workshop { session, graph: &graph, options, events, warned, clock, executor: &Local };
     std::thread::scope(|scope| {
         let (sender, replies) = mpsc::channel();
         loop {
@@ -254,7 +363,12 @@ pub(super) fn run(session: &Session<'_>, plan: Plan, options: &Options<'_>, even
 struct Run<'r> {
     session: &'r Session<'r>,
     options: &'r Options<'r>,
+    force: &'r Forced,
+    clock: &'r Clock,
+    graph: Graph,
     memory: Memory,
+    /// The best value so far of each round, by search and round.
+    best: BTreeMap<(usize, u32), f64>,
     tasks: Vec<PlannedTask>,
     stands: Vec<Stand>,
     outcomes: Vec<TaskOutcome>,
@@ -275,8 +389,14 @@ struct Order {
 }
 
 impl<'r> Run<'r> {
-    fn new(session: &'r Session<'r>, plan: Plan, options: &'r Options<'r>) -> Run<'r> {
-        let graph = &session.graph;
+    fn new(
+        session: &'r Session<'r>,
+        plan: Plan,
+        options: &'r Options<'r>,
+        force: &'r Forced,
+        clock: &'r Clock,
+    ) -> Run<'r> {
+        let graph = &plan.graph;
         let stand = |task: &PlannedTask| match task.state {
             State::Fresh => Stand::Done,
             State::Stale(_) => Stand::Ready,
@@ -296,11 +416,15 @@ impl<'r> Run<'r> {
         Run {
             session,
             options,
+            force,
+            clock,
+            best: BTreeMap::new(),
             memory: session.memory(),
             stands: plan.tasks.iter().map(stand).collect(),
             outcomes: plan.tasks.iter().map(outcome).collect(),
             repairs: vec![0; plan.tasks.len()],
             tasks: plan.tasks,
+            graph: plan.graph,
             used: 0,
         }
     }
@@ -313,16 +437,17 @@ impl<'r> Run<'r> {
     fn resolve(&mut self) {
         for i in 0..self.tasks.len() {
             let is_due = self.stands[i] == Stand::Waiting
+                && !self.graph.nodes[self.tasks[i].stage].stage.is_open(self.tasks[i].part)
                 && self.tasks[i].above.iter().all(|&above| self.stands[above] == Stand::Done);
             if !is_due {
                 continue;
             }
             let entries = self.tasks[i].above.iter().filter_map(|&above| self.outcomes[above].entry.as_ref());
             let artifacts: Vec<Digest> = entries.map(Entry::artifact).collect();
-            let (graph, task) = (&self.session.graph, &mut self.tasks[i]);
+            let (graph, task) = (&self.graph, &mut self.tasks[i]);
             plan::add_inputs(graph, task, &artifacts);
             let found = self.session.store.find(&task.parts.fingerprint());
-            plan::decide(graph, task, found, &self.memory, &self.options.force);
+            plan::decide(graph, task, found, &self.memory, self.force);
             self.outcomes[i].parts = task.parts.clone();
             if task.state == State::Fresh {
                 self.outcomes[i].entry = task.entry.clone();
@@ -345,7 +470,8 @@ impl<'r> Run<'r> {
             .map(|i| self.tasks[i].parts.fingerprint())
             .collect();
         let ready: Vec<usize> = (0..self.tasks.len())
-            .filter(|&i| self.stands[i] == Stand::Ready && busy.insert(self.tasks[i].parts.fingerprint()))
+            .filter(|&i| self.stands[i] == Stand::Ready && !self.clock.ends(&self.graph, self.tasks[i].stage))
+            .filter(|&i| busy.insert(self.tasks[i].parts.fingerprint()))
             .collect();
         shares(self.options.threads - self.used.min(self.options.threads), &ready)
     }
@@ -417,12 +543,52 @@ impl<'r> Run<'r> {
         if stand != Stand::Waiting {
             let outcome = &self.outcomes[i];
             workshop.events.event(&Event::Ended { task: &outcome.name, ended: &outcome.ended, seconds });
+            self.tell_trial(self.tasks[i].stage, workshop);
         }
+    }
+
+    /// Tells how far a round of a search is, after a task of one of its trials has ended.
+    fn tell_trial(&mut self, stage: usize, workshop: &Workshop<'_>) {
+        let graph = workshop.graph;
+        let Some(trial) = graph.trial(stage) else { return };
+        let node = &graph.nodes[trial.search];
+        let Some(search) = node.stage.search() else { return };
+        let Some(placed) = search.placement().rounds.get(trial.round as usize - 1) else { return };
+        let nodes: Vec<usize> = placed.trials.iter().filter_map(|(_, node)| *node).collect();
+        let is_round = |task: &PlannedTask| task.stage == trial.search && task.part == Part::Round(trial.round);
+        let Some(round) = self.tasks.iter().find(|task| is_round(task)) else { return };
+        let above = |stage: usize| -> Vec<usize> {
+            round.above.iter().copied().filter(|&above| self.tasks[above].stage == stage).collect()
+        };
+        let is_done = |stage: usize| above(stage).iter().all(|&above| self.stands[above] == Stand::Done);
+        if !nodes.contains(&stage) || !is_done(stage) {
+            return;
+        }
+        let (done, total) = (nodes.iter().filter(|&&node| is_done(node)).count(), nodes.len());
+        let value = self.trial_value(search, &above(stage));
+        let at = (trial.search, trial.round);
+        if let Some(value) = value
+            && self.best.get(&at).is_none_or(|&best| search.is_better(value, best))
+        {
+            self.best.insert(at, value);
+        }
+        let best = self.best.get(&at).map(|&best| (search.metric(), best));
+        let round = (trial.round, search.rounds().len());
+        workshop.events.event(&Event::Trial { search: &node.name, round, done, total, best });
+    }
+
+    /// How good the trial is whose folds are these tasks, where it can be told.
+    fn trial_value(&self, search: &Search, folds: &[usize]) -> Option<f64> {
+        let open = |task: usize| self.session.store.open_artifact(self.outcomes[task].entry.as_ref()?).ok();
+        // The data set stands first among what a training reads.
+        let dataset = open(*self.tasks[*folds.first()?].above.first()?)?;
+        let folds: Vec<Files> = folds.iter().map(|&fold| open(fold)).collect::<Option<_>>()?;
+        search.value(&folds, &dataset).ok()?
     }
 
     /// Writes down what is remembered, and says what the run came to.
     fn finish(mut self) -> Outcome {
-        let graph = &self.session.graph;
+        let graph = &self.graph;
         let is_complete = self.outcomes.iter().all(|outcome| outcome.entry.is_some());
         let mut tasks = std::mem::take(&mut self.memory.tasks);
         if is_complete && self.options.targets.is_none() {
@@ -446,7 +612,8 @@ impl<'r> Run<'r> {
         let manifest = graph.manifest.to_string_lossy().into_owned();
         Memory { manifest, lock, tasks }.save(&self.session.store, graph);
         self.session.store.save_stamps();
-        Outcome { is_interrupted: self.is_cancelled() && !is_complete, tasks: self.outcomes }
+        let is_interrupted = self.is_cancelled() && !is_complete;
+        Outcome { is_interrupted, tasks: self.outcomes, graph: self.graph, truncated: BTreeSet::new() }
     }
 }
 
@@ -463,6 +630,8 @@ fn shares(free: usize, ready: &[usize]) -> Vec<(usize, usize)> {
 /// What all workers share.
 struct Workshop<'r> {
     session: &'r Session<'r>,
+    graph: &'r Graph,
+    clock: &'r Clock,
     options: &'r Options<'r>,
     events: &'r dyn Events,
     warned: Mutex<BTreeSet<String>>,
@@ -485,7 +654,7 @@ impl Workshop<'_> {
     }
 
     fn name(&self, task: &PlannedTask) -> String {
-        task_name(&self.session.graph.nodes[task.stage].name, task.part)
+        task_name(&self.graph.nodes[task.stage].name, task.part)
     }
 
     /// Computes one task, unless another run has done it meanwhile.
@@ -496,7 +665,10 @@ impl Workshop<'_> {
     }
 
     fn compute(&self, order: &Order) -> Reply {
-        let (graph, store) = (&self.session.graph, &self.session.store);
+        let (graph, store) = (self.graph, &self.session.store);
+        if let Some(trial) = graph.trial(order.task.stage) {
+            self.clock.start(trial.search);
+        }
         let name = self.name(&order.task);
         let node = &graph.nodes[order.task.stage];
         let label = reason::label(&graph.name, &node.name, order.task.part);
@@ -572,6 +744,7 @@ impl Context for TaskContext<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.workshop.options.cancel.load(Ordering::Relaxed)
+            || self.workshop.clock.ends(self.workshop.graph, self.order.task.stage)
     }
 
     fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {

@@ -14,11 +14,13 @@ pub mod lineage;
 pub mod predict;
 pub mod preprocess;
 pub mod reduce;
+pub mod search;
 pub mod split;
 pub mod train;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
@@ -34,6 +36,8 @@ pub enum Part {
     Fold(u32),
     /// Fit set `all`: every row outside the test split.
     All,
+    /// Round `r` of a search, `1..`: its trials, ranked.
+    Round(u32),
 }
 
 impl fmt::Display for Part {
@@ -42,6 +46,7 @@ impl fmt::Display for Part {
             Part::Whole => f.write_str("whole"),
             Part::Fold(fold) => write!(f, "fold {fold}"),
             Part::All => f.write_str("all"),
+            Part::Round(round) => write!(f, "round {round}"),
         }
     }
 }
@@ -113,7 +118,7 @@ pub struct Upstream<'a> {
 }
 
 /// One stage of a checked manifest: the graph's node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// Its table's name.
     pub name: String,
@@ -122,7 +127,7 @@ pub struct Node {
     /// The stages it reads (`input`, or `members`), by index.
     pub inputs: Vec<usize>,
     /// The stage itself.
-    pub stage: Box<dyn Stage>,
+    pub stage: Arc<dyn Stage>,
 }
 
 impl Upstream<'_> {
@@ -277,6 +282,22 @@ pub trait Stage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// The key that names its inputs.
+    fn input_key(&self) -> &'static str {
+        if self.takes_members() { "members" } else { "input" }
+    }
+
+    /// The search that it is, for those who make its trials.
+    fn search(&self) -> Option<&search::Search> {
+        None
+    }
+
+    /// Whether it is not known yet what the task of `part` reads: a round of a search, before the round above it is
+    /// ranked. Such a task waits to be planned again.
+    fn is_open(&self, _part: Part) -> bool {
+        false
+    }
+
     /// Checks what only the whole graph can tell (names of other stages in the stage's own keys, say), once all stages
     /// are read and wired.
     fn check_graph(&self, _upstream: &Upstream<'_>, _log: &mut Log) {}
@@ -413,5 +434,13 @@ impl From<std::io::Error> for StageError {
 }
 
 /// Every kind of stage, in the order of a pipeline. To add one: a file beside this one, and a line here.
-pub const KINDS: &[Kind] =
-    &[ingest::KIND, split::KIND, preprocess::KIND, reduce::KIND, train::KIND, ensemble::KIND, evaluate::KIND];
+pub const KINDS: &[Kind] = &[
+    ingest::KIND,
+    split::KIND,
+    preprocess::KIND,
+    reduce::KIND,
+    train::KIND,
+    search::KIND,
+    ensemble::KIND,
+    evaluate::KIND,
+];

@@ -199,7 +199,7 @@ impl Stage for Toy {
     ) -> Result<(), StageError> {
         let fold = match task.part {
             Part::Fold(fold) => u64::from(fold),
-            Part::Whole | Part::All => 0,
+            Part::Whole | Part::All | Part::Round(_) => 0,
         };
         if self.fail == Some(fold) {
             return Err(StageError::new("loss is not finite").key("a"));
@@ -303,7 +303,7 @@ impl Project {
     }
 
     /// The same, of other kinds.
-    pub fn manifest_of(&self, text: &str, kinds: &[Kind]) -> Manifest {
+    pub fn manifest_of(&self, text: &str, kinds: &'static [Kind]) -> Manifest {
         load(&self.root, text, kinds)
     }
 
@@ -340,7 +340,7 @@ impl Project {
 }
 
 /// A checked manifest that would stand in `root`.
-pub fn load(root: &Path, text: &str, kinds: &[Kind]) -> Manifest {
+pub fn load(root: &Path, text: &str, kinds: &'static [Kind]) -> Manifest {
     let path = root.join("toy.toml");
     let loaded = Manifest::from_bytes(&path, text.as_bytes(), &Overrides::default(), kinds);
     loaded.unwrap_or_else(|problems| panic!("{problems:?}"))

@@ -126,7 +126,7 @@ impl Graph {
         artifacts: Vec<(Part, Files)>,
     ) -> usize {
         let index = self.nodes.len();
-        self.nodes.push(Node { name: name.to_owned(), flow, inputs: inputs.to_vec(), stage });
+        self.nodes.push(Node { name: name.to_owned(), flow, inputs: inputs.to_vec(), stage: stage.into() });
         self.artifacts.extend(artifacts.into_iter().map(|(part, files)| (Need { stage: index, part }, files)));
         index
     }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage};
+use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description, SnapshotFile, snapshot_name};
 use crate::artifact::predictions::{self, Predictions};
+use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes};
 use crate::elementary::log10;
@@ -57,7 +58,19 @@ pub(super) fn fit(
     let splits = lineage::splits(task)?;
     let fit_set = lineage::fit_set(&splits, task.part);
     let feed = lineage::feed(task, &dataset)?;
-    let training_rows = fit_set.training().as_slice();
+    let fit_set_number = match task.part {
+        Part::Fold(fold) => u64::from(fold),
+        Part::All | Part::Whole | Part::Round(_) => 0,
+    };
+    let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
+    let sampled;
+    let training_rows = match fit_set.training().as_slice() {
+        all if stage.data_fraction < 1.0 => {
+            sampled = trial::share_of_rows(stage.data_fraction, &seeds, &dataset, all);
+            &sampled
+        }
+        all => all,
+    };
     let validation_rows = fit_set.validation();
     if training_rows.is_empty() {
         return Err(StageError::new("there is no image to train on").help("give `split` more images, or fewer folds"));
@@ -81,11 +94,6 @@ pub(super) fn fit(
             None => error,
         });
     }
-    let fit_set_number = match task.part {
-        Part::Fold(fold) => u64::from(fold),
-        Part::All | Part::Whole => 0,
-    };
-    let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let batch = stage.batch_size.min(training_rows.len());
     let engine = Engine::with_isa(context.threads(), Isa::detect());
     let mut network = Network::for_training(
@@ -116,6 +124,12 @@ pub(super) fn fit(
         context.threads() > 1,
     );
     let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, epochs, context)?;
+    if let Some(exploded) = &run.exploded {
+        exploded.write(sink)?;
+        sink.put("epochs.csv", &epochs_table(&run.epochs))?;
+        sink.put("layers.csv", &layers_table(&run.layers))?;
+        return Ok(());
+    }
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
@@ -164,6 +178,8 @@ struct Run {
     best: Best,
     /// Epochs and weights.
     snapshots: Vec<(u32, Vec<NamedTensor>)>,
+    /// A trial whose numbers ended it.
+    exploded: Option<Exploded>,
 }
 
 fn run_epochs(
@@ -177,7 +193,8 @@ fn run_epochs(
 ) -> Result<Run, StageError> {
     let steps_per_epoch = training.n_batches() as u64;
     let mut plateau = Plateau::default();
-    let mut run = Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), snapshots: Vec::new() };
+    let mut run =
+        Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), snapshots: Vec::new(), exploded: None };
     let mut best_weights = None;
     let snapshot_epochs = snapshot_epochs(stage, epochs);
     let mut first_epoch = 1;
@@ -192,6 +209,7 @@ fn run_epochs(
             layers: checkpoint.layers,
             best: checkpoint.best,
             snapshots: checkpoint.snapshots,
+            exploded: None,
         };
         best_weights = checkpoint.best_weights;
     }
@@ -206,10 +224,14 @@ fn run_epochs(
             let step = network.full_batch_step(&mut training.all(context), Some(&mut statistics));
             (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
             if !total.is_finite() {
+                if stage.is_trial {
+                    run.exploded = Some(trial::not_finite(epoch, 1));
+                    return Ok(run);
+                }
                 return Err(StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer"));
             }
         } else {
-            training.for_each(epoch, |i, images, targets| {
+            let passed = training.for_each(epoch, |i, images, targets| {
                 if context.is_cancelled() {
                     return Err(StageError::cancelled());
                 }
@@ -218,6 +240,9 @@ fn run_epochs(
                 let is_last = i as u64 + 1 == steps_per_epoch;
                 let stats = network.train_step(images, targets, learning_rate, is_last.then_some(&mut statistics));
                 if !stats.is_finite() {
+                    if stage.is_trial {
+                        run.exploded = Some(trial::not_finite(epoch, i + 1));
+                    }
                     let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
                     return Err(StageError::new(message)
                         .key("learning_rate")
@@ -230,7 +255,11 @@ fn run_epochs(
                     context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
                 }
                 Ok(())
-            })?;
+            });
+            if run.exploded.is_some() {
+                return Ok(run);
+            }
+            passed?;
         }
         let valid = (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows));
         let row = EpochRow {
@@ -243,6 +272,18 @@ fn run_epochs(
             valid_accuracy: valid.map(|stats| stats.accuracy()),
         };
         run.layers.extend(statistics.iter().map(|of| layer_row(&row, of)));
+        if stage.is_trial {
+            run.exploded = trial::exploded(
+                epoch,
+                run.epochs.last().map(|before| before.train_loss),
+                row.train_loss,
+                network.plan().n_classes,
+            );
+            if run.exploded.is_some() {
+                run.epochs.push(row);
+                return Ok(run);
+            }
+        }
         let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
         let score = match (row.valid_loss, row.valid_accuracy) {
             (Some(_), Some(accuracy)) if by_accuracy => -accuracy,

@@ -8,6 +8,7 @@ mod checkpoint;
 mod fit;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 
@@ -73,6 +74,11 @@ pub struct Train {
     snapshots: Option<u32>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
     last: Final,
+    /// Share of the training images that is learned from, above 0, at most 1 [1]; as many of every class as that share
+    /// of the class has.
+    data_fraction: f64,
+    /// Set by a search for its trials [false]: a loss that explodes ends the training, not the run.
+    is_trial: bool,
     /// The stage's own seed; absent: the manifest's.
     seed: Option<u64>,
 }
@@ -148,6 +154,14 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             "refit" => Final::Refit,
             _ => Final::FoldEnsemble,
         },
+        data_fraction: {
+            let fraction = section.number("data_fraction", Bounds::Positive, Some(1.0));
+            if let (true, Some(node)) = (fraction > 1.0, section.raw("data_fraction")) {
+                section.expected("data_fraction", node, "a share above 0, at most 1");
+            }
+            fraction
+        },
+        is_trial: section.flag("trial", false),
         seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
     })
 }

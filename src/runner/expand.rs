@@ -1,0 +1,145 @@
+//! The rounds of searches as nodes of the graph: what is a trial's is put behind the manifest's own stages, and planned
+//! like those.
+//!
+//! A round's settings depend on what the round before found, so the graph grows with what the store has: the planner is
+//! called, the results of rounds that are fresh are read, the graph is expanded by the next round, and the planner is
+//! called again. [`expand`] itself is a pure function of the manifest's graph and those results.
+
+use std::collections::BTreeMap;
+
+use super::graph::{Graph, TrialNode};
+use super::plan::{Plan, State};
+use crate::artifact::search::Round;
+use crate::config::Resolved;
+use crate::manifest::StageEntry;
+use crate::stages::search::{PlacedRound, Placement, Search, Trial};
+use crate::stages::{Node, Part, Upstream};
+use crate::store::{self, Digest, Entry};
+
+/// What searches have found so far: the results of each one's rounds, by its index, from the first round.
+pub(super) type Results = BTreeMap<usize, Vec<Round>>;
+
+/// How many drawn trials of a round are left after a time limit, by search and round.
+pub(super) type Cuts = BTreeMap<(usize, u32), usize>;
+
+/// The manifest's graph with the trials of every round that `results` let know.
+pub(super) fn expand(own: &Graph, results: &Results, cuts: &Cuts) -> Graph {
+    let mut graph = own.clone();
+    for at in 0..own.n_own {
+        let node = &own.nodes[at];
+        let Some(search) = node.stage.search().filter(|search| search.rank() == 1) else { continue };
+        let (search, Some(&tuned)) = (search.clone(), node.inputs.first()) else { continue };
+        let found = results.get(&at).map_or(&[][..], Vec::as_slice);
+        let n_known = (found.len() + 1).min(search.rounds().len());
+        let mut placement = Placement { tuned: own.nodes[tuned].name.clone(), ..Placement::default() };
+        for round in 0..n_known {
+            let before = &found[..round];
+            let mut trials = search.trials(own.entries[at].seed, before);
+            if let Some(&n_left) = cuts.get(&(at, round as u32 + 1)) {
+                let mut n_drawn = 0;
+                trials.retain(|trial| {
+                    n_drawn += usize::from(trial.origin.is_none());
+                    trial.origin.is_some() || n_drawn <= n_left
+                });
+            }
+            let mut placed = PlacedRound { ranges: search.ranges(before), trials: Vec::new(), epochs: 0 };
+            for trial in trials {
+                let place = Place { search: at, tuned, trial: &trial, stage: &search };
+                let node = graph.add_trial(&place, &mut placed.epochs);
+                placed.trials.push((trial, node));
+            }
+            placement.rounds.push(placed);
+        }
+        if let (Some(last), true) = (found.last(), found.len() == search.rounds().len()) {
+            let placed = &placement.rounds[found.len() - 1];
+            let node_of = |id: &String| placed.trials.iter().find(|(trial, _)| trial.id() == *id)?.1;
+            placement.winners = last.trials.iter().filter(|t| t.chosen).filter_map(|t| node_of(&t.trial)).collect();
+        }
+        let records = placement.rounds.iter().flat_map(|round| search.records(round));
+        let records: Vec<Resolved> = records.map(|(key, value)| Resolved { key, value, span: None }).collect();
+        graph.entries[at].resolved.extend(records);
+        for rank in 1..=search.keep() {
+            let node = &mut graph.nodes[at + rank as usize - 1];
+            node.stage = std::sync::Arc::new(search.of_rank(rank).placed(placement.clone()));
+        }
+    }
+    graph
+}
+
+/// A trial that is to be put into the graph.
+struct Place<'p> {
+    search: usize,
+    tuned: usize,
+    trial: &'p Trial,
+    stage: &'p Search,
+}
+
+impl Graph {
+    /// Adds the stages of a trial that differ from the manifest's; returns the index of the one that is tuned, and its
+    /// epochs. `None` if nothing can be trained with these settings.
+    fn add_trial(&mut self, place: &Place<'_>, epochs: &mut u32) -> Option<usize> {
+        let tuned = &self.nodes[place.tuned].name;
+        let overrides = place.stage.overrides(tuned, place.trial);
+        let variant = self.variants.make(tuned, &overrides).ok()?;
+        let mut chain = Upstream { own: place.tuned, nodes: &variant.nodes }.own_lineage();
+        chain.push(place.tuned);
+        let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+        for at in chain {
+            let (node, entry) = (&variant.nodes[at], &variant.entries[at]);
+            let inputs: Vec<usize> = node.inputs.iter().filter_map(|input| places.get(input).copied()).collect();
+            if inputs == self.nodes[at].inputs && is_same(entry, &self.entries[at]) {
+                places.insert(at, at);
+                continue;
+            }
+            let name = format!("{} {} {}", self.nodes[place.search].name, place.trial.id(), node.name);
+            places.insert(at, self.nodes.len());
+            self.nodes.push(Node { name, inputs, ..node.clone() });
+            self.entries.push(entry.clone());
+            self.trials.push(TrialNode {
+                search: place.search,
+                round: place.trial.round,
+                trial: place.trial.id(),
+                of: at,
+                is_drawn: place.trial.origin.is_none(),
+            });
+        }
+        let resolved = &variant.entries[place.tuned].resolved;
+        let own_epochs = resolved.iter().find(|resolved| resolved.key == "epochs");
+        *epochs = own_epochs.and_then(|resolved| resolved.value.parse().ok()).unwrap_or(0);
+        places.get(&place.tuned).copied()
+    }
+}
+
+/// Whether two stages of one place read the same keys with the same values.
+fn is_same(a: &StageEntry, b: &StageEntry) -> bool {
+    let keys = |entry: &StageEntry| -> Vec<(String, String)> {
+        entry.resolved.iter().map(|resolved| (resolved.key.clone(), resolved.value.clone())).collect()
+    };
+    a.seed == b.seed && keys(a) == keys(b)
+}
+
+/// Reads the results of rounds that are there and not read yet, one round of each search; whether there were any.
+///
+/// # Errors
+/// If the result of a round cannot be read: its fingerprint, and why.
+pub(super) fn read_results(
+    plan: &Plan,
+    open: &dyn Fn(&Entry) -> Result<Round, store::Error>,
+    results: &mut Results,
+) -> Result<bool, (Digest, store::Error)> {
+    let graph = &plan.graph;
+    let mut is_more = false;
+    for (at, node) in graph.nodes[..graph.n_own].iter().enumerate() {
+        let Some(search) = node.stage.search().filter(|search| search.rank() == 1) else { continue };
+        let found = results.entry(at).or_default();
+        if found.len() >= search.rounds().len() {
+            continue;
+        }
+        let Some(task) = plan.find(at, Part::Round(found.len() as u32 + 1)).map(|i| &plan.tasks[i]) else { continue };
+        if let (State::Fresh, Some(entry)) = (&task.state, &task.entry) {
+            found.push(open(entry).map_err(|error| (entry.fingerprint, error))?);
+            is_more = true;
+        }
+    }
+    Ok(is_more)
+}

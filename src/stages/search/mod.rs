@@ -1,0 +1,591 @@
+//! `search`: random search over dotted keys in rounds, from coarse to fine to final (Bergstra and Bengio 2012).
+//!
+//! A trial is the manifest with some keys overridden, planned like any other: the variants are made by `manifest`, the
+//! rounds are expanded by `runner`, one after the other. Here is what they ask: which settings the trials of a round
+//! have ([`Search::trials`]), and how they rank ([`rank`]). Nothing depends on who finished first: a trial's settings
+//! come from the stream (seed, search, round, trial), and a round is ranked when all of its trials have ended.
+//!
+//! A round trains the trials that the round before kept, with its own budget, and new ones drawn from ranges narrowed
+//! around those. So a round without new trials is a barrier: the hopeless ones end there, the others go on. After the
+//! last round the `keep` best are handed on as models, each trained on every fold: the best under the stage's own name,
+//! the others as `NAME.2`, `NAME.3`, …, which an ensemble of the stage takes as members too.
+
+mod rank;
+mod space;
+
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
+use crate::artifact::model::{Description, MODEL};
+use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
+use crate::artifact::search::{Exploded, Round as RoundResult};
+use crate::artifact::{Files, Sink};
+use crate::config::{Bounds, Log, Node, Problem, Section, Span, Table, Value};
+use crate::data::metrics;
+
+pub use space::{Dimension, Range, Setting};
+
+/// The line in the list.
+pub const KIND: Kind = Kind {
+    name: "search",
+    read,
+    example: "schema = 1\nname = \"example\"\n\n[stages.ingest]\nsource = \"builtin:digits\"\n\n[stages.split]\n\n\
+              [stages.train]\narchitecture = \"INPUT - FC({units}) - RELU - FC\"\nepochs = 8\n\n[stages.search]\n\
+              tune = \"train\"\nspace.stages.train.learning_rate = { log-uniform = [1e-4, 1e-1] }\n\
+              space.stages.train.vars.units = { choice = [16, 32, 64] }\n\
+              rounds = [{ trials = 8, epochs = 1 }, { trials = 4, epochs = 3 }, {}]\n",
+};
+
+/// Bumped when the same trials are ranked or written otherwise.
+const REVISION: &str = "1";
+
+/// Searches for the best settings of a train stage and the stages above it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// Keys and ranges: `"stages.cnn.learning_rate" = { log-uniform = [1e-4, 1e-1] }`; also `uniform`, `integer`,
+    /// `choice`. Any key of the tuned stage and of the stages that it reads; `stages.cnn.vars.NAME` fills `{NAME}` in
+    /// its architecture.
+    space: Vec<Dimension>,
+    /// From coarse to final.
+    rounds: Vec<Round>,
+    /// By what trials are ranked, on their validation images ["accuracy"].
+    metric: &'static str,
+    /// How many models are handed on [1].
+    keep: u32,
+    /// Seconds after which no more trials are begun, as `"90s"`, `"30m"`, `"2h"`; absent: no limit.
+    time_limit: Option<u64>,
+    /// "error" (the default): a run that reached the limit ends with exit code 1. "accept": with 0.
+    is_limit_accepted: bool,
+    /// The stage's own seed; absent: the manifest's.
+    seed: Option<u64>,
+    /// 1 for the search itself; the second best model is another node of the graph, and so on.
+    rank: u32,
+    placement: Placement,
+}
+
+/// A round, as the manifest has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// New trials, drawn from this round's ranges; at least 1 in the first round [0 in the others].
+    pub trials: u32,
+    /// Epochs of a trial; absent: as many as the tuned stage has.
+    pub epochs: Option<u32>,
+    /// Share of the training images that trials learn from, above 0, at most 1 [1].
+    pub data_fraction: f64,
+    /// Folds that a trial is trained and validated on, the first ones [1; all of them in the last round].
+    pub folds: Option<u32>,
+    /// How many trials go on into the next round [a quarter, at least the search's `keep`; of the last round it is the
+    /// search's `keep`].
+    pub keep: u32,
+}
+
+/// A trial of a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Which round, from 1.
+    pub round: u32,
+    /// Its number among the drawn or among the kept ones of the round, from 1.
+    pub number: u32,
+    /// The trial of an earlier round that it repeats with this round's budget.
+    pub origin: Option<String>,
+    /// A value for each dimension of the space.
+    pub settings: Vec<Setting>,
+}
+
+impl Trial {
+    /// `r1t7`, the seventh that was drawn in round 1; `r2k1`, the best that round 1 kept, in round 2.
+    pub fn id(&self) -> String {
+        let letter = if self.origin.is_some() { 'k' } else { 't' };
+        format!("r{}{letter}{}", self.round, self.number)
+    }
+}
+
+/// Where the trials of a search are in the graph, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// The name of the tuned stage.
+    pub tuned: String,
+    /// The rounds that are known, from the first.
+    pub rounds: Vec<PlacedRound>,
+    /// The models of the last round by rank, once that is known: the index of the trial's node.
+    pub winners: Vec<usize>,
+}
+
+/// A round whose trials are nodes of the graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedRound {
+    /// The range of each dimension in this round.
+    pub ranges: Vec<Range>,
+    /// Trials and the indices of their nodes; no node for settings with which nothing can be trained.
+    pub trials: Vec<(Trial, Option<usize>)>,
+    /// Epochs that a trial has.
+    pub epochs: u32,
+}
+
+fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    if let Some(Node { value: Value::Text { text, .. }, span }) = section.raw("tune") {
+        section.record("tune", crate::config::quote(text), Some(*span));
+    }
+    let space = space::read(section);
+    let metric = read_metric(section);
+    let keep = section.whole("keep", 1..=100, Some(1)) as u32;
+    let rounds = read_rounds(section, keep);
+    Box::new(Search {
+        space,
+        rounds,
+        metric,
+        keep,
+        time_limit: read_time_limit(section),
+        is_limit_accepted: section.word("on_time_limit", &["error", "accept"], "error") == "accept",
+        seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
+        rank: 1,
+        placement: Placement::default(),
+    })
+}
+
+fn read_metric(section: &mut Section<'_>) -> &'static str {
+    let default = "accuracy";
+    let Some(node) = section.raw("metric") else {
+        section.record("metric", crate::config::quote(default), None);
+        return default;
+    };
+    let Value::Text { text, .. } = &node.value else {
+        section.expected("metric", node, "the name of a metric");
+        return default;
+    };
+    match metrics::find(text) {
+        Some(metric) => {
+            section.record("metric", crate::config::quote(metric.name), Some(node.span));
+            metric.name
+        }
+        None => {
+            let problem = Problem::error(node.span, format!("unknown metric `{text}`"));
+            section.log().push(problem.help(metrics::suggest(text)));
+            default
+        }
+    }
+}
+
+/// `"90s"`, `"30m"`, `"2h"`, or a whole number of seconds.
+fn read_time_limit(section: &mut Section<'_>) -> Option<u64> {
+    let node = section.raw("time_limit")?;
+    let seconds = match &node.value {
+        Value::Integer(seconds) => u64::try_from(*seconds).ok(),
+        Value::Text { text, .. } => text.char_indices().last().and_then(|(at, unit)| {
+            let unit = match unit {
+                's' => 1,
+                'm' => 60,
+                'h' => 3600,
+                _ => return None,
+            };
+            text[..at].trim().parse::<u64>().ok()?.checked_mul(unit)
+        }),
+        _ => None,
+    };
+    match seconds.filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)) {
+        Some(seconds) => {
+            section.record("time_limit", seconds.to_string(), Some(node.span));
+            Some(seconds)
+        }
+        None => {
+            section.expected("time_limit", node, "a time such as `\"90s\"`, `\"30m\"` or `\"2h\"`");
+            None
+        }
+    }
+}
+
+fn read_rounds(section: &mut Section<'_>, keep: u32) -> Vec<Round> {
+    let header = section.span();
+    let example = "rounds = [{ trials = 20, epochs = 2 }, { trials = 10, epochs = 5 }, {}]";
+    let Some(node) = section.raw("rounds") else {
+        let problem = Problem::error(header, "missing key `rounds`");
+        section.log().push(problem.help(format!("add `{example}`: from coarse to fine to final")));
+        return Vec::new();
+    };
+    let items = match &node.value {
+        Value::List(items) if items.is_empty() => {
+            section.log().push(Problem::error(node.span, "`rounds` is empty").help(format!("write `{example}`")));
+            return Vec::new();
+        }
+        Value::List(items) if items.len() <= 20 => items,
+        Value::List(items) => {
+            let message = format!("`rounds` expects at most 20 rounds, got {}", items.len());
+            section.log().push(Problem::error(node.span, message));
+            return Vec::new();
+        }
+        _ => {
+            section.expected("rounds", node, "a list of tables, from coarse to final");
+            return Vec::new();
+        }
+    };
+    let mut rounds = Vec::new();
+    let mut carried = 0;
+    for (i, item) in items.iter().enumerate() {
+        let (is_first, is_last) = (i == 0, i + 1 == items.len());
+        let Value::Table(table) = &item.value else {
+            section.expected("rounds", item, "tables such as `{ trials = 20, epochs = 2 }`");
+            return Vec::new();
+        };
+        let mut inner = Section::new(Some(table), item.span, &format!("rounds[{i}]."), section.log());
+        let n_problems = inner.log().problems.len();
+        let trials = match (is_first, table.get("trials")) {
+            (true, None) => {
+                inner.raw("trials");
+                let message = "the first round has no `trials`";
+                inner.log().push(Problem::error(item.span, message).help("add `trials`: how many settings are drawn"));
+                1
+            }
+            (true, Some(_)) => inner.whole("trials", 1..=100_000, Some(1)) as u32,
+            (false, _) => inner.whole("trials", 0..=100_000, Some(0)) as u32,
+        };
+        let epochs = inner.optional_whole("epochs", 1..=1_000_000).map(|epochs| epochs as u32);
+        let data_fraction = inner.number("data_fraction", Bounds::Positive, Some(1.0));
+        if let (true, Some(entry)) = (data_fraction > 1.0, table.get("data_fraction")) {
+            inner.expected("data_fraction", &entry.node, "a share above 0, at most 1");
+        }
+        let folds = inner.optional_whole("folds", 1..=1000).map(|folds| folds as u32);
+        let n_trials = carried + trials;
+        let kept = if is_last {
+            if let Some(entry) = table.get("keep") {
+                inner.raw("keep");
+                let problem = Problem::error(entry.key_span, "the last round hands on what the search's `keep` says");
+                inner.log().push(problem.help("set `keep` of the search instead"));
+            }
+            keep
+        } else {
+            let default = (n_trials.div_ceil(4)).max(keep).min(n_trials.max(1));
+            inner.whole("keep", 1..=100_000, Some(default.into())) as u32
+        };
+        let is_well = inner.log().problems.len() == n_problems;
+        inner.finish();
+        if is_well && kept > n_trials {
+            let (span, whose) = match table.get("keep") {
+                Some(entry) if !is_last => (entry.node.span, "this round"),
+                _ => (item.span, "the last round"),
+            };
+            let message = format!("`keep` is {kept}, but {whose} has {n_trials} trials");
+            let span = if is_last { section.log().span_of("keep", span) } else { span };
+            let problem = Problem::error(span, message);
+            section.log().push(problem.help("let an earlier round `keep` more, or add `trials`"));
+        }
+        carried = kept;
+        rounds.push(Round { trials, epochs, data_fraction, folds, keep: kept });
+    }
+    rounds
+}
+
+/// The keys and ranges under `space` of a search's table, as far as they are right.
+pub fn space_of(table: &Table) -> Vec<Dimension> {
+    space::read(&mut Section::new(Some(table), Span::default(), "", &mut Log::default()))
+}
+
+impl Search {
+    /// The keys and their ranges.
+    pub fn space(&self) -> &[Dimension] {
+        &self.space
+    }
+
+    /// The rounds, in order.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
+    }
+
+    /// How many models are handed on.
+    pub fn keep(&self) -> u32 {
+        self.keep
+    }
+
+    /// Seconds after which no more trials are begun.
+    pub fn time_limit(&self) -> Option<u64> {
+        self.time_limit
+    }
+
+    /// Whether a run that reached the time limit is a good one.
+    pub fn is_limit_accepted(&self) -> bool {
+        self.is_limit_accepted
+    }
+
+    /// Which of the search's models this node is: 1 for the search itself.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// What is placed of it.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The node for its model of this rank.
+    pub fn of_rank(&self, rank: u32) -> Search {
+        Search { rank, ..self.clone() }
+    }
+
+    /// The same search with its trials in the graph.
+    pub fn placed(&self, placement: Placement) -> Search {
+        Search { placement, ..self.clone() }
+    }
+
+    /// The ranges of the round after `results`: each narrowed around the trials that were kept, round by round.
+    pub fn ranges(&self, results: &[RoundResult]) -> Vec<Range> {
+        let mut ranges: Vec<Range> = self.space.iter().map(|dimension| dimension.range.clone()).collect();
+        for result in results {
+            let kept: Vec<Vec<Setting>> =
+                result.trials.iter().filter(|t| t.chosen).filter_map(|t| self.settings(&t.settings)).collect();
+            for (i, range) in ranges.iter_mut().enumerate() {
+                // A choice keeps its items in the order of the space, by whose places settings are.
+                let of_key: Vec<Setting> = kept.iter().map(|settings| settings[i]).collect();
+                let of_key: Vec<Setting> = match (&*range, &self.space[i].range) {
+                    (Range::Choice(now), Range::Choice(all)) => of_key
+                        .into_iter()
+                        .filter_map(|setting| match setting {
+                            Setting::Choice(at) => now.iter().position(|item| *item == all[at]).map(Setting::Choice),
+                            _ => None,
+                        })
+                        .collect(),
+                    _ => of_key,
+                };
+                *range = range.narrowed(&of_key);
+            }
+        }
+        ranges
+    }
+
+    fn settings(&self, texts: &[String]) -> Option<Vec<Setting>> {
+        if texts.len() != self.space.len() {
+            return None;
+        }
+        self.space.iter().zip(texts).map(|(dimension, text)| dimension.parse(text)).collect()
+    }
+
+    /// The trials of the round after `results`: those that the round before kept, then the new ones.
+    ///
+    /// # Determinism
+    /// Trial t of round r is drawn from the stream (seed, search, r, t).
+    pub fn trials(&self, seed: u64, results: &[RoundResult]) -> Vec<Trial> {
+        let round = results.len() as u32 + 1;
+        let Some(config) = self.rounds.get(results.len()) else { return Vec::new() };
+        let ranges = self.ranges(results);
+        let mut trials = Vec::new();
+        if let Some(before) = results.last() {
+            for kept in before.trials.iter().filter(|trial| trial.chosen) {
+                if let Some(settings) = self.settings(&kept.settings) {
+                    let number = trials.len() as u32 + 1;
+                    let origin = kept.origin.clone().or_else(|| Some(kept.trial.clone()));
+                    trials.push(Trial { round, number, origin, settings });
+                }
+            }
+        }
+        trials.extend((1..=config.trials).map(|number| {
+            let drawn = space::draw(&ranges, seed, round, number);
+            let settings = drawn.into_iter().enumerate().map(|(i, setting)| self.of_space(i, &ranges[i], setting));
+            Trial { round, number, origin: None, settings: settings.collect() }
+        }));
+        trials
+    }
+
+    /// A setting of a narrowed range as one of the space's.
+    fn of_space(&self, dimension: usize, range: &Range, setting: Setting) -> Setting {
+        match (setting, range, &self.space[dimension].range) {
+            (Setting::Choice(at), Range::Choice(now), Range::Choice(all)) => {
+                Setting::Choice(all.iter().position(|item| *item == now[at]).unwrap_or(0))
+            }
+            _ => setting,
+        }
+    }
+
+    /// The keys that a trial overrides, and their values: its settings, its round's budget, and that it is a trial.
+    pub fn overrides(&self, tuned: &str, trial: &Trial) -> Vec<(Vec<(String, Span)>, Node)> {
+        let mut overrides: Vec<(Vec<(String, Span)>, Node)> = self
+            .space
+            .iter()
+            .zip(&trial.settings)
+            .map(|(dimension, &setting)| (dimension.path.clone(), dimension.node(setting)))
+            .collect();
+        let mut own = |key: &str, value: Value| {
+            let path = ["stages", tuned, key].map(|segment| (segment.to_owned(), Span::default()));
+            overrides.push((path.to_vec(), Node { value, span: Span::default() }));
+        };
+        own("trial", Value::Boolean(true));
+        if let Some(round) = self.rounds.get(trial.round as usize - 1) {
+            if let Some(epochs) = round.epochs {
+                own("epochs", Value::Integer(epochs.into()));
+            }
+            own("data_fraction", Value::Float(round.data_fraction));
+        }
+        overrides
+    }
+
+    /// Folds that the trials of a round are trained on.
+    fn folds(&self, round: u32, of: u32) -> u32 {
+        let is_last = round as usize == self.rounds.len();
+        let folds = self.rounds[round as usize - 1].folds.unwrap_or(if is_last { of } else { 1 });
+        folds.min(of)
+    }
+
+    /// The keys of the record that a round's trials stand under: what was drawn, from where.
+    pub fn records(&self, round: &PlacedRound) -> Vec<(String, String)> {
+        let mut records = Vec::new();
+        let Some((first, _)) = round.trials.first() else { return records };
+        for (dimension, range) in self.space.iter().zip(&round.ranges) {
+            records.push((format!("ranges[r{}].{}", first.round, dimension.key), range.toml()));
+        }
+        records.push((format!("ranges[r{}].epochs", first.round), round.epochs.to_string()));
+        for (trial, _) in &round.trials {
+            for (dimension, &setting) in self.space.iter().zip(&trial.settings) {
+                records.push((format!("trials[{}].{}", trial.id(), dimension.key), dimension.text(setting)));
+            }
+        }
+        records
+    }
+
+    /// The value by which a trial is ranked, for people who watch: from the artifacts of its folds and its data set.
+    /// `None` of one that exploded.
+    ///
+    /// # Errors
+    /// If a file is damaged.
+    pub fn value(&self, folds: &[Files], dataset: &Files) -> Result<Option<f64>, StageError> {
+        rank::value(self.metric, folds, dataset)
+    }
+
+    /// Whether a value of [`Search::value`] is better than another.
+    pub fn is_better(&self, value: f64, other: f64) -> bool {
+        if metrics::find(self.metric).is_none_or(|metric| metric.is_higher_better) {
+            value > other
+        } else {
+            value < other
+        }
+    }
+
+    /// By what trials are ranked.
+    pub fn metric(&self) -> &'static str {
+        self.metric
+    }
+}
+
+impl Stage for Search {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn revision(&self) -> String {
+        REVISION.to_owned()
+    }
+
+    fn accepts(&self) -> &'static [Output] {
+        &[Output::Model]
+    }
+
+    fn input_key(&self) -> &'static str {
+        "tune"
+    }
+
+    fn search(&self) -> Option<&Search> {
+        Some(self)
+    }
+
+    fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow {
+        let flow = &inputs[0];
+        for (i, round) in self.rounds.iter().enumerate() {
+            if let Some(folds) = round.folds.filter(|&folds| folds > flow.folds) {
+                let at = log.span_of(&format!("rounds[{i}].folds"), span);
+                let message = format!("round {} wants {folds} folds, but the split has {}", i + 1, flow.folds);
+                log.push(Problem::error(at, message).help("lower it, or give `split` more folds"));
+            }
+        }
+        Flow { output: Output::Model, ..flow.clone() }
+    }
+
+    fn check_graph(&self, upstream: &Upstream<'_>, log: &mut Log) {
+        let node = &upstream.nodes[upstream.own];
+        let Some(&tuned) = node.inputs.first() else { return };
+        let kind = upstream.nodes[tuned].stage.kind();
+        if kind != "train" && self.rank == 1 {
+            let span = log.span_of("tune", Span::default());
+            let message = format!("`tune` expects a `train` stage, but `{}` is a `{kind}`", upstream.nodes[tuned].name);
+            log.push(Problem::error(span, message));
+        }
+    }
+
+    fn parts(&self, flow: &Flow) -> Vec<Part> {
+        let rounds = (1..=self.rounds.len() as u32).filter(|_| self.rank == 1).map(Part::Round);
+        rounds.chain((1..=flow.folds).map(Part::Fold)).chain(flow.refit.then_some(Part::All)).collect()
+    }
+
+    fn is_open(&self, part: Part) -> bool {
+        match part {
+            Part::Round(round) => self.placement.rounds.len() < round as usize,
+            _ => self.placement.winners.len() < self.rank as usize,
+        }
+    }
+
+    fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
+        let folds = upstream.nodes[upstream.own].flow.folds;
+        // The nodes of the other models stand directly behind the search.
+        let search = upstream.own - (self.rank as usize - 1);
+        match part {
+            Part::Round(round) => match self.placement.rounds.get(round as usize - 1) {
+                Some(placed) => {
+                    let mut needs: Vec<Need> = Vec::new();
+                    for node in placed.trials.iter().filter_map(|(_, node)| *node) {
+                        let mut data = upstream.lineage(node).into_iter();
+                        let data = data.find(|&stage| upstream.nodes[stage].flow.output == Output::Dataset);
+                        let data = data.map(|stage| Need { stage, part: Part::Whole });
+                        needs.extend(data);
+                        let parts = (1..=self.folds(round, folds)).map(Part::Fold);
+                        needs.extend(parts.map(|part| Need { stage: node, part }));
+                    }
+                    needs
+                }
+                None if round > 1 => vec![Need { stage: search, part: Part::Round(round - 1) }],
+                None => Vec::new(),
+            },
+            part => match self.placement.winners.get(self.rank as usize - 1) {
+                Some(&stage) => vec![Need { stage, part }],
+                None => vec![Need { stage: search, part: Part::Round(self.rounds.len() as u32) }],
+            },
+        }
+    }
+
+    fn reads_key(&self, part: Part, key: &str) -> bool {
+        let Part::Round(round) = part else { return false };
+        let is_last = round as usize == self.rounds.len();
+        let own = format!("rounds[{}].", round - 1);
+        key == "metric"
+            || key == "keep" && is_last
+            || key.strip_prefix(&own).is_some_and(|key| key == "keep" || key == "data_fraction")
+            || key.starts_with(&format!("ranges[r{round}]."))
+            || key.starts_with(&format!("trials[r{round}t"))
+    }
+
+    fn own_seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+        match task.part {
+            Part::Round(round) => rank::run(self, round, task, context, sink),
+            _ => hand_on(task, sink),
+        }
+    }
+}
+
+/// Copies a trial's model. Its validation rows chose it, so what it says of those is `validation_selected`.
+fn hand_on(task: &Task<'_>, sink: &mut dyn Sink) -> Result<(), StageError> {
+    let files = task.input(Output::Model);
+    if Exploded::is_in(files) {
+        let message = "the training of the best trial exploded on this fold";
+        let help = "use more `folds` in the last round, or narrow the range of the learning rate";
+        return Err(StageError::new(message).key("rounds").help(help));
+    }
+    for (name, bytes) in &files.0 {
+        if name == MODEL {
+            let description = Description { is_selected: true, ..Description::read(files)? };
+            let mut json = serde_json::to_vec_pretty(&description).map_err(std::io::Error::other)?;
+            json.push(b'\n');
+            sink.put(MODEL, &json)?;
+        } else if let Some(model) = (1..=n_models(files)).find(|&model| *name == file_of(VALIDATION, model)) {
+            sink.put(&file_of(VALIDATION_SELECTED, model), bytes)?;
+        } else {
+            sink.put(name, bytes)?;
+        }
+    }
+    Ok(())
+}
