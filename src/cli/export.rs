@@ -118,7 +118,7 @@ fn from_manifest(
         Err(error) => return Ok(Err(run_error(&error, &manifest, terminal))),
     };
     let shown = shown_path(&manifest.path);
-    if let Some(reason) = what_is_missing(&plan, &session) {
+    if let Some(reason) = what_is_missing(&plan) {
         let name = &manifest.nodes[stage].name;
         let message = format!("the model `{name}` of `{shown}` is not there yet: {reason}");
         terminal.fault(&message, Some(&format!("run it first: `convoy run {}`", run_arguments(arguments, &shown))));
@@ -171,9 +171,9 @@ fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -
 }
 
 /// The first task that has not run, and why it would.
-fn what_is_missing(plan: &Plan, session: &Session<'_>) -> Option<String> {
+fn what_is_missing(plan: &Plan) -> Option<String> {
     let (i, task) = plan.tasks.iter().enumerate().find(|(_, task)| task.state != State::Fresh)?;
-    let name = plan.name(&session.graph, i);
+    let name = plan.name(i);
     let reasons = match &task.state {
         State::Stale(reasons) | State::Pending { own: reasons, .. } => reasons.as_slice(),
         State::Fresh => &[],
