@@ -5,16 +5,10 @@
 //! | `model.json` | shorthand of the layers, input shape, classes, epochs run, best epoch |
 //! | `weights.safetensors` | every tensor by name (`1.conv.weights`), f32 |
 //!
-//! A training run with `snapshots = N` also leaves N (or, of fewer epochs or cycles, as many as there were) models on its
-//! way, the last of which is the model itself; `model.json` then has their epochs under `snapshots`, ascending:
-//!
-//! | file, for the i-th of them, from 1 | what |
-//! |---|---|
-//! | `snapshot-i.safetensors` | every tensor, as in `weights.safetensors` |
-//! | `snapshot-i-validation.safetensors` | what it says of the validation rows ([`super::predictions`]) |
-//! | `snapshot-i-test.safetensors` | what it says of the test split |
-//!
-//! The last two are there where `validation.safetensors` and `test.safetensors` are.
+//! A training run with `snapshots = N` hands on N models (or as many as there were epochs or cycles): the first is the one
+//! at its end, the m-th the one m - 1 snapshots before. As everywhere ([`super::predictions::file_of`]), the files of the
+//! m-th are `weights-m.safetensors`, `validation-m.safetensors` and `test-m.safetensors`; `model.json` has the epochs of
+//! all of them under `snapshots`, in this order.
 
 use std::io;
 
@@ -52,29 +46,9 @@ pub struct Description {
     pub is_selected: bool,
     /// Samples it was fitted on.
     pub n_training: usize,
-    /// The epochs of its snapshots, ascending, from 1.
+    /// The epochs of the models that were kept on the way, the last one first; empty if none were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<u32>,
-}
-
-/// A file of one snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotFile {
-    /// Its tensors.
-    Weights,
-    /// What it says of the validation rows.
-    Validation,
-    /// What it says of the test split.
-    Test,
-}
-
-/// The name of a file of the `i`-th snapshot, from 1.
-pub fn snapshot_name(i: usize, file: SnapshotFile) -> String {
-    match file {
-        SnapshotFile::Weights => format!("snapshot-{i}.safetensors"),
-        SnapshotFile::Validation => format!("snapshot-{i}-validation.safetensors"),
-        SnapshotFile::Test => format!("snapshot-{i}-test.safetensors"),
-    }
 }
 
 impl Description {

@@ -8,7 +8,7 @@ use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
 use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial};
 use crate::artifact::dataset::Dataset;
-use crate::artifact::model::{self, Description, SnapshotFile, snapshot_name};
+use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
@@ -143,7 +143,7 @@ pub(super) fn fit(
         best_epoch: run.best.epoch,
         is_selected,
         n_training: training_rows.len(),
-        snapshots: run.snapshots.iter().map(|(epoch, _)| *epoch).collect(),
+        snapshots: run.snapshots.iter().rev().map(|(epoch, _)| *epoch).collect(),
     };
     let weights = network.save();
     model::write(&description, &weights, sink)?;
@@ -151,22 +151,21 @@ pub(super) fn fit(
     sink.put("layers.csv", &layers_table(&run.layers))?;
     let test_rows = splits.test_rows();
     let validation = if is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
-    let mut predict_as = |network: &mut Network, names: [&str; 2]| -> Result<(), StageError> {
-        for (rows, name) in [validation_rows, &test_rows].into_iter().zip(names) {
+    // The last snapshot is the network as it is.
+    let earlier = run.snapshots.iter().rev().skip(1);
+    for (model, (_, weights)) in (2..).zip(earlier.clone()) {
+        model::write_weights(weights, sink, &predictions::file_of(model::WEIGHTS, model))?;
+    }
+    for (model, weights) in (1..).zip([&weights].into_iter().chain(earlier.map(|(_, weights)| weights))) {
+        if model > 1 {
+            network.load(weights).map_err(|error| StageError::new(error.to_string()))?;
+        }
+        for (rows, name) in [(validation_rows, validation), (&test_rows, predictions::TEST)] {
             if !rows.is_empty() {
-                predict(network, &mut batches, rows, context)?.write(sink, name)?;
+                let name = predictions::file_of(name, model);
+                predict(&mut network, &mut batches, rows, context)?.write(sink, &name)?;
             }
         }
-        Ok(())
-    };
-    predict_as(&mut network, [validation, predictions::TEST])?;
-    for (i, (_, weights)) in run.snapshots.iter().enumerate() {
-        network.load(weights).map_err(|error| StageError::new(error.to_string()))?;
-        let name = |file| snapshot_name(i + 1, file);
-        predict_as(&mut network, [&name(SnapshotFile::Validation), &name(SnapshotFile::Test)])?;
-    }
-    for (i, (_, weights)) in run.snapshots.iter().enumerate() {
-        model::write_weights(weights, sink, &snapshot_name(i + 1, SnapshotFile::Weights))?;
     }
     Ok(())
 }

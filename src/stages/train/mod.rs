@@ -289,7 +289,12 @@ impl Stage for Train {
             let at = log.span_of(&format!("augment[{}]", misfit.operation), span);
             log.push(Problem { help: misfit.help, ..Problem::error(at, misfit.message) });
         }
-        Flow { output: Output::Model, refit: self.last == Final::Refit, ..flow.clone() }
+        Flow {
+            output: Output::Model,
+            refit: self.last == Final::Refit,
+            models: self.snapshots.unwrap_or(1),
+            ..flow.clone()
+        }
     }
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {
