@@ -1,6 +1,7 @@
 //! The numbers of an evaluation that others read: headline metrics, the classification report's data, gate results.
 //!
-//! `evaluation.json` holds them; the tables beside it (`metrics.csv`, `predictions.csv`, `confusion.csv`) are for people.
+//! `evaluation.json` holds them; the tables beside it (`metrics.csv`, `gains.csv`, `comparisons.csv`,
+//! `predictions.csv`, `confusion.csv`) are for people.
 //! A number that has no value is `null`.
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Files, Sink};
+use crate::data::metrics::McNemar;
 
 /// The file with these numbers.
 pub const EVALUATION: &str = "evaluation.json";
@@ -16,6 +18,12 @@ pub const EVALUATION: &str = "evaluation.json";
 pub const METRICS: &str = "metrics.csv";
 /// The table of all predictions: `id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_<class>…`.
 pub const PREDICTIONS: &str = "predictions.csv";
+/// The table of what ensembles gain:
+/// `model,split,metric,value,n_members,best_member,best_value,mean_value,gain_over_best,gain_over_mean`.
+pub const GAINS: &str = "gains.csv";
+/// The table of McNemar's tests: `split,model_a,model_b,n,both_correct,only_a_correct,only_b_correct,both_wrong,method,
+/// statistic,p_value,p_holm`.
+pub const COMPARISONS: &str = "comparisons.csv";
 /// The table of confusions: `model,split,actual,predicted,count`.
 pub const CONFUSION: &str = "confusion.csv";
 
@@ -30,6 +38,10 @@ pub struct Evaluation {
     pub scores: Vec<Score>,
     /// How it did class by class; `None` if no model has a score.
     pub report: Option<ClassReport>,
+    /// What each ensemble gains over its members.
+    pub gains: Vec<Gain>,
+    /// Whether models differ by more than luck, pair by pair.
+    pub comparisons: Vec<Comparison>,
     /// Every gate, as written.
     pub gates: Vec<GateResult>,
 }
@@ -47,10 +59,56 @@ pub struct Score {
     pub n_correct: u64,
     /// The 95 % interval of the accuracy.
     pub accuracy_interval: Option<(f64, f64)>,
+    /// The 95 % bootstrap intervals of metrics, where they were asked for; the accuracy's own is that of Wilson.
+    pub intervals: BTreeMap<String, (f64, f64)>,
     /// Each metric over all samples of the split.
     pub metrics: BTreeMap<String, Option<f64>>,
     /// Mean and sample deviation of each metric over folds, where there are several.
     pub over_folds: BTreeMap<String, (Option<f64>, Option<f64>)>,
+}
+
+/// How an ensemble compares with its members by one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gain {
+    /// The ensemble.
+    pub model: String,
+    /// Where: `test`, or the rows that were held out of the folds.
+    pub split: String,
+    /// By which metric.
+    pub metric: String,
+    /// Whether more of it is better.
+    pub is_higher_better: bool,
+    /// The ensemble's.
+    pub value: f64,
+    /// How many members.
+    pub n_members: usize,
+    /// The member that is best by this metric on this split; `NAME fold K` where folds are members.
+    pub best_member: String,
+    /// Its value.
+    pub best_value: f64,
+    /// The mean of the members' values.
+    pub mean_value: f64,
+    /// How much better the ensemble is than the best member; negative if it is worse.
+    pub gain_over_best: f64,
+    /// How much better it is than its members are on average.
+    pub gain_over_mean: f64,
+}
+
+/// McNemar's test of two models on one split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Where.
+    pub split: String,
+    /// The first model, by name.
+    pub model_a: String,
+    /// The second.
+    pub model_b: String,
+    /// Samples.
+    pub n: usize,
+    /// What was counted and what follows.
+    pub test: McNemar,
+    /// The p-value among all comparisons of the split (Holm, 1979).
+    pub p_holm: f64,
 }
 
 /// Precision, recall, F1 and support by class: what a classification report shows.
@@ -131,8 +189,8 @@ impl Evaluation {
         let error = |message: String| Error { file: EVALUATION.to_owned(), message };
         let evaluation: Evaluation = serde_json::from_slice(files.get(EVALUATION)?)
             .map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if evaluation.format != 1 {
-            return Err(error(format!("has format {}, expected 1", evaluation.format)));
+        if evaluation.format != 2 {
+            return Err(error(format!("has format {}, expected 2", evaluation.format)));
         }
         Ok(evaluation)
     }

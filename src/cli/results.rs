@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::terminal::{GREEN, RED, Terminal};
-use crate::artifact::evaluation::{ClassReport, Evaluation, Score};
+use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, Score};
 use crate::report::Finished;
 
 /// The evaluations of a run.
@@ -70,6 +70,11 @@ impl Results {
             for score in &evaluation.scores {
                 let _ = writeln!(text, "{}", score_line(score));
             }
+            let own: Vec<Gain> =
+                evaluation.gains.iter().filter(|gain| gain.model == evaluation.model).cloned().collect();
+            for line in gain_lines(&own) {
+                let _ = writeln!(text, "{line}");
+            }
             for gate in &evaluation.gates {
                 let value = gate.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
                 let verdict =
@@ -103,6 +108,29 @@ fn score_line(score: &Score) -> String {
     line
 }
 
+/// A line per ensemble and split, accuracy and log loss:
+/// `both on test, over 2 members: accuracy 0.0028 higher than the best (cnn), 0.0098 higher than the mean; log-loss …`
+fn gain_lines(gains: &[Gain]) -> Vec<String> {
+    let of_splits = gains.chunk_by(|a, b| a.model == b.model && a.split == b.split);
+    let line = |gains: &[Gain]| {
+        let headline = gains.iter().filter(|gain| matches!(gain.metric.as_str(), "accuracy" | "log-loss"));
+        let said = headline.map(|gain| {
+            let by = |gain_over: f64| match gain_over {
+                0.0 => "as good as".to_owned(),
+                _ => {
+                    let is_higher = (gain_over > 0.0) == gain.is_higher_better;
+                    format!("{:.4} {} than", gain_over.abs(), if is_higher { "higher" } else { "lower" })
+                }
+            };
+            let (best, mean) = (by(gain.gain_over_best), by(gain.gain_over_mean));
+            format!("{} {best} the best ({}), {mean} the mean", gain.metric, gain.best_member)
+        });
+        let (said, first) = (said.collect::<Vec<_>>().join("; "), &gains[0]);
+        format!("{} on {}, over its {} members: {said}", first.model, first.split, first.n_members)
+    };
+    of_splits.map(line).collect()
+}
+
 /// Scikit-learn's layout: a line per class, the accuracy, and both averages.
 fn classification_report(report: &ClassReport) -> String {
     let longest =
@@ -126,6 +154,29 @@ fn classification_report(report: &ClassReport) -> String {
 mod tests {
     use super::*;
     use crate::artifact::evaluation::ClassRow;
+
+    #[test]
+    fn gains_are_said_in_words() {
+        let gain = |metric: &str, is_higher_better, gain_over_best, gain_over_mean| Gain {
+            model: "both".into(),
+            split: "test".into(),
+            metric: metric.into(),
+            is_higher_better,
+            value: 0.5,
+            n_members: 2,
+            best_member: "cnn".into(),
+            best_value: 0.5,
+            mean_value: 0.5,
+            gain_over_best,
+            gain_over_mean,
+        };
+        let gains = [gain("accuracy", true, 0.0, 0.01), gain("macro-f1", true, 0.1, 0.1), {
+            gain("log-loss", false, -0.002, 0.03)
+        }];
+        let expected = "both on test, over its 2 members: accuracy as good as the best (cnn), 0.0100 higher than the mean; \
+                        log-loss 0.0020 higher than the best (cnn), 0.0300 lower than the mean";
+        assert_eq!(gain_lines(&gains), [expected]);
+    }
 
     #[test]
     fn the_report_has_the_layout_every_student_knows() {

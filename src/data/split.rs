@@ -441,7 +441,27 @@ fn warnings(partition: &Partition, data: &Divisible<'_>) -> Vec<String> {
             warnings.push(format!("class `{name}` ({n} {images}) has none in the test split"));
         }
     }
+    warnings.extend(imbalance(data.classes, &counts.iter().map(|places| places.iter().sum()).collect::<Vec<_>>()));
     warnings
+}
+
+/// From this ratio of the largest class to the smallest on, classes count as unbalanced.
+const IMBALANCE: usize = 10;
+
+/// Says that classes differ much in size, if they do: `sizes` are the images outside the test split. Classes without any
+/// have a warning of their own.
+fn imbalance(classes: &[String], sizes: &[usize]) -> Option<String> {
+    let there = || sizes.iter().zip(classes).filter(|(size, _)| **size > 0);
+    // The first of equals.
+    let (most, largest) = there().rev().max_by_key(|(size, _)| **size)?;
+    let (least, smallest) = there().min_by_key(|(size, _)| **size)?;
+    (*most >= IMBALANCE * least).then(|| {
+        format!(
+            "class `{largest}` has {most} images outside the test split, `{smallest}` {least}: with so uneven classes accuracy \
+             says little about the small ones; look at `balanced-accuracy` and `macro-f1`, and set \
+             `class_weights = \"balanced\"` or `oversample` in `train`"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -473,6 +493,18 @@ mod tests {
     fn count(division: &Division, labels: &[u32], class: Option<u32>, place: Place) -> usize {
         let places = division.partition.places().iter().zip(labels);
         places.filter(|(p, l)| **p == place && class.is_none_or(|class| class == **l)).count()
+    }
+
+    #[test]
+    fn classes_that_differ_tenfold_are_warned_about() {
+        let classes: Vec<String> = ["cat", "dog", "owl", "yak"].map(str::to_owned).into();
+        let said = |sizes: [usize; 4]| imbalance(&classes, &sizes);
+        assert_eq!(said([90, 10, 0, 50]), None);
+        assert_eq!(said([0, 0, 0, 7]), None);
+        assert_eq!(imbalance(&[], &[]), None);
+        let warning = said([100, 10, 0, 100]).unwrap();
+        let expected = "class `cat` has 100 images outside the test split, `dog` 10: ";
+        assert!(warning.starts_with(expected) && warning.contains("class_weights = \"balanced\""), "{warning}");
     }
 
     #[test]

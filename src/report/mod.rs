@@ -51,6 +51,8 @@ const TABLES: &[Table] = &[
     Table { kind: "search", file: "trials.csv", is_per_task: false },
     Table { kind: "ensemble", file: "weights.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "gains.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "comparisons.csv", is_per_task: false },
     Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
 ];

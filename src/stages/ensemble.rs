@@ -29,7 +29,7 @@ use crate::artifact::table::{Cell, Table};
 use crate::config::{Bounds, Log, Problem, Section, Span};
 pub use combine::Combine;
 use combine::{WORDS, log_probability};
-pub(super) use models::{Model, models, prediction_needs};
+pub(super) use models::{Model, models, name_of, prediction_needs};
 
 /// The line in the list.
 pub const KIND: Kind = Kind {
@@ -49,7 +49,8 @@ enum CombineConfig {
     /// The mean with the weights that have the smallest log loss out of fold.
     Weighted,
     /// A softmax regression on the members' log-probabilities out of fold; `l2 / 2 * |coefficients|^2` is added to its mean
-    /// log loss [0.001].
+    /// log loss [0.01]: with less it learns the noise of a thousand images (digits, three members: log loss out of fold
+    /// 0.168, and 0.210 with 0.001).
     Stacking { l2: f64 },
 }
 
@@ -72,7 +73,7 @@ impl CombineConfig {
 /// Combines models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnsembleStage {
-    /// "mean-probability" (the default), "vote", "weighted" or "stacking" (or `{ stacking = { l2 = 0.001 } }`).
+    /// "mean-probability" (the default), "vote", "weighted" or "stacking" (or `{ stacking = { l2 = 0.01 } }`).
     combine: CombineConfig,
 }
 
@@ -80,7 +81,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let combine = section.choice("combine", &WORDS, Some(WORDS[0]), |word, inner| match word {
         "vote" => CombineConfig::Vote,
         "weighted" => CombineConfig::Weighted,
-        "stacking" => CombineConfig::Stacking { l2: inner.number("l2", Bounds::Positive, Some(0.001)) },
+        "stacking" => CombineConfig::Stacking { l2: inner.number("l2", Bounds::Positive, Some(0.01)) },
         _ => CombineConfig::MeanProbability,
     });
     Box::new(EnsembleStage { combine: combine.unwrap_or(CombineConfig::MeanProbability) })

@@ -3,8 +3,10 @@
 //! What is reported under which name: `test` is the held-out split, by the final model (no fold) and by each fold's
 //! model; `out_of_fold` is what each fold's model says of the rows it was not fitted on, by fold and all folds together;
 //! `validation` is the same with a single split. Where those rows chose the model they are `validation_selected` and
-//! nothing else. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`.
+//! nothing else. No network runs here: a changed metric, gate or interval is a matter of seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`, comparisons of
+//! models in `evaluate/gain.rs`.
 
+mod gain;
 mod gate;
 mod tables;
 #[cfg(test)]
@@ -13,16 +15,17 @@ mod tests;
 use std::collections::BTreeMap;
 
 use super::ensemble::{Model, models, prediction_needs};
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream, lineage};
 use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::evaluation::{
-    CONFUSION, ClassReport, ClassRow, Evaluation, METRICS as METRICS_TABLE, PREDICTIONS, Score,
+    COMPARISONS, CONFUSION, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE, PREDICTIONS, Score,
 };
 use crate::artifact::predictions::Predictions;
 use crate::config::{Log, Problem, Section, Span, Value, quote};
 use crate::data::metrics::{
-    Average, ClassScores, Confusion, METRICS, Metric, Scored, find, mean_and_deviation, suggest, wilson_interval,
+    Average, ClassScores, Confusion, METRICS, Metric, Scored, find, intervals, mean_and_deviation, suggest,
+    wilson_interval,
 };
 use gate::Gate;
 
@@ -43,8 +46,13 @@ pub struct Evaluate {
     /// How many most probable classes `top-k` looks at. Default 5.
     top_k: usize,
     /// What metrics must reach: `{ accuracy = ">= 0.97" }` on the test split of the input, or for a model by name
-    /// (`{ cnn = { accuracy = ">= 0.95" } }`) on the test split, else out of fold.
+    /// (`{ cnn = { accuracy = ">= 0.95" } }`) on the test split, else out of fold. Or how much worse than a baseline they
+    /// may be: `{ accuracy = { baseline = "cnn", max_drop = 0.01 } }` (default 0), where the baseline is a number, a model
+    /// that is evaluated here, or the `metrics.csv` of another run (relative to the manifest).
     gates: Vec<Gate>,
+    /// Data sets that are drawn for the 95 % percentile interval of every metric, from 100; absent: only the accuracy has
+    /// an interval, that of Wilson, which it keeps.
+    bootstrap: Option<u32>,
 }
 
 impl std::fmt::Debug for Evaluate {
@@ -54,6 +62,7 @@ impl std::fmt::Debug for Evaluate {
             .field("metrics", &names)
             .field("top_k", &self.top_k)
             .field("gates", &self.gates)
+            .field("bootstrap", &self.bootstrap)
             .finish()
     }
 }
@@ -61,7 +70,8 @@ impl std::fmt::Debug for Evaluate {
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let metrics = read_metrics(section);
     let top_k = section.whole("top_k", 1..=1_000_000, Some(5)) as usize;
-    Box::new(Evaluate { metrics, top_k, gates: gate::read(section) })
+    let bootstrap = section.optional_whole("bootstrap", 100..=1_000_000).map(|n| n as u32);
+    Box::new(Evaluate { metrics, top_k, gates: gate::read(section), bootstrap })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
@@ -118,11 +128,19 @@ impl Stage for Evaluate {
     }
 
     fn revision(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn accepts(&self) -> &'static [Output] {
         &[Output::Model, Output::Ensemble]
+    }
+
+    fn uses_seed(&self) -> bool {
+        self.bootstrap.is_some()
+    }
+
+    fn sources(&self, places: &Places) -> Result<Vec<Source>, StageError> {
+        gate::sources(&self.gates, places)
     }
 
     fn reads_names(&self) -> bool {
@@ -153,11 +171,12 @@ impl Stage for Evaluate {
     fn check_graph(&self, upstream: &Upstream<'_>, log: &mut Log) {
         let Some(&input) = upstream.nodes[upstream.own].inputs.first() else { return };
         let stages = evaluated(input, upstream);
-        for gate in &self.gates {
-            let Some(name) = &gate.model else { continue };
+        let named = self.gates.iter().filter_map(|gate| Some((gate.model.as_deref()?, gate.model_span)));
+        let baselines = self.gates.iter().filter_map(Gate::baseline_model);
+        for (name, span) in named.chain(baselines) {
             let names = || stages.iter().map(|&stage| upstream.nodes[stage].name.as_str());
             let Some(at) = names().position(|known| known == name) else {
-                let mut problem = Problem::error(gate.model_span, format!("no model `{name}` is evaluated here"));
+                let mut problem = Problem::error(span, format!("no model `{name}` is evaluated here"));
                 problem.help = crate::config::did_you_mean(name, names())
                     .or_else(|| Some(format!("the models here are `{}`", names().collect::<Vec<_>>().join("`, `"))));
                 log.push(problem);
@@ -168,7 +187,7 @@ impl Stage for Evaluate {
                 let message = format!(
                     "`{name}` has no score: nothing is held out for a test, and an ensemble of folds has none out of fold"
                 );
-                log.push(Problem::error(gate.model_span, message).help("hold out a test split, or name its member"));
+                log.push(Problem::error(span, message).help("hold out a test split, or name its member"));
             }
         }
     }
@@ -190,7 +209,13 @@ impl Stage for Evaluate {
         needs
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(
+        &self,
+        task: &Task<'_>,
+        places: &Places,
+        context: &dyn Context,
+        sink: &mut dyn Sink,
+    ) -> Result<(), StageError> {
         let dataset = lineage::dataset(task)?;
         let folds = lineage::splits(task)?.folds();
         let models = models(task);
@@ -204,21 +229,33 @@ impl Stage for Evaluate {
             check_predictions(look, &dataset)?;
         }
         let metrics = self.all_metrics();
-        let figures: Vec<Figures> =
-            looks.iter().map(|look| Figures::new(look, &dataset, &metrics, self.top_k)).collect();
+        let mut figures = Vec::with_capacity(looks.len());
+        for (i, look) in looks.iter().enumerate() {
+            if context.is_cancelled() {
+                return Err(StageError::cancelled());
+            }
+            let bootstrap = self.bootstrap.map(|n_replicates| (task.seed, n_replicates));
+            figures.push(Figures::new(look, &dataset, &metrics, self.top_k, bootstrap));
+            context.progress(i as u64 + 1, looks.len() as u64, "splits", "");
+        }
         let scores = scores(&looks, &figures);
         let report = looks
             .iter()
             .zip(&figures)
             .find(|(look, _)| look.fold.is_none())
             .map(|(look, figures)| class_report(look, figures, dataset.classes()));
-        let gates = self.gates.iter().map(|gate| gate.result(&input.name, &scores)).collect();
+        let gates =
+            self.gates.iter().map(|gate| gate.result(&input.name, &scores, places)).collect::<Result<_, _>>()?;
+        let gains = gain::gains(&models, &looks, &figures, &self.compared())?;
+        let comparisons = gain::comparisons(&looks, &dataset);
         let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
 
         sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, dataset.classes()))?;
+        sink.put(GAINS, &tables::gains(&gains))?;
+        sink.put(COMPARISONS, &tables::comparisons(&comparisons))?;
         sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset))?;
         sink.put(CONFUSION, &tables::confusion(&looks, &figures, dataset.classes()))?;
-        Evaluation { format: 1, model: input.name.clone(), scores, report, gates }.write(sink)?;
+        Evaluation { format: 2, model: input.name.clone(), scores, report, gains, comparisons, gates }.write(sink)?;
         Ok(())
     }
 }
@@ -235,10 +272,18 @@ fn has_validation_score(stage: usize, upstream: &Upstream<'_>) -> bool {
 }
 
 impl Evaluate {
-    /// The metrics to compute: those listed, those that gates name, and accuracy, in the order of the list of all.
+    /// By what an ensemble is compared with its members: accuracy, log loss, and the metrics that are listed.
+    fn compared(&self) -> Vec<&'static Metric> {
+        let is_listed = |name: &str| self.metrics.iter().any(|metric| metric.name == name);
+        let always = |name: &str| matches!(name, "accuracy" | "log-loss");
+        METRICS.iter().filter(|metric| always(metric.name) || is_listed(metric.name)).collect()
+    }
+
+    /// The metrics to compute: those listed, those that gates name, accuracy and log loss, in the order of the list of all.
     fn all_metrics(&self) -> Vec<&'static Metric> {
         let wanted = |name: &str| {
             name == "accuracy"
+                || name == "log-loss"
                 || self.metrics.iter().any(|metric| metric.name == name)
                 || self.gates.iter().any(|gate| gate.metric.name == name)
         };
@@ -332,6 +377,8 @@ struct Figures {
     confusion: Confusion,
     /// Names and values of metrics, in the order of the list of all.
     values: Vec<(&'static str, f64)>,
+    /// The bootstrap intervals, where asked for: of the values in order, then of precision, recall and F1 by class.
+    intervals: Vec<Option<(f64, f64)>>,
 }
 
 impl Figures {
@@ -340,13 +387,43 @@ impl Figures {
         self.values.iter().find(|(known, _)| *known == name).map_or(f64::NAN, |(_, value)| *value)
     }
 
-    fn new(look: &Look, dataset: &Dataset, metrics: &[&'static Metric], top_k: usize) -> Figures {
+    /// The bootstrap interval of a metric.
+    fn interval(&self, name: &str) -> Option<(f64, f64)> {
+        let at = self.values.iter().position(|(known, _)| *known == name)?;
+        self.intervals.get(at).copied().flatten()
+    }
+
+    /// The bootstrap interval of the precision (0), recall (1) or F1 (2) of a class.
+    fn class_interval(&self, class: usize, which: usize) -> Option<(f64, f64)> {
+        self.intervals.get(self.values.len() + 3 * class + which).copied().flatten()
+    }
+
+    /// `bootstrap`: seed and number of replicates.
+    fn new(
+        look: &Look,
+        dataset: &Dataset,
+        metrics: &[&'static Metric],
+        top_k: usize,
+        bootstrap: Option<(u64, u32)>,
+    ) -> Figures {
         let predictions = &look.predictions;
         let labels: Vec<u32> = predictions.rows().iter().map(|&row| dataset.label(row as usize)).collect();
         let scored = Scored::new(&labels, predictions.probabilities(), predictions.n_classes(), top_k);
         let confusion = scored.confusion();
         let values = metrics.iter().map(|metric| (metric.name, (metric.compute)(&scored, &confusion))).collect();
-        Figures { confusion, values }
+        let intervals = bootstrap.filter(|_| !scored.is_empty()).map_or_else(Vec::new, |(seed, n_replicates)| {
+            intervals(&scored, seed, n_replicates, |drawn, confusion| {
+                let values = metrics.iter().map(|metric| (metric.compute)(drawn, confusion));
+                let of_class = |class| {
+                    let ClassScores { precision, recall, f1, support } = confusion.class(class);
+                    // A class that was not drawn has no value there.
+                    let is_there = support + confusion.predicted(class) > 0;
+                    [precision, recall, f1].map(|score| if is_there { score } else { f64::NAN })
+                };
+                values.chain((0..drawn.n_classes()).flat_map(of_class)).collect()
+            })
+        });
+        Figures { confusion, values, intervals }
     }
 }
 
@@ -376,6 +453,11 @@ fn scores(looks: &[Look], figures: &[Figures]) -> Vec<Score> {
                 n: look.predictions.len(),
                 n_correct: confusion.n_correct(),
                 accuracy_interval: wilson_interval(confusion.n_correct(), confusion.n_samples()),
+                intervals: of_whole
+                    .values
+                    .iter()
+                    .filter_map(|(name, _)| Some(((*name).to_owned(), of_whole.interval(name)?)))
+                    .collect(),
                 metrics: values.clone().map(|&(name, value)| (name.to_owned(), number(value))).collect(),
                 over_folds: if folds.is_empty() {
                     BTreeMap::new()

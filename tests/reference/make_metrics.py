@@ -1,7 +1,9 @@
 """Writes metrics.json: synthetic predictions and what scikit-learn says about them.
 
+And comparisons.json: McNemar's tests by SciPy, Holm's p-values, percentiles by NumPy.
+
 Run with scikit-learn and SciPy installed: python tests/reference/make_metrics.py
-Made with scikit-learn 1.9.1. The test that reads it: tests/metrics.rs.
+Made with scikit-learn 1.9.1. The test that reads them: tests/metrics.rs.
 """
 
 import json
@@ -9,7 +11,7 @@ import pathlib
 import warnings
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap, chi2
 from sklearn import metrics
 
 warnings.filterwarnings("ignore")
@@ -91,6 +93,54 @@ def expected(labels, probabilities, top_k):
     }
 
 
+def bootstrap_intervals(labels, probabilities):
+    """Percentile intervals over resampled images, by SciPy."""
+    n_classes = probabilities.shape[1]
+    losses = -np.log(np.clip(probabilities, np.finfo(np.float32).eps, None).astype(float))
+    predicted = probabilities.argmax(1)
+
+    def loss(i):
+        return losses[i, labels[i]].mean()
+
+    def accuracy(i):
+        return (predicted[i] == labels[i]).mean()
+
+    def macro_f1(i):
+        return metrics.f1_score(labels[i], predicted[i], average="macro", zero_division=0)
+
+    found = {}
+    # F1 scores take their time.
+    statistics = [("log-loss", loss, 9999), ("accuracy", accuracy, 9999), ("macro-f1", macro_f1, 999)]
+    for name, statistic, n_resamples in statistics:
+        interval = bootstrap(
+            (np.arange(len(labels)),),
+            statistic,
+            n_resamples=n_resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(9),
+        ).confidence_interval
+        found[name] = [float(interval.low), float(interval.high)]
+    return found
+
+
+def mcnemar(only_a, only_b):
+    """statsmodels' and R's definition: exact below 25 discordant pairs, else chi-square with continuity correction."""
+    n = only_a + only_b
+    if n < 25:
+        p = binomtest(min(only_a, only_b), n, 0.5).pvalue if n else 1.0
+        return {"exact": True, "statistic": float(min(only_a, only_b)), "p": float(p)}
+    statistic = max(abs(only_a - only_b) - 1, 0) ** 2 / n
+    return {"exact": False, "statistic": float(statistic), "p": float(chi2.sf(statistic, 1))}
+
+
+def holm(p):
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate((len(p) - np.arange(len(p))) * np.asarray(p)[order]), 1)
+    return adjusted.tolist()
+
+
 CASES = {
     "even": dict(seed=1, n=120, n_classes=4, skill=2.0),
     "two classes": dict(seed=2, n=80, n_classes=2, skill=1.0),
@@ -113,7 +163,20 @@ for name, arguments in CASES.items():
             # The shortest decimals that read back as the same single-precision numbers.
             "probabilities": [[float(str(x)) for x in row] for row in probabilities],
             **expected(labels, probabilities, top_k),
+            "bootstrap": bootstrap_intervals(labels, probabilities),
         }
     )
 path = pathlib.Path(__file__).with_name("metrics.json")
 path.write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
+
+pairs = [(0, 0), (1, 0), (3, 9), (12, 12), (2, 22), (10, 15), (5, 30), (40, 40), (100, 140), (3, 300), (0, 2000)]
+tests = [{"only_a": a, "only_b": b, **mcnemar(a, b)} for a, b in pairs]
+rng = np.random.default_rng(11)
+values = [rng.normal(size=n).tolist() for n in [2, 7, 40, 101]]
+comparisons = {
+    "mcnemar": tests,
+    "holm": holm([test["p"] for test in tests]),
+    "percentiles": [[of, *np.percentile(of, [2.5, 97.5]).tolist()] for of in values],
+}
+path = pathlib.Path(__file__).with_name("comparisons.json")
+path.write_text(json.dumps(comparisons) + "\n")

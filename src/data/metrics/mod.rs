@@ -4,11 +4,15 @@
 //! are whole numbers. A metric that has no value (no positive samples, say) is `NaN`, which tables leave empty.
 
 mod agreement;
+mod bootstrap;
+mod comparison;
 mod counts;
 mod interval;
 mod probability;
 mod ranking;
 
+pub use bootstrap::{intervals, percentile_interval};
+pub use comparison::{McNemar, holm, mcnemar};
 pub use counts::{Average, ClassScores, Confusion, averages};
 pub use interval::{mean_and_deviation, wilson_interval};
 pub use probability::{CALIBRATION_BINS, sample_log_loss};

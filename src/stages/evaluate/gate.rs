@@ -1,7 +1,10 @@
-//! Gates: what a metric must reach for a run to count as good.
+//! Gates: what a metric must reach for a run to count as good, or how far it may fall behind a baseline.
 
+use std::path::Path;
+
+use super::super::{Places, Source, StageError};
 use crate::artifact::evaluation::{GateResult, Score};
-use crate::config::{Problem, Section, Span, Table, Value, canonical_float, quote};
+use crate::config::{Bounds, Problem, Section, Span, Table, Value, as_number, canonical_float, quote};
 use crate::data::metrics::{Metric, find, suggest};
 
 /// How a value is compared with a bound. In an order in which `>=` is tried before `>`.
@@ -29,8 +32,27 @@ pub(super) struct Gate {
     pub text: String,
     /// Where it is written.
     pub span: Span,
-    comparison: Comparison,
-    bound: f64,
+    demand: Demand,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+enum Demand {
+    /// A comparison with a number.
+    Bound(Comparison, f64),
+    /// To be no more than `max_drop` worse than a baseline.
+    Drop { baseline: Baseline, max_drop: f64 },
+}
+
+/// What a value is compared with.
+#[derive(Clone, Debug)]
+enum Baseline {
+    /// A number.
+    Number(f64),
+    /// A model that is evaluated here, on the same split; where it is named.
+    Model(String, Span),
+    /// The `metrics.csv` of another run: its value for the same model, split and metric.
+    File(String),
 }
 
 impl std::fmt::Debug for Gate {
@@ -52,7 +74,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<Gate> {
     };
     for entry in &table.entries {
         match &entry.node.value {
-            Value::Table(inner) => read_table(section, inner, Some((&entry.key, entry.key_span)), &mut gates),
+            Value::Table(inner) if find(&entry.key).is_none() => {
+                read_table(section, inner, Some((&entry.key, entry.key_span)), &mut gates);
+            }
             _ => {
                 let one = Table { entries: vec![entry.clone()] };
                 read_table(section, &one, None, &mut gates);
@@ -73,12 +97,28 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             section.log().push(problem.help(suggest(&entry.key)));
             continue;
         };
+        let gate = |text: String, demand: Demand| Gate {
+            model: model.map(|(model, _)| model.clone()),
+            model_span: model.map_or(entry.key_span, |(_, span)| span),
+            metric,
+            text,
+            span: entry.key_span,
+            demand,
+        };
+        if let Value::Table(inner) = &entry.node.value {
+            gates.extend(read_drop(section, &key, inner, entry.node.span).map(|(text, demand)| gate(text, demand)));
+            continue;
+        }
         let parsed = match &entry.node.value {
             Value::Text { text, .. } => parse(text).map(|(comparison, bound)| (text, comparison, bound)),
             _ => None,
         };
         let Some((text, comparison, bound)) = parsed else {
-            section.expected(&key, &entry.node, "a comparison with a number, such as \">= 0.97\"");
+            section.expected(
+                &key,
+                &entry.node,
+                "a comparison with a number, such as \">= 0.97\", or a table with `baseline`",
+            );
             continue;
         };
         let points_up = matches!(comparison, Comparison::AtLeast | Comparison::Above);
@@ -89,16 +129,87 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
         }
         let words = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
         section.record(&key, quote(&format!("{words} {}", canonical_float(bound))), Some(entry.node.span));
-        gates.push(Gate {
-            model: model.map(|(model, _)| model.clone()),
-            model_span: model.map_or(entry.key_span, |(_, span)| span),
-            metric,
-            text: text.clone(),
-            span: entry.key_span,
-            comparison,
-            bound,
-        });
+        gates.push(gate(text.clone(), Demand::Bound(comparison, bound)));
     }
+}
+
+/// Reads `{ baseline = …, max_drop = … }`; returns it as a text, too.
+fn read_drop(section: &mut Section<'_>, key: &str, table: &Table, span: Span) -> Option<(String, Demand)> {
+    let mut inner = Section::new(Some(table), span, &format!("{key}."), section.log());
+    let max_drop = inner.number("max_drop", Bounds::NonNegative, Some(0.0));
+    let baseline = match inner.raw("baseline") {
+        None => {
+            let problem = Problem::error(span, format!("a gate on `{key}` as a table expects a `baseline`"));
+            inner.log().push(problem.help("write `{ baseline = \"MODEL\", max_drop = 0.01 }`"));
+            None
+        }
+        Some(node) => match (&node.value, as_number(&node.value)) {
+            (_, Some(x)) if x.is_finite() => {
+                inner.record("baseline", canonical_float(x), Some(node.span));
+                Some((canonical_float(x), Baseline::Number(x)))
+            }
+            // What is in the file decides, not where it is: its content is among the sources.
+            (Value::Text { text, .. }, _) if text.ends_with(".csv") => {
+                inner.record("baseline", quote("file"), Some(node.span));
+                Some((text.clone(), Baseline::File(text.clone())))
+            }
+            (Value::Text { text, .. }, _) => {
+                inner.record("baseline", quote(text), Some(node.span));
+                Some((text.clone(), Baseline::Model(text.clone(), node.span)))
+            }
+            _ => {
+                inner.expected("baseline", node, "a number, a model that is evaluated here, or a `metrics.csv`");
+                None
+            }
+        },
+    };
+    inner.finish();
+    let (text, baseline) = baseline?;
+    Some((format!("at most {} worse than {text}", canonical_float(max_drop)), Demand::Drop { baseline, max_drop }))
+}
+
+/// The files that gates are compared with.
+///
+/// # Errors
+/// If one is not there.
+pub(super) fn sources(gates: &[Gate], places: &Places) -> Result<Vec<Source>, StageError> {
+    let mut sources = Vec::new();
+    for gate in gates {
+        let Demand::Drop { baseline: Baseline::File(file), .. } = &gate.demand else { continue };
+        let path = places.resolve(Path::new(file));
+        if !path.is_file() {
+            let message = format!("there is no file `{file}` to compare `{}` with", gate.metric.name);
+            return Err(StageError::new(message).key("gates").help("copy the `metrics.csv` of a good run there"));
+        }
+        let role = format!("baseline of {}", gate.metric.name);
+        sources.push(Source::File { role, path });
+    }
+    Ok(sources)
+}
+
+/// The value of a model's metric on a split in the `metrics.csv` of another run.
+fn value_in(file: &str, places: &Places, model: &str, split: &str, metric: &str) -> Result<f64, StageError> {
+    let error = |what: String| StageError::new(format!("the baseline `{file}` {what}")).key("gates");
+    let mut reader = csv::Reader::from_path(places.resolve(Path::new(file)))
+        .map_err(|cause| error(format!("cannot be read: {cause}")))?;
+    let header = reader.headers().map_err(|cause| error(format!("cannot be read: {cause}")))?.clone();
+    let column = |name: &str| {
+        let at = header.iter().position(|known| known == name);
+        at.ok_or_else(|| error(format!("has no column `{name}`")).help("copy the `metrics.csv` of a good run there"))
+    };
+    let wanted = [("model", model), ("split", split), ("fold", ""), ("class", ""), ("metric", metric)];
+    let wanted: Vec<(usize, &str)> =
+        wanted.into_iter().map(|(name, text)| Ok((column(name)?, text))).collect::<Result<_, StageError>>()?;
+    let value = column("value")?;
+    for row in reader.records() {
+        let row = row.map_err(|cause| error(format!("cannot be read: {cause}")))?;
+        if wanted.iter().all(|(at, text)| row.get(*at) == Some(text)) {
+            let number = row.get(value).and_then(|text| text.parse::<f64>().ok()).filter(|x| x.is_finite());
+            return number.ok_or_else(|| error(format!("has no number for `{metric}` of `{model}` on {split}")));
+        }
+    }
+    Err(error(format!("has no row for `{metric}` of `{model}` on {split}"))
+        .help("the row must have the same model and split, and neither fold nor class"))
 }
 
 fn parse(text: &str) -> Option<(Comparison, f64)> {
@@ -109,25 +220,56 @@ fn parse(text: &str) -> Option<(Comparison, f64)> {
 }
 
 impl Gate {
+    /// The model that it is compared with, and where that is named.
+    pub(super) fn baseline_model(&self) -> Option<(&str, Span)> {
+        match &self.demand {
+            Demand::Drop { baseline: Baseline::Model(model, span), .. } => Some((model, *span)),
+            _ => None,
+        }
+    }
+
     /// Whether the gate is passed, given the scores of whole splits; `input` is the model that a bare gate means.
-    pub(super) fn result(&self, input: &str, scores: &[Score]) -> GateResult {
+    ///
+    /// # Errors
+    /// If the file with its baseline cannot be read, or has no such value.
+    pub(super) fn result(&self, input: &str, scores: &[Score], places: &Places) -> Result<GateResult, StageError> {
         let model = self.model.as_deref().unwrap_or(input);
         // The test split comes first where there is one; a bare gate means nothing else.
         let score = scores.iter().find(|score| score.model == model && (self.model.is_some() || score.split == "test"));
-        let value = score.and_then(|score| score.metrics.get(self.metric.name).copied().flatten());
-        let holds = |value: f64| match self.comparison {
-            Comparison::AtLeast => value >= self.bound,
-            Comparison::AtMost => value <= self.bound,
-            Comparison::Above => value > self.bound,
-            Comparison::Below => value < self.bound,
+        let of = |score: &Score| score.metrics.get(self.metric.name).copied().flatten();
+        let value = score.and_then(of);
+        let split = score.map_or("test", |score| &score.split);
+        let (expected, is_passed) = match &self.demand {
+            Demand::Bound(comparison, bound) => {
+                let holds = |value: f64| match comparison {
+                    Comparison::AtLeast => value >= *bound,
+                    Comparison::AtMost => value <= *bound,
+                    Comparison::Above => value > *bound,
+                    Comparison::Below => value < *bound,
+                };
+                (self.text.clone(), value.is_some_and(holds))
+            }
+            Demand::Drop { baseline, max_drop } => {
+                let number = match baseline {
+                    Baseline::Number(x) => Some(*x),
+                    Baseline::Model(name, _) => {
+                        scores.iter().find(|score| score.model == *name && score.split == split).and_then(of)
+                    }
+                    Baseline::File(file) => Some(value_in(file, places, model, split, self.metric.name)?),
+                };
+                let holds = |(value, number): (f64, f64)| match self.metric.is_higher_better {
+                    true => value >= number - max_drop,
+                    false => value <= number + max_drop,
+                };
+                let shown = match (baseline, number) {
+                    (Baseline::Number(_), _) => self.text.clone(),
+                    (_, Some(number)) => format!("{} ({number:?})", self.text),
+                    (_, None) => format!("{} (which has no value)", self.text),
+                };
+                (shown, value.zip(number).is_some_and(holds))
+            }
         };
-        GateResult {
-            model: model.to_owned(),
-            split: score.map_or("test", |score| &score.split).to_owned(),
-            metric: self.metric.name.to_owned(),
-            expected: self.text.clone(),
-            value,
-            is_passed: value.is_some_and(holds),
-        }
+        let metric = self.metric.name.to_owned();
+        Ok(GateResult { model: model.to_owned(), split: split.to_owned(), metric, expected, value, is_passed })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Figures, Look};
 use crate::artifact::dataset::Dataset;
-use crate::artifact::evaluation::Score;
+use crate::artifact::evaluation::{Comparison, Gain, Score};
 use crate::artifact::table::{Cell, Table};
 use crate::data::metrics::{sample_log_loss, wilson_interval};
 
@@ -16,7 +16,8 @@ fn sorted<'a>(looks: &'a [Look], figures: &'a [Figures]) -> Vec<(&'a Look, &'a F
 /// `model,split,fold,class,metric,value,ci_low,ci_high,n`.
 ///
 /// Rows without a fold are about the whole split; there, each metric over several folds also has the rows
-/// `METRIC-mean` and `METRIC-std`, with the number of folds as `n`.
+/// `METRIC-mean` and `METRIC-std`, with the number of folds as `n`. The accuracy's interval is Wilson's; others have one
+/// where the bootstrap was asked for.
 pub(super) fn metrics(
     looks: &[Look],
     figures: &[Figures],
@@ -44,7 +45,8 @@ pub(super) fn metrics(
         let score = scores.iter().find(|score| score.model == look.model && score.split == look.split);
         let n = confusion.n_samples();
         for &name in listed {
-            let interval = if name == "accuracy" { wilson_interval(confusion.n_correct(), n) } else { None };
+            let interval =
+                if name == "accuracy" { wilson_interval(confusion.n_correct(), n) } else { figures.interval(name) };
             row(Cell::Empty, name, figures.value(name).into(), interval, n);
             if look.fold.is_none()
                 && let Some((mean, deviation)) = score.and_then(|score| score.over_folds.get(name))
@@ -60,12 +62,83 @@ pub(super) fn metrics(
                 let scores = confusion.class(class);
                 let is_there = scores.support + confusion.predicted(class) > 0;
                 let values = [("precision", scores.precision), ("recall", scores.recall), ("f1", scores.f1)];
-                for (metric, value) in values {
-                    row(name.into(), metric, is_there.then_some(value).into(), None, scores.support);
+                for (which, (metric, value)) in values.into_iter().enumerate() {
+                    let interval = figures.class_interval(class, which);
+                    row(name.into(), metric, is_there.then_some(value).into(), interval, scores.support);
                 }
                 row(name.into(), "support", scores.support.into(), None, scores.support);
             }
         }
+    }
+    table.into_bytes()
+}
+
+/// `model,split,metric,value,n_members,best_member,best_value,mean_value,gain_over_best,gain_over_mean`: a row per
+/// ensemble, whole split and metric; gains are positive where the ensemble is better.
+pub(super) fn gains(gains: &[Gain]) -> Vec<u8> {
+    let mut table = Table::new(&[
+        "model",
+        "split",
+        "metric",
+        "value",
+        "n_members",
+        "best_member",
+        "best_value",
+        "mean_value",
+        "gain_over_best",
+        "gain_over_mean",
+    ]);
+    let mut rows: Vec<&Gain> = gains.iter().collect();
+    rows.sort_by_key(|gain| (&gain.model, &gain.split));
+    for gain in rows {
+        table.row(&[
+            (&gain.model).into(),
+            (&gain.split).into(),
+            (&gain.metric).into(),
+            gain.value.into(),
+            gain.n_members.into(),
+            (&gain.best_member).into(),
+            gain.best_value.into(),
+            gain.mean_value.into(),
+            gain.gain_over_best.into(),
+            gain.gain_over_mean.into(),
+        ]);
+    }
+    table.into_bytes()
+}
+
+/// `split,model_a,model_b,n,both_correct,only_a_correct,only_b_correct,both_wrong,method,statistic,p_value,p_holm`: a row
+/// per split and pair of models that speak of the same samples.
+pub(super) fn comparisons(comparisons: &[Comparison]) -> Vec<u8> {
+    let mut table = Table::new(&[
+        "split",
+        "model_a",
+        "model_b",
+        "n",
+        "both_correct",
+        "only_a_correct",
+        "only_b_correct",
+        "both_wrong",
+        "method",
+        "statistic",
+        "p_value",
+        "p_holm",
+    ]);
+    for Comparison { split, model_a, model_b, n, test, p_holm } in comparisons {
+        table.row(&[
+            split.into(),
+            model_a.into(),
+            model_b.into(),
+            (*n).into(),
+            test.both_correct.into(),
+            test.only_a_correct.into(),
+            test.only_b_correct.into(),
+            test.both_wrong.into(),
+            if test.is_exact { "exact-binomial" } else { "chi-square" }.into(),
+            test.statistic.into(),
+            test.p_value.into(),
+            (*p_holm).into(),
+        ]);
     }
     table.into_bytes()
 }

@@ -383,7 +383,8 @@ fn gates_are_checked_and_recorded() {
     let problems = graph.problems(&KIND, &[("gates", gate(&[("acuracy", ">= 0.9")]))], &[model]);
     assert_eq!(problems, ["unknown metric `acuracy`"]);
     let problems = graph.problems(&KIND, &[("gates", gate(&[("accuracy", "0.9")]))], &[model]);
-    let expected = "`gates.accuracy` expects a comparison with a number, such as \">= 0.97\", got the string `0.9`";
+    let expected = "`gates.accuracy` expects a comparison with a number, such as \">= 0.97\", or a table with `baseline`, \
+                    got the string `0.9`";
     assert_eq!(problems, [expected]);
     let problems = graph.problems(&KIND, &[("gates", gate(&[("accuracy", "<= 0.9")]))], &[model]);
     assert_eq!(problems, ["the gate `<= 0.9` on `accuracy` asks for worse: higher is better"]);
@@ -567,4 +568,147 @@ fn members_that_disagree_about_the_samples_are_an_error() {
     files.0.insert(TEST.to_owned(), Bytes::new(vec![1, 2, 3]));
     graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1 = files;
     assert!(graph.run("again", &KIND, &[], &[model]).unwrap_err().message.starts_with("`test.safetensors` is not"));
+}
+
+#[test]
+fn gains_over_members_are_told() {
+    let mut graph = Graph::new(3, true);
+    let good = graph.model("good", &[0, 0, 0], 0.6, false, VALIDATION);
+    let bad = graph.model("bad", &[1, 0, 1], 0.5, false, VALIDATION_SELECTED);
+    graph.run("both", &ENSEMBLE, &[], &[good, bad]).unwrap();
+    let keys = [("metrics", list(&["macro-f1"]))];
+    let files = graph.run("evaluate", &KIND, &keys, &[bad + 1]).unwrap();
+    let gains = lines(&files, GAINS);
+    assert_eq!(
+        gains[0],
+        "model,split,metric,value,n_members,best_member,best_value,mean_value,gain_over_best,gain_over_mean"
+    );
+    // Accuracy, macro F1 and log loss on both splits; one selected member makes the rows selected.
+    assert_eq!(gains.len(), 1 + 2 * 3);
+    let of = |split: &str, metric: &str| {
+        let found = Evaluation::read(&files).unwrap().gains;
+        found.into_iter().find(|gain| gain.split == split && gain.metric == metric).unwrap()
+    };
+    let accuracy = of("validation_selected", "accuracy");
+    assert_eq!((accuracy.value, accuracy.best_member.as_str(), accuracy.best_value), (1.0, "good", 1.0));
+    assert!((accuracy.mean_value - 2.0 / 3.0).abs() < 1e-12 && accuracy.gain_over_best == 0.0, "{accuracy:?}");
+    assert!((accuracy.gain_over_mean - 1.0 / 3.0).abs() < 1e-12);
+    // A loss gains by being lower; the mean of a sure and an unsure voice is less sure.
+    let loss = of("test", "log-loss");
+    assert!(loss.gain_over_best < 0.0 && loss.best_value < loss.value && loss.value < loss.mean_value, "{loss:?}");
+    assert!((loss.gain_over_mean - (loss.mean_value - loss.value)).abs() < 1e-15);
+
+    // Folds are members of an ensemble of one model: on the test split only.
+    let mut graph = Graph::new(3, true);
+    let model = graph.model("cnn", &[0, 1, 0], 0.9, false, VALIDATION);
+    graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap();
+    let files = graph.run("evaluate", &KIND, &[("metrics", list(&["accuracy"]))], &[model + 1]).unwrap();
+    let gains = Evaluation::read(&files).unwrap().gains;
+    assert_eq!(gains.len(), 2);
+    assert_eq!((gains[0].n_members, gains[0].best_member.as_str()), (3, "cnn fold 1"));
+    assert!((gains[0].gain_over_mean - 1.0 / 3.0).abs() < 1e-12, "{gains:?}");
+}
+
+#[test]
+fn models_are_compared_pair_by_pair() {
+    let mut graph = Graph::new(3, true);
+    let a = graph.model("a", &[0, 0, 0], 0.6, false, VALIDATION);
+    let b = graph.model("b", &[1, 0, 1], 0.9, false, VALIDATION);
+    graph.run("both", &ENSEMBLE, &[], &[a, b]).unwrap();
+    let files = graph.run("evaluate", &KIND, &[], &[b + 1]).unwrap();
+    let table = lines(&files, COMPARISONS);
+    assert_eq!(table.len(), 1 + 2 * 3);
+    // Out of fold, `b` is wrong about folds 1 and 3: six of nine. 2 / 2^6 = 0.03125, times three comparisons.
+    assert_eq!(table[1], "out_of_fold,a,b,9,3,6,0,0,exact-binomial,0.0,0.03125,0.09375");
+    assert!(table[4].starts_with("test,a,b,3,"), "{table:?}");
+    let evaluation = Evaluation::read(&files).unwrap();
+    assert_eq!(evaluation.comparisons[0].test.only_a_correct, 6);
+}
+
+#[test]
+fn bootstrap_intervals_stand_beside_every_metric_and_draw_by_seed() {
+    let mut graph = Graph::new(3, true);
+    let model = graph.model("cnn", &[0, 0, 1], 0.6, false, VALIDATION);
+    let keys =
+        [("metrics", list(&["accuracy", "macro-f1", "log-loss", "roc-auc"])), ("bootstrap", Value::Integer(200))];
+    let files = graph.run("evaluate", &KIND, &keys, &[model]).unwrap();
+    let rows: Vec<Vec<String>> =
+        lines(&files, METRICS_TABLE).iter().map(|line| line.split(',').map(str::to_owned).collect()).collect();
+    let mut n_intervals = 0;
+    for row in &rows[1..] {
+        let is_about_folds = row[4].ends_with("-mean") || row[4].ends_with("-std");
+        let number = |i: usize| row[i].parse::<f64>().ok();
+        if let (Some(value), Some(low), Some(high)) = (number(5), number(6), number(7)) {
+            assert!(low <= value + 1e-12 && value <= high + 1e-12 && !is_about_folds, "{row:?}");
+            n_intervals += 1;
+        } else {
+            // Nothing but means over folds, supports, and areas of folds with a single class.
+            assert!(is_about_folds || row[4] == "support" || number(5).is_none(), "{row:?}");
+        }
+    }
+    assert!(n_intervals > 20, "{n_intervals}");
+    let without = graph.run("plain", &KIND, &keys[..1], &[model]).unwrap();
+    let values = |files: &Files| -> Vec<String> {
+        lines(files, METRICS_TABLE).iter().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(values(&files), values(&without), "intervals change no value");
+    let again = graph.run("again", &KIND, &keys, &[model]).unwrap();
+    assert_eq!(lines(&files, METRICS_TABLE), lines(&again, METRICS_TABLE));
+    let score = &Evaluation::read(&files).unwrap().scores[0];
+    assert!(score.intervals.contains_key("log-loss"), "{score:?}");
+    let problems = graph.problems(&KIND, &[("bootstrap", Value::Integer(10))], &[model]);
+    assert_eq!(problems, ["`bootstrap` expects a whole number from 100 to 1000000, got `10`"]);
+}
+
+#[test]
+fn a_gate_may_compare_with_a_baseline() {
+    let mut graph = Graph::new(2, true);
+    let strong = graph.model("strong", &[0, 0], 0.9, false, VALIDATION);
+    let weak = graph.model("weak", &[0, 1], 0.5, false, VALIDATION);
+    graph.run("both", &ENSEMBLE, &[], &[strong, weak]).unwrap();
+    let drop = |baseline: Value, max_drop: f64| {
+        Value::Table(table(&[("baseline", baseline), ("max_drop", Value::Float(max_drop))]))
+    };
+    let gates =
+        |accuracy: Value, loss: Value| [("gates", Value::Table(table(&[("accuracy", accuracy), ("log-loss", loss)])))];
+    let keys = gates(drop(text("strong"), 0.0), drop(text("strong"), 0.1));
+    let files = graph.run("evaluate", &KIND, &keys, &[weak + 1]).unwrap();
+    let results = Evaluation::read(&files).unwrap().gates;
+    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.0 worse than strong (1.0)", true));
+    assert!(!results[1].is_passed && results[1].expected.starts_with("at most 0.1 worse than strong (0.10536"));
+    let keys = gates(drop(Value::Float(1.01), 0.02), drop(Value::Integer(0), 0.1));
+    let files = graph.run("numbers", &KIND, &keys, &[weak + 1]).unwrap();
+    let results = Evaluation::read(&files).unwrap().gates;
+    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.02 worse than 1.01", true));
+    assert!(!results[1].is_passed);
+
+    // The table of another run, relative to the manifest.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.csv"), files.get(METRICS_TABLE).unwrap().to_vec()).unwrap();
+    let places = Places { manifest_dir: folder.path().to_owned(), ..Places::default() };
+    let keys = Value::Table(table(&[("accuracy", drop(text("good.csv"), 0.0))]));
+    let (stage, log) = testing::read(KIND.read, &table(&[("gates", keys)]));
+    assert_eq!(log.problems, []);
+    assert!(matches!(&stage.sources(&places).unwrap()[..], [Source::File { .. }]));
+    let run = |places: &Places| {
+        let upstream = Upstream { own: weak + 2, nodes: &graph.nodes };
+        let deliver = |need: Need| Delivered {
+            need,
+            stage_name: graph.nodes[need.stage].name.clone(),
+            output: graph.nodes[need.stage].flow.output,
+            files: graph.artifacts.iter().find(|(known, _)| *known == need).unwrap().1.clone(),
+        };
+        let inputs = stage.needs(Part::Whole, &upstream).into_iter().map(deliver).collect();
+        testing::run(stage.as_ref(), Part::Whole, inputs, places, &TestContext::default())
+    };
+    let results = Evaluation::read(&run(&places).unwrap()).unwrap().gates;
+    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.0 worse than good.csv (1.0)", true));
+    std::fs::write(folder.path().join("good.csv"), "model,split,fold,class,metric,value\nother,test,,,accuracy,0.9\n")
+        .unwrap();
+    let error = run(&places).unwrap_err();
+    assert_eq!(error.message, "the baseline `good.csv` has no row for `accuracy` of `both` on test");
+    std::fs::write(folder.path().join("good.csv"), "nothing\n").unwrap();
+    assert_eq!(run(&places).unwrap_err().message, "the baseline `good.csv` has no column `model`");
+    let error = stage.sources(&Places::default()).unwrap_err();
+    assert_eq!(error.message, "there is no file `good.csv` to compare `accuracy` with");
 }
