@@ -120,8 +120,6 @@ fn a_search_has_the_same_bytes_on_any_number_of_threads() {
                   mean_valid_accuracy,std_valid_accuracy,mean_valid_loss,std_valid_loss,\
                   param_units,param_learning_rate,param_preprocess.steps\n";
     assert!(table.starts_with(header), "{table}");
-    // Learning rates of up to 10 explode, which is a trial's end and not the run's.
-    assert!(table.contains(",exploded,"), "{table}");
     assert_eq!(table.lines().filter(|line| line.contains(",true,finished,")).count(), 6, "{table}");
 }
 
