@@ -30,14 +30,16 @@ steps = ["center"]
 kind         = "train"
 architecture = "INPUT - FC({units}) - RELU - FC"
 epochs       = 3
+batch_size   = 8
+optimizer    = "sgd"
 
 [stages.search]
 keep   = 2
-rounds = [{ trials = 5, epochs = 1, keep = 2 }, { trials = 2, epochs = 2, keep = 2 }, {}]
+rounds = [{ trials = 8, epochs = 1, keep = 2 }, { trials = 2, epochs = 2, keep = 2 }, {}]
 
 [stages.search.space]
 stages.net.vars.units    = { integer = [4, 12] }
-stages.net.learning_rate = { log-uniform = [1e-3, 1e30] }
+stages.net.learning_rate = { log-uniform = [1e-4, 10.0] }
 stages.preprocess.steps  = { choice = [["center"], [{ divide = 16 }]] }
 
 [stages.ensemble]
@@ -118,8 +120,6 @@ fn a_search_has_the_same_bytes_on_any_number_of_threads() {
                   mean_valid_accuracy,std_valid_accuracy,mean_valid_loss,std_valid_loss,\
                   param_units,param_learning_rate,param_preprocess.steps\n";
     assert!(table.starts_with(header), "{table}");
-    // Learning rates of up to 1e30 explode, which is a trial's end and not the run's.
-    assert!(table.contains(",exploded,"), "{table}");
     assert_eq!(table.lines().filter(|line| line.contains(",true,finished,")).count(), 6, "{table}");
 }
 
@@ -155,7 +155,7 @@ fn a_killed_search_goes_on_and_ends_with_the_same_bytes() {
 fn adding_trials_reuses_those_that_were_there() {
     let project = Project::new();
     project.run(MANIFEST, 2);
-    let more = MANIFEST.replace("trials = 5", "trials = 6");
+    let more = MANIFEST.replace("trials = 8", "trials = 9");
     let manifest = project.manifest(&more);
     let session = Session::open(&manifest, None, None, Access::Look).expect("a store");
     let plan = session.plan(&Options::new(2, &AtomicBool::new(false))).expect("a plan");
@@ -164,7 +164,7 @@ fn adding_trials_reuses_those_that_were_there() {
         .map(|i| plan.name(i))
         .filter(|name| !name.contains("preprocess"))
         .collect();
-    assert_eq!(stale, ["search r1t6 net, fold 1"]);
+    assert_eq!(stale, ["search r1t9 net, fold 1"]);
     let pending = plan.find(manifest.stage("search").unwrap(), Part::Round(2)).expect("a round");
     assert!(matches!(plan.tasks[pending].state, State::Pending { .. }));
 }
@@ -188,8 +188,8 @@ fn a_time_limit_keeps_a_prefix_and_says_so() {
     }
     let limited = MANIFEST
         .replace("keep   = 2\nrounds", "keep   = 1\ntime_limit = \"1s\"\nrounds")
-        .replace("1e30", "1e-2")
-        .replace("trials = 5", "trials = 50");
+        .replace("10.0", "1e-2")
+        .replace("trials = 8", "trials = 80");
     let project = Project::new();
     let run = project.run_with(&limited, 1, &AtomicBool::new(false), &Slow(Mutex::default()));
     assert!(run.is_complete(), "{:?}", run.failures().map(|(_, why)| why).collect::<Vec<_>>());

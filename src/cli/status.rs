@@ -88,7 +88,8 @@ struct TrialGroup {
 
 /// A line for each round of a search and each state that tasks of its trials are in.
 fn trial_groups(plan: &Plan, search: usize) -> Vec<TrialGroup> {
-    let mut groups: BTreeMap<(u32, String), (BTreeSet<&str>, BTreeSet<String>)> = BTreeMap::new();
+    type Texts<'a> = (BTreeSet<&'a str>, BTreeSet<String>);
+    let mut groups: BTreeMap<(u32, String), Texts<'_>> = BTreeMap::new();
     for task in &plan.tasks {
         let Some(trial) = plan.graph.trial(task.stage).filter(|trial| trial.search == search) else { continue };
         let line = line(plan, &plan.graph, task);

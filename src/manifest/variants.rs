@@ -212,7 +212,7 @@ impl Space<'_> {
         let is_rewired =
             self.search.space().iter().any(|other| other.path.last().is_some_and(|(key, _)| key == "input"));
         let is_above = index == self.tuned || upstream.own_lineage().contains(&index);
-        if !is_above && !(is_rewired && index < self.tuned) {
+        if !(is_above || is_rewired && index < self.tuned) {
             let help = format!("a search varies `{tuned}` and the stages that it reads");
             return fail(at, format!("`{tuned}` does not read stage `{stage}`"), Some(help));
         }

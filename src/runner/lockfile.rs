@@ -80,6 +80,9 @@ impl fmt::Display for Difference {
 /// The number of the layout that this program writes.
 const VERSION: u32 = 1;
 
+/// Gives the digests of the sources that tasks of a graph read.
+pub(super) type DigestSources<'d> = dyn FnMut(&Graph, &[PlannedTask]) -> Result<SourceDigests, RunError> + 'd;
+
 impl LockFile {
     pub(super) fn new(pipeline: &str) -> LockFile {
         LockFile { version: VERSION, pipeline: pipeline.to_owned(), ..LockFile::default() }
@@ -231,7 +234,7 @@ impl LockFile {
     pub(super) fn compare_plan(
         &self,
         own: &Graph,
-        digest: &mut dyn FnMut(&Graph, &[PlannedTask]) -> Result<SourceDigests, RunError>,
+        digest: &mut DigestSources<'_>,
         open: &dyn Fn(&Entry) -> Result<Round, store::Error>,
     ) -> Result<Vec<Difference>, RunError> {
         let find = |fingerprint: &Digest| {

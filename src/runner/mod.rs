@@ -189,13 +189,13 @@ impl<'a> Session<'a> {
         loop {
             let plan = self.plan_telling(options, events, &force, &cuts)?;
             let mut outcome = run::run(self, plan, options, events, &force, &clock);
-            let n_before = earlier.len();
+            let has_moved = outcome.tasks.iter().any(|task| matches!(task.ended, Ended::Computed | Ended::Found));
             outcome.take_over(&mut earlier);
             let has_failed = outcome.failures().next().is_some();
             let is_limited = outcome.cut(&clock, &mut cuts);
             outcome.truncated = cuts.keys().map(|&(search, _)| search).collect();
             // Each pass makes a round known, or is the last.
-            let has_more = outcome.has_open() && outcome.computed().count() > n_before || is_limited;
+            let has_more = outcome.has_open() && has_moved || is_limited;
             if outcome.is_complete() || outcome.is_interrupted || has_failed || !has_more {
                 return Ok(outcome);
             }

@@ -219,10 +219,11 @@ impl Outcome {
     pub(super) fn take_over(&mut self, earlier: &mut BTreeMap<String, TaskOutcome>) {
         for task in &mut self.tasks {
             let is_fresh = matches!(task.ended, Ended::Fresh | Ended::Found);
-            if is_fresh && earlier.get(&task.name).is_some_and(|old| old.parts == task.parts) {
-                if let Some(old) = earlier.remove(&task.name) {
-                    *task = TaskOutcome { stage: task.stage, part: task.part, ..old };
-                }
+            if is_fresh
+                && earlier.get(&task.name).is_some_and(|old| old.parts == task.parts)
+                && let Some(old) = earlier.remove(&task.name)
+            {
+                *task = TaskOutcome { stage: task.stage, part: task.part, ..old };
             }
         }
     }
