@@ -9,6 +9,7 @@ pub mod evaluation;
 pub mod features;
 pub mod model;
 pub mod predictions;
+pub mod sanity;
 pub mod sheet;
 pub mod splits;
 pub mod table;

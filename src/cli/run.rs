@@ -185,7 +185,8 @@ fn stage_error(who: &str, error: &StageError, stage: Option<usize>, manifest: &M
     }
 }
 
-fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
+/// Prints why tasks failed.
+pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
     for (task, failure) in outcome.failures() {
         match failure {
             Failure::Stage(error) => {
@@ -220,7 +221,7 @@ fn open_artifacts(outcome: &Outcome, session: &Session<'_>) -> anyhow::Result<Ve
 
 /// Ctrl-C and SIGTERM ask for a stop; a second one ends the process at once. A file that grows over a limit is an error,
 /// not a signal.
-fn stop_on_signals(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn stop_on_signals(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(cancel))
@@ -300,8 +301,9 @@ fn keep_lock(
 }
 
 /// Tells a person what the runner tells.
-struct Watcher<'a> {
-    progress: &'a Progress,
+pub struct Watcher<'a> {
+    /// Where it is told.
+    pub progress: &'a Progress,
 }
 
 impl Events for Watcher<'_> {

@@ -43,6 +43,7 @@ const TABLES: &[Table] = &[
     Table { kind: "ingest", file: "skipped.csv", is_per_task: false },
     Table { kind: "split", file: "splits.csv", is_per_task: false },
     Table { kind: "reduce", file: "components.csv", is_per_task: true },
+    Table { kind: "train", file: "sanity.csv", is_per_task: true },
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
@@ -62,7 +63,7 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
             let part = match task.part {
                 Part::Fold(fold) => format!("-fold-{fold}"),
                 Part::All => "-all".to_owned(),
-                Part::Whole => String::new(),
+                Part::Whole | Part::Sanity => String::new(),
             };
             let (folder, ending) = file.split_once('.')?;
             let path = Path::new(folder).join(format!("{}{part}.{ending}", task.stage));
@@ -116,7 +117,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => fold.to_string(),
-        Part::Whole | Part::All => String::new(),
+        Part::Whole | Part::All | Part::Sanity => String::new(),
     };
     let mut out = Vec::with_capacity(bytes.len() * 2);
     for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {

@@ -61,6 +61,8 @@ pub struct Options<'a> {
     pub force: BTreeSet<usize>,
     /// Only these stages and what they need, by index; `None`: all of them.
     pub targets: Option<Vec<usize>>,
+    /// Of the targets only these tasks and what they need; `None`: all of them.
+    pub part: Option<Part>,
     /// Set it (from a signal handler, say) to stop: nothing more is started, running tasks end early.
     pub cancel: &'a AtomicBool,
     /// How long to wait for another run that computes the same task.
@@ -71,7 +73,7 @@ impl<'a> Options<'a> {
     /// All stages, nothing forced, an hour's patience.
     pub fn new(threads: usize, cancel: &'a AtomicBool) -> Options<'a> {
         let lock_limit = Duration::from_secs(3600);
-        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, cancel, lock_limit }
+        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, part: None, cancel, lock_limit }
     }
 }
 
@@ -123,7 +125,7 @@ impl<'a> Session<'a> {
     }
 
     fn plan_telling(&self, options: &Options<'_>, events: &dyn Events) -> Result<Plan, RunError> {
-        let tasks = plan::tasks(&self.graph, options.targets.as_deref());
+        let tasks = plan::tasks(&self.graph, options.targets.as_deref(), options.part);
         let sources = graph::digest_sources(&self.graph, &self.store, &tasks, options.threads, events)?;
         let find = |fingerprint: &Digest| self.store.find(fingerprint);
         let mut plan = plan::plan(&self.graph, tasks, &sources, &find, &self.memory(), &options.force);
@@ -156,7 +158,7 @@ impl<'a> Session<'a> {
         inputs: bool,
         threads: usize,
     ) -> Result<Vec<Difference>, RunError> {
-        let tasks = plan::tasks(&self.graph, None);
+        let tasks = plan::tasks(&self.graph, None, None);
         let sources = match inputs {
             true => graph::digest_sources(&self.graph, &self.store, &tasks, threads, &Silent)?,
             false => lock.sources(&self.graph),

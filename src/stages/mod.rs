@@ -33,6 +33,8 @@ pub enum Part {
     Fold(u32),
     /// Fit set `all`: every row outside the test split.
     All,
+    /// The checks before a training.
+    Sanity,
 }
 
 impl fmt::Display for Part {
@@ -41,6 +43,7 @@ impl fmt::Display for Part {
             Part::Whole => f.write_str("whole"),
             Part::Fold(fold) => write!(f, "fold {fold}"),
             Part::All => f.write_str("all"),
+            Part::Sanity => f.write_str("sanity"),
         }
     }
 }
@@ -283,6 +286,20 @@ pub trait Stage: Send + Sync + fmt::Debug {
 
     /// What the task of `part` reads, in the order that `run` expects.
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need>;
+
+    /// Tasks of this stage that have a say in whether that of `part` is begun ([`Stage::admits`]). Nothing of them enters
+    /// its artifact or its fingerprint: a finished task stays fresh whatever they say later.
+    fn gates(&self, _part: Part) -> Vec<Part> {
+        Vec::new()
+    }
+
+    /// What a gate's artifact says: warnings for people, if the tasks behind it may begin.
+    ///
+    /// # Errors
+    /// Why they may not: the stage has failed then.
+    fn admits(&self, _gate: Part, _files: &Files) -> Result<Vec<String>, StageError> {
+        Ok(Vec::new())
+    }
 
     /// The files that it reads from outside; the runner hashes them into the fingerprint.
     ///

@@ -15,9 +15,10 @@ use crate::artifact::{Sink, model::axes};
 use crate::elementary::log10;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::network::{LayerStatistics, Network, StepStats, Training};
-use crate::nn::plan::NetworkPlan;
+use crate::nn::plan::{NetworkPlan, PlanProblem};
 use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
+use crate::tensor::SampleShape;
 
 /// A row of `epochs.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,22 +61,14 @@ pub(super) fn fit(
     let training_rows = fit_set.training().as_slice();
     let validation_rows = fit_set.validation();
     if training_rows.is_empty() {
-        return Err(StageError::new("there is no image to train on").help("give `split` more images, or fewer folds"));
+        return Err(no_images());
     }
     let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
-    let plan =
-        NetworkPlan::new(&architecture.layers, feed.sample_shape(), dataset.n_classes()).map_err(|problems| {
-            let problem = problems.into_iter().next().expect("an error names a problem");
-            let error = StageError::new(problem.message).key("architecture");
-            match problem.help {
-                Some(help) => error.help(help),
-                None => error,
-            }
-        })?;
+    let plan = plan(stage, feed.sample_shape(), dataset.n_classes())?;
 
     let fit_set_number = match task.part {
         Part::Fold(fold) => u64::from(fold),
-        Part::All | Part::Whole => 0,
+        Part::All | Part::Whole | Part::Sanity => 0,
     };
     let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let batch = stage.batch_size.min(training_rows.len());
@@ -130,6 +123,26 @@ pub(super) fn fit(
         }
     }
     Ok(())
+}
+
+/// A task without a training row.
+pub(super) fn no_images() -> StageError {
+    StageError::new("there is no image to train on").help("give `split` more images, or fewer folds")
+}
+
+/// The stage's network for samples of this shape.
+///
+/// # Errors
+/// What `check` could not know before the shape and the number of classes were.
+pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Result<NetworkPlan, StageError> {
+    let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
+    NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)
+}
+
+/// The first problem of a plan.
+pub(super) fn plan_error(problems: Vec<PlanProblem>) -> StageError {
+    let problem = problems.into_iter().next().expect("an error names a problem");
+    StageError { help: problem.help, ..StageError::new(problem.message).key("architecture") }
 }
 
 /// Which rows are learned from and which only looked at, in what order.

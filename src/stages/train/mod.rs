@@ -6,13 +6,15 @@
 mod batches;
 mod checkpoint;
 mod fit;
+mod sanity;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Trained, Upstream, lineage};
-use crate::artifact::Sink;
+use crate::artifact::sanity::Findings;
+use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Problem, Section, Span};
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
@@ -61,6 +63,9 @@ pub struct Train {
     early_stopping: Option<EarlyStopping>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
     last: Final,
+    /// Whether the checks before a training are made: labels and images vary, the loss starts where it should, the
+    /// network learns 20 images by heart [true].
+    sanity: bool,
     /// The stage's own seed; absent: the manifest's.
     seed: Option<u64>,
 }
@@ -122,6 +127,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             "refit" => Final::Refit,
             _ => Final::FoldEnsemble,
         },
+        sanity: section.flag("sanity", true),
         seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
     })
 }
@@ -155,12 +161,13 @@ impl Stage for Train {
     }
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {
-        let folds = (1..=flow.folds).map(Part::Fold);
+        let folds = (1..=flow.folds).map(Part::Fold).chain(self.sanity.then_some(Part::Sanity));
         folds.chain((self.last == Final::Refit).then_some(Part::All)).collect()
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-        let mut needs = lineage::needs(part, upstream);
+        // The checks look at what fold 1 learns from.
+        let mut needs = lineage::needs(if part == Part::Sanity { Part::Fold(1) } else { part }, upstream);
         if part == Part::All {
             // How long to train on all rows is what the folds found.
             let folds = upstream.nodes[upstream.own].flow.folds;
@@ -173,9 +180,25 @@ impl Stage for Train {
         true
     }
 
-    fn reads_key(&self, _part: Part, key: &str) -> bool {
-        // Which model is the final one decides what is planned, not what a task computes.
-        key != "final"
+    fn reads_key(&self, part: Part, key: &str) -> bool {
+        let is_below = |above: &str| key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        match part {
+            // How long and how fast is no business of the checks.
+            Part::Sanity => ["layers", "initializer"].into_iter().any(is_below),
+            // Which model is the final one decides what is planned, not what a task computes; so do the checks.
+            _ => !["final", "sanity"].contains(&key),
+        }
+    }
+
+    fn gates(&self, part: Part) -> Vec<Part> {
+        match part {
+            Part::Sanity => Vec::new(),
+            _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
+        }
+    }
+
+    fn admits(&self, _: Part, files: &Files) -> Result<Vec<String>, StageError> {
+        sanity::admits(&Findings::read(files)?)
     }
 
     fn own_seed(&self) -> Option<u64> {
@@ -188,6 +211,9 @@ impl Stage for Train {
     }
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
-        fit::fit(self, task, context, sink)
+        match task.part {
+            Part::Sanity => sanity::check(self, task, context, sink),
+            _ => fit::fit(self, task, context, sink),
+        }
     }
 }
