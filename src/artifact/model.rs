@@ -4,6 +4,17 @@
 //! |---|---|
 //! | `model.json` | shorthand of the layers, input shape, classes, epochs run, best epoch |
 //! | `weights.safetensors` | every tensor by name (`1.conv.weights`), f32 |
+//!
+//! A training run with `snapshots = N` also leaves N (or, of fewer epochs or cycles, as many as there were) models on its
+//! way, the last of which is the model itself; `model.json` then has their epochs under `snapshots`, ascending:
+//!
+//! | file, for the i-th of them, from 1 | what |
+//! |---|---|
+//! | `snapshot-i.safetensors` | every tensor, as in `weights.safetensors` |
+//! | `snapshot-i-validation.safetensors` | what it says of the validation rows ([`super::predictions`]) |
+//! | `snapshot-i-test.safetensors` | what it says of the test split |
+//!
+//! The last two are there where `validation.safetensors` and `test.safetensors` are.
 
 use std::io;
 
@@ -41,6 +52,29 @@ pub struct Description {
     pub is_selected: bool,
     /// Samples it was fitted on.
     pub n_training: usize,
+    /// The epochs of its snapshots, ascending, from 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<u32>,
+}
+
+/// A file of one snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotFile {
+    /// Its tensors.
+    Weights,
+    /// What it says of the validation rows.
+    Validation,
+    /// What it says of the test split.
+    Test,
+}
+
+/// The name of a file of the `i`-th snapshot, from 1.
+pub fn snapshot_name(i: usize, file: SnapshotFile) -> String {
+    match file {
+        SnapshotFile::Weights => format!("snapshot-{i}.safetensors"),
+        SnapshotFile::Validation => format!("snapshot-{i}-validation.safetensors"),
+        SnapshotFile::Test => format!("snapshot-{i}-test.safetensors"),
+    }
 }
 
 impl Description {
@@ -84,11 +118,19 @@ pub fn write(description: &Description, weights: &[NamedTensor], sink: &mut dyn 
     let mut json = serde_json::to_vec_pretty(description).map_err(io::Error::other)?;
     json.push(b'\n');
     sink.put(MODEL, &json)?;
+    write_weights(weights, sink, WEIGHTS)
+}
+
+/// Writes tensors to the file called `name`.
+///
+/// # Errors
+/// Those of the sink.
+pub fn write_weights(weights: &[NamedTensor], sink: &mut dyn Sink, name: &str) -> io::Result<()> {
     let mut tensors = TensorsWriter::new();
     for tensor in weights {
         tensors.f32(&tensor.name, &tensor.shape, &tensor.values);
     }
-    tensors.write(sink, WEIGHTS)
+    tensors.write(sink, name)
 }
 
 /// Reads the weights of a model: tensors by name, with any number of axes.

@@ -53,7 +53,9 @@ fn program(is_json: bool, terminal: &Terminal) -> Exit {
             is_well &= is_same;
             let verdict = if is_same { terminal.paint("passed", GREEN) } else { terminal.paint("failed", RED) };
             rows.push(vec![verdict, isa.to_string(), n_threads.to_string(), digest[..16].to_owned()]);
-            json.push(serde_json::json!({ "isa": isa.name(), "threads": n_threads, "digest": digest, "passed": is_same }));
+            json.push(
+                serde_json::json!({ "isa": isa.name(), "threads": n_threads, "digest": digest, "passed": is_same }),
+            );
         }
     }
     if is_json {
@@ -64,7 +66,10 @@ fn program(is_json: bool, terminal: &Terminal) -> Exit {
         let _ = if is_well {
             writeln!(text, "{STEPS} updates of a small network give the same bytes here as everywhere")
         } else {
-            writeln!(text, "expected {GOLDEN}: this machine computes other bytes; please report it with `convoy doctor`")
+            writeln!(
+                text,
+                "expected {GOLDEN}: this machine computes other bytes; please report it with `convoy doctor`"
+            )
         };
         terminal.result(&text);
     }
@@ -117,13 +122,15 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
         return Ok(Exit::Done);
     }
     let places = &arguments.places;
-    let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Write) {
+    let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Write)
+    {
         Ok(session) => session,
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signals(&cancel)?;
-    let options = Options { targets: Some(stages.clone()), part: Some(Part::Sanity), ..Options::new(threads(places), &cancel) };
+    let options =
+        Options { targets: Some(stages.clone()), part: Some(Part::Sanity), ..Options::new(threads(places), &cancel) };
     let progress = Progress::new(*terminal, true);
     let outcome = match session.run(&options, &Watcher { progress: &progress }) {
         Ok(outcome) => outcome,

@@ -36,6 +36,21 @@ impl Values<'_> {
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
+
+    /// Copies them to `out`, in single precision.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn copy_to(self, out: &mut [f32]) {
+        assert_eq!(self.len(), out.len(), "values of a sample");
+        match self {
+            Values::U8(values) => out.iter_mut().zip(values).for_each(|(out, &x)| *out = f32::from(x)),
+            Values::U16(values) => {
+                out.iter_mut().zip(values).for_each(|(out, &x)| *out = f32::from(u16::from_le_bytes(x)));
+            }
+            Values::F32(values) => out.iter_mut().zip(values).for_each(|(out, &x)| *out = f32::from_le_bytes(x)),
+        }
+    }
 }
 
 /// Something that has samples, all of one shape.

@@ -1,5 +1,6 @@
 //! Samples before any model: readers, splits, transforms, metrics.
 
+pub mod augment;
 pub mod catalogue;
 pub mod decode;
 pub mod feed;

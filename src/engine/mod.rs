@@ -20,6 +20,7 @@ mod kernel;
 mod local;
 mod norm;
 mod pooling;
+mod prefetch;
 pub mod reference;
 #[expect(clippy::needless_range_loop, reason = "lanes of several vectors are walked by index in step")]
 mod simd;
@@ -43,6 +44,7 @@ pub use norm::BatchNorm;
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
+pub use prefetch::prefetch;
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
 pub use sums::{sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;

@@ -362,9 +362,9 @@ impl<'r> Run<'r> {
                     }
                 };
                 match said {
-                    Ok(warnings) => warnings
-                        .iter()
-                        .for_each(|warning| workshop.warn(Some(&self.outcomes[gate].name), warning)),
+                    Ok(warnings) => {
+                        warnings.iter().for_each(|warning| workshop.warn(Some(&self.outcomes[gate].name), warning))
+                    }
                     Err(error) => {
                         self.outcomes[gate].ended = Ended::Failed(Failure::Stage(error));
                         self.stands[gate] = Stand::Ended;
@@ -522,8 +522,10 @@ struct Workshop<'r> {
 
 impl Workshop<'_> {
     fn warn(&self, task: Option<&str>, message: &str) {
+        // Once for a stage, whichever of its folds says it first.
+        let stage = task.and_then(|name| name.split(", ").next()).unwrap_or_default();
         let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if warned.insert(message.to_owned()) {
+        if warned.insert(format!("{stage}: {message}")) {
             drop(warned);
             self.events.event(&Event::Warning { task, message });
         }

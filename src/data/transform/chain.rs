@@ -82,26 +82,25 @@ impl Chain {
                 rest
             }
             _ => {
-                match values {
-                    Values::U8(values) => convert(values, out, f32::from),
-                    Values::U16(values) => convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
-                    Values::F32(values) => convert(values, out, f32::from_le_bytes),
-                }
+                values.copy_to(out);
                 &self.passes[..]
             }
         };
-        for pass in rest {
-            match pass {
-                Pass::Affine(run) => run.apply(out),
-                Pass::StandardizeImage => standardize_image::apply(out),
-            }
-        }
+        pass_over(rest, out);
+    }
+
+    /// Transforms one sample that is in single precision already: the same bits as [`Chain::apply`] of its values.
+    pub fn apply_in_place(&self, sample: &mut [f32]) {
+        pass_over(&self.passes, sample);
     }
 }
 
-fn convert<T: Copy>(values: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
-    for (out, &x) in out.iter_mut().zip(values) {
-        *out = to_f32(x);
+fn pass_over(passes: &[Pass], sample: &mut [f32]) {
+    for pass in passes {
+        match pass {
+            Pass::Affine(run) => run.apply(sample),
+            Pass::StandardizeImage => standardize_image::apply(sample),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::nn::network::NamedTensor;
 use crate::nn::schedule::Plateau;
 
 /// First bytes of a checkpoint: another form is none.
-const MAGIC: &[u8; 16] = b"convoy train 1\n\0";
+const MAGIC: &[u8; 16] = b"convoy train 2\n\0";
 
 /// A training run between two epochs.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub(super) struct Checkpoint {
     pub state: Vec<NamedTensor>,
     /// The weights of the best epoch, where they will be restored.
     pub best_weights: Option<Vec<NamedTensor>>,
+    /// The first layer's weights after the best epoch, as they will be drawn.
+    pub best_filters: Option<Vec<f32>>,
 }
 
 /// The best epoch so far, by the validation rows.
@@ -69,6 +71,7 @@ struct Header {
     layers: Vec<LayerRow>,
     state: Vec<(String, Vec<usize>)>,
     best_weights: Option<Vec<(String, Vec<usize>)>>,
+    best_filters: Option<usize>,
 }
 
 impl Checkpoint {
@@ -86,6 +89,7 @@ impl Checkpoint {
             layers: self.layers.clone(),
             state: names(&self.state),
             best_weights: self.best_weights.as_deref().map(names),
+            best_filters: self.best_filters.as_ref().map(Vec::len),
         };
         // Numbers, strings and lists of them: there is nothing that JSON could refuse.
         let json = serde_json::to_vec(&header).unwrap_or_default();
@@ -95,6 +99,7 @@ impl Checkpoint {
         for tensor in self.state.iter().chain(self.best_weights.iter().flatten()) {
             bytes.extend(tensor.values.iter().flat_map(|x| x.to_le_bytes()));
         }
+        bytes.extend(self.best_filters.iter().flatten().flat_map(|x| x.to_le_bytes()));
         bytes
     }
 
@@ -121,6 +126,14 @@ impl Checkpoint {
             Some(names) => Some(tensors(names)?),
             None => None,
         };
+        let best_filters = match header.best_filters {
+            Some(len) => {
+                let (these, others) = values.split_at_checked(len.checked_mul(4)?)?;
+                values = others;
+                Some(these.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
+            None => None,
+        };
         let (best, stale_epochs, factor) = header.plateau;
         values.is_empty().then_some(Checkpoint {
             epoch: header.epoch,
@@ -131,6 +144,7 @@ impl Checkpoint {
             layers: header.layers,
             state,
             best_weights,
+            best_filters,
         })
     }
 }
@@ -166,6 +180,7 @@ mod tests {
             layers: Vec::new(),
             state: vec![tensor("a", &[1.0, -0.0, f32::MIN_POSITIVE]), tensor("b", &[])],
             best_weights: Some(vec![tensor("a", &[3.0])]),
+            best_filters: Some(vec![0.5, -2.0]),
         };
         let bytes = checkpoint.to_bytes();
         assert_eq!(Checkpoint::from_bytes(&bytes), Some(checkpoint));

@@ -9,6 +9,7 @@ mod fit;
 mod sanity;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, 
 use crate::artifact::sanity::Findings;
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Problem, Section, Span};
+use crate::data::augment::Augmentation;
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
 use crate::nn::optimizer::{self, OptimizerConfig};
@@ -30,7 +32,7 @@ pub const KIND: Kind = Kind {
 };
 
 /// Bumped when the same inputs train to other bytes.
-const REVISION: &str = "1";
+const REVISION: &str = "2";
 
 /// Trains a network.
 #[derive(Debug)]
@@ -59,6 +61,11 @@ pub struct Train {
     label_smoothing: f64,
     /// Classes weigh the same in the loss, however many images they have ["none", or "balanced"].
     class_weights: ClassWeights,
+    /// Whether rows of small classes are repeated until all classes are as large as the largest, on training rows only
+    /// [false].
+    oversample: bool,
+    /// What is done to training images, and only those, anew in each epoch: see [`crate::data::augment`] [nothing].
+    augment: Augmentation,
     /// Stops when validation has not improved, and restores the best weights; absent: all epochs, last weights.
     early_stopping: Option<EarlyStopping>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
@@ -122,6 +129,8 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             "balanced" => ClassWeights::Balanced,
             _ => ClassWeights::None,
         },
+        oversample: section.flag("oversample", false),
+        augment: Augmentation::read(section),
         early_stopping,
         last: match section.word("final", &["fold-ensemble", "refit"], "fold-ensemble") {
             "refit" => Final::Refit,
@@ -157,6 +166,16 @@ impl Stage for Train {
                     .help("use `final = \"fold-ensemble\"`, or another schedule"),
             );
         }
+        if self.oversample && self.class_weights == ClassWeights::Balanced {
+            let at = log.span_of("oversample", span);
+            let message =
+                "`oversample` and `class_weights = \"balanced\"` both make classes equal, expected one of them";
+            log.push(Problem::error(at, message));
+        }
+        for misfit in self.augment.misfits(flow.shape) {
+            let at = log.span_of(&format!("augment[{}]", misfit.operation), span);
+            log.push(Problem { help: misfit.help, ..Problem::error(at, misfit.message) });
+        }
         Flow { output: Output::Model, refit: self.last == Final::Refit, ..flow.clone() }
     }
 
@@ -181,7 +200,8 @@ impl Stage for Train {
     }
 
     fn reads_key(&self, part: Part, key: &str) -> bool {
-        let is_below = |above: &str| key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let is_below =
+            |above: &str| key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         match part {
             // How long and how fast is no business of the checks.
             Part::Sanity => ["layers", "initializer"].into_iter().any(is_below),

@@ -13,11 +13,11 @@ use crate::stages::Delivered;
 use crate::stages::testing::{self, MemorySink, TestContext};
 use crate::tensor::ImageShape;
 
-const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
+pub(super) const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
 const ARCHITECTURE: &str = "INPUT - CONV(4) - RELU - POOL - DROPOUT(0.2) - FC(8) - RELU - FC";
 
 /// A train stage with these keys, read as a manifest has them.
-fn stage(keys: &str) -> Box<dyn Stage> {
+pub(super) fn stage(keys: &str) -> Box<dyn Stage> {
     let text = format!(
         "schema = 1\nname = \"t\"\n[stages.ingest]\nsource = \"builtin:digits\"\n[stages.split]\nfolds = 3\n[stages.train]\n{keys}\n"
     );
@@ -29,7 +29,7 @@ fn stage(keys: &str) -> Box<dyn Stage> {
     stage
 }
 
-fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
+pub(super) fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
     Delivered { need: Need { stage, part }, stage_name: format!("s{stage}"), output, files }
 }
 
@@ -53,7 +53,7 @@ fn inputs(poison: Option<u8>) -> Vec<Delivered> {
     vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
 }
 
-fn run(stage: &dyn Stage, part: Part, inputs: Vec<Delivered>, context: &dyn Context) -> Result<Files, StageError> {
+pub(super) fn run(stage: &dyn Stage, part: Part, inputs: Vec<Delivered>, context: &dyn Context) -> Result<Files, StageError> {
     testing::run(stage, part, inputs, &Places::default(), context)
 }
 
@@ -68,24 +68,54 @@ fn keys(more: &str) -> String {
     )
 }
 
+/// Everything that may be done to training rows.
+const AUGMENT: &str = "augment = [\"flip\", { crop = { padding = 1 } }, { shift = { fraction = 0.2 } }, \"rotate\", \
+                       \"brightness\", { cutout = { size = 2 } }, \"mixup\"]\noversample = true";
+
 #[test]
 fn threads_change_no_byte() {
-    let stage = stage(&keys(""));
-    let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
-    for threads in [2, 3, 7] {
-        let context = TestContext { threads, ..TestContext::default() };
-        assert_eq!(bytes(&run(&*stage, Part::Fold(2), inputs(None), &context).unwrap()), expected, "{threads}");
+    for more in ["", AUGMENT] {
+        let stage = stage(&keys(more));
+        let expected = bytes(&run(&*stage, Part::Fold(2), inputs(None), &TestContext::default()).unwrap());
+        for threads in [2, 3, 7] {
+            let context = TestContext { threads, ..TestContext::default() };
+            assert_eq!(bytes(&run(&*stage, Part::Fold(2), inputs(None), &context).unwrap()), expected, "{threads}");
+        }
     }
 }
 
 #[test]
 fn what_held_out_rows_hold_changes_no_weight() {
-    let stage = stage(&keys(""));
-    let weights = |poison| {
-        let files = run(&*stage, Part::Fold(2), inputs(Some(poison)), &TestContext::default()).unwrap();
-        files.get(crate::artifact::model::WEIGHTS).unwrap().to_vec()
+    for more in ["", AUGMENT] {
+        let stage = stage(&keys(more));
+        let weights = |poison| {
+            let files = run(&*stage, Part::Fold(2), inputs(Some(poison)), &TestContext::default()).unwrap();
+            files.get(crate::artifact::model::WEIGHTS).unwrap().to_vec()
+        };
+        assert_eq!(weights(0), weights(255));
+    }
+}
+
+#[test]
+fn augmentation_is_for_training_rows_only() {
+    // At a rate that moves no weight, whatever is done to training rows shows in the training loss alone.
+    let still = |more: &str| keys(more).replace("learning_rate = 0.001", "learning_rate = 1e-30");
+    let column = |more: &str, column: usize| -> Vec<String> {
+        let files = run(&*stage(&still(more)), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+        let table = String::from_utf8(files.get("epochs.csv").unwrap().to_vec()).unwrap();
+        table.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().to_owned()).collect()
     };
-    assert_eq!(weights(0), weights(255));
+    let (train_loss, valid_loss) = (3, 5);
+    assert_ne!(column("", train_loss), column(AUGMENT, train_loss));
+    assert_eq!(column("", valid_loss), column(AUGMENT, valid_loss));
+}
+
+#[test]
+fn augmentation_that_does_not_fit_the_images_is_told_before_anything_is_trained() {
+    let stage = stage(&keys("augment = [{ crop = { padding = 5 } }]"));
+    let error = run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap_err();
+    assert_eq!(error.message, "`padding` of 5 can push a 5x6x2 image out of sight");
+    assert_eq!(error.key.as_deref(), Some("augment"));
 }
 
 #[test]
@@ -126,7 +156,7 @@ impl Context for Killer {
 
 #[test]
 fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
-    for more in ["", "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
+    for more in ["", AUGMENT, "early_stopping = { patience = 2 }", "schedule = { plateau = { patience = 0 } }"] {
         let keys = keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
         let stage = stage(&keys);
         let expected = bytes(&run(&*stage, Part::Fold(1), inputs(None), &TestContext::default()).unwrap());
@@ -141,6 +171,65 @@ fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
             assert_eq!(resumed, expected, "{more} after {epochs_before_kill} epochs");
         }
     }
+}
+
+#[test]
+fn filters_are_drawn_at_the_start_the_best_and_the_end() {
+    let architecture = "INPUT - CONV(4) - RELU - FC";
+    let stage = |epochs| stage(&format!("architecture = \"{architecture}\"\nepochs = {epochs}\nbatch_size = 8"));
+    let of = |epochs| {
+        // One channel, so that there is something to see.
+        let grey = ImageShape { height: 4, width: 4, channels: 1 };
+        let labels: Vec<u32> = (0..24).map(|i| i % 2).collect();
+        let pixels: Vec<u8> = (0..24 * 16).map(|i| (i * i % 7) as u8).collect();
+        let (files, dataset) = testing::dataset(grey, &labels, &pixels);
+        let places = (0..24).map(|i: u32| Place::Fold(i / 2 % 2 + 1)).collect();
+        let mut sink = MemorySink::default();
+        Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        let inputs = vec![
+            delivered(0, Part::Whole, Output::Dataset, files),
+            delivered(1, Part::Whole, Output::Splits, sink.files()),
+        ];
+        run(&*stage(epochs), Part::Fold(1), inputs, &TestContext::default()).unwrap()
+    };
+    let (one, three) = (of(1), of(3));
+    let sheet = |files: &Files, which: &str| files.get(&format!("filters-{which}.png")).unwrap().to_vec();
+    assert_eq!(sheet(&one, "start"), sheet(&three, "start"));
+    assert_eq!(sheet(&one, "best"), sheet(&one, "end"), "one epoch is the best and the last");
+    assert_ne!(sheet(&three, "start"), sheet(&three, "end"));
+    let picture = image::load_from_memory(&sheet(&three, "end")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (4 * (3 * 11 + 2) + 2, 3 * 11 + 4));
+    // Two channels are no colours to draw.
+    let files = run(&*self::stage(&keys("")), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    assert!(files.0.contains_key("filters-start.png"), "the first channel of them is drawn in grey");
+}
+
+#[test]
+fn layers_are_looked_at_in_a_whole_batch() {
+    // 35 rows in batches of 8: the rest of 3 is not looked at.
+    let files = run(&*stage(&keys("")), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    let n = Description::read(&files).unwrap().n_training;
+    assert_ne!(n % 8, 0, "{n} rows");
+    let step_of = |file: &str, row: usize| -> usize {
+        let text = String::from_utf8(files.get(file).unwrap().to_vec()).unwrap();
+        text.lines().nth(row).unwrap().split(',').nth(1).unwrap().parse().unwrap()
+    };
+    assert_eq!((step_of("layers.csv", 1), step_of("epochs.csv", 1)), (n / 8, n.div_ceil(8)));
+}
+
+#[test]
+fn trouble_is_told_while_it_lasts() {
+    let context = TestContext::default();
+    let fast = keys("").replace("learning_rate = 0.001", "learning_rate = 3.0");
+    // Whether it survives is not the question here.
+    let _ = run(&*stage(&fast), Part::Fold(1), inputs(None), &context);
+    let warnings = context.warnings.lock().unwrap().join("\n");
+    let ended = run(&*stage(&fast), Part::Fold(1), inputs(None), &TestContext::default());
+    assert!(warnings.contains("lower `learning_rate`") || ended.is_err(), "{warnings}");
+    let context = TestContext::default();
+    run(&*stage(&keys("").replace("l2 = 1e-4", "l2 = 10.0")), Part::Fold(1), inputs(None), &context).unwrap();
+    let warnings = context.warnings.lock().unwrap().join("\n");
+    assert!(warnings.contains("lower `l2`"), "{warnings}");
 }
 
 #[test]

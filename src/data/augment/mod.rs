@@ -1,0 +1,364 @@
+//! Augmentation: the training samples look a little different in each epoch. Validation and test samples never do.
+//!
+//! An [`Augmentation`] is what a manifest lists; an [`Augmenter`] is that, ready to draw. Where an operation acts:
+//!
+//! | operation | acts on | why |
+//! |---|---|---|
+//! | flip, crop, shift, rotate | stored pixels, before the fitted transforms, in the order of the list | a mean per pixel belongs to the place of the pixel in the picture that the network sees, not to where it came from; what is moved in is a black pixel, as torchvision pads, or the image's own edge |
+//! | brightness | stored pixels, in the order of the list | light multiplies pixels, and the range it is cut to is that of pixels |
+//! | cutout | the transformed sample | DeVries and Taylor (2017) cut out 0 of normalised images: the mean where the transforms centre, so that the hole is no contrast of its own |
+//! | mixup | the transformed sample, last | it mixes what the network sees |
+//!
+//! # Determinism
+//! Each number is drawn from the stream of (run, epoch, operation), at an address made of the sample's index in the data
+//! set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who loads it.
+
+mod draw;
+mod geometry;
+
+use super::feed::{Feed, Values};
+use crate::config::{Bounds, Section};
+use crate::elementary::{cos, sin};
+use crate::rng::Stream;
+use crate::tensor::{ImageShape, SampleShape};
+
+pub use geometry::Fill;
+
+/// Draws that one view of one sample may take from the stream of an operation.
+const DRAWS: u64 = 64;
+
+/// One way to change a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operation {
+    /// Mirrors the image: `flip`.
+    Flip {
+        /// Which axes may be mirrored, each on its own: "horizontal" (the default), "vertical" or "both".
+        direction: Direction,
+        /// How often, in `[0, 1]`; default 0.5.
+        probability: f64,
+    },
+    /// Pads the image on each side and cuts a part of its old size out at a random place: `crop`.
+    Crop {
+        /// Pixels on each side, below the image's height and width; default 4.
+        padding: usize,
+        /// What is padded with; default "black".
+        fill: Fill,
+    },
+    /// Moves the image by whole pixels, up to a share of its height and width: `shift`.
+    Shift {
+        /// In `[0, 1)`; default 0.1.
+        fraction: f64,
+        /// What is moved in; default "black".
+        fill: Fill,
+    },
+    /// Turns the image about its centre by up to so many degrees either way, bilinearly: `rotate`.
+    Rotate {
+        /// In `[0, 180]`; default 15.
+        degrees: f64,
+        /// What is turned in; default "black".
+        fill: Fill,
+    },
+    /// Multiplies pixels by a number within `1 ± factor` and cuts them to their range (whitened images have none):
+    /// `brightness`.
+    Brightness {
+        /// In `[0, 1]`; default 0.2.
+        factor: f64,
+    },
+    /// Sets a square around a random pixel to 0, the mean of centred pixels (DeVries and Taylor 2017); it may reach
+    /// beyond the image: `cutout`.
+    Cutout {
+        /// Its side in pixels; default 8.
+        size: usize,
+    },
+    /// Mixes each sample, and its target, with another training sample: `weight * a + (1 - weight) * b`, the weight drawn
+    /// from Beta(alpha, alpha) (Zhang et al. 2018): `mixup`. The one operation that features can take.
+    Mixup {
+        /// Above 0; default 0.2.
+        alpha: f64,
+    },
+}
+
+/// `direction` of a flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Left and right change places.
+    Horizontal,
+    /// Top and bottom change places.
+    Vertical,
+    /// Either, drawn apart.
+    Both,
+}
+
+/// The words of a manifest.
+pub const WORDS: &[&str] = &["flip", "crop", "shift", "rotate", "brightness", "cutout", "mixup"];
+
+impl Operation {
+    fn read(word: &str, section: &mut Section<'_>) -> Operation {
+        match word {
+            "flip" => Operation::Flip {
+                direction: match section.word("direction", &["horizontal", "vertical", "both"], "horizontal") {
+                    "vertical" => Direction::Vertical,
+                    "both" => Direction::Both,
+                    _ => Direction::Horizontal,
+                },
+                probability: section.number("probability", Bounds::Fraction, Some(0.5)),
+            },
+            "crop" => Operation::Crop {
+                padding: section.whole("padding", 1..=65_536, Some(4)) as usize,
+                fill: Fill::read(section),
+            },
+            "shift" => Operation::Shift {
+                fraction: section.number("fraction", Bounds::Rate, Some(0.1)),
+                fill: Fill::read(section),
+            },
+            "rotate" => Operation::Rotate { degrees: read_degrees(section), fill: Fill::read(section) },
+            "brightness" => Operation::Brightness { factor: section.number("factor", Bounds::Fraction, Some(0.2)) },
+            "cutout" => Operation::Cutout { size: section.whole("size", 1..=65_536, Some(8)) as usize },
+            _ => Operation::Mixup { alpha: section.number("alpha", Bounds::Positive, Some(0.2)) },
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Operation::Flip { .. } => "flip",
+            Operation::Crop { .. } => "crop",
+            Operation::Shift { .. } => "shift",
+            Operation::Rotate { .. } => "rotate",
+            Operation::Brightness { .. } => "brightness",
+            Operation::Cutout { .. } => "cutout",
+            Operation::Mixup { .. } => "mixup",
+        }
+    }
+}
+
+fn read_degrees(section: &mut Section<'_>) -> f64 {
+    let degrees = section.number("degrees", Bounds::NonNegative, Some(15.0));
+    if degrees > 180.0
+        && let Some(node) = section.raw("degrees")
+    {
+        section.expected("degrees", node, "a number from 0 to 180");
+    }
+    degrees
+}
+
+/// What a manifest lists under `augment`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Augmentation {
+    operations: Vec<Operation>,
+}
+
+/// An operation that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Its place in the list, from 0.
+    pub operation: usize,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl Augmentation {
+    /// Reads `augment` [nothing]: a list such as `["flip", { crop = { padding = 4 } }]`.
+    pub fn read(section: &mut Section<'_>) -> Augmentation {
+        Augmentation { operations: section.choices("augment", WORDS, Operation::read) }
+    }
+
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// What does not fit samples of `shape` (`None`: not known yet), in the order of the list.
+    pub fn misfits(&self, shape: Option<SampleShape>) -> Vec<Misfit> {
+        let mut misfits = Vec::new();
+        let mut mixups = 0;
+        for (operation, &what) in self.operations.iter().enumerate() {
+            let word = what.word();
+            let mut misfit = |message: String, help: &str| {
+                misfits.push(Misfit { operation, message, help: Some(help.to_owned()) });
+            };
+            if let Operation::Mixup { .. } = what {
+                mixups += 1;
+                if mixups == 2 {
+                    misfit("`mixup` stands in `augment` twice, expected once".to_owned(), "remove one of them");
+                }
+                continue;
+            }
+            let image = match shape {
+                None => continue,
+                Some(SampleShape::Flat(n)) => {
+                    let message = format!("`{word}` needs an image with a height and a width, got {n} flat features");
+                    misfit(message, "of all of `augment`, only `mixup` can change features");
+                    continue;
+                }
+                Some(SampleShape::Image(image)) => image,
+            };
+            let side = image.height.min(image.width);
+            match what {
+                Operation::Crop { padding, .. } if padding >= side => {
+                    let message = format!("`padding` of {padding} can push a {image} image out of sight");
+                    misfit(message, "use less than its smaller side");
+                }
+                Operation::Cutout { size } if size >= 2 * side => {
+                    let message = format!("`cutout` of {size} pixels always covers a {image} image");
+                    misfit(message, "use a `size` of about half its side");
+                }
+                _ => {}
+            }
+        }
+        misfits
+    }
+}
+
+/// An [`Augmentation`] that is ready to draw, with room to work in. It allocates nothing after [`Augmenter::new`].
+#[derive(Debug)]
+pub struct Augmenter {
+    operations: Vec<Operation>,
+    /// One per operation, of the epoch.
+    streams: Vec<Stream>,
+    shape: SampleShape,
+    /// The image before an operation that moves pixels.
+    before: Vec<f32>,
+    /// The sample that one is mixed with.
+    other: Vec<f32>,
+}
+
+impl Augmenter {
+    /// For samples of `shape`.
+    pub fn new(augmentation: &Augmentation, shape: SampleShape) -> Augmenter {
+        Augmenter {
+            operations: augmentation.operations.clone(),
+            streams: Vec::with_capacity(augmentation.operations.len()),
+            shape,
+            before: vec![0.0; shape.len()],
+            other: vec![0.0; shape.len()],
+        }
+    }
+
+    /// Begins an epoch; `stream` gives the stream of the operation at a place in the list.
+    pub fn begin(&mut self, stream: impl Fn(u64) -> Stream) {
+        self.streams.clear();
+        self.streams.extend((0..self.operations.len() as u64).map(stream));
+    }
+
+    /// Whether samples are mixed, so that targets are probabilities.
+    pub fn mixes(&self) -> bool {
+        self.operations.iter().any(|operation| matches!(operation, Operation::Mixup { .. }))
+    }
+
+    /// Loads one view of the sample `row`: the `turn`-th of this epoch, from 0, but not mixed yet.
+    ///
+    /// # Panics
+    /// If no epoch has begun, or `out` has another length.
+    pub fn load(&mut self, feed: &Feed, row: u32, turn: u32, out: &mut [f32]) {
+        assert_eq!(self.streams.len(), self.operations.len(), "an epoch has begun");
+        let values = feed.samples().values(row as usize);
+        let most = match values {
+            Values::U8(_) => Some(255.0),
+            Values::U16(_) => Some(65535.0),
+            Values::F32(_) => None,
+        };
+        values.copy_to(out);
+        let SampleShape::Image(shape) = self.shape else { return feed.chain().apply_in_place(out) };
+        let first = address(row, turn);
+        for (operation, stream) in self.operations.iter().zip(&self.streams) {
+            change_pixels(*operation, stream, first, shape, most, &mut self.before, out);
+        }
+        feed.chain().apply_in_place(out);
+        for (operation, stream) in self.operations.iter().zip(&self.streams) {
+            if let Operation::Cutout { size } = *operation {
+                let (y, x) = (stream.below(first, shape.height as u64), stream.below(first + 1, shape.width as u64));
+                geometry::cut_out(shape, (y as usize, x as usize), size, out);
+            }
+        }
+    }
+
+    /// Mixes `sample`, the `turn`-th view of `row`, with one of the samples `rows`, and its `target` with that one's.
+    ///
+    /// # Shapes
+    /// - `target`: `[n_classes]`, to be written
+    pub fn mix(
+        &mut self,
+        feed: &Feed,
+        (row, turn): (u32, u32),
+        rows: &[u32],
+        label: impl Fn(u32) -> u32,
+        sample: &mut [f32],
+        target: &mut [f32],
+    ) {
+        target.fill(0.0);
+        target[label(row) as usize] = 1.0;
+        let at = self.operations.iter().position(|operation| matches!(operation, Operation::Mixup { .. }));
+        let Some(Operation::Mixup { alpha }) = at.map(|at| self.operations[at]) else { return };
+        let stream = &self.streams[at.unwrap_or(0)];
+        let first = address(row, turn);
+        let partner = rows[stream.below(first, rows.len() as u64) as usize];
+        let weight = draw::beta(alpha, stream, first + 1) as f32;
+        let mut other = std::mem::take(&mut self.other);
+        self.load(feed, partner, 0, &mut other);
+        for (x, y) in sample.iter_mut().zip(&other) {
+            *x = weight * *x + (1.0 - weight) * *y;
+        }
+        self.other = other;
+        target[label(row) as usize] = weight;
+        target[label(partner) as usize] += 1.0 - weight;
+    }
+}
+
+/// The first draw of a view of a sample, in each operation's stream.
+fn address(row: u32, turn: u32) -> u64 {
+    (u64::from(turn) << 32 | u64::from(row)) * DRAWS
+}
+
+/// What `operation` does to stored pixels, as f32, in place; `before` is room for the image as it was.
+fn change_pixels(
+    operation: Operation,
+    stream: &Stream,
+    first: u64,
+    shape: ImageShape,
+    most: Option<f32>,
+    before: &mut [f32],
+    image: &mut [f32],
+) {
+    let ImageShape { height, width, .. } = shape;
+    let mut u = [0.0; 2];
+    stream.fill_uniform(first, &mut u);
+    // A whole number of `-n..=n`.
+    let within = |u: f64, n: usize| (u * (2 * n + 1) as f64) as isize - n as isize;
+    match operation {
+        Operation::Flip { direction, probability } => {
+            if direction != Direction::Vertical && u[0] < probability {
+                geometry::flip_horizontally(shape, image);
+            }
+            if direction != Direction::Horizontal && u[1] < probability {
+                geometry::flip_vertically(shape, image);
+            }
+        }
+        Operation::Crop { padding, fill } => {
+            before.copy_from_slice(image);
+            geometry::shift(shape, (within(u[0], padding), within(u[1], padding)), fill, before, image);
+        }
+        Operation::Shift { fraction, fill } => {
+            let most = |n: usize| (fraction * n as f64 + 0.5) as usize;
+            before.copy_from_slice(image);
+            geometry::shift(shape, (within(u[0], most(height)), within(u[1], most(width))), fill, before, image);
+        }
+        Operation::Rotate { degrees, fill } => {
+            let turn = (2.0 * u[0] - 1.0) * degrees * (std::f64::consts::PI / 180.0);
+            before.copy_from_slice(image);
+            geometry::rotate(shape, (sin(turn), cos(turn)), fill, before, image);
+        }
+        Operation::Brightness { factor } => {
+            let factor = (1.0 + factor * (2.0 * u[0] - 1.0)) as f32;
+            match most {
+                Some(most) => image.iter_mut().for_each(|x| *x = (*x * factor).min(most)),
+                None => image.iter_mut().for_each(|x| *x *= factor),
+            }
+        }
+        Operation::Cutout { .. } | Operation::Mixup { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
