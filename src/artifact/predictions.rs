@@ -3,6 +3,9 @@
 //! `train` writes one file per split that its model was not fitted on ([`VALIDATION`] and [`TEST`]); `ensemble` and
 //! `evaluate` combine the tables, so no network runs twice. On disk: safetensors with `rows` (u32, `[n]`) and
 //! `probabilities` (f32, `[n, n_classes]`).
+//!
+//! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which is
+//! the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
 
 use std::io;
 
@@ -19,6 +22,28 @@ pub const VALIDATION_SELECTED: &str = "validation_selected.safetensors";
 
 /// The file with a task's predictions on the test split; absent where nothing is held out.
 pub const TEST: &str = "test.safetensors";
+
+/// The file with what the `model`-th (from 1) of a task's models says, where that of the first is called `name`:
+/// `test.safetensors`, `test-2.safetensors`, ….
+///
+/// # Panics
+/// If `model` is 0.
+pub fn file_of(name: &str, model: u32) -> String {
+    assert!(model > 0, "models of a task are counted from 1");
+    match (model, name.rsplit_once('.')) {
+        (1, _) | (_, None) => name.to_owned(),
+        (_, Some((stem, ending))) => format!("{stem}-{model}.{ending}"),
+    }
+}
+
+/// How many models a task handed on predictions of; 1 where it has none at all.
+pub fn n_models(files: &Files) -> u32 {
+    let has = |model: u32| {
+        let names = [VALIDATION, VALIDATION_SELECTED, TEST];
+        names.iter().any(|name| files.0.contains_key(&file_of(name, model)))
+    };
+    (2..).find(|&model| !has(model)).map_or(1, |absent| absent - 1)
+}
 
 /// Class probabilities of some samples, ascending by sample index.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,6 +172,19 @@ mod tests {
         assert_eq!(Predictions::read(&files, TEST).unwrap(), predictions);
         assert_eq!(Predictions::read_optional(&files, VALIDATION).unwrap(), None);
         assert_eq!((predictions.class(0), predictions.class(1)), (1, 0));
+    }
+
+    #[test]
+    fn models_of_one_task_are_counted() {
+        let (predictions, files) = written();
+        assert_eq!(n_models(&files), 1);
+        assert_eq!(n_models(&Files::default()), 1);
+        let mut memory = Memory(files);
+        predictions.write(&mut memory, &file_of(TEST, 2)).unwrap();
+        predictions.write(&mut memory, &file_of(VALIDATION, 3)).unwrap();
+        assert_eq!(n_models(&memory.0), 3);
+        assert_eq!(file_of(VALIDATION_SELECTED, 1), VALIDATION_SELECTED);
+        assert_eq!(file_of(TEST, 12), "test-12.safetensors");
     }
 
     #[test]

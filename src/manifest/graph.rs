@@ -171,6 +171,7 @@ fn unknown(accepts: &[Output]) -> Flow {
         folds: if output == Output::Dataset { 0 } else { 5 },
         has_test: output != Output::Dataset,
         refit: false,
+        models: 1,
     }
 }
 

@@ -40,6 +40,7 @@ impl Stage for Toy {
             folds: above.map_or(0, |flow| flow.folds),
             has_test: false,
             refit: false,
+            models: 1,
         }
     }
     fn accepts(&self) -> &'static [Output] {

@@ -47,6 +47,7 @@ const TABLES: &[Table] = &[
     Table { kind: "train", file: "sanity.csv", is_per_task: true },
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
+    Table { kind: "ensemble", file: "weights.csv", is_per_task: true },
     Table { kind: "evaluate", file: "metrics.csv", is_per_task: false },
     Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },

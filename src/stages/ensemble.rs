@@ -1,16 +1,35 @@
-//! `ensemble`: one model made of the folds of one stage, or of several stages.
+//! `ensemble`: one model made of the folds of one stage, or of several models.
 //!
 //! No network runs here: members have written their probabilities, which are combined sample by sample. With several
 //! members, each takes part with its final model (all its folds together, or the one that was refitted); fold f out of
-//! fold combines what the members' folds f say of it. With a single member, its folds are the members; such an ensemble
-//! has no out-of-fold score, since each fold's model was trained on what the others validate.
+//! fold combines what the members' folds f say of it. A stage that hands on several models (snapshots of one training
+//! run, the best of a search) is as many members. With a single model, its folds are the members; such an ensemble has no
+//! out-of-fold score, since each fold's model was trained on what the others validate.
+//!
+//! Weights and stacking are fitted on out-of-fold predictions only, and cross-fitted: what is said of fold f is combined
+//! by what was fitted on the other folds. The rule for new images is fitted on all of them. With `folds = 1` there is
+//! nothing to cross, and what is said of those rows is `validation_selected`.
+//!
+//! The rules are in `ensemble/combine.rs`, how they are fitted in `ensemble/weights.rs` and `ensemble/stacking.rs`, what
+//! was delivered of the members in `ensemble/models.rs`.
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
-use crate::artifact::ensemble::{Ensemble, Member, read_validation, validation_name};
-use crate::artifact::predictions::{Predictions, TEST, VALIDATION, VALIDATION_SELECTED};
-use crate::artifact::{Files, Sink};
-use crate::config::{Log, Problem, Section, Span};
-use crate::data::metrics::arg_max;
+mod combine;
+mod models;
+pub mod stacking;
+pub mod weights;
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use crate::artifact::Sink;
+use crate::artifact::dataset::Dataset;
+use crate::artifact::ensemble::{Ensemble, Member, WEIGHTS, validation_name};
+use crate::artifact::predictions::{Predictions, TEST};
+use crate::artifact::table::{Cell, Table};
+use crate::config::{Bounds, Log, Problem, Section, Span};
+pub use combine::Combine;
+use combine::{WORDS, log_probability};
+pub(super) use models::{Model, models, prediction_needs};
 
 /// The line in the list.
 pub const KIND: Kind = Kind {
@@ -20,92 +39,51 @@ pub const KIND: Kind = Kind {
               [stages.train]\narchitecture = \"INPUT - FC\"\n\n[stages.ensemble]\ncombine = \"mean-probability\"\n",
 };
 
-/// How probabilities of members become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Combine {
+/// `combine`: how what members say becomes one answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum CombineConfig {
     /// The mean of the probabilities.
     MeanProbability,
-    /// Each member votes for its most probable class; the class with most votes wins, of equals the one with the highest
-    /// mean probability, of equals the first. Probabilities are `(votes + mean probability) / (members + 1)`: the mean is
-    /// one more vote, divided, which decides between equals and can never outvote a whole vote.
+    /// Each member has a vote.
     Vote,
+    /// The mean with the weights that have the smallest log loss out of fold.
+    Weighted,
+    /// A softmax regression on the members' log-probabilities out of fold; `l2 / 2 * |coefficients|^2` is added to its mean
+    /// log loss [0.001].
+    Stacking { l2: f64 },
 }
 
-const WORDS: [&str; 2] = ["mean-probability", "vote"];
-
-impl Combine {
+impl CombineConfig {
     fn word(self) -> &'static str {
         match self {
-            Combine::MeanProbability => WORDS[0],
-            Combine::Vote => WORDS[1],
+            CombineConfig::MeanProbability => WORDS[0],
+            CombineConfig::Vote => WORDS[1],
+            CombineConfig::Weighted => WORDS[2],
+            CombineConfig::Stacking { .. } => WORDS[3],
         }
     }
 
-    /// Combines what members say of the same samples; each has the same share.
-    ///
-    /// # Errors
-    /// If they do not speak of the same samples and classes.
-    ///
-    /// # Determinism
-    /// Sums run over members in their order, in double precision.
-    pub fn apply(self, members: &[Predictions]) -> Result<Predictions, StageError> {
-        let Some(first) = members.first() else { return Err(StageError::new("an ensemble has no members")) };
-        for other in members {
-            if other.rows() != first.rows() || other.n_classes() != first.n_classes() {
-                return Err(StageError::new(format!(
-                    "members of an ensemble predict different things: {} samples of {} classes, and {} of {}",
-                    first.len(),
-                    first.n_classes(),
-                    other.len(),
-                    other.n_classes()
-                )));
-            }
-        }
-        let n_classes = first.n_classes();
-        let n_members = members.len() as f64;
-        let mut probabilities = Vec::with_capacity(first.len() * n_classes);
-        let mut sums = vec![0.0f64; n_classes];
-        let mut votes = vec![0.0f64; n_classes];
-        for i in 0..first.len() {
-            sums.fill(0.0);
-            votes.fill(0.0);
-            for member in members {
-                for (sum, &p) in sums.iter_mut().zip(member.row(i)) {
-                    *sum += f64::from(p);
-                }
-                votes[arg_max(member.row(i))] += 1.0;
-            }
-            probabilities.extend(sums.iter().zip(&votes).map(|(sum, votes)| match self {
-                Combine::MeanProbability => (sum / n_members) as f32,
-                Combine::Vote => ((votes + sum / n_members) / (n_members + 1.0)) as f32,
-            }));
-        }
-        Ok(Predictions::new(first.rows().to_vec(), n_classes, probabilities))
+    /// Whether it learns from out-of-fold predictions.
+    fn is_fitted(self) -> bool {
+        matches!(self, CombineConfig::Weighted | CombineConfig::Stacking { .. })
     }
 }
 
 /// Combines models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnsembleStage {
-    /// "mean-probability" (the default) or "vote".
-    combine: Combine,
+    /// "mean-probability" (the default), "vote", "weighted" or "stacking" (or `{ stacking = { l2 = 0.001 } }`).
+    combine: CombineConfig,
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    let combine = match section.word("combine", &WORDS, WORDS[0]) {
-        "vote" => Combine::Vote,
-        _ => Combine::MeanProbability,
-    };
-    Box::new(EnsembleStage { combine })
-}
-
-/// The tasks of model stage `stage` that hold its predictions: its folds, and the refitted model where there is one.
-pub(super) fn prediction_needs(stage: usize, flow: &Flow) -> Vec<Need> {
-    if flow.output == Output::Ensemble {
-        return vec![Need { stage, part: Part::Whole }];
-    }
-    let folds = (1..=flow.folds).map(Part::Fold);
-    folds.chain(flow.refit.then_some(Part::All)).map(|part| Need { stage, part }).collect()
+    let combine = section.choice("combine", &WORDS, Some(WORDS[0]), |word, inner| match word {
+        "vote" => CombineConfig::Vote,
+        "weighted" => CombineConfig::Weighted,
+        "stacking" => CombineConfig::Stacking { l2: inner.number("l2", Bounds::Positive, Some(0.001)) },
+        _ => CombineConfig::MeanProbability,
+    });
+    Box::new(EnsembleStage { combine: combine.unwrap_or(CombineConfig::MeanProbability) })
 }
 
 impl Stage for EnsembleStage {
@@ -114,7 +92,7 @@ impl Stage for EnsembleStage {
     }
 
     fn revision(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     fn accepts(&self) -> &'static [Output] {
@@ -131,16 +109,32 @@ impl Stage for EnsembleStage {
 
     fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow {
         let first = &inputs[0];
-        let voters = match inputs {
-            [one] if one.output == Output::Model => one.folds as usize,
-            _ => inputs.len(),
-        };
-        if voters == 1 {
+        let n_models = inputs.iter().fold(0, |n, input| n + input.models);
+        let voters = if n_models == 1 && first.output == Output::Model { first.folds } else { n_models };
+        let word = self.combine.word();
+        if self.combine.is_fitted() && n_models == 1 {
+            let what = match first.output {
+                Output::Model => "the folds of one model, which have none in common",
+                _ => "a single ensemble",
+            };
+            let message = format!("`{word}` is fitted on out-of-fold predictions of several members, not on {what}");
+            log.push(
+                Problem::error(log.span_of("combine", span), message)
+                    .help("name several stages in `members`, or use `combine = \"mean-probability\"`"),
+            );
+        } else if voters == 1 {
             let what = if first.output == Output::Model { "one model" } else { "one ensemble" };
             let problem = Problem::warning(span, format!("an ensemble of {what} says what its member says"));
             log.push(problem.help("add `members`, or use more `folds`"));
+        } else if self.combine.is_fitted() && first.folds == 1 {
+            let message = format!(
+                "with `folds = 1`, `{word}` is fitted on the validation images, about which it is then \
+                 `validation_selected`"
+            );
+            let problem = Problem::warning(log.span_of("combine", span), message);
+            log.push(problem.help("use more `folds`, over which it is cross-fitted"));
         }
-        if voters == 2 && self.combine == Combine::Vote {
+        if voters == 2 && self.combine == CombineConfig::Vote {
             let message = "with two voters every disagreement is a tie, and the mean probability decides";
             let problem = Problem::warning(log.span_of("combine", span), message);
             log.push(problem.help("use `combine = \"mean-probability\"`"));
@@ -151,7 +145,7 @@ impl Stage for EnsembleStage {
         }) {
             log.push(Problem::error(span, format!("members have {a} and {b} classes, expected the same")));
         }
-        Flow { output: Output::Ensemble, refit: false, ..first.clone() }
+        Flow { output: Output::Ensemble, refit: false, models: 1, ..first.clone() }
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
@@ -159,8 +153,13 @@ impl Stage for EnsembleStage {
     }
 
     fn needs(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-        let members = &upstream.nodes[upstream.own].inputs;
         let mut needs = Vec::new();
+        if self.combine.is_fitted() {
+            // The truth.
+            let is_dataset = |need: &Need| upstream.nodes[need.stage].flow.output == Output::Dataset;
+            needs.extend(lineage::needs(Part::Whole, upstream).into_iter().filter(is_dataset));
+        }
+        let members = &upstream.nodes[upstream.own].inputs;
         for &member in members {
             let flow = &upstream.nodes[member].flow;
             // Of a single stage the folds are the members, whatever its final model is.
@@ -172,159 +171,179 @@ impl Stage for EnsembleStage {
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let models = models(task);
-        let members = match &models[..] {
-            [one] => one.apart(),
-            several => several.iter().map(Model::as_member).collect(),
+        let folds = said_of_folds(&models)?;
+        let rules = self.rules(task, &models, &folds, context)?;
+
+        let (members, is_scored_out_of_fold) = match &models[..] {
+            [one] => (one.apart(), one.is_scored_out_of_fold()? && one.ensemble().is_some()),
+            several => (several.iter().map(Model::as_member).collect(), true),
         };
-        let weight = 1.0 / members.len() as f64;
-        let is_scored_out_of_fold = match &models[..] {
-            [one] => one.is_scored_out_of_fold()? && one.ensemble().is_some(),
-            _ => true,
+        let weight = |i: usize| match &rules.last {
+            Combine::Weighted(weights) => Some(weights[i]),
+            Combine::Stacking(_) => None,
+            Combine::MeanProbability | Combine::Vote => Some(1.0 / members.len() as f64),
+        };
+        let member = |(i, (stage, model, parts)): (usize, &(String, u32, Vec<String>))| Member {
+            stage: stage.clone(),
+            model: *model,
+            parts: parts.clone(),
+            weight: weight(i),
         };
         let ensemble = Ensemble {
-            format: 1,
+            format: 2,
             combine: self.combine.word().to_owned(),
             is_scored_out_of_fold,
-            members: members.into_iter().map(|(stage, parts)| Member { stage, parts, weight }).collect(),
+            members: members.iter().enumerate().map(member).collect(),
         };
         ensemble.write(sink)?;
+        if let Combine::Stacking(stacking) = &rules.last {
+            stacking.write(sink)?;
+        }
+        if let Combine::Weighted(_) = &rules.last {
+            sink.put(WEIGHTS, &weights_table(&rules, &models))?;
+        }
+
         let test = match &models[..] {
             [one] => one.tests()?,
             several => several.iter().map(Model::test).collect::<Result<Option<Vec<_>>, _>>()?.unwrap_or_default(),
         };
         if !test.is_empty() {
-            self.combine.apply(&test)?.write(sink, TEST)?;
+            rules.last.apply(&test)?.write(sink, TEST)?;
         }
-        let folds = models.iter().filter_map(Model::folds).max().unwrap_or(0);
-        for fold in 1.. {
-            let said: Vec<(Predictions, bool)> = models
-                .iter()
-                .map(|model| model.validation(fold))
-                .collect::<Result<Option<_>, _>>()?
-                .unwrap_or_default();
-            if said.is_empty() {
-                if fold <= folds {
-                    return Err(StageError::new(format!("a member of the ensemble has no predictions of fold {fold}")));
-                }
-                break;
-            }
-            let is_selected = said.iter().any(|(_, is_selected)| *is_selected);
-            let said: Vec<Predictions> = said.into_iter().map(|(predictions, _)| predictions).collect();
-            // A single stage's fold stays what it is: a vote of one would change its probabilities.
-            let combine = if said.len() == 1 { Combine::MeanProbability } else { self.combine };
-            combine.apply(&said)?.write(sink, &validation_name(fold, is_selected))?;
-            context.progress(fold.into(), folds.into(), "folds", "");
+        for (i, fold) in folds.iter().enumerate() {
+            // A single model's fold stays what it is: a vote of one would change its probabilities.
+            let rule = match fold.said.len() {
+                1 => &Combine::MeanProbability,
+                _ => rules.by_fold.get(i).unwrap_or(&rules.last),
+            };
+            let is_selected = fold.is_selected || self.combine.is_fitted() && folds.len() == 1;
+            rule.apply(&fold.said)?.write(sink, &validation_name(fold.number, is_selected))?;
+            context.progress(i as u64 + 1, folds.len() as u64, "folds", "");
         }
         Ok(())
     }
 }
 
-/// A model stage with the tasks that were delivered of it.
-#[derive(Debug)]
-pub(super) struct Model<'a> {
-    /// Its index.
-    pub stage: usize,
-    /// Its name.
-    pub name: &'a str,
-    parts: Vec<(Part, &'a Files)>,
+/// What members say of a fold out of fold.
+struct Fold {
+    /// From 1.
+    number: u32,
+    /// By member.
+    said: Vec<Predictions>,
+    /// Whether those rows chose a member.
+    is_selected: bool,
 }
 
-/// The models and ensembles among the inputs of a task, in order of first delivery.
-pub(super) fn models<'a>(task: &'a Task<'_>) -> Vec<Model<'a>> {
-    let mut models: Vec<Model<'a>> = Vec::new();
-    for delivered in task.inputs.iter().filter(|d| matches!(d.output, Output::Model | Output::Ensemble)) {
-        let part = (delivered.need.part, &delivered.files);
-        match models.iter_mut().find(|model| model.stage == delivered.need.stage) {
-            Some(model) => model.parts.push(part),
-            None => models.push(Model { stage: delivered.need.stage, name: &delivered.stage_name, parts: vec![part] }),
+/// What members say of every fold; nothing of a fold that no member speaks of.
+fn said_of_folds(models: &[Model<'_>]) -> Result<Vec<Fold>, StageError> {
+    let n_folds = models.iter().filter_map(Model::folds).max().unwrap_or(0);
+    let mut folds = Vec::new();
+    for number in 1.. {
+        let said: Vec<(Predictions, bool)> =
+            models.iter().map(|model| model.validation(number)).collect::<Result<Option<_>, _>>()?.unwrap_or_default();
+        if said.is_empty() {
+            if number <= n_folds {
+                return Err(StageError::new(format!("a member of the ensemble has no predictions of fold {number}")));
+            }
+            break;
         }
+        let is_selected = said.iter().any(|(_, is_selected)| *is_selected);
+        folds.push(Fold { number, said: said.into_iter().map(|(said, _)| said).collect(), is_selected });
     }
-    models
+    Ok(folds)
 }
 
-impl<'a> Model<'a> {
-    fn part(&self, wanted: Part) -> Option<&'a Files> {
-        self.parts.iter().find(|(part, _)| *part == wanted).map(|(_, files)| *files)
-    }
+/// The rules of an ensemble.
+struct Rules {
+    /// For the test split and new images.
+    last: Combine,
+    /// For each fold, fitted without it; empty where one rule is for all.
+    by_fold: Vec<Combine>,
+}
 
-    /// Number of folds, for a model that has them.
-    pub fn folds(&self) -> Option<u32> {
-        let fold = |part: &(Part, &Files)| if let Part::Fold(fold) = part.0 { Some(fold) } else { None };
-        self.parts.iter().filter_map(fold).max()
-    }
-
-    /// The artifact, if it is an ensemble.
-    pub fn ensemble(&self) -> Option<&'a Files> {
-        self.part(Part::Whole)
-    }
-
-    /// Whether what it says of a fold was learned without that fold.
-    ///
-    /// # Errors
-    /// If a file is damaged.
-    pub fn is_scored_out_of_fold(&self) -> Result<bool, StageError> {
-        match self.ensemble() {
-            Some(files) => Ok(Ensemble::read(files)?.is_scored_out_of_fold),
-            None => Ok(true),
+impl EnsembleStage {
+    fn rules(
+        &self,
+        task: &Task<'_>,
+        models: &[Model<'_>],
+        folds: &[Fold],
+        context: &dyn Context,
+    ) -> Result<Rules, StageError> {
+        match self.combine {
+            CombineConfig::MeanProbability => return Ok(Rules { last: Combine::MeanProbability, by_fold: Vec::new() }),
+            CombineConfig::Vote => return Ok(Rules { last: Combine::Vote, by_fold: Vec::new() }),
+            CombineConfig::Weighted | CombineConfig::Stacking { .. } => {}
         }
-    }
-
-    /// Its folds as members of an ensemble.
-    fn apart(&self) -> Vec<(String, Vec<String>)> {
-        self.parts.iter().map(|(part, _)| (self.name.to_owned(), vec![part.to_string()])).collect()
-    }
-
-    /// Its final model as a member of an ensemble.
-    fn as_member(&self) -> (String, Vec<String>) {
-        let refitted = self.part(Part::All).map(|_| vec![Part::All.to_string()]);
-        let parts = refitted.unwrap_or_else(|| self.parts.iter().map(|(part, _)| part.to_string()).collect());
-        (self.name.to_owned(), parts)
-    }
-
-    /// What fold `fold` says of the test split.
-    ///
-    /// # Errors
-    /// If its file is damaged.
-    pub fn fold_test(&self, fold: u32) -> Result<Option<Predictions>, StageError> {
-        let Some(files) = self.part(Part::Fold(fold)) else { return Ok(None) };
-        Ok(Predictions::read_optional(files, TEST)?)
-    }
-
-    /// What each of its folds (or the ensemble that it is) says of the test split; nothing without a test split.
-    fn tests(&self) -> Result<Vec<Predictions>, StageError> {
-        let mut tests = Vec::new();
-        for (_, files) in self.parts.iter().filter(|(part, _)| *part != Part::All) {
-            tests.extend(Predictions::read_optional(files, TEST)?);
+        if models.len() < 2 || folds.is_empty() {
+            let message = format!("`{}` needs out-of-fold predictions of several members", self.combine.word());
+            return Err(StageError::new(message).key("combine").help("use `combine = \"mean-probability\"`"));
         }
-        Ok(tests)
-    }
-
-    /// What its final model says of the test split: the refitted one, else the mean of its folds.
-    ///
-    /// # Errors
-    /// If a file is damaged.
-    pub fn test(&self) -> Result<Option<Predictions>, StageError> {
-        if let Some(files) = self.part(Part::All).or(self.part(Part::Whole)) {
-            return Ok(Predictions::read_optional(files, TEST)?);
-        }
-        let tests = self.tests()?;
-        if tests.is_empty() { Ok(None) } else { Combine::MeanProbability.apply(&tests).map(Some) }
-    }
-
-    /// What it says of the rows of `fold` out of fold, and whether those rows chose it.
-    ///
-    /// # Errors
-    /// If a file is damaged.
-    pub fn validation(&self, fold: u32) -> Result<Option<(Predictions, bool)>, StageError> {
-        if let Some(files) = self.part(Part::Whole) {
-            return Ok(read_validation(files, fold)?);
-        }
-        let Some(files) = self.part(Part::Fold(fold)) else { return Ok(None) };
-        for (name, is_selected) in [(VALIDATION, false), (VALIDATION_SELECTED, true)] {
-            if let Some(predictions) = Predictions::read_optional(files, name)? {
-                return Ok(Some((predictions, is_selected)));
+        let dataset = lineage::dataset(task)?;
+        for fold in folds {
+            // Rules are fitted on what members say of the same samples: found out here, not in the middle of a fit.
+            Combine::MeanProbability.apply(&fold.said)?;
+            let n_samples = dataset.n_samples();
+            let is_beyond = fold.said[0].rows().last().is_some_and(|&row| row as usize >= n_samples);
+            if is_beyond || fold.said[0].n_classes() != dataset.n_classes() {
+                return Err(StageError::new("members of the ensemble predict another data set than its own"));
             }
         }
-        Ok(None)
+        // Nothing is crossed where there is one fold. All rows first, then all but each fold.
+        let n_fits = if folds.len() == 1 { 1 } else { 1 + folds.len() };
+        let fits: Vec<(Combine, bool)> = (0..n_fits)
+            .into_par_iter()
+            .map(|fit| {
+                let others = folds.iter().enumerate().filter(|(i, _)| fit == 0 || *i != fit - 1);
+                self.fitted(&others.map(|(_, fold)| fold).collect::<Vec<_>>(), &dataset)
+            })
+            .collect();
+        if fits.iter().any(|(_, is_converged)| !is_converged) {
+            context.warn("the stacking regression did not converge; a larger `l2` makes it easier");
+        }
+        let mut rules = fits.into_iter().map(|(rule, _)| rule);
+        let last = rules.next().expect("one fit at least");
+        Ok(Rules { last, by_fold: rules.collect() })
     }
+
+    /// The rule fitted on these folds, and whether the fit converged.
+    fn fitted(&self, folds: &[&Fold], dataset: &Dataset) -> (Combine, bool) {
+        let n_members = folds[0].said.len();
+        let samples = || folds.iter().flat_map(|fold| (0..fold.said[0].len()).map(move |i| (&fold.said, i)));
+        let label = |said: &[Predictions], i: usize| dataset.label(said[0].rows()[i] as usize);
+        match self.combine {
+            CombineConfig::Stacking { l2 } => {
+                let labels: Vec<u32> = samples().map(|(said, i)| label(said, i)).collect();
+                let logs: Vec<f64> = samples()
+                    .flat_map(|(said, i)| said.iter().flat_map(move |member| member.row(i)))
+                    .map(|&p| log_probability(p))
+                    .collect();
+                let n_classes = dataset.n_classes();
+                let said = stacking::Said { logs: &logs, labels: &labels, n_members, n_classes };
+                let (stacking, is_converged) = stacking::fit(said, l2);
+                (Combine::Stacking(stacking), is_converged)
+            }
+            _ => {
+                let truths: Vec<f64> = samples()
+                    .flat_map(|(said, i)| {
+                        let label = label(said, i) as usize;
+                        said.iter().map(move |member| f64::from(member.row(i)[label]))
+                    })
+                    .collect();
+                (Combine::Weighted(weights::fit(n_members, &truths)), true)
+            }
+        }
+    }
+}
+
+/// `without_fold,member,weight`: first the weights for new images, then those that were cross-fitted.
+fn weights_table(rules: &Rules, models: &[Model<'_>]) -> Vec<u8> {
+    let mut table = Table::new(&["without_fold", "member", "weight"]);
+    let crossed = (1u32..).zip(&rules.by_fold).map(|(fold, rule)| (Some(fold), rule));
+    for (fold, rule) in std::iter::once((None, &rules.last)).chain(crossed) {
+        let Combine::Weighted(weights) = rule else { continue };
+        for (model, weight) in models.iter().zip(weights) {
+            table.row(&[fold.into(), Cell::Text(&model.name), (*weight).into()]);
+        }
+    }
+    table.into_bytes()
 }

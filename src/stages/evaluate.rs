@@ -198,7 +198,7 @@ impl Stage for Evaluate {
         let mut looks = Vec::new();
         for (i, model) in models.iter().enumerate() {
             looks.extend(looks_at(model, folds)?);
-            context.progress(i as u64 + 1, models.len() as u64, "models", model.name);
+            context.progress(i as u64 + 1, models.len() as u64, "models", &model.name);
         }
         for look in &looks {
             check_predictions(look, &dataset)?;
@@ -212,13 +212,13 @@ impl Stage for Evaluate {
             .zip(&figures)
             .find(|(look, _)| look.fold.is_none())
             .map(|(look, figures)| class_report(look, figures, dataset.classes()));
-        let gates = self.gates.iter().map(|gate| gate.result(input.name, &scores)).collect();
+        let gates = self.gates.iter().map(|gate| gate.result(&input.name, &scores)).collect();
         let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
 
         sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, dataset.classes()))?;
         sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset))?;
         sink.put(CONFUSION, &tables::confusion(&looks, &figures, dataset.classes()))?;
-        Evaluation { format: 1, model: input.name.to_owned(), scores, report, gates }.write(sink)?;
+        Evaluation { format: 1, model: input.name.clone(), scores, report, gates }.write(sink)?;
         Ok(())
     }
 }
@@ -227,7 +227,7 @@ impl Stage for Evaluate {
 fn has_validation_score(stage: usize, upstream: &Upstream<'_>) -> bool {
     let node = &upstream.nodes[stage];
     match (node.flow.output, &node.inputs[..]) {
-        (Output::Ensemble, [one]) => {
+        (Output::Ensemble, [one]) if upstream.nodes[*one].flow.models == 1 => {
             upstream.nodes[*one].flow.output == Output::Ensemble && has_validation_score(*one, upstream)
         }
         _ => true,

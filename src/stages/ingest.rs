@@ -330,6 +330,7 @@ impl Stage for Ingest {
             folds: 0,
             has_test: false,
             refit: false,
+            models: 1,
         }
     }
 

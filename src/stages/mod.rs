@@ -84,6 +84,8 @@ pub struct Flow {
     pub has_test: bool,
     /// Whether a `train` stage refits on all rows (so that a `Part::All` task exists), true for a refit model only.
     pub refit: bool,
+    /// Models that each task of a model stage hands on: snapshots of its training, the best of a search; else 1.
+    pub models: u32,
 }
 
 /// The data set's own splits.

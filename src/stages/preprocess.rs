@@ -202,6 +202,7 @@ mod tests {
             folds: 3,
             has_test: true,
             refit: false,
+            models: 1,
         };
         let out = empty.check(&[flow], Span::default(), &mut log);
         assert_eq!(empty.parts(&out), [Part::Fold(1), Part::Fold(2), Part::Fold(3)]);

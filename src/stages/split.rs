@@ -307,6 +307,7 @@ mod tests {
             folds: 0,
             has_test: false,
             refit: false,
+            models: 1,
         }
     }
 

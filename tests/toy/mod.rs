@@ -116,6 +116,7 @@ impl Stage for Toy {
             folds,
             has_test: true,
             refit: self.is_refit,
+            models: 1,
         }
     }
 

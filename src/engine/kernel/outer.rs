@@ -70,26 +70,48 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
         }
         let mut x = [std::ptr::null::<f32>(); MR];
         x.copy_from_slice(&t.x[..MR]);
+        let is_even = (1..MR).all(|j| x[j] == x[0].wrapping_add(j));
         let Sweep { count, x: x_steps, g: g_steps } = t.sweep;
         for i in 0..count[0] {
             for r in 0..count[1] {
-                let mut at = (i * x_steps[0] + r * x_steps[1]) as isize;
-                let mut g = t.g.add(i * g_steps[0] + r * g_steps[1]);
-                for _ in 0..count[2] {
-                    at = opaque(at);
-                    let mut gradient = [S::zero(); NR];
-                    for n in 0..NR {
-                        gradient[n] = S::load(g.add(n * S::LANES));
-                    }
-                    for j in 0..MR {
-                        let p = x[j].wrapping_offset(at);
-                        let value = if EACH { S::load_masked(p, tail) } else { S::splat(*p) };
+                let at = (i * x_steps[0] + r * x_steps[1]) as isize;
+                let g = t.g.add(i * g_steps[0] + r * g_steps[1]);
+                if is_even && !EACH {
+                    let mut x = x[0].wrapping_offset(at);
+                    let mut g = g;
+                    for _ in 0..count[2] {
+                        let mut gradient = [S::zero(); NR];
                         for n in 0..NR {
-                            acc[j][n] = S::fma(value, gradient[n], acc[j][n]);
+                            gradient[n] = S::load(g.add(n * S::LANES));
                         }
+                        for j in 0..MR {
+                            let value = S::splat(*x.add(j));
+                            for n in 0..NR {
+                                acc[j][n] = S::fma(value, gradient[n], acc[j][n]);
+                            }
+                        }
+                        x = x.wrapping_add(x_steps[2]);
+                        g = g.wrapping_add(g_steps[2]);
                     }
-                    at += x_steps[2] as isize;
-                    g = g.wrapping_add(g_steps[2]);
+                } else {
+                    let mut at = at;
+                    let mut g = g;
+                    for _ in 0..count[2] {
+                        at = opaque(at);
+                        let mut gradient = [S::zero(); NR];
+                        for n in 0..NR {
+                            gradient[n] = S::load(g.add(n * S::LANES));
+                        }
+                        for j in 0..MR {
+                            let p = x[j].wrapping_offset(at);
+                            let value = if EACH { S::load_masked(p, tail) } else { S::splat(*p) };
+                            for n in 0..NR {
+                                acc[j][n] = S::fma(value, gradient[n], acc[j][n]);
+                            }
+                        }
+                        at += x_steps[2] as isize;
+                        g = g.wrapping_add(g_steps[2]);
+                    }
                 }
             }
         }

@@ -74,25 +74,11 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
         }
         let mut x = [std::ptr::null::<f32>(); MR];
         x.copy_from_slice(&t.x[..MR]);
-        for run in 0..t.n_runs {
-            let Run { x: mut at, row, mut len } = *t.runs.add(run);
-            let mut w = t.panel.add(row * t.panel_row);
-            while len >= UNROLL {
-                at = opaque(at);
-                for u in 0..UNROLL {
-                    step::<S, MR, NR, EACH>(&mut acc, &x, at + u as isize, w.add(u * t.panel_row), tail);
-                }
-                at += UNROLL as isize;
-                w = w.wrapping_add(UNROLL * t.panel_row);
-                len -= UNROLL;
-            }
-            while len > 0 {
-                at = opaque(at);
-                step::<S, MR, NR, EACH>(&mut acc, &x, at, w, tail);
-                at += 1;
-                w = w.wrapping_add(t.panel_row);
-                len -= 1;
-            }
+        // Where rows of the panel follow each other, the compiler need not keep their distance in a register.
+        if t.panel_row == NR * S::LANES {
+            chains::<S, MR, NR, EACH>(t, NR * S::LANES, &x, &mut acc, tail);
+        } else {
+            chains::<S, MR, NR, EACH>(t, t.panel_row, &x, &mut acc, tail);
         }
         let Some(finish) = t.finish else {
             for (acc, y) in acc.iter().zip(t.y) {
@@ -130,6 +116,43 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
         }
         for (acc, y) in acc.iter().zip(t.y) {
             put::<S, NR>(acc, y, tail);
+        }
+    }
+}
+
+/// All steps of the tile's chains.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn chains<S: Simd, const MR: usize, const NR: usize, const EACH: bool>(
+    t: &ProductTile,
+    panel_row: usize,
+    x: &[*const f32; MR],
+    acc: &mut [[S::V; NR]; MR],
+    tail: S::Mask,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        for run in 0..t.n_runs {
+            let Run { x: mut at, row, mut len } = *t.runs.add(run);
+            let mut w = t.panel.add(row * panel_row);
+            while len >= UNROLL {
+                at = opaque(at);
+                for u in 0..UNROLL {
+                    step::<S, MR, NR, EACH>(acc, x, at + u as isize, w.add(u * panel_row), tail);
+                }
+                at += UNROLL as isize;
+                w = w.wrapping_add(UNROLL * panel_row);
+                len -= UNROLL;
+            }
+            while len > 0 {
+                at = opaque(at);
+                step::<S, MR, NR, EACH>(acc, x, at, w, tail);
+                at += 1;
+                w = w.wrapping_add(panel_row);
+                len -= 1;
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Ensembles and evaluations of made-up predictions: what is combined, what is reported, and what is refused.
 
 use super::*;
-use crate::artifact::ensemble::{Ensemble, validation_name};
+use crate::artifact::ensemble::{Ensemble, Stacking, WEIGHTS, validation_name};
 use crate::artifact::evaluation::GateResult;
-use crate::artifact::predictions::{TEST, VALIDATION, VALIDATION_SELECTED};
+use crate::artifact::predictions::{TEST, VALIDATION, VALIDATION_SELECTED, file_of};
 use crate::artifact::splits::Splits;
 use crate::artifact::{Bytes, Files};
 use crate::config::{self, Entry, Table};
 use crate::data::fit_set::{Partition, Place};
+use crate::stages::ensemble::Combine;
 use crate::stages::testing::{self, MemorySink, TestContext};
 use crate::stages::{Delivered, Node};
 use crate::tensor::ImageShape;
@@ -41,7 +42,17 @@ impl Stage for Fake {
 }
 
 fn flow(output: Output, folds: u32, has_test: bool) -> Flow {
-    Flow { output, shape: None, n_classes: Some(3), n_samples: None, given: None, folds, has_test, refit: false }
+    Flow {
+        output,
+        shape: None,
+        n_classes: Some(3),
+        n_samples: None,
+        given: None,
+        folds,
+        has_test,
+        refit: false,
+        models: 1,
+    }
 }
 
 fn text(text: &str) -> Value {
@@ -216,7 +227,7 @@ fn folds_become_one_model_by_mean_and_by_vote() {
 #[test]
 fn equal_votes_go_to_the_higher_mean_probability() {
     let say = |p: [f32; 3]| Predictions::new(vec![0], 3, p.to_vec());
-    let vote = |members: &[Predictions]| crate::stages::ensemble::Combine::Vote.apply(members).unwrap().class(0);
+    let vote = |members: &[Predictions]| Combine::Vote.apply(members).unwrap().class(0);
     assert_eq!(vote(&[say([0.6, 0.4, 0.0]), say([0.1, 0.9, 0.0])]), 1);
     assert_eq!(vote(&[say([0.6, 0.4, 0.0]), say([0.4, 0.6, 0.0])]), 0);
     // One sure voice never outvotes two.
@@ -399,6 +410,133 @@ fn without_a_test_split_a_gate_must_name_a_model_with_a_score() {
     let files = graph.run("evaluate", &KIND, &named("cnn"), &[model + 1]).unwrap();
     let gates = Evaluation::read(&files).unwrap().gates;
     assert_eq!((gates[0].split.as_str(), gates[0].is_passed), ("out_of_fold", true));
+}
+
+/// A model stage whose folds hand on several models: of model m, fold f says `shifts[m][f]`.
+fn snapshots(graph: &mut Graph, name: &str, shifts: &[&[u32]], p: f32) -> usize {
+    let index = graph.model(name, shifts[0], p, false, VALIDATION);
+    graph.nodes[index].flow.models = shifts.len() as u32;
+    let test = graph.partition.test_rows();
+    for (model, shifts) in (2..).zip(&shifts[1..]) {
+        for (fold, &shift) in (1..).zip(*shifts) {
+            let mut sink = MemorySink::default();
+            said(&graph.partition.validation_rows(fold), shift, p)
+                .write(&mut sink, &file_of(VALIDATION, model))
+                .unwrap();
+            said(&test, shift, p).write(&mut sink, &file_of(TEST, model)).unwrap();
+            let need = Need { stage: index, part: Part::Fold(fold) };
+            let files = &mut graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1;
+            files.0.extend(sink.files().0);
+        }
+    }
+    index
+}
+
+#[test]
+fn snapshots_of_one_stage_are_members_fold_by_fold() {
+    let mut graph = Graph::new(2, true);
+    let model = snapshots(&mut graph, "cnn", &[&[0, 0], &[0, 1], &[1, 0]], 0.8);
+    let files = graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap();
+    let ensemble = Ensemble::read(&files).unwrap();
+    assert!(ensemble.is_scored_out_of_fold);
+    let members: Vec<(&str, u32, usize)> =
+        ensemble.members.iter().map(|m| (m.stage.as_str(), m.model, m.parts.len())).collect();
+    assert_eq!(members, [("cnn", 1, 2), ("cnn", 2, 2), ("cnn", 3, 2)]);
+    // Fold 2: two of three say the truth with 0.8, one with 0.1.
+    let fold = Predictions::read(&files, &validation_name(2, false)).unwrap();
+    let truth = fold.rows()[0] as usize % 3;
+    assert!((fold.row(0)[truth] - 1.7 / 3.0).abs() < 1e-6, "{fold:?}");
+
+    let keys = [("metrics", list(&["accuracy"]))];
+    let files = graph.run("evaluate", &KIND, &keys, &[model + 1]).unwrap();
+    assert_eq!(values(&files, "folds", "accuracy").first().map(String::as_str), Some("out_of_fold  1.0"));
+    assert_eq!(values(&files, "cnn.2", "accuracy")[0], "out_of_fold  0.6666666666666666");
+    // Beside another stage they are members like it.
+    let other = graph.model("dense", &[0, 1], 0.6, false, VALIDATION);
+    let files = graph.run("both", &ENSEMBLE, &[("combine", text("vote"))], &[other, model]).unwrap();
+    assert_eq!(Ensemble::read(&files).unwrap().members.len(), 4);
+}
+
+#[test]
+fn weights_are_fitted_out_of_fold_and_cross_fitted() {
+    let mut graph = Graph::new(3, true);
+    // `good` is right in all folds, `bad` in two of three, where it is surer.
+    let good = graph.model("good", &[0, 0, 0], 0.6, false, VALIDATION);
+    let bad = graph.model("bad", &[1, 0, 0], 0.9, false, VALIDATION);
+    let files = graph.run("both", &ENSEMBLE, &[("combine", text("weighted"))], &[good, bad]).unwrap();
+    let ensemble = Ensemble::read(&files).unwrap();
+    assert!(ensemble.is_scored_out_of_fold);
+    let weights: Vec<f64> = ensemble.members.iter().map(|member| member.weight.unwrap()).collect();
+    assert!((weights[0] + weights[1] - 1.0).abs() < 1e-12 && weights[0] > 0.0 && weights[1] > 0.0, "{weights:?}");
+    let table = lines(&files, WEIGHTS);
+    assert_eq!(table[..2], ["without_fold,member,weight".to_owned(), format!(",good,{:?}", weights[0])]);
+    assert_eq!(table.len(), 1 + 2 * 4);
+    // Each fold is combined by weights that did not see it: without fold 1, `bad` is always better.
+    assert_eq!(table[3..7], ["1,good,0.0", "1,bad,1.0", "2,good,1.0", "2,bad,0.0"]);
+    let fold = |fold| Predictions::read(&files, &validation_name(fold, false)).unwrap();
+    assert_eq!(fold(1), said(fold(1).rows(), 1, 0.9));
+    assert_eq!(fold(2), said(fold(2).rows(), 0, 0.6));
+
+    // Truths of a fold do not reach what is said of it: other labels there, the same predictions.
+    let before = graph.run("stacked", &ENSEMBLE, &[("combine", text("stacking"))], &[good, bad]).unwrap();
+    let rows = graph.partition.validation_rows(3);
+    let labels: Vec<u32> = (0..12).map(|i| if rows.contains(&i) { (i + 1) % 3 } else { i % 3 }).collect();
+    let shape = ImageShape { height: 1, width: 1, channels: 1 };
+    graph.artifacts[0].1 = testing::dataset(shape, &labels, &(0..12).collect::<Vec<u8>>()).0;
+    let after = graph.run("again", &ENSEMBLE, &[("combine", text("stacking"))], &[good, bad]).unwrap();
+    let of = |files: &Files, fold| Predictions::read(files, &validation_name(fold, false)).unwrap();
+    assert_eq!(of(&before, 3), of(&after, 3));
+    assert_ne!(of(&before, 1), of(&after, 1));
+    assert_ne!(Stacking::read(&before).unwrap(), Stacking::read(&after).unwrap());
+}
+
+#[test]
+fn stacking_learns_whom_to_believe_and_is_read_back() {
+    let mut graph = Graph::new(3, true);
+    // Always wrong in the same way is as good as right.
+    let wrong = graph.model("wrong", &[1, 1, 1], 0.7, false, VALIDATION);
+    let noise = graph.model("noise", &[2, 0, 1], 0.5, false, VALIDATION);
+    let table = Value::Table(table(&[("stacking", Value::Table(table(&[("l2", Value::Float(0.01))])))]));
+    let files = graph.run("both", &ENSEMBLE, &[("combine", table)], &[wrong, noise]).unwrap();
+    let test = Predictions::read(&files, TEST).unwrap();
+    for (i, &row) in test.rows().iter().enumerate() {
+        assert_eq!(test.class(i), row as usize % 3, "{test:?}");
+    }
+    let ensemble = Ensemble::read(&files).unwrap();
+    assert!(ensemble.members.iter().all(|member| member.weight.is_none()));
+    let combine = Combine::read(&files).unwrap();
+    let Combine::Stacking(stacking) = &combine else { panic!("{combine:?}") };
+    assert_eq!((stacking.n_members, stacking.n_classes, stacking.coefficients.len()), (2, 3, 18));
+    // What was read back says the same of the same.
+    let members = [said(test.rows(), 1, 0.7), {
+        let of = |shift| said(test.rows(), shift, 0.5);
+        Combine::MeanProbability.apply(&[of(2), of(0), of(1)]).unwrap()
+    }];
+    assert_eq!(combine.apply(&members).unwrap(), test);
+    let error = combine.apply(&members[..1]).unwrap_err();
+    assert_eq!(error.message, "an ensemble fitted for 2 members and 3 classes cannot combine 1 and 3");
+    let survived: Combine = serde_json::from_str(&serde_json::to_string(&combine).unwrap()).unwrap();
+    assert_eq!(survived, combine);
+}
+
+#[test]
+fn fitted_rules_need_several_members_and_folds() {
+    let mut graph = Graph::new(3, true);
+    let model = graph.model("cnn", &[0, 0, 0], 0.6, false, VALIDATION);
+    let problems = graph.problems(&ENSEMBLE, &[("combine", text("weighted"))], &[model]);
+    let expected = "`weighted` is fitted on out-of-fold predictions of several members, not on the folds of one model, \
+                    which have none in common";
+    assert_eq!(problems, [expected]);
+    let mut graph = Graph::new(1, true);
+    let a = graph.model("a", &[0], 0.6, false, VALIDATION);
+    let b = graph.model("b", &[1], 0.6, false, VALIDATION);
+    let problems = graph.problems(&ENSEMBLE, &[("combine", text("stacking"))], &[a, b]);
+    let expected = "with `folds = 1`, `stacking` is fitted on the validation images, about which it is then \
+                    `validation_selected`";
+    assert_eq!(problems, [expected]);
+    let files = graph.run("both", &ENSEMBLE, &[("combine", text("weighted"))], &[a, b]).unwrap();
+    assert!(files.0.contains_key("validation_selected_fold_1.safetensors"), "{files:?}");
+    assert!(!files.0.contains_key("validation_fold_1.safetensors"));
 }
 
 #[test]

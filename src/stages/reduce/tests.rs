@@ -320,6 +320,7 @@ fn too_many_components_are_told_when_they_are_known() {
         folds: 2,
         has_test: true,
         refit: false,
+        models: 1,
     };
     let told = |method: &str, keys: &[(&str, Value)], flow: &Flow| {
         let (stage, mut log) = read_stage(method, keys);

@@ -1,0 +1,160 @@
+//! What was delivered of the members: models with their folds, and what each says of the test split and out of fold.
+
+use super::super::{Flow, Need, Output, Part, StageError, Task};
+use super::Combine;
+use crate::artifact::Files;
+use crate::artifact::ensemble::{Ensemble, read_validation};
+use crate::artifact::predictions::{Predictions, TEST, VALIDATION, VALIDATION_SELECTED, file_of, n_models};
+
+/// The tasks of model stage `stage` that hold its predictions: its folds, and the refitted model where there is one.
+pub(in crate::stages) fn prediction_needs(stage: usize, flow: &Flow) -> Vec<Need> {
+    if flow.output == Output::Ensemble {
+        return vec![Need { stage, part: Part::Whole }];
+    }
+    let folds = (1..=flow.folds).map(Part::Fold);
+    folds.chain(flow.refit.then_some(Part::All)).map(|part| Need { stage, part }).collect()
+}
+
+/// One of the models of a stage, with the tasks that were delivered of it.
+#[derive(Debug)]
+pub(in crate::stages) struct Model<'a> {
+    /// The stage's index.
+    pub stage: usize,
+    /// What people call it: the stage's name, `NAME.2` for the second of the models that its tasks hand on.
+    pub name: String,
+    /// The stage's name.
+    stage_name: &'a str,
+    /// Which of the models that each task hands on, from 1.
+    model: u32,
+    parts: Vec<(Part, &'a Files)>,
+}
+
+/// What people call the `model`-th (from 1) of the models of stage `stage`.
+pub(in crate::stages) fn name_of(stage: &str, model: u32) -> String {
+    // A stage's name has no dot.
+    if model == 1 { stage.to_owned() } else { format!("{stage}.{model}") }
+}
+
+/// The models and ensembles among the inputs of a task, in order of first delivery: of a stage whose tasks hand on
+/// several models (snapshots, the best of a search), each of them.
+pub(in crate::stages) fn models<'a>(task: &'a Task<'_>) -> Vec<Model<'a>> {
+    let mut stages: Vec<Model<'a>> = Vec::new();
+    for delivered in task.inputs.iter().filter(|d| matches!(d.output, Output::Model | Output::Ensemble)) {
+        let part = (delivered.need.part, &delivered.files);
+        match stages.iter_mut().find(|model| model.stage == delivered.need.stage) {
+            Some(model) => model.parts.push(part),
+            None => stages.push(Model {
+                stage: delivered.need.stage,
+                name: delivered.stage_name.clone(),
+                stage_name: &delivered.stage_name,
+                model: 1,
+                parts: vec![part],
+            }),
+        }
+    }
+    let each = stages.into_iter().flat_map(|stage| {
+        let n = stage.parts.iter().map(|(_, files)| n_models(files)).min().unwrap_or(1);
+        (1..=n).map(move |model| Model {
+            name: name_of(stage.stage_name, model),
+            model,
+            parts: stage.parts.clone(),
+            ..stage
+        })
+    });
+    each.collect()
+}
+
+/// A member of an ensemble: its stage, which of the stage's models it is, the tasks that it is made of.
+pub(super) type Share = (String, u32, Vec<String>);
+
+impl<'a> Model<'a> {
+    fn part(&self, wanted: Part) -> Option<&'a Files> {
+        self.parts.iter().find(|(part, _)| *part == wanted).map(|(_, files)| *files)
+    }
+
+    /// Number of folds, for a model that has them.
+    pub fn folds(&self) -> Option<u32> {
+        let fold = |part: &(Part, &Files)| if let Part::Fold(fold) = part.0 { Some(fold) } else { None };
+        self.parts.iter().filter_map(fold).max()
+    }
+
+    /// The artifact, if it is an ensemble.
+    pub fn ensemble(&self) -> Option<&'a Files> {
+        self.part(Part::Whole)
+    }
+
+    /// Whether what it says of a fold was learned without that fold.
+    ///
+    /// # Errors
+    /// If a file is damaged.
+    pub fn is_scored_out_of_fold(&self) -> Result<bool, StageError> {
+        match self.ensemble() {
+            Some(files) => Ok(Ensemble::read(files)?.is_scored_out_of_fold),
+            None => Ok(true),
+        }
+    }
+
+    /// Its folds as members of an ensemble.
+    pub fn apart(&self) -> Vec<Share> {
+        let of = |part: &Part| (self.stage_name.to_owned(), self.model, vec![part.to_string()]);
+        self.parts.iter().map(|(part, _)| of(part)).collect()
+    }
+
+    /// Its final model as a member of an ensemble.
+    pub fn as_member(&self) -> Share {
+        let refitted = self.part(Part::All).map(|_| vec![Part::All.to_string()]);
+        let parts = refitted.unwrap_or_else(|| self.parts.iter().map(|(part, _)| part.to_string()).collect());
+        (self.stage_name.to_owned(), self.model, parts)
+    }
+
+    fn read(&self, files: &Files, name: &str) -> Result<Option<Predictions>, StageError> {
+        Ok(Predictions::read_optional(files, &file_of(name, self.model))?)
+    }
+
+    /// What fold `fold` says of the test split.
+    ///
+    /// # Errors
+    /// If its file is damaged.
+    pub fn fold_test(&self, fold: u32) -> Result<Option<Predictions>, StageError> {
+        let Some(files) = self.part(Part::Fold(fold)) else { return Ok(None) };
+        self.read(files, TEST)
+    }
+
+    /// What each of its folds (or the ensemble that it is) says of the test split; nothing without a test split.
+    pub fn tests(&self) -> Result<Vec<Predictions>, StageError> {
+        let mut tests = Vec::new();
+        for (_, files) in self.parts.iter().filter(|(part, _)| *part != Part::All) {
+            tests.extend(self.read(files, TEST)?);
+        }
+        Ok(tests)
+    }
+
+    /// What its final model says of the test split: the refitted one, else the mean of its folds.
+    ///
+    /// # Errors
+    /// If a file is damaged.
+    pub fn test(&self) -> Result<Option<Predictions>, StageError> {
+        if let Some(files) = self.part(Part::All).or(self.part(Part::Whole)) {
+            return self.read(files, TEST);
+        }
+        let tests = self.tests()?;
+        if tests.is_empty() { Ok(None) } else { Combine::MeanProbability.apply(&tests).map(Some) }
+    }
+
+    /// What it says of the rows of `fold` out of fold, and whether those rows chose it.
+    ///
+    /// # Errors
+    /// If a file is damaged.
+    pub fn validation(&self, fold: u32) -> Result<Option<(Predictions, bool)>, StageError> {
+        if let Some(files) = self.part(Part::Whole) {
+            return Ok(read_validation(files, fold)?);
+        }
+        let Some(files) = self.part(Part::Fold(fold)) else { return Ok(None) };
+        for (name, is_selected) in [(VALIDATION, false), (VALIDATION_SELECTED, true)] {
+            if let Some(predictions) = self.read(files, name)? {
+                return Ok(Some((predictions, is_selected)));
+            }
+        }
+        Ok(None)
+    }
+}
