@@ -71,7 +71,10 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
         let (code, stdout, said) = convoy(dir, &["run"]);
         assert_eq!((code, &stdout[..]), (Some(1), ""), "{said}");
         assert!(said.contains("error: stage `train, sanity`: the network cannot learn 20 images by heart"), "{said}");
-        assert!(said.contains(" --> t.toml:15:16") && said.contains("= help: layer `3.gap` lets only 1 value"), "{said}");
+        assert!(
+            said.contains(" --> t.toml:15:17") && said.contains("= help: layer `3.gap` lets only 1 value"),
+            "{said}"
+        );
         assert!(!said.contains("fold"), "{said}");
         assert_eq!(said.contains("train, sanity: done"), turn == 1, "what was found is kept: {said}");
     }

@@ -387,10 +387,7 @@ mod tests {
         let places = (0..labels.len()).map(|i| Place::Fold(i as u32 / 2 % 2 + 1)).collect();
         let mut sink = MemorySink::default();
         Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
-        vec![
-            delivered(0, Part::Whole, Output::Dataset, files),
-            delivered(1, Part::Whole, Output::Splits, sink.files()),
-        ]
+        vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
     }
 
     /// Small values that differ from image to image, without any order.
@@ -401,7 +398,9 @@ mod tests {
     fn found(architecture: &str, more: &str, inputs: Vec<Delivered>) -> Findings {
         let stage = stage(&format!("architecture = \"{architecture}\"\n{more}"));
         let files = run(&*stage, Part::Sanity, inputs, &TestContext::default()).unwrap();
-        assert!(String::from_utf8_lossy(files.get("sanity.csv").unwrap()).starts_with("check,status,value,limit,finding\n"));
+        assert!(
+            String::from_utf8_lossy(files.get("sanity.csv").unwrap()).starts_with("check,status,value,limit,finding\n")
+        );
         Findings::read(&files).unwrap()
     }
 
@@ -442,7 +441,11 @@ mod tests {
         let stage = stage(&format!("architecture = \"{GOOD}\""));
         let of = |threads| {
             let context = TestContext { threads, ..TestContext::default() };
-            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context).unwrap().get(sanity_file()).unwrap().to_vec()
+            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context)
+                .unwrap()
+                .get(sanity_file())
+                .unwrap()
+                .to_vec()
         };
         assert_eq!(of(1), of(3));
     }
@@ -456,10 +459,26 @@ mod tests {
         // A second class that only fold 1 validates on.
         let mut labels = vec![0; N];
         labels[0] = 1;
-        fails(&found(GOOD, "", inputs(&labels, noise)), "labels", "all 24 training images have the label `a`", "labels");
-        fails(&found(GOOD, "", inputs(&two_classes(), |_, i| noise(1, i))), "images", "are the same, pixel by pixel", "data.csv");
-        fails(&found(GOOD, "", inputs(&two_classes(), |image, _| image as u8)), "images", "of one value throughout", "data.csv");
-        let some = found(GOOD, "", inputs(&two_classes(), |image, i| if image < 8 { image as u8 } else { noise(image, i) }));
+        fails(
+            &found(GOOD, "", inputs(&labels, noise)),
+            "labels",
+            "all 24 training images have the label `a`",
+            "labels",
+        );
+        fails(
+            &found(GOOD, "", inputs(&two_classes(), |_, i| noise(1, i))),
+            "images",
+            "are the same, pixel by pixel",
+            "data.csv",
+        );
+        fails(
+            &found(GOOD, "", inputs(&two_classes(), |image, _| image as u8)),
+            "images",
+            "of one value throughout",
+            "data.csv",
+        );
+        let some =
+            found(GOOD, "", inputs(&two_classes(), |image, i| if image < 8 { image as u8 } else { noise(image, i) }));
         assert_eq!(some.findings[1].status, Status::Warned, "{some:?}");
         assert!(admits(&some).unwrap()[0].contains("4 of 24 training images looked at are of one value"), "{some:?}");
     }
@@ -467,7 +486,12 @@ mod tests {
     #[test]
     fn pixels_that_are_not_scaled_start_with_too_large_a_loss() {
         let findings = found(GOOD, "", inputs(&two_classes(), |image, i| noise(image, i) * 60));
-        fails(&findings, "initial_loss", "guessing among 2 classes has 0.69", "scale the images, whose values go up to 240");
+        fails(
+            &findings,
+            "initial_loss",
+            "guessing among 2 classes has 0.69",
+            "scale the images, whose values go up to 240",
+        );
         let still = found(GOOD, "initializer = { constant = 40.0 }", inputs(&two_classes(), noise));
         assert_ne!(still.findings.last().unwrap().status, Status::Passed, "{still:?}");
     }
@@ -476,7 +500,12 @@ mod tests {
     fn a_network_that_cannot_learn_twenty_images_is_told_where_it_is_too_narrow() {
         let labels: Vec<u32> = (0..N as u32).map(|i| i % 7).collect();
         let findings = found("INPUT - CONV(1) - RELU - GAP - FC", "", inputs(&labels, noise));
-        fails(&findings, "memorises", "cannot learn 20 images by heart: after 300 updates", "layer `3.gap` lets only 1 value through");
+        fails(
+            &findings,
+            "memorises",
+            "cannot learn 20 images by heart: after 300 updates",
+            "layer `3.gap` lets only 1 value through",
+        );
         assert_eq!(findings.failure().unwrap().key.as_deref(), Some("architecture"));
         let constant = "initializer = { constant = 0.0 }";
         let findings = found("INPUT - NOISE(0.1) - CONV(4) - RELU - FC", constant, inputs(&labels, noise));

@@ -53,7 +53,12 @@ fn inputs(poison: Option<u8>) -> Vec<Delivered> {
     vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
 }
 
-pub(super) fn run(stage: &dyn Stage, part: Part, inputs: Vec<Delivered>, context: &dyn Context) -> Result<Files, StageError> {
+pub(super) fn run(
+    stage: &dyn Stage,
+    part: Part,
+    inputs: Vec<Delivered>,
+    context: &dyn Context,
+) -> Result<Files, StageError> {
     testing::run(stage, part, inputs, &Places::default(), context)
 }
 
