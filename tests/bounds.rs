@@ -330,18 +330,24 @@ fn normalisation(engine: &Engine, dice: &mut Dice, n: usize, channels: usize, si
     let (mut grad_scale, mut grad_shift) = (zeros(channels), zeros(channels));
     let (mean, variance) = (dice.values(channels), zeros(channels));
     let mut norm = BatchNorm::new(rows, channels, 1e-5);
-    norm.forward(engine, &x, &scale, &shift, true, &mut y);
-    norm.backward(engine, &x, &scale, true, &mut g, &mut grad_scale, &mut grad_shift);
-    norm.infer(engine, &x, &scale, &shift, &mean, &variance, true, &mut y);
+    norm.measure(engine, &x, &scale);
+    norm.values(engine, side * side, &x, &shift, true, None).write(engine, &mut y);
+    norm.gradient_sums(engine, &x, &shift, true, None).finish(engine, &mut g);
+    norm.gradient(engine, side * side, &x, &scale, None, &mut grad_scale, &mut grad_shift).write(engine, &mut g);
+    norm.use_running(&scale, &mean, &variance);
+    norm.values(engine, side * side, &x, &shift, true, None).write(engine, &mut y);
     sum_of_squares(engine, &x);
     activate(engine, convoy::engine::Pointwise::Relu, &mut y);
     if side.is_multiple_of(2) {
         let quarter = rows / 4 * channels;
-        let (mut y, mut taps, g) = (zeros(quarter), vec![0; quarter].into_boxed_slice(), dice.values(quarter));
+        let (mut y, mut taps, mut g) = (zeros(quarter), vec![0; quarter].into_boxed_slice(), dice.values(quarter));
         let mut grad_input = zeros(rows * channels);
         let mut norm = BatchNorm::pooled(engine, rows, channels, 1e-5, side);
-        norm.forward_pooled(engine, &x, &scale, &shift, true, &mut y, &mut taps);
-        norm.backward_pooled(engine, &x, &scale, &g, &taps, Some(&mut grad_input), &mut grad_scale, &mut grad_shift);
+        norm.measure(engine, &x, &scale);
+        norm.values(engine, side * side, &x, &shift, true, Some(&mut taps)).write(engine, &mut y);
+        norm.gradient_sums(engine, &x, &shift, true, Some(&taps)).finish(engine, &mut g);
+        norm.gradient(engine, side * side, &x, &scale, Some((&g, &taps)), &mut grad_scale, &mut grad_shift)
+            .write(engine, &mut grad_input);
     }
 }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::buffer::Buffer;
 use super::conv::gradient::Gradient;
+use super::conv::product::Source;
 use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run};
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
@@ -33,6 +34,13 @@ impl Dense {
         assert!(batch > 0 && inputs > 0 && units > 0, "an axis is zero: {batch} x {inputs} x {units}");
         let product = Product::new(engine, inputs, units);
         Dense { engine: engine.clone(), batch, inputs, units, product, back: None, gradient: None }
+    }
+
+    /// Bytes that training takes beside the operands.
+    pub fn training_bytes(&mut self) -> usize {
+        let (engine, shape) = (&self.engine, ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1));
+        let gradient = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape, false));
+        4 * (self.product.panels.len() + self.batch.next_multiple_of(32) * self.units + gradient.len())
     }
 
     /// `output = input weights + bias`, then the activation. Chain of each value: inputs ascending.
@@ -170,7 +178,7 @@ impl Dense {
     ) {
         let (engine, shape) = (&self.engine, ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1));
         let plan = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape, false));
-        plan.run(engine, n, input, grad_output, None, grad_weights, grad_bias);
+        plan.run(engine, n, input, Source::given(grad_output), None, grad_weights, grad_bias);
     }
 }
 

@@ -13,6 +13,7 @@ mod buffer;
 mod cache;
 mod conv;
 mod dense;
+mod fused;
 mod gram;
 mod isa;
 #[expect(clippy::needless_range_loop, reason = "register tiles are arrays of vectors, walked by index in step")]
@@ -35,12 +36,12 @@ mod versions;
 pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
 pub use buffer::Buffer;
 pub use cache::Caches;
-pub use conv::{Conv, ConvShape};
+pub use conv::{Conv, ConvShape, GradOutput, Input};
 pub use dense::{Dense, matmul};
 pub use gram::gram;
 pub use isa::Isa;
 pub use local::LocalConv;
-pub use norm::BatchNorm;
+pub use norm::{BatchNorm, GradientSums, InputGradient, Normalised};
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };

@@ -3,12 +3,17 @@
 //! Sums over rows are chains of f32 inside chunks whose size depends on the number of channels only; chunks are merged
 //! neighbour by neighbour in f64, means and variances as (n, mean, M2) (Chan et al. 1983).
 
-use super::threads::Shares;
-use super::versions::versions;
-use super::{Buffer, Engine};
+mod rows;
 
-/// Lanes that one thread merges at a time.
-const LANES: usize = 16;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rows::{gradient, gradient_sums, masked_gradient_sums, moments, normalise};
+
+use super::fused::{Prepare, Watch};
+use super::kernel::Kernels;
+use super::threads::Shares;
+use super::{Buffer, Engine, Isa};
 
 /// Rows of one chunk: 64 KiB of values, so that its second pass finds it in the first or second cache.
 fn chunk_rows(channels: usize) -> usize {
@@ -20,6 +25,8 @@ fn chunk_rows(channels: usize) -> usize {
 pub struct BatchNorm {
     channels: usize,
     epsilon: f32,
+    /// Which chunks of the pass to come have been summed already, by whoever made their values ([`Watch`]).
+    is_summed: Vec<bool>,
     /// Per chunk and channel, two values: mean and M2 forward, two sums backward. `[chunks, 2, channels]`.
     partial: Vec<f32>,
     /// Mean of the last training batch, `[channels]`.
@@ -44,6 +51,7 @@ impl BatchNorm {
         BatchNorm {
             channels,
             epsilon,
+            is_summed: vec![false; n_chunks],
             partial: vec![0.0; n_chunks * 2 * channels],
             mean: vec![0.0; channels],
             inverse_deviation: vec![0.0; channels],
@@ -66,128 +74,24 @@ impl BatchNorm {
         BatchNorm { width, stage, ..BatchNorm::new(rows, channels, epsilon) }
     }
 
-    /// `output = scale * (input - mean) / sqrt(variance + epsilon) + shift` with the batch's own mean and biased
-    /// variance, then a ReLU if asked for.
+    /// Measures mean and variance of each channel of a training batch, by which [`BatchNorm::values`] then normalises:
+    /// `output = scale * (input - mean) / sqrt(variance + epsilon) + shift`, with the biased variance.
     ///
     /// # Shapes
-    /// - `input`, `output`: `[rows, channels]`
-    /// - `scale`, `shift`: `[channels]`
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward(
-        &mut self,
-        engine: &Engine,
-        input: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        relu: bool,
-        output: &mut [f32],
-    ) {
-        let (c, isa) = (self.channels, engine.isa());
-        let (rows, per_chunk) = (input.len() / c, chunk_rows(c));
-        self.measure(engine, input, scale);
-        let (mean, factor) = (&self.mean, &self.factor);
-        engine.for_each_chunk(&mut output[..rows * c], per_chunk * c, |i, out| {
-            normalise(isa, &input[i * per_chunk * c..][..out.len()], mean, factor, shift, relu, out);
-        });
-    }
-
-    /// [`BatchNorm::forward`], then the largest value of each 2x2 window, as [`super::max_pool`] has it.
-    ///
-    /// # Shapes
-    /// - `input`: `[rows, channels]`, the rows being the pixels of images of an even height, and of the width this was
-    ///   made for
-    /// - `output`, `taps`: `[rows / 4, channels]`; `taps`, for [`BatchNorm::backward_pooled`], gets which of the four it
-    ///   was, none where the ReLU left nothing but 0
-    ///
-    /// # Panics
-    /// If this was not made by [`BatchNorm::pooled`] for as many threads, or a slice is too short.
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward_pooled(
-        &mut self,
-        engine: &Engine,
-        input: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        relu: bool,
-        output: &mut [f32],
-        taps: &mut [u8],
-    ) {
-        self.measure(engine, input, scale);
-        let stage = Shares(self.stage.as_mut_ptr());
-        self.normalise_pooled(engine, stage, input, &self.mean, shift, relu, output, Some(taps));
-    }
-
-    /// [`BatchNorm::infer`], pooled as [`BatchNorm::forward_pooled`] does.
-    ///
-    /// # Panics
-    /// As [`BatchNorm::forward_pooled`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn infer_pooled(
-        &mut self,
-        engine: &Engine,
-        input: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        running_mean: &[f32],
-        running_variance: &[f32],
-        relu: bool,
-        output: &mut [f32],
-    ) {
-        self.follow_running(scale, running_variance);
-        let stage = Shares(self.stage.as_mut_ptr());
-        self.normalise_pooled(engine, stage, input, running_mean, shift, relu, output, None);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn normalise_pooled(
-        &self,
-        engine: &Engine,
-        stage: Shares<f32>,
-        input: &[f32],
-        mean: &[f32],
-        shift: &[f32],
-        relu: bool,
-        output: &mut [f32],
-        taps: Option<&mut [u8]>,
-    ) {
-        let (c, isa, kernels, factor) = (self.channels, engine.isa(), engine.kernels(), &self.factor);
-        let two = self.two_rows(engine);
-        let n_pairs = input.len() / two;
-        let output = Shares(output[..n_pairs * two / 4].as_mut_ptr());
-        let taps = taps.map(|taps| Shares(taps[..n_pairs * two / 4].as_mut_ptr()));
-        engine.parallel_for(n_pairs, |pairs, worker| {
-            for pair in pairs {
-                // SAFETY: a worker's part of the stage is its own, and so are the pair's output and taps, whose lengths
-                // were checked above.
-                unsafe {
-                    let rows = stage.slice(worker * two, two);
-                    normalise(isa, &input[pair * two..][..two], mean, factor, shift, relu, rows);
-                    let taps = taps.map_or(std::ptr::null_mut(), |taps| taps.get().wrapping_add(pair * two / 4));
-                    let out = output.get().add(pair * two / 4);
-                    (kernels.pool_row)(rows.as_ptr(), rows[two / 2..].as_ptr(), self.width / 2, c, relu, out, taps);
-                }
-            }
-        });
-    }
-
-    /// Values of two rows of pixels.
-    fn two_rows(&self, engine: &Engine) -> usize {
-        let two = 2 * self.width * self.channels;
-        assert!(two > 0 && self.stage.len() >= engine.threads() * two, "planned without pooling, or for fewer threads");
-        two
-    }
-
-    /// Mean, deviation and factor of each channel of a training batch.
-    fn measure(&mut self, engine: &Engine, input: &[f32], scale: &[f32]) {
-        let (c, isa) = (self.channels, engine.isa());
+    /// - `input`: `[rows, channels]`
+    /// - `scale`: `[channels]`
+    pub fn measure(&mut self, engine: &Engine, input: &[f32], scale: &[f32]) {
+        let c = self.channels;
         let rows = input.len() / c;
         let per_chunk = chunk_rows(c);
         let n_chunks = rows.div_ceil(per_chunk);
-        engine.for_each_chunk(&mut self.partial[..n_chunks * 2 * c], 2 * c, |i, partial| {
-            let (mean, m2) = partial.split_at_mut(c);
-            let from = i * per_chunk * c;
-            moments(isa, &input[from..(from + per_chunk * c).min(rows * c)], mean, m2);
+        let moments = self.moments(engine, rows);
+        engine.parallel_for(n_chunks, |chunks, _| {
+            for i in chunks {
+                moments.chunk(i, &input[i * per_chunk * c..((i + 1) * per_chunk).min(rows) * c]);
+            }
         });
+        self.is_summed.fill(false);
         let last_rows = rows - (n_chunks - 1) * per_chunk;
         for (lane, scale) in scale[..c].iter().enumerate() {
             let (mean, m2) = merge_moments(&self.partial, c, lane, n_chunks, per_chunk, last_rows);
@@ -199,11 +103,20 @@ impl BatchNorm {
         }
     }
 
-    /// Factor of each channel for given statistics.
-    fn follow_running(&mut self, scale: &[f32], running_variance: &[f32]) {
+    /// The moments of chunks of a batch of so many rows: whoever makes them can have each chunk measured while it is in
+    /// the cache. [`BatchNorm::measure`] then does the others.
+    pub(super) fn moments(&mut self, engine: &Engine, rows: usize) -> Moments<'_> {
+        let (partial, is_summed) = (Shares(self.partial.as_mut_ptr()), Shares(self.is_summed.as_mut_ptr()));
+        assert!(rows.div_ceil(chunk_rows(self.channels)) <= self.is_summed.len(), "{rows} rows are too many");
+        Moments { isa: engine.isa(), channels: self.channels, rows, partial, is_summed, norm: PhantomData }
+    }
+
+    /// Takes given statistics in place of those that [`BatchNorm::measure`] finds.
+    pub fn use_running(&mut self, scale: &[f32], running_mean: &[f32], running_variance: &[f32]) {
         for lane in 0..self.channels {
             let variance = f64::from(running_variance[lane]) + f64::from(self.epsilon);
             self.factor[lane] = (1.0 / variance.sqrt()) as f32 * scale[lane];
+            self.mean[lane] = running_mean[lane];
         }
     }
 
@@ -217,138 +130,141 @@ impl BatchNorm {
         }
     }
 
-    /// As [`BatchNorm::forward`], with given statistics.
-    #[allow(clippy::too_many_arguments)]
-    pub fn infer(
-        &mut self,
-        engine: &Engine,
-        input: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        running_mean: &[f32],
-        running_variance: &[f32],
-        relu: bool,
-        output: &mut [f32],
-    ) {
-        let (c, isa) = (self.channels, engine.isa());
-        self.follow_running(scale, running_variance);
-        let per_chunk = chunk_rows(c);
-        let factor = &self.factor;
-        engine.for_each_chunk(output, per_chunk * c, |i, out| {
-            normalise(isa, &input[i * per_chunk * c..][..out.len()], running_mean, factor, shift, relu, out);
-        });
-    }
-
-    /// Gradients of [`BatchNorm::forward`] (of its linear part: the ReLU's mask is already in `grad`). `grad` holds the
-    /// gradient with respect to the output and gets that with respect to the input, unless `wants_input` is false.
+    /// The normalised values of `input`, then a ReLU if asked for, and then, if this was made by [`BatchNorm::pooled`], the
+    /// largest of each 2x2 window, as [`super::max_pool`] has it. They are written by [`Normalised::write`], or by the
+    /// convolution that reads them, image by image.
     ///
     /// # Shapes
-    /// - `input`, `grad`: `[rows, channels]`
-    /// - `scale`, `grad_scale`, `grad_shift`: `[channels]`
-    #[allow(clippy::too_many_arguments)]
-    pub fn backward(
-        &mut self,
-        engine: &Engine,
-        input: &[f32],
-        scale: &[f32],
-        wants_input: bool,
-        grad: &mut [f32],
-        grad_scale: &mut [f32],
-        grad_shift: &mut [f32],
-    ) {
-        let (c, isa) = (self.channels, engine.isa());
-        let rows = grad.len() / c;
-        let per_chunk = chunk_rows(c);
-        let n_chunks = rows.div_ceil(per_chunk);
-        let mean = &self.mean;
-        let shared: &[f32] = grad;
-        engine.for_each_chunk(&mut self.partial[..n_chunks * 2 * c], 2 * c, |i, partial| {
-            let (sum, product) = partial.split_at_mut(c);
-            let (from, to) = (i * per_chunk * c, ((i + 1) * per_chunk * c).min(rows * c));
-            sum.fill(0.0);
-            product.fill(0.0);
-            gradient_sums(isa, &input[from..to], &shared[from..to], mean, sum, product);
-        });
-        self.merge(rows, n_chunks, scale, grad_scale, grad_shift);
-        if !wants_input {
-            return;
-        }
-        let (mean, factor, slope, summand) = (&self.mean, &self.factor, &self.partial[..c], &self.summand);
-        engine.for_each_chunk(&mut grad[..rows * c], per_chunk * c, |i, grad| {
-            gradient(isa, &input[i * per_chunk * c..][..grad.len()], mean, factor, slope, summand, grad);
-        });
-    }
-
-    /// [`BatchNorm::backward`] from the gradient of pooled values; overwrites `grad_input`, if there is one.
-    ///
-    /// # Shapes
-    /// - `input`, `grad_input`: `[rows, channels]`
-    /// - `grad_output`, `taps`: `[rows / 4, channels]`, the taps as [`BatchNorm::forward_pooled`] left them
+    /// - `input`: `[rows, channels]`, `pixels` rows an image
+    /// - `shift`: `[channels]`
+    /// - `taps`: `[rows / 4, channels]`, where values are pooled: gets which of the four it was, none where the ReLU left
+    ///   nothing but 0
     ///
     /// # Panics
-    /// As [`BatchNorm::forward_pooled`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn backward_pooled(
-        &mut self,
+    /// If values are pooled, and the images have an odd height or there are more threads than this was made for.
+    pub fn values<'a>(
+        &'a mut self,
         engine: &Engine,
-        input: &[f32],
+        pixels: usize,
+        input: &'a [f32],
+        shift: &'a [f32],
+        relu: bool,
+        taps: Option<&'a mut [u8]>,
+    ) -> Normalised<'a> {
+        let c = self.channels;
+        let pooled = if self.width > 0 { Some((self.two_rows(engine), self.width / 2)) } else { None };
+        if let Some((two, _)) = pooled {
+            assert!((pixels * c).is_multiple_of(two), "windows of 2x2 pixels do not tile images of {pixels} pixels");
+        }
+        let taps = taps.map(|taps| Shares(taps[..input.len() / 4].as_mut_ptr()));
+        let stage = Shares(self.stage.as_mut_ptr());
+        let (mean, factor, shift) = (&self.mean[..], &self.factor[..], &shift[..c]);
+        Normalised {
+            isa: engine.isa(),
+            kernels: engine.kernels(),
+            pixels,
+            input,
+            mean,
+            factor,
+            shift,
+            relu,
+            pooled,
+            taps,
+            stage,
+        }
+    }
+
+    /// Bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        4 * (self.partial.len() + self.stage.len())
+    }
+
+    /// Values of two rows of pixels.
+    fn two_rows(&self, engine: &Engine) -> usize {
+        let two = 2 * self.width * self.channels;
+        assert!(two > 0 && self.stage.len() >= engine.threads() * two, "planned without pooling, or for fewer threads");
+        two
+    }
+
+    /// The sums over chunks of the gradient of the output, for the same `input`, `shift` and `relu` as went into
+    /// [`BatchNorm::values`]; where values are pooled, of the gradient of pooled values that came from `taps`. Whoever makes
+    /// the gradient can have chunks summed while they are in the cache; [`GradientSums::finish`] does the others.
+    pub fn gradient_sums<'a>(
+        &'a mut self,
+        engine: &Engine,
+        input: &'a [f32],
+        shift: &'a [f32],
+        relu: bool,
+        taps: Option<&'a [u8]>,
+    ) -> GradientSums<'a> {
+        let c = self.channels;
+        let n_chunks = (input.len() / c).div_ceil(chunk_rows(c));
+        assert!(n_chunks <= self.is_summed.len(), "{} values are too many", input.len());
+        let spread = taps.map(|taps| Spread {
+            kernels: engine.kernels(),
+            channels: c,
+            width: self.width,
+            two: self.two_rows(engine),
+            taps: &taps[..input.len() / 4],
+        });
+        GradientSums {
+            isa: engine.isa(),
+            input,
+            mean: &self.mean,
+            factor: &self.factor,
+            shift: &shift[..c],
+            relu: relu && taps.is_none(),
+            spread,
+            stage: Shares(self.stage.as_mut_ptr()),
+            partial: Shares(self.partial.as_mut_ptr()),
+            is_summed: Shares(self.is_summed.as_mut_ptr()),
+        }
+    }
+
+    /// Gradients of scale and shift from the sums of all chunks, which must be complete ([`GradientSums::finish`]); and
+    /// then that of the input, yet to be written.
+    ///
+    /// # Shapes
+    /// - `input`: `[rows, channels]`, `pixels` rows an image
+    /// - `scale`, `grad_scale`, `grad_shift`: `[channels]`
+    /// - `pooled`: gradient of pooled values and their taps, `[rows / 4, channels]`; what is not pooled is turned in place
+    #[allow(clippy::too_many_arguments)]
+    pub fn gradient<'a>(
+        &'a mut self,
+        engine: &Engine,
+        pixels: usize,
+        input: &'a [f32],
         scale: &[f32],
-        grad_output: &[f32],
-        taps: &[u8],
-        grad_input: Option<&mut [f32]>,
+        pooled: Option<(&'a [f32], &'a [u8])>,
         grad_scale: &mut [f32],
         grad_shift: &mut [f32],
-    ) {
-        let (c, isa, kernels, width) = (self.channels, engine.isa(), engine.kernels(), self.width);
-        let two = self.two_rows(engine);
-        let (rows, per_chunk) = (input.len() / c, chunk_rows(c));
-        let (n_chunks, quarter) = (rows.div_ceil(per_chunk), rows / 4 * c);
-        let (grad_output, taps) = (&grad_output[..quarter], &taps[..quarter]);
-        let spread = |pair: usize, to: &mut [f32]| {
-            let (grad, taps) = (&grad_output[pair * two / 4..][..two / 4], &taps[pair * two / 4..][..two / 4]);
-            let (upper, lower) = to[..two].split_at_mut(two / 2);
-            let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
-            // SAFETY: all rows are whole.
-            unsafe { (kernels.spread_row)(grad.as_ptr(), taps.as_ptr(), c, width / 2, c, upper, lower, c) };
-        };
-        let (stage, partial) = (Shares(self.stage.as_mut_ptr()), Shares(self.partial[..n_chunks * 2 * c].as_mut_ptr()));
-        let mean = &self.mean;
-        engine.parallel_for(n_chunks, |chunks, worker| {
-            // SAFETY: a worker's part of the stage is its own, and its chunks' sums are.
-            let stage = unsafe { stage.slice(worker * two, two) };
-            let mut on_stage = usize::MAX;
-            for i in chunks {
-                // SAFETY: as above.
-                let sums = unsafe { partial.slice(i * 2 * c, 2 * c) };
-                sums.fill(0.0);
-                let (sum, product) = sums.split_at_mut(c);
-                let (mut at, end) = (i * per_chunk, ((i + 1) * per_chunk).min(rows));
-                while at < end {
-                    let pair = at / (2 * width);
-                    if pair != on_stage {
-                        spread(pair, stage);
-                        on_stage = pair;
-                    }
-                    let (first, stop) = (pair * 2 * width, end.min((pair + 1) * 2 * width));
-                    let grad = &stage[(at - first) * c..(stop - first) * c];
-                    gradient_sums(isa, &input[at * c..stop * c], grad, mean, sum, product);
-                    at = stop;
-                }
-            }
+    ) -> InputGradient<'a> {
+        let c = self.channels;
+        let rows = input.len() / c;
+        self.merge(rows, rows.div_ceil(chunk_rows(c)), scale, grad_scale, grad_shift);
+        let pooled = pooled.map(|(grad, taps)| {
+            let (two, quarter) = (self.two_rows(engine), input.len() / 4);
+            assert!((pixels * c).is_multiple_of(two), "windows of 2x2 pixels do not tile images of {pixels} pixels");
+            let taps = &taps[..quarter];
+            (&grad[..quarter], Spread { kernels: engine.kernels(), channels: c, width: self.width, two, taps })
         });
-        self.merge(rows, n_chunks, scale, grad_scale, grad_shift);
-        let Some(grad_input) = grad_input else { return };
-        let (mean, factor, slope, summand) = (&self.mean, &self.factor, &self.partial[..c], &self.summand);
-        engine.for_each_chunk(&mut grad_input[..rows * c], two, |pair, grad| {
-            spread(pair, grad);
-            gradient(isa, &input[pair * two..][..two], mean, factor, slope, summand, grad);
-        });
+        InputGradient {
+            isa: engine.isa(),
+            pixels,
+            input,
+            mean: &self.mean,
+            factor: &self.factor,
+            slope: &self.partial[..c],
+            summand: &self.summand,
+            pooled,
+        }
     }
 
     /// Gradients of scale and shift from the sums of all chunks, and what the gradient of the input is made with: its
     /// slopes go to the first row of `partial`.
     fn merge(&mut self, rows: usize, n_chunks: usize, scale: &[f32], grad_scale: &mut [f32], grad_shift: &mut [f32]) {
         let c = self.channels;
+        self.is_summed.fill(false);
         for lane in 0..c {
             let sum = merge_sums(&self.partial, c, lane, n_chunks);
             let product = merge_sums(&self.partial, c, c + lane, n_chunks) * f64::from(self.inverse_deviation[lane]);
@@ -364,6 +280,300 @@ impl BatchNorm {
         for lane in 0..c {
             self.partial[lane] = self.m2[lane] as f32;
         }
+    }
+}
+
+/// The chunks of a pass over rows of a batch, as they are completed by whoever makes the rows.
+fn completed(
+    channels: usize,
+    rows: usize,
+    done: Range<usize>,
+    new: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let per_chunk = chunk_rows(channels);
+    ((done.end - new) / per_chunk..)
+        .map(move |i| (i, i * per_chunk..((i + 1) * per_chunk).min(rows)))
+        .take_while(move |(_, own)| own.end <= done.end && !own.is_empty())
+        // What began before this worker's rows is nobody's; what was complete before is done.
+        .filter(move |(_, own)| own.start >= done.start && own.end > done.end - new)
+}
+
+/// Moments of chunks ([`BatchNorm::measure`]).
+pub(super) struct Moments<'a> {
+    isa: Isa,
+    channels: usize,
+    rows: usize,
+    partial: Shares<f32>,
+    is_summed: Shares<bool>,
+    norm: PhantomData<&'a mut BatchNorm>,
+}
+
+impl Moments<'_> {
+    fn chunk(&self, i: usize, input: &[f32]) {
+        let c = self.channels;
+        // SAFETY: a chunk has one owner at a time, and chunks lie within both.
+        let (partial, is_summed) = unsafe { (self.partial.slice(i * 2 * c, 2 * c), self.is_summed.slice(i, 1)) };
+        if !is_summed[0] {
+            let (mean, m2) = partial.split_at_mut(c);
+            moments(self.isa, input, mean, m2);
+            is_summed[0] = true;
+        }
+    }
+}
+
+impl Watch for Moments<'_> {
+    fn completed(&self, first: usize, new: usize, values: &mut [f32], _worker: usize) {
+        let c = self.channels;
+        let done = first..first + values.len() / c;
+        for (i, own) in completed(c, self.rows, done, new) {
+            self.chunk(i, &values[(own.start - first) * c..(own.end - first) * c]);
+        }
+    }
+}
+
+/// Values that are normalised when they are asked for ([`BatchNorm::values`]).
+pub struct Normalised<'a> {
+    isa: Isa,
+    kernels: &'static Kernels,
+    pixels: usize,
+    input: &'a [f32],
+    mean: &'a [f32],
+    factor: &'a [f32],
+    shift: &'a [f32],
+    relu: bool,
+    /// Values of two rows of pixels, and pixels of a pooled row, where values are pooled.
+    pooled: Option<(usize, usize)>,
+    taps: Option<Shares<u8>>,
+    /// Two rows for each thread.
+    stage: Shares<f32>,
+}
+
+impl Normalised<'_> {
+    /// Writes all of them.
+    ///
+    /// # Shapes
+    /// - `output`: `[rows, channels]`, or `[rows / 4, channels]` where values are pooled
+    ///
+    /// # Panics
+    /// If `output` is too short.
+    pub fn write(&self, engine: &Engine, output: &mut [f32]) {
+        let len = self.input.len();
+        let output = Shares(output[..self.pooled.map_or(len, |_| len / 4)].as_mut_ptr());
+        let piece = self.pooled.map_or(chunk_rows(self.mean.len()) * self.mean.len(), |(two, _)| two);
+        engine.parallel_for(len.div_ceil(piece), |pieces, worker| {
+            // SAFETY: pieces are disjoint, and lie within the output.
+            unsafe { self.part(pieces.start * piece..(pieces.end * piece).min(len), output.get(), worker) };
+        });
+    }
+
+    /// Writes those that come from some values of the input.
+    ///
+    /// # Safety
+    /// `output` has room for all values, and nobody else touches those.
+    unsafe fn part(&self, values: Range<usize>, output: *mut f32, worker: usize) {
+        let Some((two, columns)) = self.pooled else {
+            // SAFETY: by this function's contract.
+            let out = unsafe { std::slice::from_raw_parts_mut(output.add(values.start), values.len()) };
+            return normalise(self.isa, &self.input[values], self.mean, self.factor, self.shift, self.relu, out);
+        };
+        // SAFETY: a worker's part of the stage is its own.
+        let rows = unsafe { self.stage.slice(worker * two, two) };
+        for at in values.step_by(two) {
+            normalise(self.isa, &self.input[at..at + two], self.mean, self.factor, self.shift, self.relu, rows);
+            let taps = self.taps.map_or(std::ptr::null_mut(), |taps| taps.get().wrapping_add(at / 4));
+            let (upper, lower) = (rows.as_ptr(), rows[two / 2..].as_ptr());
+            // SAFETY: both rows are whole; output and taps by this function's contract.
+            unsafe {
+                (self.kernels.pool_row)(upper, lower, columns, self.mean.len(), self.relu, output.add(at / 4), taps);
+            }
+        }
+    }
+}
+
+impl Prepare for Normalised<'_> {
+    unsafe fn prepare(&self, images: Range<usize>, to: *mut f32, worker: usize) {
+        let image = self.pixels * self.mean.len();
+        // SAFETY: by the trait's contract.
+        unsafe { self.part(images.start * image..images.end * image, to, worker) };
+    }
+
+    fn reads(&self, images: Range<usize>) -> (*const f32, usize) {
+        let image = self.pixels * self.mean.len();
+        (self.input.as_ptr().wrapping_add(images.start * image), images.len() * image)
+    }
+}
+
+/// Spreads gradients of pooled values over the two rows of pixels they came from.
+struct Spread<'a> {
+    kernels: &'static Kernels,
+    channels: usize,
+    width: usize,
+    /// Values of two rows.
+    two: usize,
+    taps: &'a [u8],
+}
+
+impl Spread<'_> {
+    /// `grad` and `to` are those of pair `pair` of rows.
+    fn pair(&self, pair: usize, grad: &[f32], to: &mut [f32]) {
+        let (c, two) = (self.channels, self.two);
+        let (grad, taps) = (&grad[..two / 4], &self.taps[pair * two / 4..][..two / 4]);
+        let (upper, lower) = to[..two].split_at_mut(two / 2);
+        let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
+        // SAFETY: all rows are whole.
+        unsafe { (self.kernels.spread_row)(grad.as_ptr(), taps.as_ptr(), c, self.width / 2, c, upper, lower, c) };
+    }
+}
+
+/// Sums of the gradient over chunks ([`BatchNorm::gradient_sums`]).
+pub struct GradientSums<'a> {
+    isa: Isa,
+    input: &'a [f32],
+    mean: &'a [f32],
+    factor: &'a [f32],
+    shift: &'a [f32],
+    /// Whether the gradient is still without the ReLU's mask.
+    relu: bool,
+    spread: Option<Spread<'a>>,
+    stage: Shares<f32>,
+    partial: Shares<f32>,
+    is_summed: Shares<bool>,
+}
+
+impl GradientSums<'_> {
+    /// Sums the chunks that are not summed yet. Where there was a ReLU, and values are not pooled, `grad` gets its mask.
+    ///
+    /// # Shapes
+    /// - `grad`: `[rows, channels]`, or `[rows / 4, channels]` where values are pooled
+    ///
+    /// # Panics
+    /// If `grad` is too short.
+    pub fn finish(&self, engine: &Engine, grad: &mut [f32]) {
+        let c = self.mean.len();
+        let (rows, per_chunk) = (self.input.len() / c, chunk_rows(c));
+        let n_chunks = rows.div_ceil(per_chunk);
+        if self.spread.is_some() {
+            let grad = &grad[..rows / 4 * c];
+            return engine.parallel_for(n_chunks, |chunks, worker| {
+                for i in chunks {
+                    self.pooled_chunk(i, 0, grad, worker);
+                }
+            });
+        }
+        engine.for_each_chunk(&mut grad[..rows * c], per_chunk * c, |i, grad| self.chunk(i, grad));
+    }
+
+    /// Where the sums of a chunk that is not summed yet go.
+    #[allow(clippy::mut_from_ref)]
+    fn sums(&self, i: usize) -> Option<(&mut [f32], &mut [f32])> {
+        let c = self.mean.len();
+        // SAFETY: a chunk has one owner at a time, and chunks lie within both.
+        let (partial, is_summed) = unsafe { (self.partial.slice(i * 2 * c, 2 * c), self.is_summed.slice(i, 1)) };
+        if std::mem::replace(&mut is_summed[0], true) {
+            return None;
+        }
+        partial.fill(0.0);
+        Some(partial.split_at_mut(c))
+    }
+
+    fn chunk(&self, i: usize, grad: &mut [f32]) {
+        let c = self.mean.len();
+        let Some((sum, product)) = self.sums(i) else { return };
+        let input = &self.input[i * chunk_rows(c) * c..][..grad.len()];
+        if self.relu {
+            masked_gradient_sums(self.isa, input, grad, self.mean, self.factor, self.shift, sum, product);
+        } else {
+            gradient_sums(self.isa, input, grad, self.mean, sum, product);
+        }
+    }
+
+    /// `grad` is that of pooled pixels from `first` on.
+    fn pooled_chunk(&self, i: usize, first: usize, grad: &[f32], worker: usize) {
+        let Some(spread) = &self.spread else { return };
+        let Some((sum, product)) = self.sums(i) else { return };
+        let (c, two) = (self.mean.len(), spread.two);
+        let (rows, per_chunk, per_pair) = (self.input.len() / c, chunk_rows(c), 2 * spread.width);
+        // SAFETY: a worker's part of the stage is its own.
+        let stage = unsafe { self.stage.slice(worker * two, two) };
+        let (mut at, end) = (i * per_chunk, ((i + 1) * per_chunk).min(rows));
+        while at < end {
+            let pair = at / per_pair;
+            spread.pair(pair, &grad[pair * two / 4 - first * c..], stage);
+            let (start, stop) = (pair * per_pair, end.min((pair + 1) * per_pair));
+            let grad = &stage[(at - start) * c..(stop - start) * c];
+            gradient_sums(self.isa, &self.input[at * c..stop * c], grad, self.mean, sum, product);
+            at = stop;
+        }
+    }
+}
+
+impl Watch for GradientSums<'_> {
+    fn completed(&self, first: usize, new: usize, values: &mut [f32], worker: usize) {
+        let c = self.mean.len();
+        let (rows, done) = (self.input.len() / c, first..first + values.len() / c);
+        if self.spread.is_some() {
+            for (i, _) in completed(c, rows, 4 * done.start..4 * done.end, 4 * new) {
+                self.pooled_chunk(i, first, values, worker);
+            }
+            return;
+        }
+        for (i, own) in completed(c, rows, done, new) {
+            self.chunk(i, &mut values[(own.start - first) * c..(own.end - first) * c]);
+        }
+    }
+}
+
+/// The gradient of the input, which is written when it is asked for ([`BatchNorm::gradient`]).
+pub struct InputGradient<'a> {
+    isa: Isa,
+    pixels: usize,
+    input: &'a [f32],
+    mean: &'a [f32],
+    factor: &'a [f32],
+    slope: &'a [f32],
+    summand: &'a [f32],
+    pooled: Option<(&'a [f32], Spread<'a>)>,
+}
+
+impl InputGradient<'_> {
+    /// Writes all of it: over the gradient of the output, or where that is pooled, over anything.
+    ///
+    /// # Shapes
+    /// - `grad`: `[rows, channels]`
+    ///
+    /// # Panics
+    /// If `grad` is too short.
+    pub fn write(&self, engine: &Engine, grad: &mut [f32]) {
+        let (c, len) = (self.mean.len(), self.input.len());
+        let piece = self.pooled.as_ref().map_or(chunk_rows(c) * c, |(_, spread)| spread.two);
+        engine.for_each_chunk(&mut grad[..len], piece, |i, grad| self.part(i * piece, grad));
+    }
+
+    /// Writes it for some values of the input, whole pairs of rows where pooled.
+    fn part(&self, at: usize, grad: &mut [f32]) {
+        let input = &self.input[at..][..grad.len()];
+        let Some((pooled, spread)) = &self.pooled else {
+            return gradient(self.isa, input, self.mean, self.factor, self.slope, self.summand, grad);
+        };
+        for (i, (grad, input)) in grad.chunks_exact_mut(spread.two).zip(input.chunks_exact(spread.two)).enumerate() {
+            let pair = at / spread.two + i;
+            spread.pair(pair, &pooled[pair * spread.two / 4..], grad);
+            gradient(self.isa, input, self.mean, self.factor, self.slope, self.summand, grad);
+        }
+    }
+}
+
+impl Prepare for InputGradient<'_> {
+    unsafe fn prepare(&self, images: Range<usize>, to: *mut f32, _worker: usize) {
+        let image = self.pixels * self.mean.len();
+        // SAFETY: by the trait's contract.
+        let grad = unsafe { std::slice::from_raw_parts_mut(to.add(images.start * image), images.len() * image) };
+        self.part(images.start * image, grad);
+    }
+
+    fn reads(&self, images: Range<usize>) -> (*const f32, usize) {
+        let image = self.pixels * self.mean.len();
+        (self.input.as_ptr().wrapping_add(images.start * image), images.len() * image)
     }
 }
 
@@ -409,179 +619,6 @@ fn tree<T: Copy>(n: usize, of: impl Fn(usize) -> T, merge: impl Fn(T, T) -> T) -
     right.expect("at least one chunk")
 }
 
-/// Mean and sum of squared differences of `BLOCKS` blocks of lanes.
-#[inline(always)]
-fn moments_of<const BLOCKS: usize>(start: usize, input: &[f32], rows: f32, mean: &mut [f32], m2: &mut [f32]) {
-    let c = mean.len();
-    let block =
-        |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
-    let (mut sums, mut squares) = ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
-    for row in input.chunks_exact(c) {
-        for (b, sums) in sums.iter_mut().enumerate() {
-            for (sum, x) in sums.iter_mut().zip(block(row, b)) {
-                *sum += x;
-            }
-        }
-    }
-    for sums in &mut sums {
-        for sum in sums {
-            *sum /= rows;
-        }
-    }
-    for row in input.chunks_exact(c) {
-        for b in 0..BLOCKS {
-            let x = block(row, b);
-            for i in 0..LANES {
-                let d = x[i] - sums[b][i];
-                squares[b][i] += d * d;
-            }
-        }
-    }
-    for b in 0..BLOCKS {
-        mean[start + b * LANES..][..LANES].copy_from_slice(&sums[b]);
-        m2[start + b * LANES..][..LANES].copy_from_slice(&squares[b]);
-    }
-}
-
-/// Adds `g` and `g * (x - mean)` of `BLOCKS` blocks of lanes to sums.
-#[inline(always)]
-fn gradient_sums_of<const BLOCKS: usize>(
-    start: usize,
-    input: &[f32],
-    grad: &[f32],
-    mean: &[f32],
-    sum: &mut [f32],
-    product: &mut [f32],
-) {
-    let c = mean.len();
-    let block =
-        |x: &[f32], b: usize| -> [f32; LANES] { x[start + b * LANES..][..LANES].try_into().expect("a slice of 16") };
-    let (mut sums, mut products, mut means) =
-        ([[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS], [[0.0f32; LANES]; BLOCKS]);
-    for b in 0..BLOCKS {
-        (sums[b], products[b], means[b]) = (block(sum, b), block(product, b), block(mean, b));
-    }
-    for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
-        for b in 0..BLOCKS {
-            let (x, g) = (block(row, b), block(grad, b));
-            for i in 0..LANES {
-                sums[b][i] += g[i];
-                products[b][i] += g[i] * (x[i] - means[b][i]);
-            }
-        }
-    }
-    for b in 0..BLOCKS {
-        sum[start + b * LANES..][..LANES].copy_from_slice(&sums[b]);
-        product[start + b * LANES..][..LANES].copy_from_slice(&products[b]);
-    }
-}
-
-versions! {
-    /// Mean and sum of squared differences of each column of `[rows, channels]`.
-    fn moments(input: &[f32], mean: &mut [f32], m2: &mut [f32]) {
-        let c = mean.len();
-        let rows = (input.len() / c) as f32;
-        let mut start = 0;
-        // Chains side by side hide the latency of an addition.
-        while start + 4 * LANES <= c {
-            moments_of::<4>(start, input, rows, mean, m2);
-            start += 4 * LANES;
-        }
-        while start + 2 * LANES <= c {
-            moments_of::<2>(start, input, rows, mean, m2);
-            start += 2 * LANES;
-        }
-        while start + LANES <= c {
-            moments_of::<1>(start, input, rows, mean, m2);
-            start += LANES;
-        }
-        let (mean, m2) = (&mut mean[start..], &mut m2[start..]);
-        mean.fill(0.0);
-        m2.fill(0.0);
-        for row in input.chunks_exact(c) {
-            for (sum, x) in mean.iter_mut().zip(&row[start..]) {
-                *sum += x;
-            }
-        }
-        for sum in mean.iter_mut() {
-            *sum /= rows;
-        }
-        for row in input.chunks_exact(c) {
-            for ((square, mean), x) in m2.iter_mut().zip(mean.iter()).zip(&row[start..]) {
-                let d = x - mean;
-                *square += d * d;
-            }
-        }
-    }
-
-    /// `(x - mean) * factor + shift`.
-    fn normalise(
-        input: &[f32],
-        mean: &[f32],
-        factor: &[f32],
-        shift: &[f32],
-        relu: bool,
-        output: &mut [f32],
-    ) {
-        let c = mean.len();
-        let (factor, shift) = (&factor[..c], &shift[..c]);
-        if relu {
-            for (row, out) in input.chunks_exact(c).zip(output.chunks_exact_mut(c)) {
-                for i in 0..c {
-                    let y = (row[i] - mean[i]) * factor[i] + shift[i];
-                    out[i] = if y < 0.0 { 0.0 } else { y };
-                }
-            }
-        } else {
-            for (row, out) in input.chunks_exact(c).zip(output.chunks_exact_mut(c)) {
-                for i in 0..c {
-                    out[i] = (row[i] - mean[i]) * factor[i] + shift[i];
-                }
-            }
-        }
-    }
-
-    /// Adds `g` and `g * (x - mean)` of each column to sums.
-    fn gradient_sums(input: &[f32], grad: &[f32], mean: &[f32], sum: &mut [f32], product: &mut [f32]) {
-        let c = mean.len();
-        let mut start = 0;
-        // Four chains side by side hide the latency of an addition.
-        while start + 2 * LANES <= c {
-            gradient_sums_of::<2>(start, input, grad, mean, sum, product);
-            start += 2 * LANES;
-        }
-        while start + LANES <= c {
-            gradient_sums_of::<1>(start, input, grad, mean, sum, product);
-            start += LANES;
-        }
-        for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact(c)) {
-            for i in start..c {
-                let g = grad[i];
-                sum[i] += g;
-                product[i] += g * (row[i] - mean[i]);
-            }
-        }
-    }
-
-    /// `g = factor * g + (x - mean) * slope + summand`, in place.
-    fn gradient(
-        input: &[f32],
-        mean: &[f32],
-        factor: &[f32],
-        slope: &[f32],
-        summand: &[f32],
-        grad: &mut [f32],
-    ) {
-        let c = mean.len();
-        let (factor, slope, summand) = (&factor[..c], &slope[..c], &summand[..c]);
-        for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact_mut(c)) {
-            for i in 0..c {
-                grad[i] = factor[i] * grad[i] + ((row[i] - mean[i]) * slope[i] + summand[i]);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -602,12 +639,15 @@ mod tests {
                     let engine = Engine::with_isa(threads, isa);
                     let mut norm = BatchNorm::new(rows, c, 1e-5);
                     let mut output = vec![0.0; rows * c];
-                    norm.forward(&engine, &input, &scale, &shift, false, &mut output);
+                    norm.measure(&engine, &input, &scale);
+                    norm.values(&engine, rows, &input, &shift, false, None).write(&engine, &mut output);
                     let (mut running_mean, mut running_variance) = (vec![0.0; c], vec![1.0; c]);
                     norm.follow(rows, 0.9, &mut running_mean, &mut running_variance);
                     let mut grad_input = grad.clone();
                     let (mut grad_scale, mut grad_shift) = (vec![0.0; c], vec![0.0; c]);
-                    norm.backward(&engine, &input, &scale, true, &mut grad_input, &mut grad_scale, &mut grad_shift);
+                    norm.gradient_sums(&engine, &input, &shift, false, None).finish(&engine, &mut grad_input);
+                    norm.gradient(&engine, rows, &input, &scale, None, &mut grad_scale, &mut grad_shift)
+                        .write(&engine, &mut grad_input);
                     let all = [&output, &running_mean, &running_variance, &grad_input, &grad_scale, &grad_shift];
                     let bits: Vec<u32> = all.iter().flat_map(|x| x.iter().map(|x| x.to_bits())).collect();
                     if first.is_some() {
@@ -654,7 +694,8 @@ mod tests {
         let mut output = vec![0.0; 30];
         let mut norm = BatchNorm::new(10, 3, 1e-3);
         let (mean, variance) = ([0.1, 0.2, -0.3], [0.5, 2.0, 0.1]);
-        norm.infer(&engine, &input, &[1.0, -2.0, 0.5], &[0.1, 0.0, -0.2], &mean, &variance, true, &mut output);
+        norm.use_running(&[1.0, -2.0, 0.5], &mean, &variance);
+        norm.values(&engine, 10, &input, &[0.1, 0.0, -0.2], true, None).write(&engine, &mut output);
         for (i, &y) in output.iter().enumerate() {
             let lane = i % 3;
             let factor = [1.0, -2.0, 0.5][lane] / (variance[lane] + 1e-3f32).sqrt();

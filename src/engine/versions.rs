@@ -6,10 +6,10 @@
 /// Defines `fn name(isa: Isa, arguments…) -> T`, compiled once for each [`Isa`](super::Isa) and chosen by the first
 /// argument.
 macro_rules! versions {
-    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        fn $name(isa: $crate::engine::Isa, $($arg: $type),*) $(-> $result)? {
+        $vis fn $name(isa: $crate::engine::Isa, $($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
             fn body($($arg: $type),*) $(-> $result)? $body

@@ -176,7 +176,8 @@ impl Manifest {
         let spans = &self.nodes[stage].stage.network()?.architecture.spans;
         let (first, last) = (*spans.first()?, *spans.last()?);
         let whole = Span { end: last.end, ..first };
-        let is_one_line = first.source == last.source && first.start < last.end && !self.texts.slice(whole).contains('\n');
+        let is_one_line =
+            first.source == last.source && first.start < last.end && !self.texts.slice(whole).contains('\n');
         Some(if is_one_line { whole } else { first })
     }
 }

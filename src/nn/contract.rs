@@ -237,6 +237,30 @@ fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'sta
 }
 
 #[test]
+fn batch_normalisation_within_the_layers_beside_it_gives_the_bytes_of_it_apart() {
+    for middle in [
+        // Chunks of 234 rows, of which some lie within one thread's share of 576 and some do not.
+        "conv filters=70 | bn | relu | conv filters=6",
+        "conv filters=70 | bn | relu | pool | conv filters=6 | relu | pool",
+        "conv filters=17 | bn | leaky | conv filters=70 stride=2 | bn | relu | conv filters=33 | bn",
+        "bn | conv filters=64 kernel_size=1 | bn | relu | conv filters=40 | relu | pool | bn | relu | pool size=3 stride=1",
+    ] {
+        let net = |middle: &str| format!("input | conv filters=6 | relu | {middle} | dropout rate=0 | fc");
+        // Dropout of nothing keeps layers apart.
+        let apart = net(&middle.replace("bn", "dropout rate=0 | bn").replace(" | conv", " | dropout rate=0 | conv"));
+        let sgd = || Sgd { momentum: 0.9, is_nesterov: false };
+        let fastest = Isa::available()[0];
+        let want = stepped(&apart, &Engine::with_isa(1, fastest), sgd());
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
+            for threads in [1, 2, 3, 5] {
+                let got = stepped(&net(middle), &Engine::with_isa(threads, isa), sgd());
+                assert_eq!(got, want, "{middle}, {isa}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
 fn pooling_within_the_layer_above_gives_the_bytes_of_pooling_apart() {
     // Dropout of nothing keeps the two layers apart.
     for [together, apart] in [

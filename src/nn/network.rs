@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::init::Initializer;
-use super::layer::{Backward, Build, Forward, Layer, Pass, Role, Start, lay_out};
+use super::layer::{Backward, Build, Forward, Layer, Norm, Pass, Role, Start, lay_out};
 use super::optimizer::{MAX_MOMENTS, OptimizerConfig, Update};
-use super::plan::NetworkPlan;
+use super::plan::{NetworkPlan, Op};
 use super::seeds::Seeds;
 use crate::engine::{
-    self, BatchLoss, Buffer, Engine, LossOptions, LossScratch, Targets, UpdateStep, activate, activate_backward,
+    self, BatchLoss, Buffer, Engine, Input, LossOptions, LossScratch, Targets, UpdateStep, activate, activate_backward,
     softmax_cross_entropy,
 };
 
@@ -374,17 +374,39 @@ impl Network {
             None => (&no_seeds, 0),
         };
         let pass = Pass { engine: &self.engine, n, is_training, step, seeds };
-        for (i, (op, layer)) in self.plan.ops.iter().zip(&mut self.layers).enumerate() {
-            let output = self.value_slots[i].start..self.value_slots[i].start + n * op.output_len;
-            let (input, output) = match i {
-                0 => (images, &mut self.values[output]),
-                _ => {
-                    let above = self.value_slots[i - 1].start;
-                    let ranges = [above..above + n * op.input_len, output];
-                    let [input, output] =
-                        self.values.get_disjoint_mut(ranges).expect("slots of neighbours do not overlap");
-                    (&*input, output)
+        let (ops, slots) = (&self.plan.ops, &self.value_slots);
+        let slot = |i: usize| slots[i].start..slots[i].start + n * ops[i].output_len;
+        for (i, op) in ops.iter().enumerate() {
+            if is_training && ops.get(i + 1).is_some_and(Op::makes_input) {
+                // The next op has these values made as it reads them.
+                continue;
+            }
+            let (above, rest) = self.layers.split_at_mut(i);
+            let [layer, below @ ..] = rest else { unreachable!("a layer for each op") };
+            let below = if is_training && op.norm_below { below.first_mut() } else { None };
+            let norm = below.and_then(|below| below.as_norm()).map(Norm::norm);
+            let above = if is_training && op.makes_input() { above.last_mut() } else { None };
+            let (before, output) = if is_training || i == 0 {
+                let (before, output) = self.values.split_at_mut(slots[i].start);
+                (before, &mut output[..n * op.output_len])
+            } else {
+                // Predicting, two slots take turns.
+                let [before, output] = self.values.get_disjoint_mut([slot(i - 1), slot(i)]).expect("two slots");
+                (before, output)
+            };
+            let normalised;
+            let input = match (above.and_then(|above| above.as_norm()), i) {
+                (Some(norm), _) => {
+                    let (before, into) = before.split_at_mut(slots[i - 1].start);
+                    let before = if i == 1 { images } else { &before[slot(i - 2)] };
+                    let op = &ops[i - 1];
+                    let statistics = &mut self.statistics[op.statistics.clone()];
+                    normalised = norm.normalise(&pass, &self.parameters[op.parameters.clone()], statistics, before);
+                    Input::Made { by: &normalised, into: &mut into[..n * op.output_len] }
                 }
+                (None, 0) => Input::Given(images),
+                (None, _) if is_training => Input::Given(&before[slot(i - 1)]),
+                (None, _) => Input::Given(before),
             };
             layer.forward(
                 &pass,
@@ -393,6 +415,7 @@ impl Network {
                     statistics: &mut self.statistics[op.statistics.clone()],
                     input,
                     output: &mut *output,
+                    norm,
                 },
             );
             if let Some(activation) = op.activation
@@ -409,28 +432,73 @@ impl Network {
         let pass = Pass { engine: &self.engine, n, is_training: true, step: *step, seeds: &config.seeds };
         let [at, other] = buffers;
         let (mut at, mut other) = (at, other);
-        let first = self.plan.first_trained;
-        for i in (first..self.plan.ops.len()).rev() {
-            let op = &self.plan.ops[i];
-            let value = |i: usize, len: usize| &self.values[self.value_slots[i].start..][..n * len];
-            let output = value(i, op.output_len);
-            let input = if i == 0 { images } else { value(i - 1, op.input_len) };
-            let grad_output = &mut at[..n * op.output_len];
+        let (ops, first) = (&self.plan.ops, self.plan.first_trained);
+        let value = |i: usize, len: usize| &self.values[self.value_slots[i].start..][..n * len];
+        let input_of = |i: usize| if i == 0 { images } else { value(i - 1, ops[i].input_len) };
+        let parameters_of = |i: usize| &self.parameters[ops[i].parameters.clone()];
+        for i in (first..ops.len()).rev() {
+            let op = &ops[i];
             if let Some(activation) = op.activation
-                && !op.is_masked_below
+                && !(op.is_masked_below || op.masks_itself)
             {
-                activate_backward(&self.engine, activation.pointwise(), output, grad_output);
+                let output = value(i, op.output_len);
+                activate_backward(&self.engine, activation.pointwise(), output, &mut at[..n * op.output_len]);
+            }
+            let (above, rest) = self.layers.split_at_mut(i);
+            let [layer, below @ ..] = rest else { unreachable!("a layer for each op") };
+            if i > first && ops[i - 1].norm_below {
+                // The op above has the gradient made as it reads it.
+                if let Some(norm) = layer.as_norm() {
+                    let sums = norm.gradient_sums(&pass, parameters_of(i), input_of(i));
+                    sums.finish(&self.engine, &mut at[..n * op.output_len]);
+                    if !op.is_in_place {
+                        (at, other) = (other, at);
+                    }
+                }
+                continue;
             }
             let wants_input = i > first;
             let goes_across = wants_input && !op.is_in_place;
-            self.layers[i].backward(
+            let below = if op.norm_below { below.first_mut() } else { None };
+            let norm = below.and_then(|below| below.as_norm());
+            let has_weights = norm.is_some();
+            if let Some(norm) = norm {
+                let lower = &ops[i + 1];
+                // Where values are pooled, that gradient was left in the other buffer.
+                let pooled = if lower.is_in_place { &[] } else { &other[..n * lower.output_len] };
+                let grad_norm = &mut gradients[lower.parameters.clone()];
+                let made_by = norm.gradient(&pass, parameters_of(i + 1), grad_norm, input_of(i + 1), pooled);
+                layer.backward(
+                    &pass,
+                    Backward {
+                        parameters: parameters_of(i),
+                        grad_parameters: &mut gradients[op.parameters.clone()],
+                        input: input_of(i),
+                        output: value(i, op.output_len),
+                        grad_output: &mut at[..n * op.output_len],
+                        made_by: Some(&made_by),
+                        has_weights: false,
+                        sums: None,
+                        grad_input: None,
+                        wants_input: false,
+                    },
+                );
+            }
+            let above = if op.norm_above && wants_input { above.last_mut() } else { None };
+            let sums = above
+                .and_then(|above| above.as_norm())
+                .map(|norm| norm.gradient_sums(&pass, parameters_of(i - 1), input_of(i - 1)));
+            layer.backward(
                 &pass,
                 Backward {
-                    parameters: &self.parameters[op.parameters.clone()],
+                    parameters: parameters_of(i),
                     grad_parameters: &mut gradients[op.parameters.clone()],
-                    input,
-                    output,
-                    grad_output,
+                    input: input_of(i),
+                    output: value(i, op.output_len),
+                    grad_output: &mut at[..n * op.output_len],
+                    made_by: None,
+                    has_weights,
+                    sums: sums.as_ref(),
                     grad_input: goes_across.then(|| &mut other[..n * op.input_len]),
                     wants_input,
                 },
@@ -596,7 +664,7 @@ impl Trained {
     }
 }
 
-fn build(engine: &Engine, plan: &NetworkPlan, i: usize, batch: usize, is_training: bool) -> Box<dyn Layer> {
+pub(super) fn build(engine: &Engine, plan: &NetworkPlan, i: usize, batch: usize, is_training: bool) -> Box<dyn Layer> {
     let op = &plan.ops[i];
     let layer = &plan.layers[op.layer];
     let lengths = |trained: bool| {

@@ -7,7 +7,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layer::{Action, Activation, LayerConfig, Reach, TensorSpec, lay_out};
+use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, TensorSpec, lay_out};
+use super::network::build;
+use crate::engine::Engine;
 use crate::tensor::SampleShape;
 
 /// A network, before memory is touched.
@@ -64,6 +66,12 @@ pub(super) struct Op {
     pub is_fused: bool,
     /// The layer below leaves out the gradients that this one's ReLU would.
     pub is_masked_below: bool,
+    /// Its own backward pass leaves those out.
+    pub masks_itself: bool,
+    /// The op above is batch normalisation whose output, and sums over its gradient, this op can make as it goes.
+    pub norm_above: bool,
+    /// The op below is batch normalisation of this op's very output, whose moments, and gradient, it can make as it goes.
+    pub norm_below: bool,
     /// The pooling that became part of it, before `activation`.
     pub pooling: Option<Pooling>,
     pub input_len: usize,
@@ -84,6 +92,11 @@ pub(super) struct Pooling {
 }
 
 impl Op {
+    /// Whether the values of the batch normalisation above are made as this op reads them, when training.
+    pub fn makes_input(&self) -> bool {
+        self.norm_above && self.pooling.is_none()
+    }
+
     /// Whether `layer`'s values, with the activation that became part of it, are this op's output.
     pub fn is_output_of(&self, layer: usize) -> bool {
         self.pooling.map_or(self.layer, |pooling| pooling.layer) == layer
@@ -159,10 +172,19 @@ impl NetworkPlan {
             return Err(problem(layers.len() - 1, message, Some(help)));
         }
         plan.first_trained = plan.ops.iter().position(|op| !op.parameters.is_empty()).unwrap_or(0);
+        let fusions: Vec<Fusion> = plan.ops.iter().map(|op| plan.layers[op.layer].config.fusion()).collect();
+        for (op, fusion) in plan.ops.iter_mut().zip(&fusions) {
+            op.masks_itself = fusion.masks_itself && op.is_fused;
+        }
         for i in 1..plan.ops.len() {
-            let can_mask = plan.layers[plan.ops[i].layer].config.fusion().relu_before;
-            let above = &mut plan.ops[i - 1];
-            above.is_masked_below = can_mask && above.activation == Some(Activation::Relu);
+            let [above, below] = &mut plan.ops[i - 1..=i] else { continue };
+            let (upper, lower) = (fusions[i - 1], fusions[i]);
+            let has_relu = above.activation == Some(Activation::Relu);
+            above.is_masked_below = lower.relu_before && has_relu && !above.masks_itself;
+            let is_whole = above.activation.is_none() || above.is_fused;
+            below.norm_above = upper.is_norm && lower.beside_norm && is_whole;
+            let is_bare = above.activation.is_none() && above.pooling.is_none();
+            above.norm_below = upper.beside_norm && lower.is_norm && is_bare;
         }
         Ok(plan)
     }
@@ -220,6 +242,9 @@ impl NetworkPlan {
                 activation: None,
                 is_fused: false,
                 is_masked_below: false,
+                masks_itself: false,
+                norm_above: false,
+                norm_below: false,
                 pooling: None,
                 input_len: input.len(),
                 output_len: output.len(),
@@ -254,14 +279,16 @@ impl NetworkPlan {
         self.layers.iter().flat_map(|layer| &layer.tensors)
     }
 
-    /// Bytes that training at this batch size takes: activations, gradients, weights, their gradients and `n_moments`
-    /// moments, and the engine's packed weights. Without the samples themselves.
+    /// Bytes that training at this batch size takes on one thread: activations, gradients, weights, their gradients and
+    /// `n_moments` moments, two batches of samples, and what each layer keeps, the engine's scratch included. Without the
+    /// program and the data set.
     pub fn training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
         let (_, values) = self.value_slots(batch, true);
         let grads: usize = self.gradient_slots(batch).into_iter().sum();
-        let kept: usize = self.layers.iter().map(|layer| layer.config.bytes_kept(layer.input) * batch).sum();
-        // Two packed copies of the weights, one for each direction.
-        let floats = values + grads + self.parameters_len * (4 + n_moments) + self.statistics_len;
+        let engine = Engine::new(1);
+        let kept: usize = (0..self.ops.len()).map(|i| build(&engine, self, i, batch, true).training_bytes()).sum();
+        let samples = 2 * batch * self.input.len();
+        let floats = values + grads + samples + self.parameters_len * (2 + n_moments) + self.statistics_len;
         (floats * 4 + kept) as u64
     }
 

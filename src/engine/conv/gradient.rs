@@ -7,11 +7,12 @@
 
 use std::ops::Range;
 
-use super::product::{Panel, panels};
+use super::product::{Panel, Source, panels};
 use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
+use crate::engine::fused::Prepare;
 use crate::engine::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
 use crate::engine::threads::{Shares, part};
 
@@ -142,6 +143,11 @@ impl Gradient {
         }
     }
 
+    /// Values of its scratch.
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.scratch.len() + self.partial.len()
+    }
+
     /// Sums the gradients over `n` images. With `taps`, `grad_output` is that of the largest values of 2x2 windows.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::engine) fn run(
@@ -149,7 +155,7 @@ impl Gradient {
         engine: &Engine,
         n: usize,
         input: &[f32],
-        grad_output: &[f32],
+        mut grad_output: Source<'_>,
         taps: Option<&[u8]>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
@@ -160,7 +166,7 @@ impl Gradient {
         assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
         let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
         assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
-        assert!(grad_output.len() >= output_len, "the output gradient is too short for {n} images");
+        let grad = grad_output.start(output_len);
         assert!(grad_weights.len() >= len, "the weight gradient is too short");
         assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
         let per_chunk = s.chunk_images(n);
@@ -185,13 +191,18 @@ impl Gradient {
         let by_chunk = (1..=threads.min(n_chunks)).rev().find(|t| threads.is_multiple_of(*t)).unwrap_or(1);
         let by_tile = threads / by_chunk;
         let n_tiles = this.tiles.len() * this.panels.len();
+        // Each image is made by the one worker that reads it.
+        if by_tile > 1 || this.rows < this.rows_axis.len_out {
+            grad_output.make(engine, n);
+        }
         engine.run(|worker| {
             let tiles = part(n_tiles, by_tile, worker % by_tile);
             for chunk in part(n_chunks, by_chunk, worker / by_tile) {
                 let (weights, bias) = sums_of(chunk);
                 let images = chunk * per_chunk..((chunk + 1) * per_chunk).min(n);
                 let scratch = scratch.get().wrapping_add(worker * this.worker_len);
-                let job = Job { plan: this, kernels, input, grad_output, taps, scratch, weights, bias };
+                let (grad_output, by) = (grad.get().cast_const(), grad_output.by);
+                let job = Job { plan: this, kernels, input, grad_output, by, taps, scratch, weights, bias, worker };
                 // SAFETY: a chunk's tile has one owner, the scratch is the worker's own, lengths were checked above.
                 unsafe { job.chunk(images, tiles.clone()) };
             }
@@ -228,11 +239,14 @@ struct Job<'a> {
     plan: &'a Gradient,
     kernels: &'static Kernels,
     input: &'a [f32],
-    grad_output: &'a [f32],
+    grad_output: *const f32,
+    /// Who makes it.
+    by: Option<&'a dyn Prepare>,
     taps: Option<&'a [u8]>,
     scratch: *mut f32,
     weights: *mut f32,
     bias: Option<*mut f32>,
+    worker: usize,
 }
 
 impl Job<'_> {
@@ -256,6 +270,9 @@ impl Job<'_> {
                 let rows = top..(top + plan.rows).min(plan.rows_axis.len_out);
                 // SAFETY: by this function's contract.
                 unsafe {
+                    if let Some(by) = self.by {
+                        by.prepare(block.clone(), self.grad_output.cast_mut(), self.worker);
+                    }
                     if plan.has_halo {
                         self.fill_halo(&block, &rows);
                     }
@@ -297,7 +314,7 @@ impl Job<'_> {
         let is_whole = images.len() <= 1 || rows.len() == plan.rows_axis.len_out;
         let at = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
         (self.taps.is_none() && panel.columns == row && s.filters == row && is_whole)
-            .then(|| self.grad_output.as_ptr().wrapping_add(at))
+            .then(|| self.grad_output.wrapping_add(at))
     }
 
     /// Copies a block of the output gradient into panels: pixel by pixel, so that memory is read in order.
@@ -334,7 +351,7 @@ impl Job<'_> {
                         // gradient and the taps, whose lengths were checked.
                         unsafe {
                             (self.kernels.spread_row)(
-                                self.grad_output.as_ptr().add(from),
+                                self.grad_output.add(from),
                                 taps.as_ptr().add(from),
                                 s.filters,
                                 width / 2,
@@ -351,7 +368,7 @@ impl Job<'_> {
             return;
         }
         let start = images.start * s.output_len() + rows.start * plan.columns_axis.len_out * s.filters;
-        let from = |panel| self.grad_output.as_ptr().wrapping_add(start + column(panel));
+        let from = |panel| self.grad_output.wrapping_add(start + column(panel));
         if plan.groups == 1 {
             let wide = first.nr.max(last.nr) * self.kernels.lanes;
             let columns = column(last) + last.columns - column(first);
@@ -374,9 +391,10 @@ impl Job<'_> {
     }
 
     /// What the next block reads, to be fetched while this one is worked on, a part with each tile.
-    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead<2> {
+    fn ahead(&self, block: &Range<usize>, images: &Range<usize>, rows: &Range<usize>, tiles: usize) -> Ahead<3> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let height = plan.rows_axis.len_out;
+        let none = (std::ptr::null(), 0);
         let output_len = if self.taps.is_some() { s.output_len() / 4 } else { s.output_len() };
         if rows.end < height {
             // The next rows of the same images: a fraction of each image.
@@ -384,20 +402,21 @@ impl Job<'_> {
             let (x, x_len) = share(s.input_len(), rows.end);
             let (g, g_len) = share(output_len, rows.end);
             let x = self.input.as_ptr().wrapping_add(block.start * s.input_len() + x);
-            let g = self.grad_output.as_ptr().wrapping_add(block.start * output_len + g);
-            return Ahead::new([(x, x_len), (g, g_len)], tiles);
+            let g = self.grad_output.wrapping_add(block.start * output_len + g);
+            return Ahead::new([(x, x_len), (g, g_len), none], tiles);
         }
         let n = plan.images.min(images.end - block.end);
         let x = self.input.as_ptr().wrapping_add(block.end * s.input_len());
-        let g = self.grad_output.as_ptr().wrapping_add(block.end * output_len);
+        let g = self.grad_output.wrapping_add(block.end * output_len);
         if plan.rows < height {
             let n = n.min(1);
             return Ahead::new(
-                [(x, n * s.input_len() * plan.rows / height), (g, n * output_len * plan.rows / height)],
+                [(x, n * s.input_len() * plan.rows / height), (g, n * output_len * plan.rows / height), none],
                 tiles,
             );
         }
-        Ahead::new([(x, n * s.input_len()), (g, n * output_len)], tiles)
+        let made = self.by.map_or(none, |by| by.reads(block.end..block.end + n));
+        Ahead::new([made, (x, n * s.input_len()), (g, n * output_len)], tiles)
     }
 
     unsafe fn sum_bias(

@@ -8,10 +8,37 @@ pub(in crate::engine) mod shape;
 pub use shape::ConvShape;
 
 use gradient::Gradient;
-use product::{Operands, Pooled, Product};
+use product::{Operands, Pooled, Product, Source};
 
+use super::fused::Watch;
 use super::kernel::Finish;
-use super::{Activation, Buffer, Engine};
+use super::{Activation, BatchNorm, Buffer, Engine, GradientSums, InputGradient, Normalised};
+
+/// The input of a forward pass.
+pub enum Input<'a> {
+    /// As it is.
+    Given(&'a [f32]),
+    /// Yet to be made, image by image as the pass reads it, which then finds it in the cache.
+    Made {
+        /// What it is.
+        by: &'a Normalised<'a>,
+        /// Where it goes, all of it, for the backward pass.
+        into: &'a mut [f32],
+    },
+}
+
+/// The gradient of the output, for the gradient of the weights, which is the first to read it.
+pub enum GradOutput<'a> {
+    /// As it is.
+    Given(&'a [f32]),
+    /// Yet to be made, as in [`Input::Made`].
+    Made {
+        /// What it is.
+        by: &'a InputGradient<'a>,
+        /// Where it goes, all of it.
+        into: &'a mut [f32],
+    },
+}
 
 /// A convolution of one shape, with all that it needs beside its operands: plan and scratch, allocated once.
 ///
@@ -82,9 +109,35 @@ impl Conv {
         activation: Activation,
         output: &mut [f32],
     ) {
+        self.forward_fused(n, Input::Given(input), weights, bias, activation, output, None);
+    }
+
+    /// [`Conv::forward`] from an input that is yet to be made, or with chunks of its output measured for the batch
+    /// normalisation that follows, while they are in the cache.
+    ///
+    /// # Panics
+    /// As [`Conv::forward`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_fused(
+        &mut self,
+        n: usize,
+        input: Input<'_>,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        activation: Activation,
+        output: &mut [f32],
+        norm: Option<&mut BatchNorm>,
+    ) {
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
         let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
-        self.forward.run(&self.engine, n, Operands { source: input, weights, finish }, output, Pooled::No);
+        let source = match input {
+            Input::Given(values) => Source::given(values),
+            Input::Made { by, into } => Source::made(by, into),
+        };
+        let rows = n * self.shape.height_out() * self.shape.width_out();
+        let moments = norm.map(|norm| norm.moments(&self.engine, rows));
+        let watch = moments.as_ref().map(|moments| moments as &dyn Watch);
+        self.forward.run(&self.engine, n, Operands { source, weights, finish, watch }, output, Pooled::No);
     }
 
     /// [`Conv::forward`], then the largest value of each 2x2 window: the first in row order where several are largest,
@@ -111,7 +164,7 @@ impl Conv {
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
         let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
         let relu_mask = activation == Activation::Relu;
-        let operands = Operands { source: input, weights, finish };
+        let operands = Operands { source: Source::given(input), weights, finish, watch: None };
         if self.forward.can_pool() {
             let pooled = Pooled::Target { relu_mask, taps: taps.as_deref_mut() };
             self.forward.run(&self.engine, n, operands, output, pooled);
@@ -119,6 +172,19 @@ impl Conv {
             self.forward.run(&self.engine, n, operands, &mut self.whole, Pooled::No);
             super::pooling::pool_tiles(&self.engine, &self.rows(), n, &self.whole, relu_mask, output, taps);
         }
+    }
+
+    /// Bytes that training takes beside the operands: packed weights, sums, and what is packed or kept of an image at a time.
+    pub fn training_bytes(&mut self) -> usize {
+        let backward =
+            self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, self.is_pooled));
+        let whole = if backward.can_pool() && self.forward.can_pool() || !self.is_pooled {
+            0
+        } else {
+            self.shape.batch * self.shape.output_len()
+        };
+        let gradient = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, self.is_pooled));
+        4 * (self.forward.len() + backward.len() + gradient.len() + whole)
     }
 
     /// The output as rows of pixels: rows, columns, channels.
@@ -144,11 +210,30 @@ impl Conv {
         relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
     ) {
+        self.backward_data_fused(n, grad_output, weights, relu_mask, grad_input, None);
+    }
+
+    /// [`Conv::backward_data`]; chunks of the gradient are summed for the batch normalisation that the input came out of,
+    /// while they are in the cache.
+    ///
+    /// # Panics
+    /// As [`Conv::backward_data`].
+    pub fn backward_data_fused(
+        &mut self,
+        n: usize,
+        grad_output: &[f32],
+        weights: &[f32],
+        relu_mask: Option<&[f32]>,
+        grad_input: &mut [f32],
+        sums: Option<&GradientSums<'_>>,
+    ) {
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
         let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let source = Source::given(grad_output);
+        let watch = sums.map(|sums| sums as &dyn Watch);
         let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, self.is_pooled));
-        plan.run(&self.engine, n, Operands { source: grad_output, weights, finish }, grad_input, Pooled::No);
+        plan.run(&self.engine, n, Operands { source, weights, finish, watch }, grad_input, Pooled::No);
     }
 
     /// [`Conv::backward_data`] from the gradient of pooled values.
@@ -169,21 +254,40 @@ impl Conv {
         relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
     ) {
+        self.backward_data_pooled_fused(n, grad_output, taps, weights, relu_mask, grad_input, None);
+    }
+
+    /// [`Conv::backward_data_pooled`], with sums as in [`Conv::backward_data_fused`].
+    ///
+    /// # Panics
+    /// As [`Conv::backward_data_pooled`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_data_pooled_fused(
+        &mut self,
+        n: usize,
+        grad_output: &[f32],
+        taps: &[u8],
+        weights: &[f32],
+        relu_mask: Option<&[f32]>,
+        grad_input: &mut [f32],
+        sums: Option<&GradientSums<'_>>,
+    ) {
         assert!(self.is_pooled, "planned without pooling");
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
         let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
         let rows = self.rows();
+        let watch = sums.map(|sums| sums as &dyn Watch);
         let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, true));
         if plan.can_pool() {
-            let operands = Operands { source: grad_output, weights, finish };
+            let operands = Operands { source: Source::given(grad_output), weights, finish, watch };
             plan.run(&self.engine, n, operands, grad_input, Pooled::Source { taps });
         } else {
             if self.whole.is_empty() {
                 self.whole = Buffer::zeros(self.shape.batch * self.shape.output_len());
             }
             super::pooling::spread_tiles(&self.engine, &rows, n, taps, grad_output, &mut self.whole);
-            let operands = Operands { source: &self.whole, weights, finish };
+            let operands = Operands { source: Source::given(&self.whole), weights, finish, watch };
             plan.run(&self.engine, n, operands, grad_input, Pooled::No);
         }
     }
@@ -209,8 +313,27 @@ impl Conv {
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
+        self.backward_weights_fused(n, input, GradOutput::Given(grad_output), grad_weights, grad_bias);
+    }
+
+    /// [`Conv::backward_weights`] from a gradient that is yet to be made.
+    ///
+    /// # Panics
+    /// As [`Conv::backward_weights`].
+    pub fn backward_weights_fused(
+        &mut self,
+        n: usize,
+        input: &[f32],
+        grad_output: GradOutput<'_>,
+        grad_weights: &mut [f32],
+        grad_bias: Option<&mut [f32]>,
+    ) {
+        let source = match grad_output {
+            GradOutput::Given(values) => Source::given(values),
+            GradOutput::Made { by, into } => Source::made(by, into),
+        };
         let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, self.is_pooled));
-        plan.run(&self.engine, n, input, grad_output, None, grad_weights, grad_bias);
+        plan.run(&self.engine, n, input, source, None, grad_weights, grad_bias);
     }
 
     /// [`Conv::backward_weights`] from the gradient of pooled values.
@@ -232,6 +355,6 @@ impl Conv {
     ) {
         assert!(self.is_pooled, "planned without pooling");
         let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, true));
-        plan.run(&self.engine, n, input, grad_output, Some(taps), grad_weights, grad_bias);
+        plan.run(&self.engine, n, input, Source::given(grad_output), Some(taps), grad_weights, grad_bias);
     }
 }

@@ -8,6 +8,7 @@ use super::shape::ConvShape;
 use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
+use crate::engine::fused::{Prepare, Watch};
 use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile};
 use crate::engine::threads::{Shares, part};
 
@@ -108,9 +109,46 @@ struct Piece {
 /// Operands of one call.
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
-    pub(super) source: &'a [f32],
+    pub(super) source: Source<'a>,
     pub(super) weights: &'a [f32],
     pub(super) finish: Finish,
+    /// Who is told of complete pixels of the target, unless that is pooled or finished panel by panel.
+    pub(super) watch: Option<&'a dyn Watch>,
+}
+
+/// Where an operand of a pass comes from.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Source<'a> {
+    start: Shares<f32>,
+    len: usize,
+    /// Who makes it, image by image, where it is not there yet.
+    pub(super) by: Option<&'a dyn Prepare>,
+}
+
+impl<'a> Source<'a> {
+    pub(in crate::engine) fn given(values: &'a [f32]) -> Source<'a> {
+        Source { start: Shares(values.as_ptr().cast_mut()), len: values.len(), by: None }
+    }
+
+    pub(super) fn made(by: &'a dyn Prepare, into: &'a mut [f32]) -> Source<'a> {
+        Source { start: Shares(into.as_mut_ptr()), len: into.len(), by: Some(by) }
+    }
+
+    /// Where it starts; it is checked that it is so long.
+    pub(super) fn start(&self, len: usize) -> Shares<f32> {
+        assert!(self.len >= len, "an operand has {} values, of {len}", self.len);
+        self.start
+    }
+
+    /// Makes all of it, for a pass that does not go image by image.
+    pub(super) fn make(&mut self, engine: &Engine, n: usize) {
+        let Some(by) = self.by.take() else { return };
+        let start = self.start;
+        engine.parallel_for(n, |images, worker| {
+            // SAFETY: images are disjoint, and whoever asks has checked that there is room for them.
+            unsafe { by.prepare(images, start.get(), worker) };
+        });
+    }
 }
 
 impl Product {
@@ -180,6 +218,11 @@ impl Product {
         }
     }
 
+    /// Values of its scratch.
+    pub(super) fn len(&self) -> usize {
+        self.packed.len() + self.stage.len()
+    }
+
     /// Whether [`Product::run`] takes pooled sides: if all weights are packed, so that an image is done with when the
     /// next one is begun.
     pub(super) fn can_pool(&self) -> bool {
@@ -191,7 +234,7 @@ impl Product {
         &mut self,
         engine: &Engine,
         n: usize,
-        operands: Operands<'_>,
+        mut operands: Operands<'_>,
         target: &mut [f32],
         pooled: Pooled<'_>,
     ) {
@@ -210,7 +253,7 @@ impl Product {
                 (Side::Source(taps), source_len / 4, target_len)
             }
         };
-        assert!(operands.source.len() >= source_len, "the source is too short for {n} images");
+        let source = operands.source.start(source_len);
         assert!(target.len() >= target_len, "the target is too short for {n} images");
         assert!(operands.weights.len() >= self.shape.weights_len(), "too few weights");
         let engine = &engine.sized(n as u64 * self.shape.multiply_adds());
@@ -218,15 +261,12 @@ impl Product {
         let packed = Shares(self.packed.as_mut_ptr());
         let stage = Shares(self.stage.as_mut_ptr());
         let this = &*self;
-        let call = Call {
-            plan: this,
-            kernels,
-            source: Shares(operands.source.as_ptr().cast_mut()),
-            finish: operands.finish,
-            target: Shares(target.as_mut_ptr()),
-            side,
-        };
+        let call =
+            Call { plan: this, kernels, source, finish: operands.finish, target: Shares(target.as_mut_ptr()), side };
         let blocks = this.target.height.div_ceil(this.rows);
+        if !this.packs_first || blocks > 1 || !matches!(side, Side::Whole) {
+            operands.source.make(engine, n);
+        }
         let panel_at = |slot: usize| packed.get().wrapping_add(slot * this.panel_len);
 
         if this.packs_first {
@@ -246,17 +286,28 @@ impl Product {
             }
             engine.parallel_for(n * blocks, |units, worker| {
                 let stage = stage.get().wrapping_add(worker * this.stage_len);
+                let first = this.pixels(units.start / blocks, units.start % blocks * this.rows);
+                let mut done = first;
                 let mut pieces = this.pieces(units, blocks).peekable();
                 while let Some(piece) = pieces.next() {
-                    let mut ahead = call.ahead(pieces.peek(), &piece, n_panels);
+                    let mut ahead = call.ahead(pieces.peek(), &piece, n_panels, operands.source.by);
                     // SAFETY: units are disjoint parts of the target, each worker has a stage of its own; all lengths
-                    // were checked above.
+                    // were checked above. Pieces are whole images where the source is made.
                     unsafe {
+                        if let Some(by) = operands.source.by {
+                            by.prepare(piece.images.clone(), source.get(), worker);
+                        }
                         let staged = call.staged(&piece, stage);
                         for i in 0..n_panels {
                             staged.sweep(i, panel_at(i), &piece, &mut ahead);
                         }
                         call.pool(&piece, stage);
+                        if let Some(watch) = operands.watch.filter(|_| !matches!(side, Side::Target(..))) {
+                            let end = this.pixels(piece.images.end - 1, piece.rows.end);
+                            let c = this.target.channels;
+                            watch.completed(first, end - done, call.target.slice(first * c, (end - first) * c), worker);
+                            done = end;
+                        }
                     }
                 }
             });
@@ -288,12 +339,17 @@ impl Product {
                 }
                 let mut pieces = this.pieces(units.clone(), blocks).peekable();
                 while let Some(piece) = pieces.next() {
-                    let mut ahead = call.ahead(pieces.peek(), &piece, 1);
+                    let mut ahead = call.ahead(pieces.peek(), &piece, 1, None);
                     // SAFETY: panels and units are disjoint parts of the target; all lengths were checked above.
                     unsafe { call.sweep(i, panel_at(worker), &piece, &mut ahead) };
                 }
             }
         });
+    }
+
+    /// Pixels of the target before a row of an image.
+    fn pixels(&self, image: usize, row: usize) -> usize {
+        (image * self.target.height + row) * self.target.width
     }
 
     /// Cuts units (blocks of rows of images, in order) into pieces that are swept at once.
@@ -428,10 +484,10 @@ impl Call<'_> {
     }
 
     /// What the next piece reads and writes, to be fetched while so many panels of this one are swept.
-    fn ahead(&self, next: Option<&Piece>, now: &Piece, n_panels: usize) -> Ahead<3> {
+    fn ahead(&self, next: Option<&Piece>, now: &Piece, n_panels: usize, by: Option<&dyn Prepare>) -> Ahead<4> {
         let (from, to) = (&self.plan.source, &self.plan.target);
         let none = (std::ptr::null(), 0);
-        let Some(next) = next else { return Ahead::new([none; 3], 1) };
+        let Some(next) = next else { return Ahead::new([none; 4], 1) };
         let tiles =
             now.images.len() * now.rows.len() * to.width * n_panels / self.kernels.mr[self.plan.panels[0].nr - 1];
         // The part of an image that lies behind some rows of the target; about enough at the edges.
@@ -447,14 +503,15 @@ impl Call<'_> {
         let y = self.target.get().cast_const().wrapping_add(y);
         let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), y_len));
         let x = self.source.get().cast_const().wrapping_add(x);
-        Ahead::new([(x, x_len), (y, y_len), clip], tiles)
+        let made = by.map_or(none, |by| by.reads(next.images.clone()));
+        Ahead::new([made, (x, x_len), (y, y_len), clip], tiles)
     }
 
     /// Computes one panel's columns of some rows of some images.
     ///
     /// # Safety
     /// Nobody else touches those, and source and target are long enough.
-    unsafe fn sweep(&self, panel: usize, packed: *const f32, piece: &Piece, ahead: &mut Ahead<3>) {
+    unsafe fn sweep(&self, panel: usize, packed: *const f32, piece: &Piece, ahead: &mut Ahead<4>) {
         let Piece { images, rows } = piece;
         let plan = self.plan;
         let Panel { group, column, columns, nr } = plan.panels[panel];

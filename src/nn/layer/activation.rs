@@ -74,7 +74,7 @@ struct Standalone(Activation);
 
 impl Layer for Standalone {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
-        engine::copy(pass.engine, values.input, values.output);
+        engine::copy(pass.engine, values.input(), values.output);
         engine::activate(pass.engine, self.0.pointwise(), values.output);
     }
 

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{
-    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Role, ShapeError, Start, TensorSpec,
+    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Norm, Pass, Role, ShapeError, Start, TensorSpec,
 };
 use crate::config::{Bounds, Section};
-use crate::engine::BatchNorm;
+use crate::engine::{BatchNorm, GradientSums, InputGradient, Normalised};
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -75,7 +75,14 @@ impl LayerConfig for BnConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, pool_after: true, is_in_place: true, ..Fusion::default() }
+        Fusion {
+            relu_after: true,
+            pool_after: true,
+            is_in_place: true,
+            masks_itself: true,
+            is_norm: true,
+            ..Fusion::default()
+        }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
@@ -119,34 +126,79 @@ struct Bn {
 }
 
 impl Layer for Bn {
+    fn training_bytes(&mut self) -> usize {
+        self.norm.bytes() + self.taps.as_ref().map_or(0, Vec::len)
+    }
+
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
-        let (scale, shift) = (&values.parameters[self.scale.clone()], &values.parameters[self.shift.clone()]);
-        let (low, high) = values.statistics.split_at_mut(self.running_variance.start);
-        let (mean, variance) = (&mut low[self.running_mean.clone()], &mut high[..self.running_variance.len()]);
-        let (engine, relu) = (pass.engine, self.relu_after);
-        let (norm, input, output) = (&mut self.norm, values.input, values.output);
-        match (&mut self.taps, pass.is_training) {
-            (None, true) => norm.forward(engine, input, scale, shift, relu, output),
-            (Some(taps), true) => norm.forward_pooled(engine, input, scale, shift, relu, output, taps),
-            (None, false) => norm.infer(engine, input, scale, shift, mean, variance, relu, output),
-            (Some(_), false) => norm.infer_pooled(engine, input, scale, shift, mean, variance, relu, output),
-        }
-        if pass.is_training {
-            norm.follow(pass.n * self.rows, self.momentum, mean, variance);
-        }
+        let input = values.input();
+        self.normalise(pass, values.parameters, values.statistics, input).write(pass.engine, values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
-        let scale = &values.parameters[self.scale.clone()];
-        let (low, high) = values.grad_parameters.split_at_mut(self.shift.start);
-        let (grad_scale, grad_shift) = (&mut low[self.scale.clone()], &mut high[..self.shift.len()]);
-        let (engine, input, grad) = (pass.engine, values.input, values.grad_output);
-        match &self.taps {
-            None => self.norm.backward(engine, input, scale, values.wants_input, grad, grad_scale, grad_shift),
-            Some(taps) => {
-                let grad_input = values.grad_input;
-                self.norm.backward_pooled(engine, input, scale, grad, taps, grad_input, grad_scale, grad_shift);
+        let Backward { parameters, grad_parameters, input, grad_output, grad_input, wants_input, .. } = values;
+        self.gradient_sums(pass, parameters, input).finish(pass.engine, grad_output);
+        if self.taps.is_some() {
+            let made = self.gradient(pass, parameters, grad_parameters, input, grad_output);
+            if let Some(grad_input) = grad_input {
+                made.write(pass.engine, grad_input);
+            }
+        } else {
+            let made = self.gradient(pass, parameters, grad_parameters, input, &[]);
+            if wants_input {
+                made.write(pass.engine, grad_output);
             }
         }
+    }
+
+    fn as_norm(&mut self) -> Option<&mut dyn Norm> {
+        Some(self)
+    }
+}
+
+impl Norm for Bn {
+    fn norm(&mut self) -> &mut BatchNorm {
+        &mut self.norm
+    }
+
+    fn normalise<'a>(
+        &'a mut self,
+        pass: &Pass<'_>,
+        parameters: &'a [f32],
+        statistics: &mut [f32],
+        input: &'a [f32],
+    ) -> Normalised<'a> {
+        let (scale, shift) = (&parameters[self.scale.clone()], &parameters[self.shift.clone()]);
+        let (low, high) = statistics.split_at_mut(self.running_variance.start);
+        let (mean, variance) = (&mut low[self.running_mean.clone()], &mut high[..self.running_variance.len()]);
+        let mut taps = None;
+        if pass.is_training {
+            self.norm.measure(pass.engine, input, scale);
+            self.norm.follow(pass.n * self.rows, self.momentum, mean, variance);
+            taps = self.taps.as_deref_mut();
+        } else {
+            self.norm.use_running(scale, mean, variance);
+        }
+        self.norm.values(pass.engine, self.rows, input, shift, self.relu_after, taps)
+    }
+
+    fn gradient_sums<'a>(&'a mut self, pass: &Pass<'_>, parameters: &'a [f32], input: &'a [f32]) -> GradientSums<'a> {
+        let shift = &parameters[self.shift.clone()];
+        self.norm.gradient_sums(pass.engine, input, shift, self.relu_after, self.taps.as_deref())
+    }
+
+    fn gradient<'a>(
+        &'a mut self,
+        pass: &Pass<'_>,
+        parameters: &[f32],
+        grad_parameters: &mut [f32],
+        input: &'a [f32],
+        pooled: &'a [f32],
+    ) -> InputGradient<'a> {
+        let scale = &parameters[self.scale.clone()];
+        let (low, high) = grad_parameters.split_at_mut(self.shift.start);
+        let (grad_scale, grad_shift) = (&mut low[self.scale.clone()], &mut high[..self.shift.len()]);
+        let pooled = self.taps.as_deref().map(|taps| (pooled, taps));
+        self.norm.gradient(pass.engine, self.rows, input, scale, pooled, grad_scale, grad_shift)
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Weights, epilogue, image,
 };
 use crate::config::Section;
-use crate::engine;
+use crate::engine::{self, GradOutput};
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -88,7 +88,7 @@ impl LayerConfig for ConvConfig {
     }
 
     fn fusion(&self) -> Fusion {
-        Fusion { relu_after: true, relu_before: true, pool_after: true, is_in_place: false }
+        Fusion { relu_after: true, relu_before: true, pool_after: true, beside_norm: true, ..Fusion::default() }
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
@@ -115,31 +115,46 @@ struct Conv {
 }
 
 impl Layer for Conv {
+    fn training_bytes(&mut self) -> usize {
+        self.plan.training_bytes() + self.taps.as_ref().map_or(0, Vec::len)
+    }
+
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let (weights, bias) = self.weights.of(values.parameters);
         let (n, activation) = (pass.n, self.activation);
         match &mut self.taps {
-            None => self.plan.forward(n, values.input, weights, bias, activation, values.output),
+            None => {
+                let Forward { input, output, norm, .. } = values;
+                self.plan.forward_fused(n, input, weights, bias, activation, output, norm);
+            }
             Some(taps) => {
                 let taps = pass.is_training.then_some(&mut taps[..]);
-                self.plan.forward_pooled(n, values.input, weights, bias, activation, values.output, taps);
+                self.plan.forward_pooled(n, values.input(), weights, bias, activation, values.output, taps);
             }
         }
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
-        let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
-        let (n, input, grad) = (pass.n, values.input, &*values.grad_output);
-        match &self.taps {
-            None => self.plan.backward_weights(n, input, grad, grad_weights, grad_bias),
-            Some(taps) => self.plan.backward_weights_pooled(n, input, grad, taps, grad_weights, grad_bias),
+        let (n, input, grad, sums) = (pass.n, values.input, values.grad_output, values.sums);
+        if !values.has_weights {
+            let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
+            match (values.made_by, &self.taps) {
+                (Some(by), _) => {
+                    let grad = GradOutput::Made { by, into: &mut *grad };
+                    self.plan.backward_weights_fused(n, input, grad, grad_weights, grad_bias);
+                }
+                (None, None) => self.plan.backward_weights(n, input, grad, grad_weights, grad_bias),
+                (None, Some(taps)) => {
+                    self.plan.backward_weights_pooled(n, input, grad, taps, grad_weights, grad_bias);
+                }
+            }
         }
         let Some(grad_input) = values.grad_input else { return };
         let (weights, _) = self.weights.of(values.parameters);
         let mask = self.relu_before.then_some(input);
         match &self.taps {
-            None => self.plan.backward_data(n, grad, weights, mask, grad_input),
-            Some(taps) => self.plan.backward_data_pooled(n, grad, taps, weights, mask, grad_input),
+            None => self.plan.backward_data_fused(n, grad, weights, mask, grad_input, sums),
+            Some(taps) => self.plan.backward_data_pooled_fused(n, grad, taps, weights, mask, grad_input, sums),
         }
     }
 }

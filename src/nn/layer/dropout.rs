@@ -39,10 +39,6 @@ impl LayerConfig for DropoutConfig {
         Ok(input)
     }
 
-    fn bytes_kept(&self, input: SampleShape) -> usize {
-        input.len()
-    }
-
     fn fusion(&self) -> Fusion {
         Fusion { is_in_place: true, relu_before: true, ..Fusion::default() }
     }
@@ -71,11 +67,15 @@ struct Dropout {
 }
 
 impl Layer for Dropout {
+    fn training_bytes(&mut self) -> usize {
+        self.keep.len()
+    }
+
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         if !pass.is_training || self.threshold == 0 {
-            return engine::copy(pass.engine, values.input, values.output);
+            return engine::copy(pass.engine, values.input(), values.output);
         }
-        let keep = &mut self.keep[..values.input.len()];
+        let keep = &mut self.keep[..values.input().len()];
         let stream = pass.seeds.stream("dropout", &[("layer", self.layer_idx), ("step", pass.step)]);
         let threshold = self.threshold;
         pass.engine.for_each_chunk(keep, PIECE, |i, keep| {
@@ -86,7 +86,7 @@ impl Layer for Dropout {
                 *keep = u8::from(*word >= threshold);
             }
         });
-        engine::mask_and_scale(pass.engine, values.input, keep, self.factor, values.output);
+        engine::mask_and_scale(pass.engine, values.input(), keep, self.factor, values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {

@@ -86,9 +86,13 @@ struct Fc {
 }
 
 impl Layer for Fc {
+    fn training_bytes(&mut self) -> usize {
+        self.plan.training_bytes()
+    }
+
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let (weights, bias) = self.weights.of(values.parameters);
-        self.plan.forward(pass.n, values.input, weights, bias, self.activation, values.output);
+        self.plan.forward(pass.n, values.input(), weights, bias, self.activation, values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {

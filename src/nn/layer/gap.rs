@@ -39,7 +39,7 @@ struct Gap {
 
 impl Layer for Gap {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
-        engine::channel_means(pass.engine, self.pixels, self.channels, pass.n, values.input, values.output);
+        engine::channel_means(pass.engine, self.pixels, self.channels, pass.n, values.input(), values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {

@@ -97,7 +97,7 @@ struct Local {
 impl Layer for Local {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let (weights, bias) = self.weights.of(values.parameters);
-        self.plan.forward(pass.n, values.input, weights, bias, self.activation, values.output);
+        self.plan.forward(pass.n, values.input(), weights, bias, self.activation, values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {

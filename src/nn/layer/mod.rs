@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{Log, Node, Section, Span};
-use crate::engine::{self, Engine, Pointwise};
+use crate::engine::{self, BatchNorm, Engine, GradientSums, InputGradient, Normalised, Pointwise};
 use crate::nn::init::Initializer;
 use crate::nn::seeds::Seeds;
 use crate::tensor::{ImageShape, SampleShape};
@@ -250,11 +250,6 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Bytes that training keeps for each sample besides input and output.
-    fn bytes_kept(&self, _input: SampleShape) -> usize {
-        0
-    }
-
     /// Makes the layer ready to compute.
     ///
     /// # Panics
@@ -273,6 +268,13 @@ pub struct Fusion {
     pub relu_before: bool,
     /// Its backward pass turns the gradient of its output into that of its input, in place.
     pub is_in_place: bool,
+    /// Its backward pass leaves out the gradients that the ReLU it applies would.
+    pub masks_itself: bool,
+    /// Can read values, and gradients of its output, that the batch normalisation beside it makes when they are asked
+    /// for, and can sum for it what it writes.
+    pub beside_norm: bool,
+    /// Is that batch normalisation.
+    pub is_norm: bool,
 }
 
 /// What a layer is built for.
@@ -324,9 +326,21 @@ pub struct Forward<'a> {
     /// Its statistics, which it moves in training.
     pub statistics: &'a mut [f32],
     /// `[n, ...input]`.
-    pub input: &'a [f32],
+    pub input: engine::Input<'a>,
     /// `[n, ...output]`, all of it to be written.
     pub output: &'a mut [f32],
+    /// The batch normalisation that follows and may have the output measured ([`Fusion::beside_norm`]).
+    pub norm: Option<&'a mut BatchNorm>,
+}
+
+impl<'a> Forward<'a> {
+    /// The input, for layers that only take it as it is.
+    fn input(&self) -> &'a [f32] {
+        match &self.input {
+            engine::Input::Given(input) => input,
+            engine::Input::Made { .. } => unreachable!("only `beside_norm` layers are given an input yet to be made"),
+        }
+    }
 }
 
 /// What a layer reads and writes going backward, after [`Layer::forward`] of the same batch.
@@ -341,6 +355,12 @@ pub struct Backward<'a> {
     pub output: &'a [f32],
     /// Gradient of the output. A layer that works in place ([`Fusion::is_in_place`]) turns it into that of its input.
     pub grad_output: &'a mut [f32],
+    /// Who makes the gradient of the output first ([`Fusion::beside_norm`]).
+    pub made_by: Option<&'a InputGradient<'a>>,
+    /// Whether the gradients of its tensors are there already, and only that of the input is asked for.
+    pub has_weights: bool,
+    /// Who wants the gradient of the input summed ([`Fusion::beside_norm`]).
+    pub sums: Option<&'a GradientSums<'a>>,
     /// Gradient of the input, to be overwritten; `None` where nobody asks, and for layers that work in place.
     pub grad_input: Option<&'a mut [f32]>,
     /// Whether anybody asks for the gradient of the input.
@@ -354,6 +374,45 @@ pub trait Layer: Send {
 
     /// Computes the gradients of a batch.
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>);
+
+    /// Bytes that it takes when training, beside tensors and operands: masks, taps, the engine's scratch.
+    fn training_bytes(&mut self) -> usize {
+        0
+    }
+
+    /// Itself, if it is batch normalisation.
+    fn as_norm(&mut self) -> Option<&mut dyn Norm> {
+        None
+    }
+}
+
+/// Batch normalisation, whose passes over memory the convolutions beside it can take along.
+pub trait Norm {
+    /// What is summed over a batch.
+    fn norm(&mut self) -> &mut BatchNorm;
+
+    /// The forward pass up to its output, which is yet to be made.
+    fn normalise<'a>(
+        &'a mut self,
+        pass: &Pass<'_>,
+        parameters: &'a [f32],
+        statistics: &mut [f32],
+        input: &'a [f32],
+    ) -> Normalised<'a>;
+
+    /// The sums over the gradient of its output, for whoever makes that.
+    fn gradient_sums<'a>(&'a mut self, pass: &Pass<'_>, parameters: &'a [f32], input: &'a [f32]) -> GradientSums<'a>;
+
+    /// The backward pass up to the gradient of its input, which is yet to be made: out of `grad_output`, whose sums must be
+    /// complete, where values are pooled, and else in its place.
+    fn gradient<'a>(
+        &'a mut self,
+        pass: &Pass<'_>,
+        parameters: &[f32],
+        grad_parameters: &mut [f32],
+        input: &'a [f32],
+        pooled: &'a [f32],
+    ) -> InputGradient<'a>;
 }
 
 impl Activation {

@@ -58,10 +58,10 @@ struct Noise {
 impl Layer for Noise {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         if !pass.is_training || self.stddev == 0.0 {
-            return engine::copy(pass.engine, values.input, values.output);
+            return engine::copy(pass.engine, values.input(), values.output);
         }
         let stream = pass.seeds.stream("noise", &[("layer", self.layer_idx), ("step", pass.step)]);
-        let (input, stddev) = (values.input, self.stddev);
+        let (input, stddev) = (values.input(), self.stddev);
         pass.engine.for_each_chunk(values.output, PIECE, |i, output| {
             stream.fill_normal32((i * PIECE) as u64, output);
             for (y, x) in output.iter_mut().zip(&input[i * PIECE..]) {

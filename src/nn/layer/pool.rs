@@ -73,13 +73,6 @@ impl LayerConfig for PoolConfig {
         self.window.reach()
     }
 
-    fn bytes_kept(&self, input: SampleShape) -> usize {
-        match self.kind {
-            PoolKind::Max => self.output_shape(input).map_or(0, |output| 2 * output.len()),
-            PoolKind::Average => 0,
-        }
-    }
-
     fn tiles_in_pairs(&self, input: SampleShape) -> bool {
         let output = self.output_shape(input).ok().and_then(SampleShape::image);
         let (Some(input), Some(output)) = (input.image(), output) else { return false };
@@ -115,13 +108,17 @@ struct MaxPool {
 impl Layer for MaxPool {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let taps = pass.is_training.then_some(&mut self.taps[..]);
-        engine::max_pool(pass.engine, &self.shape, pass.n, values.input, self.relu_before, values.output, taps);
+        engine::max_pool(pass.engine, &self.shape, pass.n, values.input(), self.relu_before, values.output, taps);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {
         if let Some(grad_input) = values.grad_input {
             engine::max_pool_backward(pass.engine, &self.shape, pass.n, &self.taps, values.grad_output, grad_input);
         }
+    }
+
+    fn training_bytes(&mut self) -> usize {
+        2 * self.taps.len()
     }
 }
 
@@ -131,7 +128,7 @@ struct AveragePool {
 
 impl Layer for AveragePool {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
-        engine::average_pool(pass.engine, &self.shape, pass.n, values.input, values.output);
+        engine::average_pool(pass.engine, &self.shape, pass.n, values.input(), values.output);
     }
 
     fn backward(&mut self, pass: &Pass<'_>, values: Backward<'_>) {

@@ -1,0 +1,52 @@
+"""The table of median ratios, of raw rows that `interleave.sh` or `cv.sh` wrote.
+
+    python benches/table.py FILE
+
+A pair is one sample of ours and one of a peer, of the same round. A sample is discarded, and its pair with it, if the
+multiply-add peak measured right before or after it is below 85 % of the median peak of all samples on as many threads: it
+was not alone on the machine.
+"""
+import json, statistics, sys
+from collections import defaultdict
+
+rows = [json.loads(line) for line in open(sys.argv[1]) if line.startswith("{")]
+median = statistics.median
+if rows and "wall_s" in rows[0]:
+    pairs = defaultdict(dict)
+    for row in rows:
+        pairs[row["round"]][row["who"]] = row
+    pairs = [pair for pair in pairs.values() if len(pair) == 2]
+    print("| whole command | convoy, s | PyTorch, s | median ratio (lowest to highest of n pairs) | memory, MiB |")
+    print("| --- | --- | --- | --- | --- |")
+    ours, theirs = [[pair[who]["wall_s"] for pair in pairs] for who in ("convoy", "torch")]
+    ratios = [b / a for a, b in zip(ours, theirs)]
+    memory = " / ".join(str(max(pair[who].get("rss_mib", 0) for pair in pairs)) for who in ("convoy", "torch"))
+    print(f"| {rows[0].get('what', '')} | {median(ours):.2f} | {median(theirs):.2f} | **{median(ratios):.2f}** "
+          f"({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}) | {memory} |")
+    sys.exit()
+usual = {n: median(p for row in rows if row["threads"] == n for p in row["peaks"]) for n in {row["threads"] for row in rows}}
+samples, discarded = {}, 0
+for row in rows:
+    row["img_s"] = row.get("img_s") or row.get("img_s_epoch_med")
+    if min(row["peaks"]) < 0.85 * usual[row["threads"]]:
+        discarded += 1
+        continue
+    samples[row["net"], row["threads"], row["who"], row["round"]] = row
+print("| net, batch | threads | convoy, images/s | share of peak | peer | images/s | median ratio (lowest to highest of n pairs) |")
+print("| --- | --- | --- | --- | --- | --- | --- |")
+order = list(dict.fromkeys((row["net"], row["threads"], row["who"]) for row in rows if row["who"] != "convoy"))
+for net, threads, peer in sorted(order, key=lambda key: [row["net"] for row in rows].index(key[0])):
+    pairs = []
+    for (n, t, who, i), ours in samples.items():
+        theirs = samples.get((net, threads, peer, i))
+        if (n, t, who) == (net, threads, "convoy") and theirs:
+            pairs.append((ours, theirs))
+    if not pairs:
+        print(f"| {net} | {threads} | | | {peer} | | no pair left |")
+        continue
+    ratios = [a["img_s"] / b["img_s"] for a, b in pairs]
+    share = median(a["gflops"] / max(a["peaks"]) for a, _ in pairs)
+    print(f"| {net}, {pairs[0][0]['batch']} | {threads} | {median(a['img_s'] for a, _ in pairs):,.0f} | {share:.0%} | {peer} "
+          f"| {median(b['img_s'] for _, b in pairs):,.0f} | **{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}) |")
+peaks = ", ".join(f"{peak:.0f} on {n}" for n, peak in sorted(usual.items()))
+print(f"\n{len(rows)} samples, {discarded} discarded. Median multiply-add peak, GFLOP/s by threads: {peaks}.")
