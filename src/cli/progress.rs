@@ -126,7 +126,7 @@ impl Progress {
     /// A task has begun.
     pub fn begin(&self, task: &str, reason: &str) {
         let bar = self.bars.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("{prefix:24} {wide_bar} {pos}/{len} {msg} {eta}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix:24} {bar:16} {pos}/{len} {eta:>4}  {wide_msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(task.to_owned());
