@@ -245,7 +245,7 @@ fn losses(engine: &Engine, folder: &Path) {
     }
     let mut out = std::io::stdout();
     for (images, labels) in images.chunks_exact(BATCH * input.len()).zip(labels.chunks_exact(BATCH)) {
-        let stats = network.train_step(images, Targets::Labels(labels), 0.01, None);
+        let stats = network.train_step(images, Targets::Labels(labels), 0.002, None);
         let _ = writeln!(out, "{}", stats.loss());
     }
 }

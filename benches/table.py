@@ -3,8 +3,8 @@
     python benches/table.py FILE
 
 A pair is one sample of ours and one of a peer, of the same round. A sample is discarded, and its pair with it, if the
-multiply-add peak measured right before or after it is below 85 % of the median peak of all samples on as many threads: it
-was not alone on the machine.
+multiply-add peak measured right before or after it is below 85 % of the median peak of that program's samples on as many
+threads: it was not alone on the machine. (Peaks are lower right after wide vectors: each program is compared with itself.)
 """
 import json, statistics, sys
 from collections import defaultdict
@@ -24,11 +24,12 @@ if rows and "wall_s" in rows[0]:
     print(f"| {rows[0].get('what', '')} | {median(ours):.2f} | {median(theirs):.2f} | **{median(ratios):.2f}** "
           f"({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}) | {memory} |")
     sys.exit()
-usual = {n: median(p for row in rows if row["threads"] == n for p in row["peaks"]) for n in {row["threads"] for row in rows}}
+kinds = {(row["threads"], row["who"]) for row in rows}
+usual = {kind: median(p for row in rows if (row["threads"], row["who"]) == kind for p in row["peaks"]) for kind in kinds}
 samples, discarded = {}, 0
 for row in rows:
     row["img_s"] = row.get("img_s") or row.get("img_s_epoch_med")
-    if min(row["peaks"]) < 0.85 * usual[row["threads"]]:
+    if min(row["peaks"]) < 0.85 * usual[row["threads"], row["who"]]:
         discarded += 1
         continue
     samples[row["net"], row["threads"], row["who"], row["round"]] = row
@@ -48,5 +49,5 @@ for net, threads, peer in sorted(order, key=lambda key: [row["net"] for row in r
     share = median(a["gflops"] / max(a["peaks"]) for a, _ in pairs)
     print(f"| {net}, {pairs[0][0]['batch']} | {threads} | {median(a['img_s'] for a, _ in pairs):,.0f} | {share:.0%} | {peer} "
           f"| {median(b['img_s'] for _, b in pairs):,.0f} | **{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}) |")
-peaks = ", ".join(f"{peak:.0f} on {n}" for n, peak in sorted(usual.items()))
-print(f"\n{len(rows)} samples, {discarded} discarded. Median multiply-add peak, GFLOP/s by threads: {peaks}.")
+peaks = ", ".join(f"{peak:.0f} ({n}, {who})" for (n, who), peak in sorted(usual.items()))
+print(f"\n{len(rows)} samples, {discarded} discarded. Median multiply-add peak, GFLOP/s (threads, program): {peaks}.")
