@@ -10,6 +10,7 @@ pub mod features;
 pub mod model;
 pub mod portable;
 pub mod predictions;
+pub mod sanity;
 pub mod search;
 pub mod sheet;
 pub mod splits;

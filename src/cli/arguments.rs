@@ -51,6 +51,8 @@ pub enum Verb {
     Cache(CacheArguments),
     /// Check the digest of every stored file.
     Verify(StoreArguments),
+    /// Check that this program computes as it should on this machine; or, with `training`, a manifest's networks.
+    Selftest(SelftestArguments),
     /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
     Doctor(StoreArguments),
     /// Print the keys of every kind of stage, with their defaults.
@@ -294,6 +296,40 @@ pub enum CacheVerb {
         #[arg(long, value_name = "SIZE", default_value = "0")]
         max_size: String,
     },
+}
+
+/// `selftest`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct SelftestArguments {
+    /// What to check instead.
+    #[command(subcommand)]
+    pub verb: Option<SelftestVerb>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What else `selftest` can check.
+#[derive(Debug, Subcommand)]
+pub enum SelftestVerb {
+    /// Make the checks before a training, for every train stage: labels and images, initial loss, learning 20 images by
+    /// heart. Exits with 1 if one fails.
+    Training(TrainingArguments),
+}
+
+/// `selftest training`.
+#[derive(Args, Debug)]
+pub struct TrainingArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `schema`.

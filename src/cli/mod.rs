@@ -13,6 +13,7 @@ mod progress;
 mod results;
 mod run;
 mod schema;
+mod selftest;
 mod status;
 mod store;
 mod summary;
@@ -115,6 +116,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Verify(arguments) => store::verify(&arguments, terminal),
         Verb::Summary(arguments) => summary::summary(&arguments, terminal),
         Verb::Schema(arguments) => schema::schema(&arguments, terminal),
+        Verb::Selftest(arguments) => selftest::selftest(&arguments, terminal),
         Verb::Doctor(arguments) => doctor::doctor(&arguments, terminal),
     }
 }

@@ -3,7 +3,9 @@
 //! Elsewhere (CI, a file) a line comes at most every two seconds and at least every thirty, never with `\r`.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,12 +17,17 @@ const AT_MOST: Duration = Duration::from_secs(2);
 /// Not more seldom than this.
 const AT_LEAST: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether a line is due that nothing has asked for.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What is going on, for people.
 pub struct Progress {
     terminal: Terminal,
     is_quiet: bool,
     bars: MultiProgress,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Sees to it that a task that says nothing for long is still seen to be at work. Ends when the sender does.
+    clock: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 #[derive(Default)]
@@ -39,7 +46,33 @@ struct TaskState {
     bar: ProgressBar,
     /// What was last reported, to be printed when a line is due.
     line: String,
-    is_printed: bool,
+}
+
+impl State {
+    /// A line for those who have heard nothing for too long: the task that began first.
+    fn overdue(&mut self, now: Instant) -> Option<String> {
+        let (name, task) = self.tasks.iter().min_by_key(|(_, task)| task.started)?;
+        if now - self.last_line.unwrap_or(task.started).max(task.started) < AT_LEAST {
+            return None;
+        }
+        let for_long = crate::report::text::seconds((now - task.started).as_secs_f64());
+        let line = match task.line.is_empty() {
+            true => format!("{name}: at work for {for_long}"),
+            false => format!("{}, at work for {for_long}", task.line),
+        };
+        self.last_line = Some(now);
+        Some(line)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.clock.take() {
+            drop(sender);
+            // It only prints; what it did not get to print is no loss.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Progress {
@@ -51,7 +84,21 @@ impl Progress {
             ProgressDrawTarget::hidden()
         };
         let bars = MultiProgress::with_draw_target(target);
-        Progress { terminal, is_quiet, bars, state: Mutex::default() }
+        let state: Arc<Mutex<State>> = Arc::default();
+        let clock = (!terminal.is_interactive && !is_quiet).then(|| {
+            let (sender, ended) = channel();
+            let state = Arc::clone(&state);
+            let look = move || {
+                while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    let line = state.lock().unwrap_or_else(PoisonError::into_inner).overdue(Instant::now());
+                    if let Some(line) = line {
+                        terminal.note(&line);
+                    }
+                }
+            };
+            (sender, std::thread::spawn(look))
+        });
+        Progress { terminal, is_quiet, bars, state, clock }
     }
 
     fn say(&self, line: &str) {
@@ -81,7 +128,7 @@ impl Progress {
     /// A task has begun.
     pub fn begin(&self, task: &str, reason: &str) {
         let bar = self.bars.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("{prefix:24} {wide_bar} {pos}/{len} {msg} {eta}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix:24} {bar:16} {pos}/{len} {eta:>4}  {wide_msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(task.to_owned());
@@ -89,7 +136,7 @@ impl Progress {
         if !self.terminal.is_interactive {
             self.say(&self.terminal.paint(&line, DIM));
         }
-        let state = TaskState { started: Instant::now(), bar, line: String::new(), is_printed: true };
+        let state = TaskState { started: Instant::now(), bar, line: String::new() };
         self.lock().tasks.insert(task.to_owned(), state);
     }
 
@@ -114,9 +161,7 @@ impl Progress {
         };
         let note = if note.is_empty() { String::new() } else { format!(", {note}") };
         entry.line = format!("{task}: {of} {unit}{note}{left}");
-        entry.is_printed = false;
         if since >= AT_MOST {
-            entry.is_printed = true;
             let line = entry.line.clone();
             state.last_line = Some(now);
             drop(state);
@@ -185,6 +230,26 @@ impl Progress {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_says_nothing_is_seen_to_be_at_work_every_thirty_seconds() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut state = State::default();
+        assert_eq!(state.overdue(after(100)), None);
+        let task = TaskState { started: start, bar: ProgressBar::hidden(), line: String::new() };
+        state.tasks.insert("cnn, fold 1".to_owned(), task);
+        assert_eq!(state.overdue(after(29)), None);
+        assert_eq!(state.overdue(after(30)).unwrap(), "cnn, fold 1: at work for 30 s");
+        assert_eq!(state.overdue(after(59)), None);
+        state.tasks.get_mut("cnn, fold 1").unwrap().line = "cnn, fold 1: 3/40 batches".to_owned();
+        assert_eq!(state.overdue(after(60)).unwrap(), "cnn, fold 1: 3/40 batches, at work for 60 s");
     }
 }

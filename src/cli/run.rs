@@ -215,7 +215,8 @@ fn stage_error_at(who: &str, error: &StageError, span: Option<Span>, manifest: &
     }
 }
 
-fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
+/// Prints why tasks failed.
+pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
     for (task, failure) in outcome.failures() {
         match failure {
             Failure::Stage(error) => {
@@ -253,7 +254,7 @@ fn open_artifacts(outcome: &Outcome, session: &Session<'_>) -> anyhow::Result<Ve
 
 /// Ctrl-C and SIGTERM ask for a stop; a second one ends the process at once. A file that grows over a limit is an error,
 /// not a signal.
-fn stop_on_signals(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn stop_on_signals(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(cancel))
@@ -334,8 +335,9 @@ fn keep_lock(
 }
 
 /// Tells a person what the runner tells.
-struct Watcher<'a> {
-    progress: &'a Progress,
+pub struct Watcher<'a> {
+    /// Where it is told.
+    pub progress: &'a Progress,
 }
 
 impl Events for Watcher<'_> {

@@ -177,9 +177,20 @@ impl Manifest {
             match (set, key.rsplit_once(['.', '['])) {
                 (Some(span), _) => return span,
                 (None, Some((above, _))) => key = above,
+                (None, None) if key == "architecture" => return self.architecture_span(stage).unwrap_or(entry.header),
                 (None, None) => return entry.header,
             }
         }
+    }
+
+    /// A stage's architecture from its first layer to its last; only the first where it stands on several lines.
+    fn architecture_span(&self, stage: usize) -> Option<Span> {
+        let spans = &self.nodes[stage].stage.network()?.architecture.spans;
+        let (first, last) = (*spans.first()?, *spans.last()?);
+        let whole = Span { end: last.end, ..first };
+        let is_one_line =
+            first.source == last.source && first.start < last.end && !self.texts.slice(whole).contains('\n');
+        Some(if is_one_line { whole } else { first })
     }
 }
 

@@ -3,6 +3,7 @@
 //! The numbers are the stages'; here they only get the names of their stages, folds and a place. Every file is replaced
 //! atomically and left alone when its bytes would be the same.
 
+mod curves;
 mod search;
 pub mod svg;
 pub mod text;
@@ -46,6 +47,7 @@ const TABLES: &[Table] = &[
     Table { kind: "ingest", file: "skipped.csv", is_per_task: false },
     Table { kind: "split", file: "splits.csv", is_per_task: false },
     Table { kind: "reduce", file: "components.csv", is_per_task: true },
+    Table { kind: "train", file: "sanity.csv", is_per_task: true },
     Table { kind: "train", file: "epochs.csv", is_per_task: true },
     Table { kind: "train", file: "layers.csv", is_per_task: true },
     Table { kind: "search", file: "trials.csv", is_per_task: false },
@@ -59,7 +61,14 @@ const TABLES: &[Table] = &[
 
 /// Pictures that artifacts hold, by kind of stage and file name: each task's goes into a folder of its own name, as
 /// `components/pca-fold-1.png`.
-const PICTURES: &[(&str, &str)] = &[("reduce", "components.png")];
+///
+/// What stands behind a `-` in the file's name goes behind that of the task: `filters/cnn-fold-1-start.png`.
+const PICTURES: &[(&str, &str)] = &[
+    ("reduce", "components.png"),
+    ("train", "filters-start.png"),
+    ("train", "filters-best.png"),
+    ("train", "filters-end.png"),
+];
 
 /// Every picture of a finished run.
 fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
@@ -70,10 +79,11 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
             let part = match task.part {
                 Part::Fold(fold) => format!("-fold-{fold}"),
                 Part::All => "-all".to_owned(),
-                Part::Whole | Part::Round(_) => String::new(),
+                Part::Whole | Part::Round(_) | Part::Sanity => String::new(),
             };
-            let (folder, ending) = file.split_once('.')?;
-            let path = Path::new(folder).join(format!("{}{part}.{ending}", task.stage));
+            let (name, ending) = file.split_once('.')?;
+            let (folder, which) = name.split_at(name.find('-').unwrap_or(name.len()));
+            let path = Path::new(folder).join(format!("{}{part}{which}.{ending}", task.stage));
             Some((path, task.files.0.get(*file)?.to_vec()))
         })
     })
@@ -84,7 +94,7 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
 /// Tables of one name from several stages are put under one another when their columns agree; where they do not, each
 /// goes into a folder named after its stage.
 pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).collect();
+    let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).chain(curves::curves(finished)).collect();
     out.extend(search::pictures(finished));
     for table in TABLES {
         let parts: Vec<(&str, Vec<u8>)> = finished
@@ -127,7 +137,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => fold.to_string(),
-        Part::Whole | Part::All | Part::Round(_) => String::new(),
+        Part::Whole | Part::All | Part::Round(_) | Part::Sanity => String::new(),
     };
     let mut out = Vec::with_capacity(bytes.len() * 2);
     for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {

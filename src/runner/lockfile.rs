@@ -247,7 +247,7 @@ impl LockFile {
         let mut results = Results::new();
         let (plan, is_whole) = loop {
             let graph = expand(own, &results, &Cuts::new());
-            let tasks = plan::tasks(&graph, None);
+            let tasks = plan::tasks(&graph, None, None);
             let sources = digest(&graph, &tasks)?;
             let plan = plan::plan(graph, tasks, &sources, &find, &Memory::default(), &Forced::default());
             match read_results(&plan, open, &mut results) {

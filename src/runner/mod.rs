@@ -67,6 +67,8 @@ pub struct Options<'a> {
     pub force: BTreeSet<usize>,
     /// Only these stages and what they need, by index; `None`: all of them.
     pub targets: Option<Vec<usize>>,
+    /// Of the targets only these tasks and what they need; `None`: all of them.
+    pub part: Option<Part>,
     /// Set it (from a signal handler, say) to stop: nothing more is started, running tasks end early.
     pub cancel: &'a AtomicBool,
     /// How long to wait for another run that computes the same task.
@@ -77,7 +79,7 @@ impl<'a> Options<'a> {
     /// All stages, nothing forced, an hour's patience.
     pub fn new(threads: usize, cancel: &'a AtomicBool) -> Options<'a> {
         let lock_limit = Duration::from_secs(3600);
-        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, cancel, lock_limit }
+        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, part: None, cancel, lock_limit }
     }
 }
 
@@ -150,7 +152,7 @@ impl<'a> Session<'a> {
         let mut damaged: BTreeMap<Digest, String> = BTreeMap::new();
         let mut plan = loop {
             let graph = expand::expand(&self.graph, &results, cuts);
-            let tasks = plan::tasks(&graph, options.targets.as_deref());
+            let tasks = plan::tasks(&graph, options.targets.as_deref(), options.part);
             let sources = graph::digest_sources(&graph, &self.store, &tasks, options.threads, events, &mut known)?;
             let find = |fingerprint: &Digest| match damaged.get(fingerprint) {
                 Some(file) => Found::Corrupt(file.clone()),

@@ -37,6 +37,8 @@ pub struct PlannedTask {
     pub needs: Vec<Need>,
     /// The tasks that give it, by index, in the same order.
     pub above: Vec<usize>,
+    /// The tasks that say whether it may begin, by index; it reads nothing of them.
+    pub gates: Vec<usize>,
     /// What is to be done.
     pub state: State,
     /// What it is computed from; inputs are left out while it is pending.
@@ -106,7 +108,7 @@ impl Plan {
 }
 
 /// Every task that `targets` (all stages, if `None`) need, each after those that it reads, without a decision yet.
-pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>) -> Vec<PlannedTask> {
+pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>, only: Option<Part>) -> Vec<PlannedTask> {
     let all: Vec<usize> = (0..graph.nodes.len()).collect();
     let mut found: BTreeMap<(usize, Part), Vec<Need>> = BTreeMap::new();
     let mut open: Vec<(usize, Part)> = Vec::new();
@@ -116,14 +118,17 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>) -> Vec<PlannedTask
             continue;
         }
         let node = &graph.nodes[stage];
-        open.extend(node.stage.parts(&node.flow).into_iter().map(|part| (stage, part)));
+        let parts = node.stage.parts(&node.flow).into_iter().filter(|part| only.is_none_or(|only| *part == only));
+        open.extend(parts.map(|part| (stage, part)));
     }
+    let gates_of = |stage: usize, part| graph.nodes[stage].stage.gates(part).into_iter().map(move |gate| (stage, gate));
     while let Some((stage, part)) = open.pop() {
         if found.contains_key(&(stage, part)) {
             continue;
         }
         let needs = graph.nodes[stage].stage.needs(part, &Upstream { own: stage, nodes: &graph.nodes });
         open.extend(needs.iter().map(|need| (need.stage, need.part)));
+        open.extend(gates_of(stage, part));
         found.insert((stage, part), needs);
     }
     // Manifest order is an order in which stages can run; within a stage folds come before `all`, but a stage may say
@@ -133,7 +138,10 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>) -> Vec<PlannedTask
     while !found.is_empty() {
         let ready = found
             .iter()
-            .find(|(_, needs)| needs.iter().all(|need| done.contains_key(&(need.stage, need.part))))
+            .find(|((stage, part), needs)| {
+                let needed = needs.iter().map(|need| (need.stage, need.part));
+                needed.chain(gates_of(*stage, *part)).all(|key| done.contains_key(&key))
+            })
             .map(|(key, _)| *key);
         // A stage reads stages above it, which `manifest` made sure of; its own parts must not read each other in rings.
         let Some(key) = ready else { panic!("tasks wait for each other: {:?}", found.keys().collect::<Vec<_>>()) };
@@ -141,8 +149,9 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>) -> Vec<PlannedTask
         let above = needs.iter().map(|need| done[&(need.stage, need.part)]).collect();
         done.insert(key, tasks.len());
         let (stage, part) = key;
+        let gates = gates_of(stage, part).map(|gate| done[&gate]).collect();
         let state = State::Pending { above: Vec::new(), own: Vec::new() };
-        tasks.push(PlannedTask { stage, part, needs, above, state, parts: Parts::default(), entry: None });
+        tasks.push(PlannedTask { stage, part, needs, above, gates, state, parts: Parts::default(), entry: None });
     }
     tasks
 }

@@ -337,6 +337,7 @@ pub(super) fn run(
         let (sender, replies) = mpsc::channel();
         loop {
             run.resolve();
+            run.ask_gates(&workshop);
             workshop.pass_warnings();
             for (i, threads) in run.to_start() {
                 run.stands[i] = Stand::Running;
@@ -374,6 +375,8 @@ struct Run<'r> {
     stands: Vec<Stand>,
     outcomes: Vec<TaskOutcome>,
     repairs: Vec<u32>,
+    /// Gates that have been asked.
+    asked: BTreeSet<usize>,
     /// Threads of running tasks.
     used: usize,
 }
@@ -424,6 +427,7 @@ impl<'r> Run<'r> {
             stands: plan.tasks.iter().map(stand).collect(),
             outcomes: plan.tasks.iter().map(outcome).collect(),
             repairs: vec![0; plan.tasks.len()],
+            asked: BTreeSet::new(),
             tasks: plan.tasks,
             graph: plan.graph,
             used: 0,
@@ -460,6 +464,42 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// Asks the gates of tasks that could be started, each once. A gate that does not let them is what failed.
+    fn ask_gates(&mut self, workshop: &Workshop<'_>) {
+        for i in 0..self.tasks.len() {
+            if self.stands[i] != Stand::Ready {
+                continue;
+            }
+            for gate in self.tasks[i].gates.clone() {
+                if self.stands[gate] != Stand::Done || !self.asked.insert(gate) {
+                    continue;
+                }
+                let Some(entry) = &self.outcomes[gate].entry else { continue };
+                let (stage, part) = (self.tasks[gate].stage, self.tasks[gate].part);
+                let said = match self.session.store.open_artifact(entry) {
+                    Ok(files) => self.graph.nodes[stage].stage.admits(part, &files),
+                    Err(error) => {
+                        self.asked.remove(&gate);
+                        if let Some(failure) = self.repair(gate, error, workshop) {
+                            self.outcomes[gate].ended = Ended::Failed(failure);
+                            self.stands[gate] = Stand::Ended;
+                        }
+                        continue;
+                    }
+                };
+                match said {
+                    Ok(warnings) => {
+                        warnings.iter().for_each(|warning| workshop.warn(Some(&self.outcomes[gate].name), warning))
+                    }
+                    Err(error) => {
+                        self.outcomes[gate].ended = Ended::Failed(Failure::Stage(error));
+                        self.stands[gate] = Stand::Ended;
+                    }
+                }
+            }
+        }
+    }
+
     /// Which ready tasks are to be started now, each with its share of the threads that are free.
     fn to_start(&self) -> Vec<(usize, usize)> {
         if self.is_cancelled() {
@@ -472,6 +512,7 @@ impl<'r> Run<'r> {
             .collect();
         let ready: Vec<usize> = (0..self.tasks.len())
             .filter(|&i| self.stands[i] == Stand::Ready && !self.clock.ends(&self.graph, self.tasks[i].stage))
+            .filter(|&i| self.tasks[i].gates.iter().all(|&gate| self.stands[gate] == Stand::Done))
             .filter(|&i| busy.insert(self.tasks[i].parts.fingerprint()))
             .collect();
         shares(self.options.threads - self.used.min(self.options.threads), &ready)
@@ -521,21 +562,11 @@ impl<'r> Run<'r> {
             }
             Reply::Lost(need, error) => {
                 let above = self.tasks[i].above[need];
-                self.repairs[above] += 1;
-                if self.repairs[above] > MOST_REPAIRS {
-                    outcome.ended = Ended::Failed(Failure::Store(error));
-                    stand = Stand::Ended;
-                } else {
-                    workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
-                    stand = Stand::Waiting;
-                    if self.stands[above] == Stand::Done {
-                        let file = match error {
-                            store::Error::Corrupt { file, .. } => file,
-                            _ => "blob".to_owned(),
-                        };
-                        self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
-                        self.stands[above] = Stand::Ready;
-                        self.outcomes[above].entry = None;
+                match self.repair(above, error, workshop) {
+                    None => stand = Stand::Waiting,
+                    Some(failure) => {
+                        self.outcomes[i].ended = Ended::Failed(failure);
+                        stand = Stand::Ended;
                     }
                 }
             }
@@ -585,6 +616,25 @@ impl<'r> Run<'r> {
         let dataset = open(*self.tasks[*folds.first()?].above.first()?)?;
         let folds: Vec<Files> = folds.iter().map(|&fold| open(fold)).collect::<Option<_>>()?;
         search.value(&folds, &dataset).ok()?
+    }
+
+    /// Has a task whose artifact turned out damaged or gone computed again, unless that was tried too often.
+    fn repair(&mut self, above: usize, error: store::Error, workshop: &Workshop<'_>) -> Option<Failure> {
+        self.repairs[above] += 1;
+        if self.repairs[above] > MOST_REPAIRS {
+            return Some(Failure::Store(error));
+        }
+        workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
+        if self.stands[above] == Stand::Done {
+            let file = match error {
+                store::Error::Corrupt { file, .. } => file,
+                _ => "blob".to_owned(),
+            };
+            self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
+            self.stands[above] = Stand::Ready;
+            self.outcomes[above].entry = None;
+        }
+        None
     }
 
     /// Writes down what is remembered, and says what the run came to.
@@ -641,8 +691,10 @@ struct Workshop<'r> {
 
 impl Workshop<'_> {
     fn warn(&self, task: Option<&str>, message: &str) {
+        // Once for a stage, whichever of its folds says it first.
+        let stage = task.and_then(|name| name.split(", ").next()).unwrap_or_default();
         let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if warned.insert(message.to_owned()) {
+        if warned.insert(format!("{stage}: {message}")) {
             drop(warned);
             self.events.event(&Event::Warning { task, message });
         }

@@ -38,6 +38,8 @@ pub enum Part {
     All,
     /// Round `r` of a search, `1..`: its trials, ranked.
     Round(u32),
+    /// The checks before a training.
+    Sanity,
 }
 
 impl fmt::Display for Part {
@@ -47,6 +49,7 @@ impl fmt::Display for Part {
             Part::Fold(fold) => write!(f, "fold {fold}"),
             Part::All => f.write_str("all"),
             Part::Round(round) => write!(f, "round {round}"),
+            Part::Sanity => f.write_str("sanity"),
         }
     }
 }
@@ -307,6 +310,20 @@ pub trait Stage: Send + Sync + fmt::Debug {
 
     /// What the task of `part` reads, in the order that `run` expects.
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need>;
+
+    /// Tasks of this stage that have a say in whether that of `part` is begun ([`Stage::admits`]). Nothing of them enters
+    /// its artifact or its fingerprint: a finished task stays fresh whatever they say later.
+    fn gates(&self, _part: Part) -> Vec<Part> {
+        Vec::new()
+    }
+
+    /// What a gate's artifact says: warnings for people, if the tasks behind it may begin.
+    ///
+    /// # Errors
+    /// Why they may not: the stage has failed then.
+    fn admits(&self, _gate: Part, _files: &Files) -> Result<Vec<String>, StageError> {
+        Ok(Vec::new())
+    }
 
     /// The files that it reads from outside; the runner hashes them into the fingerprint.
     ///

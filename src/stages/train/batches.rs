@@ -129,6 +129,11 @@ impl<'a> TrainingBatches<'a> {
         self.n_samples.div_ceil(self.batch)
     }
 
+    /// Batches of one epoch that are not a rest.
+    pub fn n_whole_batches(&self) -> usize {
+        self.n_samples / self.batch
+    }
+
     /// Calls `f(i, images, targets)` for each batch of epoch `epoch`, in order, until it fails.
     ///
     /// # Errors

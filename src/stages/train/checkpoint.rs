@@ -7,7 +7,7 @@ use crate::nn::network::NamedTensor;
 use crate::nn::schedule::Plateau;
 
 /// First bytes of a checkpoint: another form is none.
-const MAGIC: &[u8; 16] = b"convoy train 2\n\0";
+const MAGIC: &[u8; 16] = b"convoy train 3\n\0";
 
 /// A training run between two epochs.
 #[derive(Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub(super) struct Checkpoint {
     pub best_weights: Option<Vec<NamedTensor>>,
     /// The snapshots so far: their epochs and weights.
     pub snapshots: Vec<(u32, Vec<NamedTensor>)>,
+    /// The first layer's weights after the best epoch, as they will be drawn.
+    pub best_filters: Option<Vec<f32>>,
 }
 
 /// The best epoch so far, by the validation rows.
@@ -75,6 +77,7 @@ struct Header {
     state: Names,
     best_weights: Option<Names>,
     snapshots: Vec<(u32, Names)>,
+    best_filters: Option<usize>,
 }
 
 impl Checkpoint {
@@ -93,6 +96,7 @@ impl Checkpoint {
             state: names(&self.state),
             best_weights: self.best_weights.as_deref().map(names),
             snapshots: self.snapshots.iter().map(|(epoch, weights)| (*epoch, names(weights))).collect(),
+            best_filters: self.best_filters.as_ref().map(Vec::len),
         };
         // Numbers, strings and lists of them: there is nothing that JSON could refuse.
         let json = serde_json::to_vec(&header).unwrap_or_default();
@@ -103,6 +107,7 @@ impl Checkpoint {
         for tensor in self.state.iter().chain(self.best_weights.iter().flatten()).chain(snapshots) {
             bytes.extend(tensor.values.iter().flat_map(|x| x.to_le_bytes()));
         }
+        bytes.extend(self.best_filters.iter().flatten().flat_map(|x| x.to_le_bytes()));
         bytes
     }
 
@@ -133,6 +138,14 @@ impl Checkpoint {
         for (epoch, names) in header.snapshots {
             snapshots.push((epoch, tensors(names)?));
         }
+        let best_filters = match header.best_filters {
+            Some(len) => {
+                let (these, others) = values.split_at_checked(len.checked_mul(4)?)?;
+                values = others;
+                Some(these.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
+            None => None,
+        };
         let (best, stale_epochs, factor) = header.plateau;
         values.is_empty().then_some(Checkpoint {
             epoch: header.epoch,
@@ -144,6 +157,7 @@ impl Checkpoint {
             state,
             best_weights,
             snapshots,
+            best_filters,
         })
     }
 }
@@ -180,6 +194,7 @@ mod tests {
             state: vec![tensor("a", &[1.0, -0.0, f32::MIN_POSITIVE]), tensor("b", &[])],
             best_weights: Some(vec![tensor("a", &[3.0])]),
             snapshots: vec![(1, vec![tensor("a", &[5.0, 6.0])]), (2, vec![tensor("a", &[7.0])])],
+            best_filters: Some(vec![0.5, -2.0]),
         };
         let bytes = checkpoint.to_bytes();
         assert_eq!(Checkpoint::from_bytes(&bytes), Some(checkpoint));

@@ -6,19 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial};
+use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial, watch};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
-use crate::artifact::{Sink, model::axes};
-use crate::elementary::log10;
+use crate::artifact::{Sink, model::axes, sheet};
+use crate::elementary::{ln, log10};
 use crate::engine::{Engine, Isa};
+use crate::nn::layer::Role;
 use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
-use crate::nn::plan::NetworkPlan;
+use crate::nn::plan::{NetworkPlan, PlanProblem};
 use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
+use crate::tensor::{ImageShape, SampleShape};
 
 /// A row of `epochs.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ pub(super) struct EpochRow {
     pub valid_accuracy: Option<f64>,
 }
 
-/// A row of `layers.csv`: an epoch's last step, one layer.
+/// A row of `layers.csv`: an epoch's last step with a whole batch, one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct LayerRow {
     pub epoch: u32,
@@ -60,7 +62,7 @@ pub(super) fn fit(
     let feed = lineage::feed(task, &dataset)?;
     let fit_set_number = match task.part {
         Part::Fold(fold) => u64::from(fold),
-        Part::All | Part::Whole | Part::Round(_) => 0,
+        Part::All | Part::Whole | Part::Round(_) | Part::Sanity => 0,
     };
     let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let sampled;
@@ -73,18 +75,10 @@ pub(super) fn fit(
     };
     let validation_rows = fit_set.validation();
     if training_rows.is_empty() {
-        return Err(StageError::new("there is no image to train on").help("give `split` more images, or fewer folds"));
+        return Err(no_images());
     }
     let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
-    let plan =
-        NetworkPlan::new(&architecture.layers, feed.sample_shape(), dataset.n_classes()).map_err(|problems| {
-            let problem = problems.into_iter().next().expect("an error names a problem");
-            let error = StageError::new(problem.message).key("architecture");
-            match problem.help {
-                Some(help) => error.help(help),
-                None => error,
-            }
-        })?;
+    let plan = plan(stage, feed.sample_shape(), dataset.n_classes())?;
 
     // What `check` could not know of: the shape of the images.
     if let Some(misfit) = stage.augment.misfits(Some(feed.sample_shape())).into_iter().next() {
@@ -123,13 +117,19 @@ pub(super) fn fit(
         stage.oversample,
         context.threads() > 1,
     );
-    let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, epochs, context)?;
+    let setup = setup(stage, &plan, epochs, validation_rows.len());
+    if let Some(message) = l2_outweighs(stage, &network) {
+        context.warn(&message);
+    }
+    let start = Filters::of(&network);
+    let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
         sink.put("layers.csv", &layers_table(&run.layers))?;
         return Ok(());
     }
+    watch::curves(&setup, &run.epochs).iter().for_each(|message| context.warn(message));
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
@@ -149,6 +149,15 @@ pub(super) fn fit(
     model::write(&description, &weights, sink)?;
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
     sink.put("layers.csv", &layers_table(&run.layers))?;
+    if let Some(start) = start {
+        for (name, values) in
+            [("start", Some(&start.values)), ("best", run.best_filters.as_ref()), ("end", run.end_filters.as_ref())]
+        {
+            if let Some(values) = values {
+                sink.put(&format!("filters-{name}.png"), &start.sheet(values)?)?;
+            }
+        }
+    }
     let test_rows = splits.test_rows();
     let validation = if is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
     // The last snapshot is the network as it is.
@@ -170,6 +179,26 @@ pub(super) fn fit(
     Ok(())
 }
 
+/// A task without a training row.
+pub(super) fn no_images() -> StageError {
+    StageError::new("there is no image to train on").help("give `split` more images, or fewer folds")
+}
+
+/// The stage's network for samples of this shape.
+///
+/// # Errors
+/// What `check` could not know before the shape and the number of classes were.
+pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Result<NetworkPlan, StageError> {
+    let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
+    NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)
+}
+
+/// The first problem of a plan.
+pub(super) fn plan_error(problems: Vec<PlanProblem>) -> StageError {
+    let problem = problems.into_iter().next().expect("an error names a problem");
+    StageError { help: problem.help, ..StageError::new(problem.message).key("architecture") }
+}
+
 /// What the epochs leave behind besides the network.
 struct Run {
     epochs: Vec<EpochRow>,
@@ -179,6 +208,10 @@ struct Run {
     snapshots: Vec<(u32, Vec<NamedTensor>)>,
     /// A trial whose numbers ended it.
     exploded: Option<Exploded>,
+    /// The first layer's weights after the best epoch, where they can be looked at.
+    best_filters: Option<Vec<f32>>,
+    /// And after the last one.
+    end_filters: Option<Vec<f32>>,
 }
 
 fn run_epochs(
@@ -187,13 +220,23 @@ fn run_epochs(
     training: &mut TrainingBatches<'_>,
     batches: &mut Batches<'_>,
     validation_rows: &[u32],
-    epochs: u32,
+    setup: &watch::Setup,
     context: &dyn Context,
 ) -> Result<Run, StageError> {
+    let epochs = setup.epochs;
     let steps_per_epoch = training.n_batches() as u64;
+    // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
+    let statistics_at = if training.n_whole_batches() > 0 { training.n_whole_batches() - 1 } else { 0 };
     let mut plateau = Plateau::default();
-    let mut run =
-        Run { epochs: Vec::new(), layers: Vec::new(), best: Best::none(), snapshots: Vec::new(), exploded: None };
+    let mut run = Run {
+        epochs: Vec::new(),
+        layers: Vec::new(),
+        best: Best::none(),
+        snapshots: Vec::new(),
+        exploded: None,
+        best_filters: None,
+        end_filters: None,
+    };
     let mut best_weights = None;
     let snapshot_epochs = snapshot_epochs(stage, epochs);
     let mut first_epoch = 1;
@@ -209,6 +252,8 @@ fn run_epochs(
             best: checkpoint.best,
             snapshots: checkpoint.snapshots,
             exploded: None,
+            best_filters: checkpoint.best_filters,
+            end_filters: None,
         };
         best_weights = checkpoint.best_weights;
     }
@@ -219,9 +264,11 @@ fn run_epochs(
         }
         let mut total = StepStats::default();
         let mut learning_rate = stage.learning_rate;
+        let mut statistics_step = 0;
         if stage.optimizer.full_batch().is_some() {
             let step = network.full_batch_step(&mut training.all(context), Some(&mut statistics));
             (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
+            statistics_step = network.step();
             if !total.is_finite() {
                 if stage.is_trial {
                     run.exploded = Some(trial::not_finite(epoch, 1));
@@ -236,11 +283,22 @@ fn run_epochs(
                 }
                 let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
                 learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
-                let is_last = i as u64 + 1 == steps_per_epoch;
-                let stats = network.train_step(images, targets, learning_rate, is_last.then_some(&mut statistics));
+                let is_looked_at = i == statistics_at;
+                let stats = network.train_step(images, targets, learning_rate, is_looked_at.then_some(&mut statistics));
+                if is_looked_at {
+                    statistics_step = network.step();
+                }
                 if !stats.is_finite() {
                     if stage.is_trial {
                         run.exploded = Some(trial::not_finite(epoch, i + 1));
+                    }
+                    if let Some(value) = images.iter().find(|x| !x.is_finite()) {
+                        let message = format!(
+                            "an image comes to the network with the value {value} (epoch {epoch}, batch {})",
+                            i + 1
+                        );
+                        return Err(StageError::new(message)
+                            .help("look at the stages above: a `scale` or a `reduce` made it of the image"));
                     }
                     let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
                     return Err(StageError::new(message)
@@ -250,7 +308,7 @@ fn run_epochs(
                 total.add(stats);
                 if i % 16 == 15 {
                     let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
-                    let note = format!("epoch {epoch}/{epochs}, loss {:.3}", total.loss());
+                    let note = format!("epoch {epoch}/{epochs}, loss {:.3}{}", total.loss(), standing(&run.epochs));
                     context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
                 }
                 Ok(())
@@ -270,7 +328,7 @@ fn run_epochs(
             valid_loss: valid.map(|stats| stats.loss()),
             valid_accuracy: valid.map(|stats| stats.accuracy()),
         };
-        run.layers.extend(statistics.iter().map(|of| layer_row(&row, of)));
+        run.layers.extend(statistics.iter().map(|of| layer_row(epoch, statistics_step, of)));
         if stage.is_trial {
             run.exploded = trial::exploded(
                 epoch,
@@ -290,8 +348,11 @@ fn run_epochs(
             // Without validation the last epoch counts.
             (None, _) => -f64::from(epoch),
         };
-        if run.best.watch(epoch, score) && stage.early_stopping.is_some() && valid.is_some() {
-            best_weights = Some(network.save());
+        if run.best.watch(epoch, score) {
+            run.best_filters = Filters::of(network).map(|filters| filters.values);
+            if stage.early_stopping.is_some() && valid.is_some() {
+                best_weights = Some(network.save());
+            }
         }
         if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
             stage.schedule.watch(loss, accuracy, &mut plateau);
@@ -299,14 +360,10 @@ fn run_epochs(
         if snapshot_epochs.contains(&u64::from(epoch)) {
             run.snapshots.push((epoch, network.save()));
         }
-        let note = match (row.valid_loss, row.valid_accuracy) {
-            (Some(loss), Some(accuracy)) => format!(
-                "epoch {epoch}/{epochs}, loss {:.3}, validation loss {loss:.3} accuracy {accuracy:.4}",
-                row.train_loss
-            ),
-            _ => format!("epoch {epoch}/{epochs}, loss {:.3}", row.train_loss),
-        };
+        let train_loss = row.train_loss;
         run.epochs.push(row);
+        let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
+        watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
         context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
         if epoch < epochs && context.wants_checkpoint() {
             let (step, state) = network.save_state();
@@ -320,10 +377,12 @@ fn run_epochs(
                 state,
                 best_weights: best_weights.clone(),
                 snapshots: run.snapshots.clone(),
+                best_filters: run.best_filters.clone(),
             };
             context.save_checkpoint(&checkpoint.to_bytes());
         }
     }
+    run.end_filters = Filters::of(network).map(|filters| filters.values);
     if let Some(weights) = best_weights {
         network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
     }
@@ -336,6 +395,94 @@ fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
     let all =
         if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
     all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
+}
+
+/// How the last epoch did on validation rows, and the best one so far: `, validation accuracy 0.9723 (best 0.9801)`.
+fn standing(epochs: &[EpochRow]) -> String {
+    let Some(last) = epochs.last().and_then(|row| row.valid_accuracy) else { return String::new() };
+    let best = epochs.iter().filter_map(|row| row.valid_accuracy).fold(last, f64::max);
+    format!(", validation accuracy {last:.4} (best {best:.4})")
+}
+
+/// What advice depends on.
+fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watch::Setup {
+    let has = |word: &str| plan.layers.iter().any(|layer| layer.config.word() == word);
+    let has_l2 = stage.l2 > 0.0 || plan.tensors().any(|tensor| tensor.spec.l2.is_some_and(|l2| l2 > 0.0));
+    let decays = stage.weight_decay.unwrap_or_else(|| stage.optimizer.weight_decay()) > 0.0;
+    let is_image = plan.input.image().is_some();
+    let means = [
+        ("`l2 = 1e-4`", has_l2 || decays),
+        ("`DROPOUT(0.5)` before the last `FC`", has("dropout")),
+        ("`NOISE(0.1)` after `INPUT`", has("noise")),
+        ("`augment`", !is_image || !stage.augment.is_empty()),
+    ];
+    watch::Setup {
+        learning_rate: stage.learning_rate,
+        epochs,
+        stops_early: stage.early_stopping.is_some(),
+        unused: means.into_iter().filter(|(_, is_used)| !is_used).map(|(name, _)| name).collect(),
+        n_valid,
+    }
+}
+
+/// A warning if L2 makes up more of the loss at the start than guessing does: it is added to every loss that is minimised,
+/// and to none that is reported.
+fn l2_outweighs(stage: &Train, network: &Network) -> Option<String> {
+    let plan = network.plan();
+    let share = network.save().iter().fold(0.0, |sum, tensor| {
+        let spec = plan.tensors().find(|planned| planned.name == tensor.name).map(|planned| &planned.spec);
+        let l2 = spec.filter(|spec| spec.role == Role::Weights).map_or(0.0, |spec| spec.l2.unwrap_or(stage.l2));
+        match l2 > 0.0 {
+            true => sum + l2 / 2.0 * tensor.values.iter().fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w)),
+            false => sum,
+        }
+    });
+    let guessing = ln(plan.n_classes as f64);
+    (share > guessing).then(|| {
+        format!("L2 adds {share:.1} to the loss before the first update, more than the {guessing:.1} of guessing: lower `l2`")
+    })
+}
+
+/// The first layer's weights as pictures: what each filter (or unit) of it looks for in an image.
+struct Filters {
+    /// `[n, height, width, channels]`.
+    values: Vec<f32>,
+    shape: ImageShape,
+}
+
+/// Most pictures on a sheet.
+const MOST_FILTERS: usize = 64;
+
+impl Filters {
+    /// Those of the first layer with weights, if it sees the image itself and more than a pixel of it.
+    fn of(network: &Network) -> Option<Filters> {
+        let plan = network.plan();
+        let input = plan.input.image()?;
+        let layer =
+            plan.layers.iter().find(|layer| layer.tensors.iter().any(|tensor| tensor.spec.role == Role::Weights))?;
+        let planned = layer.tensors.iter().find(|tensor| tensor.spec.role == Role::Weights)?;
+        let sees_input = layer.input.len() == input.len();
+        let shape = match (layer.config.word(), &planned.spec.shape[..]) {
+            ("conv", &[height, width, channels, _]) if channels == input.channels => {
+                ImageShape { height, width, channels }
+            }
+            ("fc", &[n, _]) if n == input.len() => input,
+            _ => return None,
+        };
+        if !sees_input || shape.height * shape.width < 2 {
+            return None;
+        }
+        let tensor = network.save().into_iter().find(|tensor| tensor.name == planned.name)?;
+        let n_filters = *tensor.shape.last()?;
+        let n = n_filters.min(MOST_FILTERS);
+        let values = (0..n).flat_map(|filter| tensor.values.iter().skip(filter).step_by(n_filters).copied()).collect();
+        Some(Filters { values, shape })
+    }
+
+    /// A sheet of such pictures.
+    fn sheet(&self, values: &[f32]) -> Result<Vec<u8>, StageError> {
+        Ok(sheet::sheet(values, self.shape)?)
+    }
 }
 
 fn is_stopped(stage: &Train, best: &Best) -> bool {
@@ -397,10 +544,10 @@ fn class_weights(weights: ClassWeights, dataset: &Dataset, rows: &[u32]) -> Opti
     }
 }
 
-fn layer_row(epoch: &EpochRow, of: &LayerStatistics) -> LayerRow {
+fn layer_row(epoch: u32, step: u64, of: &LayerStatistics) -> LayerRow {
     LayerRow {
-        epoch: epoch.epoch,
-        step: epoch.step,
+        epoch,
+        step,
         layer: format!("{}.{}", of.layer, of.word),
         weight_norm: of.weight_norm,
         update_norm: of.update_norm,

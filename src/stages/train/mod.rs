@@ -6,14 +6,17 @@
 mod batches;
 mod checkpoint;
 mod fit;
+mod sanity;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod watch;
 
 use std::sync::Arc;
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Trained, Upstream, lineage};
-use crate::artifact::Sink;
+use crate::artifact::sanity::Findings;
+use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Problem, Section, Span};
 use crate::data::augment::Augmentation;
 use crate::nn::architecture::{self, Architecture};
@@ -30,7 +33,7 @@ pub const KIND: Kind = Kind {
 };
 
 /// Bumped when the same inputs train to other bytes.
-const REVISION: &str = "1";
+const REVISION: &str = "2";
 
 /// Trains a network.
 #[derive(Debug)]
@@ -79,6 +82,9 @@ pub struct Train {
     data_fraction: f64,
     /// Set by a search for its trials [false]: a loss that explodes ends the training, not the run.
     is_trial: bool,
+    /// Whether the checks before a training are made: labels and images vary, the loss starts where it should, the
+    /// network learns 20 images by heart [true].
+    sanity: bool,
     /// The stage's own seed; absent: the manifest's.
     seed: Option<u64>,
 }
@@ -162,6 +168,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             fraction
         },
         is_trial: section.flag("trial", false),
+        sanity: section.flag("sanity", true),
         seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
     })
 }
@@ -298,12 +305,13 @@ impl Stage for Train {
     }
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {
-        let folds = (1..=flow.folds).map(Part::Fold);
+        let folds = (1..=flow.folds).map(Part::Fold).chain(self.sanity.then_some(Part::Sanity));
         folds.chain((self.last == Final::Refit).then_some(Part::All)).collect()
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-        let mut needs = lineage::needs(part, upstream);
+        // The checks look at what fold 1 learns from.
+        let mut needs = lineage::needs(if part == Part::Sanity { Part::Fold(1) } else { part }, upstream);
         if part == Part::All {
             // How long to train on all rows is what the folds found.
             let folds = upstream.nodes[upstream.own].flow.folds;
@@ -316,9 +324,31 @@ impl Stage for Train {
         true
     }
 
-    fn reads_key(&self, _part: Part, key: &str) -> bool {
-        // Which model is the final one decides what is planned, not what a task computes.
-        key != "final"
+    fn reads_key(&self, part: Part, key: &str) -> bool {
+        let is_below =
+            |above: &str| key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        match part {
+            // How long and how fast is no business of the checks.
+            Part::Sanity => ["layers", "initializer"].into_iter().any(is_below),
+            // Which model is the final one decides what is planned, not what a task computes; so do the checks.
+            _ => !["final", "sanity"].contains(&key),
+        }
+    }
+
+    fn gates(&self, part: Part) -> Vec<Part> {
+        match part {
+            Part::Sanity => Vec::new(),
+            _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
+        }
+    }
+
+    fn admits(&self, _: Part, files: &Files) -> Result<Vec<String>, StageError> {
+        let admitted = sanity::admits(&Findings::read(files)?);
+        match admitted {
+            // One bad setting must not end a search.
+            Err(error) if self.is_trial => Ok(vec![error.to_string()]),
+            admitted => admitted,
+        }
     }
 
     fn own_seed(&self) -> Option<u64> {
@@ -331,6 +361,9 @@ impl Stage for Train {
     }
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
-        fit::fit(self, task, context, sink)
+        match task.part {
+            Part::Sanity => sanity::check(self, task, context, sink),
+            _ => fit::fit(self, task, context, sink),
+        }
     }
 }

@@ -13,11 +13,11 @@ use crate::stages::Delivered;
 use crate::stages::testing::{self, MemorySink, TestContext};
 use crate::tensor::ImageShape;
 
-const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
+pub(super) const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
 const ARCHITECTURE: &str = "INPUT - CONV(4) - RELU - POOL - DROPOUT(0.2) - FC(8) - RELU - FC";
 
 /// A train stage with these keys, read as a manifest has them.
-fn stage(keys: &str) -> Box<dyn Stage> {
+pub(super) fn stage(keys: &str) -> Box<dyn Stage> {
     let text = format!(
         "schema = 1\nname = \"t\"\n[stages.ingest]\nsource = \"builtin:digits\"\n[stages.split]\nfolds = 3\n[stages.train]\n{keys}\n"
     );
@@ -29,7 +29,7 @@ fn stage(keys: &str) -> Box<dyn Stage> {
     stage
 }
 
-fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
+pub(super) fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
     Delivered { need: Need { stage, part }, stage_name: format!("s{stage}"), output, files }
 }
 
@@ -53,7 +53,12 @@ fn inputs(poison: Option<u8>) -> Vec<Delivered> {
     vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
 }
 
-fn run(stage: &dyn Stage, part: Part, inputs: Vec<Delivered>, context: &dyn Context) -> Result<Files, StageError> {
+pub(super) fn run(
+    stage: &dyn Stage,
+    part: Part,
+    inputs: Vec<Delivered>,
+    context: &dyn Context,
+) -> Result<Files, StageError> {
     testing::run(stage, part, inputs, &Places::default(), context)
 }
 
@@ -238,6 +243,65 @@ fn l2_acts_on_what_it_is_asked_to() {
     };
     let (on_weights, on_all) = (biases(""), biases("decay_on = \"all\""));
     assert!(on_all < on_weights, "{on_all} and {on_weights}");
+}
+
+#[test]
+fn filters_are_drawn_at_the_start_the_best_and_the_end() {
+    let architecture = "INPUT - CONV(4) - RELU - FC";
+    let stage = |epochs| stage(&format!("architecture = \"{architecture}\"\nepochs = {epochs}\nbatch_size = 8"));
+    let of = |epochs| {
+        // One channel, so that there is something to see.
+        let grey = ImageShape { height: 4, width: 4, channels: 1 };
+        let labels: Vec<u32> = (0..24).map(|i| i % 2).collect();
+        let pixels: Vec<u8> = (0..24 * 16).map(|i| (i * i % 7) as u8).collect();
+        let (files, dataset) = testing::dataset(grey, &labels, &pixels);
+        let places = (0..24).map(|i: u32| Place::Fold(i / 2 % 2 + 1)).collect();
+        let mut sink = MemorySink::default();
+        Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        let inputs = vec![
+            delivered(0, Part::Whole, Output::Dataset, files),
+            delivered(1, Part::Whole, Output::Splits, sink.files()),
+        ];
+        run(&*stage(epochs), Part::Fold(1), inputs, &TestContext::default()).unwrap()
+    };
+    let (one, three) = (of(1), of(3));
+    let sheet = |files: &Files, which: &str| files.get(&format!("filters-{which}.png")).unwrap().to_vec();
+    assert_eq!(sheet(&one, "start"), sheet(&three, "start"));
+    assert_eq!(sheet(&one, "best"), sheet(&one, "end"), "one epoch is the best and the last");
+    assert_ne!(sheet(&three, "start"), sheet(&three, "end"));
+    let picture = image::load_from_memory(&sheet(&three, "end")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (4 * (3 * 11 + 2) + 2, 3 * 11 + 4));
+    // Two channels are no colours to draw.
+    let files = run(&*self::stage(&keys("")), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    assert!(files.0.contains_key("filters-start.png"), "the first channel of them is drawn in grey");
+}
+
+#[test]
+fn layers_are_looked_at_in_a_whole_batch() {
+    // 35 rows in batches of 8: the rest of 3 is not looked at.
+    let files = run(&*stage(&keys("")), Part::Fold(1), inputs(None), &TestContext::default()).unwrap();
+    let n = Description::read(&files).unwrap().n_training;
+    assert_ne!(n % 8, 0, "{n} rows");
+    let step_of = |file: &str, row: usize| -> usize {
+        let text = String::from_utf8(files.get(file).unwrap().to_vec()).unwrap();
+        text.lines().nth(row).unwrap().split(',').nth(1).unwrap().parse().unwrap()
+    };
+    assert_eq!((step_of("layers.csv", 1), step_of("epochs.csv", 1)), (n / 8, n.div_ceil(8)));
+}
+
+#[test]
+fn trouble_is_told_while_it_lasts() {
+    let context = TestContext::default();
+    let fast = keys("").replace("learning_rate = 0.001", "learning_rate = 3.0");
+    // Whether it survives is not the question here.
+    let _ = run(&*stage(&fast), Part::Fold(1), inputs(None), &context);
+    let warnings = context.warnings.lock().unwrap().join("\n");
+    let ended = run(&*stage(&fast), Part::Fold(1), inputs(None), &TestContext::default());
+    assert!(warnings.contains("lower `learning_rate`") || ended.is_err(), "{warnings}");
+    let context = TestContext::default();
+    run(&*stage(&keys("").replace("l2 = 1e-4", "l2 = 10.0")), Part::Fold(1), inputs(None), &context).unwrap();
+    let warnings = context.warnings.lock().unwrap().join("\n");
+    assert!(warnings.contains("lower `l2`"), "{warnings}");
 }
 
 #[test]

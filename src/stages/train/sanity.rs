@@ -1,0 +1,577 @@
+//! The checks before a training: is there something to learn, can this network learn it, does it start where it should?
+//!
+//! They cost a second at most and spare hours: a network that cannot learn 20 images by heart will not learn 50,000.
+//! One task per architecture makes them, on the training rows of fold 1; it reads neither `epochs` nor learning rate,
+//! optimizer or schedule, and nothing of what it finds enters the folds, which only wait for its verdict. The advice is
+//! that of the CS231n course ("before learning: sanity checks").
+
+use std::sync::Arc;
+
+use super::{Context, Part, StageError, Task, Train, fit, lineage};
+use crate::artifact::Sink;
+use crate::artifact::dataset::Dataset;
+use crate::artifact::sanity::{Finding, Findings, Status};
+use crate::data::feed::{Feed, Values};
+use crate::elementary::ln;
+use crate::engine::{Engine, Isa, Targets};
+use crate::nn::init::Initializer;
+use crate::nn::layer::Role;
+use crate::nn::network::{LayerStatistics, Network, Training};
+use crate::nn::optimizer::Adam;
+use crate::nn::plan::NetworkPlan;
+use crate::nn::seeds::Seeds;
+
+/// An initial loss above `ln(n_classes)` plus this many nats is worth a warning.
+///
+/// Measured on 11 nets (one layer, small and medium CNNs with and without batch normalisation, dense, LOCAL, 8 and 10
+/// layers deep) on digits, MNIST and CIFAR-10, `ln(10)` being 2.30: with inputs in `[0, 1]` 2.30 to 3.15, with inputs
+/// of unit variance 2.33 to 4.52 (He's initialisation gives logits a variance of 2, hence one nat more), median 3.08.
+const WARN_ABOVE: f64 = 1.0;
+/// Above so many times that, training is stopped. In the same measurement raw pixels (up to 16, or 255) gave 13.5 to 532
+/// wherever no batch normalisation scaled them, but for 5 of 33 cases behind a bottleneck: nothing lay between 4.6 and 13.
+const STOP_FACTOR: f64 = 3.0;
+/// Rows whose loss is looked at before the first update.
+const LOSS_ROWS: usize = 256;
+/// Images that the network must learn by heart.
+const MEMORISED: usize = 20;
+/// Updates that it has for that. Nets that can learn needed 1 to 166 on inputs of unit variance and 1 to 278 on inputs
+/// in `[0, 1]` (one FC on 8x8 digits is the slowest, CNNs need 1 to 50, 8 CONVs in a row up to 125); those with one
+/// filter or unit somewhere were right on 2 to 6 images after 300.
+const MOST_STEPS: u64 = 300;
+/// Adam's default, whatever the stage's own optimizer is: the check is of the network, not of the optimizer's settings.
+const LEARNING_RATE: f64 = 0.001;
+/// Rows whose pixels are looked at, evenly spread over the training rows.
+const LOOKED_AT: usize = 1_000;
+/// More flat images than this share of them are worth a warning.
+const FLAT_SHARE: f64 = 0.01;
+/// Inputs larger than this are not scaled: transforms give values of about 1, raw pixels go up to 255.
+const UNSCALED: f32 = 10.0;
+
+/// Makes all checks and writes what they found. A failed check is a finding, not an error: [`admits`] is the verdict.
+pub(super) fn check(
+    stage: &Train,
+    task: &Task<'_>,
+    context: &dyn Context,
+    sink: &mut dyn Sink,
+) -> Result<(), StageError> {
+    let dataset = Arc::new(lineage::dataset(task)?);
+    let splits = lineage::splits(task)?;
+    let feed = lineage::feed(task, &dataset)?;
+    let fit_set = lineage::fit_set(&splits, Part::Fold(1));
+    let rows = fit_set.training().as_slice();
+    let mut findings = Findings { format: 1, findings: Vec::new(), half_squares: 0.0, layers_l2_loss: 0.0 };
+    if rows.is_empty() {
+        return Err(fit::no_images());
+    }
+    findings.findings.push(labels(&dataset, rows));
+    findings.findings.push(images(&feed, &dataset, rows));
+    let (finding, largest) = values(&feed, &dataset, rows);
+    findings.findings.push(finding);
+    if findings.failure().is_none() {
+        let plan = fit::plan(stage, feed.sample_shape(), dataset.n_classes())?;
+        let learner = Learner { stage, task, context, feed: &feed, dataset: &dataset, rows };
+        learner.check(&plan, largest, &mut findings)?;
+    }
+    findings.write(sink)?;
+    Ok(())
+}
+
+/// What the findings mean for a training: an error where it would be for nothing, else everything worth a warning.
+pub(super) fn admits(findings: &Findings) -> Result<Vec<String>, StageError> {
+    if let Some(Finding { message, key, help, .. }) = findings.failure() {
+        let error = StageError { key: key.clone(), help: help.clone(), ..StageError::new(message.clone()) };
+        return Err(error);
+    }
+    Ok(findings.findings.iter().filter(|finding| finding.status == Status::Warned).map(warning).collect())
+}
+
+/// A finding as one line of advice.
+pub(super) fn warning(finding: &Finding) -> String {
+    match &finding.help {
+        Some(help) => format!("{}: {help}", finding.message),
+        None => finding.message.clone(),
+    }
+}
+
+fn finding(check: &str, status: Status, value: f64, limit: Option<f64>, message: String) -> Finding {
+    let value = value.is_finite().then_some(value);
+    Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None }
+}
+
+fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
+    let mut counts = vec![0u64; dataset.n_classes()];
+    rows.iter().for_each(|&row| counts[dataset.label(row as usize) as usize] += 1);
+    let n_present = counts.iter().filter(|&&n| n > 0).count();
+    let of = |status, message| finding("labels", status, n_present as f64, Some(2.0), message);
+    if n_present < 2 {
+        let class = &dataset.classes()[dataset.label(rows[0] as usize) as usize];
+        return of(Status::Failed, format!("all {} training images have the label `{class}`", rows.len()))
+            .help("check the labels of the data set: there is nothing to tell apart");
+    }
+    of(Status::Passed, format!("{} training images of {n_present} classes", rows.len()))
+}
+
+/// Evenly spread rows, at most `most`.
+fn spread(rows: &[u32], most: usize) -> impl Iterator<Item = u32> + '_ {
+    let n = rows.len().min(most);
+    (0..n).map(move |i| rows[i * rows.len() / n])
+}
+
+fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
+    let first = dataset.digest(rows[0] as usize);
+    if rows.len() > 1 && rows.iter().all(|&row| dataset.digest(row as usize) == first) {
+        let message = format!("all {} training images are the same, pixel by pixel", rows.len());
+        return finding("images", Status::Failed, 1.0, None, message)
+            .help("check what `ingest` reads: `data.csv` lists it");
+    }
+    let is_flat = |values: Values<'_>| match values {
+        Values::U8(values) => values.iter().all(|x| *x == values[0]),
+        Values::U16(values) => values.iter().all(|x| *x == values[0]),
+        Values::F32(values) => values.iter().all(|x| *x == values[0]),
+    };
+    let samples = feed.samples();
+    let n = rows.len().min(LOOKED_AT);
+    let flat: Vec<u32> = spread(rows, LOOKED_AT).filter(|&row| is_flat(samples.values(row as usize))).collect();
+    let share = flat.len() as f64 / n as f64;
+    let of = |status, message| finding("images", status, share, Some(FLAT_SHARE), message);
+    let example = flat.first().map(|&row| dataset.path(row as usize)).unwrap_or_default();
+    if samples.shape().len() > 1 && flat.len() == n {
+        let message = format!("every training image is of one value throughout, such as `{example}`");
+        return of(Status::Failed, message).help("check what `ingest` reads: `data.csv` lists it");
+    }
+    if samples.shape().len() > 1 && share > FLAT_SHARE {
+        let message =
+            format!("{} of {n} training images looked at are of one value throughout, such as `{example}`", flat.len());
+        return of(Status::Warned, message).help("leave them out, or look at how they were made");
+    }
+    of(Status::Passed, format!("{n} training images looked at differ, {} of one value throughout", flat.len()))
+}
+
+/// Whether what the network reads are numbers; and the largest magnitude of them.
+fn values(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> (Finding, f32) {
+    let mut sample = vec![0.0; feed.sample_shape().len()];
+    let mut largest = 0.0f32;
+    for row in spread(rows, LOOKED_AT) {
+        feed.load(&[row], &mut sample);
+        if let Some(at) = sample.iter().position(|x| !x.is_finite()) {
+            return (not_a_number(dataset.path(row as usize), sample[at]), f32::NAN);
+        }
+        largest = sample.iter().fold(largest, |largest, x| largest.max(x.abs()));
+    }
+    let message = format!("what the network reads goes up to {largest:.3} in magnitude");
+    (finding("values", Status::Passed, f64::from(largest), None, message), largest)
+}
+
+/// An image with a value that no network can use.
+pub(super) fn not_a_number(path: &str, value: f32) -> Finding {
+    let message = format!("`{path}` comes to the network with the value {value}");
+    finding("values", Status::Failed, f64::NAN, None, message)
+        .help("look at the stages above: a `scale` or a `reduce` made it of the image")
+}
+
+/// The checks that need the network.
+struct Learner<'a> {
+    stage: &'a Train,
+    task: &'a Task<'a>,
+    context: &'a dyn Context,
+    feed: &'a Feed,
+    dataset: &'a Dataset,
+    rows: &'a [u32],
+}
+
+impl Learner<'_> {
+    fn check(&self, plan: &NetworkPlan, largest: f32, findings: &mut Findings) -> Result<(), StageError> {
+        // Dropout and noise off, and L2 with them: what is left must learn.
+        let layers: Vec<_> = plan.layers.iter().map(|layer| Arc::clone(&layer.config)).collect();
+        let kept: Vec<usize> =
+            (0..layers.len()).filter(|&i| !matches!(layers[i].word(), "dropout" | "noise")).collect();
+        let layers: Vec<_> = kept.iter().map(|&i| Arc::clone(&layers[i])).collect();
+        let mut plain = NetworkPlan::new(&layers, plan.input, plan.n_classes)
+            .map_err(|problems| fit::plan_error(problems).key("architecture"))?;
+        let own_l2: Vec<Option<f64>> =
+            plain.layers.iter().flat_map(|layer| &layer.tensors).map(|tensor| tensor.spec.l2).collect();
+        plain.layers.iter_mut().flat_map(|layer| &mut layer.tensors).for_each(|tensor| tensor.spec.l2 = Some(0.0));
+
+        let loss_rows: Vec<u32> = spread(self.rows, LOSS_ROWS).collect();
+        let memorised = distinct(self.feed, self.dataset, self.rows);
+        let engine = Engine::with_isa(self.context.threads(), Isa::detect());
+        let mut network = self.network(&engine, &plain, loss_rows.len().max(memorised.len()));
+        for (tensor, l2) in network.save().iter().zip(own_l2) {
+            let is_weights = plain.tensors().any(|t| t.name == tensor.name && t.spec.role == Role::Weights);
+            if is_weights {
+                let half = tensor.values.iter().fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w)) / 2.0;
+                match l2 {
+                    Some(l2) => findings.layers_l2_loss += l2 * half,
+                    None => findings.half_squares += half,
+                }
+            }
+        }
+        let mut loaded = Loaded::default();
+        loaded.load(self.feed, self.dataset, &loss_rows);
+        let loss = network.accumulate_gradients(&loaded.images, Targets::Labels(&loaded.labels)).loss();
+        findings.findings.push(self.initial_loss(loss, plan.n_classes, largest));
+        if findings.failure().is_some() {
+            return Ok(());
+        }
+        loaded.load(self.feed, self.dataset, &memorised);
+        let finding = self.memorises(&mut network, &loaded, &kept)?;
+        findings.findings.push(finding);
+        Ok(())
+    }
+
+    fn network(&self, engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
+        let training = Training {
+            seeds: Seeds { seed: self.task.seed, indices: vec![("sanity", 1)] },
+            initializer: self.stage.initializer,
+            optimizer: Arc::new(Adam::default()),
+            l2: 0.0,
+            weight_decay: None,
+            decays_all: false,
+            clip: None,
+            label_smoothing: 0.0,
+            class_weights: None,
+        };
+        Network::for_training(engine, plan, batch, training)
+    }
+
+    fn initial_loss(&self, loss: f64, n_classes: usize, largest: f32) -> Finding {
+        let guessing = ln(n_classes as f64);
+        let limit = guessing + WARN_ABOVE;
+        let of = |status, message| finding("initial_loss", status, loss, Some(limit), message);
+        let advise = |finding: Finding| {
+            match largest > UNSCALED {
+            true => finding.help(format!(
+                "scale the images, whose values go up to {largest:.0}: `[stages.preprocess]` with `steps = [\"center\", \"scale\"]`"
+            )),
+            false if self.stage.initializer == Initializer::HeNormal => {
+                finding.key("architecture").help("add `BN` after its layers, or use `initializer = \"glorot-normal\"`")
+            }
+            false => finding.key("initializer").help("use `initializer = \"he-normal\"`"),
+        }
+        };
+        let against = format!("guessing among {n_classes} classes has {guessing:.2}");
+        if !loss.is_finite() {
+            return advise(of(Status::Failed, format!("the loss before the first update is {loss}; {against}")));
+        }
+        let told = format!("the loss before the first update is {loss:.2} nats; {against}");
+        if loss > STOP_FACTOR * limit {
+            return advise(of(
+                Status::Failed,
+                format!("{told}, and above {:.2} training seldom recovers", STOP_FACTOR * limit),
+            ));
+        }
+        if loss > limit {
+            return advise(of(Status::Warned, told));
+        }
+        of(Status::Passed, told)
+    }
+
+    /// Trains on a few images until all of them are right.
+    fn memorises(&self, network: &mut Network, loaded: &Loaded, kept: &[usize]) -> Result<Finding, StageError> {
+        let n = loaded.labels.len();
+        let mut statistics: Vec<LayerStatistics> = Vec::new();
+        let (mut n_correct, mut loss) = (0, f64::NAN);
+        let of = |status, value, message| finding("memorises", status, value, Some(MOST_STEPS as f64), message);
+        for step in 0..=MOST_STEPS {
+            if self.context.is_cancelled() {
+                return Err(StageError::cancelled());
+            }
+            self.context.progress(step, MOST_STEPS, "steps", &format!("{n_correct} of {n} images by heart"));
+            let is_last = step == MOST_STEPS;
+            let stats = network.train_step(
+                &loaded.images,
+                Targets::Labels(&loaded.labels),
+                LEARNING_RATE,
+                is_last.then_some(&mut statistics),
+            );
+            (n_correct, loss) = (stats.n_correct, stats.loss());
+            if !stats.is_finite() {
+                let message = format!("the loss is not finite after {step} updates on {n} images");
+                return Ok(of(Status::Failed, step as f64, message)
+                    .key("architecture")
+                    .help("add `BN` after its layers"));
+            }
+            if n_correct == n {
+                let message = format!("{n} images are learned by heart after {step} updates");
+                return Ok(of(Status::Passed, step as f64, message));
+            }
+        }
+        let message = format!(
+            "the network cannot learn {n} images by heart: after {MOST_STEPS} updates it is right on {n_correct} of them (loss {loss:.2})"
+        );
+        let name = |of: &LayerStatistics| format!("{}.{}", kept[of.layer], of.word);
+        let still = statistics.iter().find(|of| of.grad_norm.is_some_and(|norm| norm == 0.0));
+        let plan = network.plan();
+        let narrowest =
+            plan.layers[..plan.layers.len() - 1].iter().enumerate().min_by_key(|(_, layer)| layer.output.len());
+        let help = match (still, narrowest) {
+            (Some(layer), _) => {
+                format!("no gradient reaches layer `{}`: look at `initializer`, or use `LEAKY` for `RELU`", name(layer))
+            }
+            (None, Some((i, layer))) if layer.output.len() < plan.n_classes.max(8) => format!(
+                "layer `{}.{}` lets only {} through: give it more filters or units",
+                kept[i],
+                layer.config.word(),
+                if layer.output.len() == 1 { "1 value".to_owned() } else { format!("{} values", layer.output.len()) }
+            ),
+            _ => "give it more filters or units, or `BN` after its layers".to_owned(),
+        };
+        Ok(of(Status::Failed, MOST_STEPS as f64, message).key("architecture").help(help))
+    }
+}
+
+/// Images and labels of some rows.
+#[derive(Default)]
+struct Loaded {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl Loaded {
+    fn load(&mut self, feed: &Feed, dataset: &Dataset, rows: &[u32]) {
+        self.labels.clear();
+        self.labels.extend(rows.iter().map(|&row| dataset.label(row as usize)));
+        self.images.resize(rows.len() * feed.sample_shape().len(), 0.0);
+        feed.load(rows, &mut self.images);
+    }
+}
+
+/// Up to [`MEMORISED`] rows that differ in what the network sees, one class after the other: the same image under two
+/// labels could not be learned by heart.
+fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
+    let mut by_class: Vec<Vec<u32>> = vec![Vec::new(); dataset.n_classes()];
+    rows.iter().for_each(|&row| by_class[dataset.label(row as usize) as usize].push(row));
+    let mut queues: Vec<_> = by_class.into_iter().map(Vec::into_iter).collect();
+    let mut chosen: Vec<u32> = Vec::new();
+    let mut seen: Vec<Vec<u32>> = Vec::new();
+    loop {
+        let before = chosen.len();
+        for queue in &mut queues {
+            if chosen.len() == MEMORISED {
+                return chosen;
+            }
+            let mut sample = vec![0.0; feed.sample_shape().len()];
+            for row in queue.by_ref() {
+                feed.load(&[row], &mut sample);
+                let bits: Vec<u32> = sample.iter().map(|x| x.to_bits()).collect();
+                if !seen.contains(&bits) {
+                    seen.push(bits);
+                    chosen.push(row);
+                    break;
+                }
+            }
+        }
+        if chosen.len() == before {
+            return chosen;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SHAPE, delivered, run, stage};
+    use super::*;
+    use crate::artifact::splits::Splits;
+    use crate::data::feed::Samples;
+    use crate::data::fit_set::{Partition, Place};
+    use crate::stages::testing::{self, MemorySink, TestContext};
+    use crate::stages::{Delivered, Output};
+    use crate::tensor::{ImageShape, SampleShape};
+
+    const N: usize = 48;
+
+    /// Images of these labels and pixels, in two folds.
+    fn inputs(labels: &[u32], pixel: impl Fn(usize, usize) -> u8) -> Vec<Delivered> {
+        let len = SHAPE.len();
+        let pixels: Vec<u8> = (0..labels.len() * len).map(|i| pixel(i / len, i % len)).collect();
+        let (files, dataset) = testing::dataset(SHAPE, labels, &pixels);
+        let places = (0..labels.len()).map(|i| Place::Fold(i as u32 / 2 % 2 + 1)).collect();
+        let mut sink = MemorySink::default();
+        Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
+    }
+
+    /// Small values that differ from image to image, without any order.
+    fn noise(image: usize, i: usize) -> u8 {
+        ((image * 31 + i * 17 + image * i * 7) % 5) as u8
+    }
+
+    fn found(architecture: &str, more: &str, inputs: Vec<Delivered>) -> Findings {
+        let stage = stage(&format!("architecture = \"{architecture}\"\n{more}"));
+        let files = run(&*stage, Part::Sanity, inputs, &TestContext::default()).unwrap();
+        assert!(
+            String::from_utf8_lossy(files.get("sanity.csv").unwrap()).starts_with("check,status,value,limit,finding\n")
+        );
+        Findings::read(&files).unwrap()
+    }
+
+    #[track_caller]
+    fn fails(findings: &Findings, check: &str, message: &str, help: &str) {
+        let failure = findings.failure().expect("a failure");
+        assert_eq!(failure.check, check, "{failure:?}");
+        assert!(failure.message.contains(message), "{failure:?}");
+        assert!(failure.help.as_ref().unwrap().contains(help), "{failure:?}");
+        let error = admits(findings).unwrap_err();
+        assert_eq!((&error.message, &error.key), (&failure.message, &failure.key));
+    }
+
+    const GOOD: &str = "INPUT - CONV(8) - RELU - DROPOUT(0.9) - FC(16) - RELU - FC";
+
+    fn two_classes() -> Vec<u32> {
+        (0..N as u32).map(|i| i % 2).collect()
+    }
+
+    #[test]
+    fn a_network_that_learns_passes_whatever_its_dropout() {
+        let findings = found(GOOD, "", inputs(&two_classes(), noise));
+        let checks: Vec<(&str, Status)> =
+            findings.findings.iter().map(|finding| (&finding.check[..], finding.status)).collect();
+        let names = ["labels", "images", "values", "initial_loss", "memorises"];
+        assert_eq!(checks.iter().map(|(check, _)| *check).collect::<Vec<_>>(), names);
+        assert_eq!(findings.failure(), None, "{findings:?}");
+        assert!(admits(&findings).is_ok());
+        assert!(findings.half_squares > 0.0 && findings.layers_l2_loss == 0.0);
+        let own = found(&GOOD.replace("CONV(8)", "CONV(8, l2=0.5)"), "", inputs(&two_classes(), noise));
+        assert!(own.layers_l2_loss > 0.0 && own.half_squares < findings.half_squares);
+        // L2 is off while it learns by heart, and the loss is told without it.
+        assert_eq!(own.findings, findings.findings);
+    }
+
+    #[test]
+    fn the_same_findings_on_any_number_of_threads() {
+        let stage = stage(&format!("architecture = \"{GOOD}\""));
+        let of = |threads| {
+            let context = TestContext { threads, ..TestContext::default() };
+            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context)
+                .unwrap()
+                .get(sanity_file())
+                .unwrap()
+                .to_vec()
+        };
+        assert_eq!(of(1), of(3));
+    }
+
+    fn sanity_file() -> &'static str {
+        crate::artifact::sanity::SANITY
+    }
+
+    #[test]
+    fn labels_and_images_must_vary() {
+        // A second class that only fold 1 validates on.
+        let mut labels = vec![0; N];
+        labels[0] = 1;
+        fails(
+            &found(GOOD, "", inputs(&labels, noise)),
+            "labels",
+            "all 24 training images have the label `a`",
+            "labels",
+        );
+        fails(
+            &found(GOOD, "", inputs(&two_classes(), |_, i| noise(1, i))),
+            "images",
+            "are the same, pixel by pixel",
+            "data.csv",
+        );
+        fails(
+            &found(GOOD, "", inputs(&two_classes(), |image, _| image as u8)),
+            "images",
+            "of one value throughout",
+            "data.csv",
+        );
+        let some =
+            found(GOOD, "", inputs(&two_classes(), |image, i| if image < 8 { image as u8 } else { noise(image, i) }));
+        assert_eq!(some.findings[1].status, Status::Warned, "{some:?}");
+        assert!(admits(&some).unwrap()[0].contains("4 of 24 training images looked at are of one value"), "{some:?}");
+    }
+
+    #[test]
+    fn pixels_that_are_not_scaled_start_with_too_large_a_loss() {
+        let findings = found(GOOD, "", inputs(&two_classes(), |image, i| noise(image, i) * 60));
+        fails(
+            &findings,
+            "initial_loss",
+            "guessing among 2 classes has 0.69",
+            "scale the images, whose values go up to 240",
+        );
+        let still = found(GOOD, "initializer = { constant = 40.0 }", inputs(&two_classes(), noise));
+        assert_ne!(still.findings.last().unwrap().status, Status::Passed, "{still:?}");
+    }
+
+    #[test]
+    fn a_network_that_cannot_learn_twenty_images_is_told_where_it_is_too_narrow() {
+        let labels: Vec<u32> = (0..N as u32).map(|i| i % 7).collect();
+        let findings = found("INPUT - CONV(1) - RELU - GAP - FC", "", inputs(&labels, noise));
+        fails(
+            &findings,
+            "memorises",
+            "cannot learn 20 images by heart: after 300 updates",
+            "layer `3.gap` lets only 1 value through",
+        );
+        assert_eq!(findings.failure().unwrap().key.as_deref(), Some("architecture"));
+        let constant = "initializer = { constant = 0.0 }";
+        let findings = found("INPUT - NOISE(0.1) - CONV(4) - RELU - FC", constant, inputs(&labels, noise));
+        fails(&findings, "memorises", "cannot learn", "no gradient reaches layer `2.conv`");
+    }
+
+    #[test]
+    fn twenty_images_are_distinct_and_of_several_classes() {
+        let labels: Vec<u32> = (0..N as u32).map(|i| i % 3).collect();
+        // Pairs of the same pixels under other labels.
+        let delivered = inputs(&labels, |image, i| noise(image / 2, i));
+        let dataset = Arc::new(Dataset::read(&delivered[0].files).unwrap());
+        let feed = Feed::new(Arc::<Dataset>::clone(&dataset) as _, Vec::new());
+        let rows: Vec<u32> = (0..N as u32).collect();
+        let chosen = distinct(&feed, &dataset, &rows);
+        let mut digests: Vec<u128> = chosen.iter().map(|&row| dataset.digest(row as usize)).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!((chosen.len(), digests.len()), (20, 20));
+        for class in 0..3 {
+            let n = chosen.iter().filter(|&&row| labels[row as usize] == class).count();
+            assert!((5..=9).contains(&n), "{n} of class {class}");
+        }
+    }
+
+    /// Two features of `N` samples, one of them not a number.
+    #[derive(Debug)]
+    struct Poisoned(Vec<[u8; 4]>);
+
+    impl Samples for Poisoned {
+        fn n_samples(&self) -> usize {
+            self.0.len() / 2
+        }
+        fn shape(&self) -> SampleShape {
+            SampleShape::Flat(2)
+        }
+        fn values(&self, i: usize) -> Values<'_> {
+            Values::F32(&self.0[2 * i..2 * i + 2])
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_a_number_is_named_with_its_image() {
+        let shape = ImageShape { height: 1, width: 2, channels: 1 };
+        let (_, dataset) = testing::dataset(shape, &[0, 1, 0], &[1, 2, 3, 4, 5, 6]);
+        let values_of = [1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0].map(f32::to_le_bytes).to_vec();
+        let feed = Feed::new(Arc::new(Poisoned(values_of)), Vec::new());
+        let (finding, _) = values(&feed, &dataset, &[0, 1, 2]);
+        assert_eq!((finding.status, finding.value), (Status::Failed, None));
+        assert_eq!(finding.message, "`1.png` comes to the network with the value NaN");
+        assert_eq!(values(&feed, &dataset, &[0, 2]).0.status, Status::Passed);
+    }
+
+    #[test]
+    fn the_checks_read_layers_and_initializer_and_the_folds_do_not_read_the_checks() {
+        let stage = stage(&format!("architecture = \"{GOOD}\""));
+        for key in ["layers[1].conv.filters", "initializer", "initializer.constant"] {
+            assert!(stage.reads_key(Part::Sanity, key), "{key}");
+        }
+        for key in ["epochs", "learning_rate", "optimizer.adam.beta1", "schedule", "l2", "sanity", "batch_size"] {
+            assert!(!stage.reads_key(Part::Sanity, key), "{key}");
+        }
+        assert!(!stage.reads_key(Part::Fold(1), "sanity") && stage.reads_key(Part::Fold(1), "epochs"));
+        assert_eq!(stage.gates(Part::Fold(2)), [Part::Sanity]);
+        let off = super::super::tests::stage(&format!("architecture = \"{GOOD}\"\nsanity = false"));
+        assert_eq!(off.gates(Part::Fold(2)), []);
+    }
+}

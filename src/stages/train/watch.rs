@@ -1,0 +1,274 @@
+//! What a training's own numbers say while it runs and when it ends, as advice for people.
+//!
+//! Everything here is a pure function of the rows of `epochs.csv` and `layers.csv`. Sentences hold no numbers of a fold, so
+//! that five folds with one trouble give one warning. Each threshold stands beside what was measured: on the shipped
+//! pipelines, and on nets of 1 to 10 layers over digits, MNIST and CIFAR-10, healthy ones have updates of 10^-3.6 to
+//! 10^-1.5 of their weights, gradients of neighbouring layers within a factor of 30, and up to 0.78 of a layer's
+//! filters at 0 for a batch.
+
+use super::fit::{EpochRow, LayerRow};
+
+/// An update smaller than this share of a layer's weights hardly moves it. Healthy is about 1e-3 (CS231n, "ratio of
+/// weights to updates").
+const LEAST_RATIO: f64 = 1e-5;
+/// An update larger than this share of a layer's weights throws away what it has learned.
+const MOST_RATIO: f64 = 1e-1;
+/// A gradient this much smaller than that of the layer with the largest one has vanished; a factor of 300 was the most
+/// between layers of a net that learned.
+const VANISHED: f64 = 1e-4;
+/// A layer with more of its filters or units at 0 for whole batches is mostly dead.
+const DEAD: f64 = 0.9;
+/// A network that is right on this share of what it learns from has small gradients because it is done.
+const DONE: f64 = 0.98;
+/// Accuracy on training rows may be this much above that on validation rows; a regularised net has less, since dropout
+/// and augmentation make training rows the harder ones.
+const GAP: f64 = 0.1;
+/// Validation loss may rise to this many times its lowest value.
+const RISEN: f64 = 1.5;
+/// And by so many nats: 0.02 instead of 0.01 is no trouble.
+const RISEN_BY: f64 = 0.1;
+/// A training loss that ends above this many times its lowest value went up.
+const UNSTABLE: f64 = 1.3;
+/// A training loss that has not fallen by this share of itself has hardly moved.
+const FLAT: f64 = 0.05;
+
+/// What the advice depends on besides the numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    /// The stage's `learning_rate`.
+    pub learning_rate: f64,
+    /// Epochs that are planned.
+    pub epochs: u32,
+    /// Whether early stopping decides when to end.
+    pub stops_early: bool,
+    /// Means against overfitting that are not in use, as one would write them.
+    pub unused: Vec<&'static str>,
+    /// Rows that are validated on.
+    pub n_valid: usize,
+}
+
+/// Trouble in layers, after an epoch. It must last for two epochs, unless there is one only.
+pub(super) fn layers(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) -> Vec<String> {
+    let n_needed = if setup.epochs == 1 { 1 } else { 2 };
+    if epochs.len() < n_needed {
+        return Vec::new();
+    }
+    let last = &epochs[epochs.len() - n_needed..];
+    let rows = |epoch: &EpochRow| layers.iter().filter(|row| row.epoch == epoch.epoch).collect::<Vec<_>>();
+    let by_epoch: Vec<(&EpochRow, Vec<&LayerRow>)> = last.iter().map(|epoch| (epoch, rows(epoch))).collect();
+    let names: Vec<&str> = by_epoch[0].1.iter().map(|row| &row.layer[..]).collect();
+    let always = |name: &str, holds: &dyn Fn(&EpochRow, &LayerRow, &[&LayerRow]) -> bool| {
+        by_epoch
+            .iter()
+            .all(|(epoch, rows)| rows.iter().find(|row| row.layer == name).is_some_and(|row| holds(epoch, row, rows)))
+    };
+    let is_learning = |epoch: &EpochRow| epoch.train_accuracy < DONE;
+    let ratio = |row: &LayerRow| Some(row.update_norm? / row.weight_norm.filter(|norm| *norm > 0.0)?);
+    let mut said = Vec::new();
+    if let Some(name) = names.iter().find(|name| always(name, &|_, row, _| ratio(row).is_some_and(|r| r > MOST_RATIO)))
+    {
+        said.push(format!(
+            "updates of layer `{name}` are larger than a tenth of its weights (about a thousandth is healthy): lower `learning_rate`"
+        ));
+    }
+    let has_vanished = |epoch: &EpochRow, row: &LayerRow, rows: &[&LayerRow]| {
+        let largest = rows.iter().filter_map(|row| row.grad_norm).fold(0.0, f64::max);
+        is_learning(epoch) && row.grad_norm.is_some_and(|norm| norm < VANISHED * largest || norm == 0.0)
+    };
+    let vanished = names.iter().find(|name| always(name, &has_vanished));
+    if let Some(name) = vanished {
+        said.push(format!(
+            "the gradient of layer `{name}` has vanished (its norm is below a ten-thousandth of the largest): add `BN` after the layers below it, or make the network shallower"
+        ));
+    }
+    let is_still = |epoch: &EpochRow, row: &LayerRow, _: &[&LayerRow]| {
+        // A schedule makes steps small on purpose.
+        let scale = epoch.learning_rate / setup.learning_rate;
+        is_learning(epoch) && ratio(row).is_some_and(|ratio| scale > 0.0 && ratio < LEAST_RATIO * scale)
+    };
+    if vanished.is_none()
+        && let Some(name) = names.iter().find(|name| always(name, &is_still))
+    {
+        said.push(format!(
+            "updates of layer `{name}` are smaller than a hundred-thousandth of its weights (about a thousandth is healthy): raise `learning_rate`"
+        ));
+    }
+    let is_dead = |_: &EpochRow, row: &LayerRow, _: &[&LayerRow]| row.dead_fraction.is_some_and(|dead| dead > DEAD);
+    if let Some(name) = names.iter().find(|name| always(name, &is_dead)) {
+        said.push(format!(
+            "nine in ten filters or units of layer `{name}` are 0 for whole batches: lower `learning_rate`, or use `LEAKY` for `RELU`"
+        ));
+    }
+    said
+}
+
+/// What the curves say when the last epoch is done.
+pub(super) fn curves(setup: &Setup, epochs: &[EpochRow]) -> Vec<String> {
+    let (Some(first), Some(last)) = (epochs.first(), epochs.last()) else { return Vec::new() };
+    let mut said = Vec::new();
+    let lowest = epochs.iter().map(|row| row.train_loss).fold(f64::INFINITY, f64::min);
+    let went_up = epochs.len() >= 3 && last.train_loss > UNSTABLE * lowest && last.train_loss > 0.1;
+    let hardly_fell = epochs.len() >= 3 && lowest > (1.0 - FLAT) * first.train_loss && first.train_accuracy < DONE;
+    if went_up {
+        said.push("the training loss has risen again: lower `learning_rate`, or let a `schedule` do so".to_owned());
+    } else if hardly_fell {
+        said.push(
+            "the training loss has hardly fallen: `learning_rate` is far too low or far too high (`layers.csv` has the sizes of the updates)"
+                .to_owned(),
+        );
+    }
+    said.extend(overfitting(setup, epochs));
+    if said.is_empty() && is_rising(setup, epochs) {
+        said.push(format!(
+            "validation was still getting better at the last epoch: raise `epochs` (now {})",
+            setup.epochs
+        ));
+    }
+    said
+}
+
+fn overfitting(setup: &Setup, epochs: &[EpochRow]) -> Option<String> {
+    let last = epochs.last()?;
+    let (loss, accuracy) = (last.valid_loss?, last.valid_accuracy?);
+    let lowest = epochs.iter().filter_map(|row| row.valid_loss).fold(f64::INFINITY, f64::min);
+    // Few rows scatter: three standard errors more.
+    let scatter = 3.0 * (accuracy * (1.0 - accuracy) / setup.n_valid.max(1) as f64).sqrt();
+    let has_gap = last.train_accuracy - accuracy > GAP + scatter;
+    let has_risen = loss > RISEN * lowest && loss > lowest + RISEN_BY && last.train_loss < loss;
+    if !has_gap && !has_risen {
+        return None;
+    }
+    let remedy = match setup.unused[..] {
+        [] => "make `l2`, dropout or augmentation stronger".to_owned(),
+        [one] => format!("try {one}"),
+        [ref many @ .., last] => format!("try {} or {last}", many.join(", ")),
+    };
+    let what = if has_gap {
+        "training accuracy is far above that of validation"
+    } else {
+        "the validation loss has risen while that of training fell"
+    };
+    Some(format!("{what}, the network overfits: {remedy}, and keep its size"))
+}
+
+/// Whether the best validation accuracy of the last fifth of the epochs is above all before by more than chance.
+fn is_rising(setup: &Setup, epochs: &[EpochRow]) -> bool {
+    let n_late = (epochs.len() / 5).max(1);
+    if setup.stops_early || epochs.len() < 5 || epochs.len() < setup.epochs as usize {
+        return false;
+    }
+    let best = |rows: &[EpochRow]| rows.iter().filter_map(|row| row.valid_accuracy).fold(f64::NEG_INFINITY, f64::max);
+    let (early, late) = epochs.split_at(epochs.len() - n_late);
+    let (early, late) = (best(early), best(late));
+    let error = (late * (1.0 - late) / setup.n_valid.max(1) as f64).sqrt();
+    // Twice the standard error: a fold of the digits at its end goes up and down by one.
+    late > early + 2.0 * error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(epochs: u32) -> Setup {
+        Setup {
+            learning_rate: 0.01,
+            epochs,
+            stops_early: false,
+            unused: vec!["`l2 = 1e-4`", "`DROPOUT(0.5)`"],
+            n_valid: 400,
+        }
+    }
+
+    fn epoch(epoch: u32, train: (f64, f64), valid: (f64, f64)) -> EpochRow {
+        EpochRow {
+            epoch,
+            step: u64::from(epoch) * 10,
+            learning_rate: 0.01,
+            train_loss: train.0,
+            train_accuracy: train.1,
+            valid_loss: Some(valid.0),
+            valid_accuracy: Some(valid.1),
+        }
+    }
+
+    fn layer(epoch: u32, name: &str, update: f64, grad: f64, dead: Option<f64>) -> LayerRow {
+        LayerRow {
+            epoch,
+            step: u64::from(epoch) * 10,
+            layer: name.to_owned(),
+            weight_norm: Some(1.0),
+            update_norm: Some(update),
+            grad_norm: Some(grad),
+            dead_fraction: dead,
+        }
+    }
+
+    /// Both epochs have a healthy last layer, and this one.
+    #[track_caller]
+    fn check_layers(update: f64, grad: f64, dead: f64, expected: Option<&str>) {
+        let epochs = [epoch(1, (2.0, 0.3), (2.0, 0.3)), epoch(2, (1.9, 0.4), (2.0, 0.3))];
+        let rows: Vec<LayerRow> = (1..=2)
+            .flat_map(|e| [layer(e, "1.conv", update, grad, Some(dead)), layer(e, "4.fc", 1e-3, 1.0, None)])
+            .collect();
+        let said = layers(&setup(2), &epochs, &rows);
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{said:?}");
+        if let Some(expected) = expected {
+            assert!(said[0].contains(expected) && said[0].contains("`1.conv`"), "{said:?}");
+        }
+        // One epoch of it is not enough of two, and is of one.
+        assert_eq!(layers(&setup(2), &epochs[..1], &rows), Vec::<String>::new());
+        assert_eq!(layers(&setup(1), &epochs[..1], &rows).len(), said.len());
+    }
+
+    #[test]
+    fn layers_in_trouble_are_named() {
+        check_layers(1e-3, 0.1, 0.5, None);
+        check_layers(0.2, 0.1, 0.5, Some("lower `learning_rate`"));
+        check_layers(1e-6, 0.1, 0.5, Some("raise `learning_rate`"));
+        check_layers(1e-3, 1e-5, 0.5, Some("has vanished"));
+        check_layers(0.0, 0.0, 0.5, Some("has vanished"));
+        check_layers(1e-3, 0.1, 0.95, Some("use `LEAKY`"));
+    }
+
+    #[test]
+    fn small_updates_are_well_where_the_schedule_wants_them_or_nothing_is_left_to_learn() {
+        let rows: Vec<LayerRow> = (1..=2).map(|e| layer(e, "1.fc", 1e-6, 1.0, None)).collect();
+        let mut epochs = [epoch(1, (2.0, 0.3), (2.0, 0.3)), epoch(2, (1.9, 0.4), (2.0, 0.3))];
+        assert_eq!(layers(&setup(2), &epochs, &rows).len(), 1);
+        epochs.iter_mut().for_each(|row| row.learning_rate = 1e-6);
+        assert_eq!(layers(&setup(2), &epochs, &rows), Vec::<String>::new());
+        let done = [epoch(1, (1e-4, 1.0), (0.1, 0.97)), epoch(2, (1e-5, 1.0), (0.1, 0.97))];
+        assert_eq!(layers(&setup(2), &done, &rows), Vec::<String>::new());
+    }
+
+    #[track_caller]
+    fn check_curves(rows: &[((f64, f64), (f64, f64))], expected: Option<&str>) {
+        let rows: Vec<EpochRow> =
+            rows.iter().enumerate().map(|(i, (train, valid))| epoch(i as u32 + 1, *train, *valid)).collect();
+        let said = curves(&setup(rows.len() as u32), &rows);
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{said:?}");
+        if let Some(expected) = expected {
+            assert!(said[0].contains(expected), "{said:?}");
+            assert!(!said[0].contains("units") && !said[0].contains("smaller"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn curves_are_read_by_their_shape() {
+        let good = [(2.0, 0.3), (1.0, 0.7), (0.5, 0.85), (0.4, 0.88), (0.35, 0.89), (0.33, 0.89)];
+        let of = |train: &[(f64, f64)], valid: &[(f64, f64)]| -> Vec<((f64, f64), (f64, f64))> {
+            train.iter().copied().zip(valid.iter().copied()).collect()
+        };
+        check_curves(&of(&good, &good), None);
+        let learned = [(2.0, 0.3), (0.8, 0.8), (0.2, 0.95), (0.1, 0.99), (0.05, 1.0), (0.01, 1.0)];
+        let stuck = [(2.0, 0.3), (1.2, 0.6), (1.1, 0.65), (1.2, 0.66), (1.3, 0.66), (1.4, 0.66)];
+        check_curves(&of(&learned, &stuck), Some("try `l2 = 1e-4` or `DROPOUT(0.5)`, and keep its size"));
+        let worse = [(2.0, 0.3), (0.6, 0.91), (0.4, 0.95), (0.5, 0.95), (0.6, 0.95), (0.8, 0.95)];
+        check_curves(&of(&learned, &worse), Some("validation loss has risen"));
+        let up = [(2.0, 0.3), (1.0, 0.7), (1.5, 0.5), (2.5, 0.3), (2.4, 0.3), (2.3, 0.3)];
+        check_curves(&of(&up, &up), Some("has risen again: lower `learning_rate`"));
+        check_curves(&of(&[(2.3, 0.1); 6], &[(2.3, 0.1); 6]), Some("has hardly fallen"));
+        let rising = [(2.0, 0.3), (1.8, 0.4), (1.6, 0.5), (1.4, 0.6), (1.2, 0.7), (1.0, 0.8)];
+        check_curves(&of(&rising, &rising), Some("raise `epochs` (now 6)"));
+    }
+}
