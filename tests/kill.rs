@@ -164,6 +164,7 @@ steps = ["center"]
 [stages.cnn]
 kind = "train"
 architecture = "INPUT - CONV(4) - BN - RELU - POOL - DROPOUT(0.2) - FC"
+sanity       = false
 epochs = 12
 optimizer = "adam"
 early_stopping = { patience = 3 }
@@ -176,6 +177,7 @@ method = { pca = { components = 12, solver = "randomized" } }
 [stages.mlp]
 kind = "train"
 architecture = "INPUT - NOISE(0.1) - FC(16) - RELU - FC"
+sanity       = false
 epochs = 12
 optimizer = { sgd = { momentum = 0.9 } }
 schedule = { plateau = { patience = 1 } }
@@ -184,6 +186,7 @@ schedule = { plateau = { patience = 1 } }
 kind = "train"
 input = "preprocess"
 architecture = "INPUT - FC"
+sanity       = false
 epochs = 12
 final = "refit"
 

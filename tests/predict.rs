@@ -29,6 +29,7 @@ method = { pca = { zca = true, epsilon = 1e-2 } }
 [stages.cnn]
 kind = "train"
 architecture = "INPUT - CONV(4) - BN - LEAKY - POOL - DROPOUT(0.2) - FC(5, l2=0.01) - RELU - FC"
+sanity       = false
 epochs = 2
 
 [stages.pca]
@@ -43,6 +44,7 @@ steps = ["scale"]
 [stages.mlp]
 kind = "train"
 architecture = "INPUT - FC(6) - ELU - FC"
+sanity       = false
 epochs = 2
 final = "refit"
 
@@ -54,6 +56,7 @@ method = { sparse-projection = { components = 9 } }
 [stages.linear]
 kind = "train"
 architecture = "INPUT - FC"
+sanity       = false
 epochs = 2
 
 [stages.folds]

@@ -49,17 +49,17 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
 
     write(dir, GOOD, "epochs = 2\nlearning_rate = 0.002\nl2 = 1e-4");
     let (_, _, said) = convoy(dir, &["run"]);
-    assert!(said.contains("2 of 5 tasks computed") && !said.contains("sanity"), "{said}");
+    assert!(said.contains("2 of 7 tasks computed") && !said.contains("sanity"), "{said}");
     write(dir, GOOD, "epochs = 2\nlearning_rate = 0.002\nl2 = 1e-4\nsanity = false");
     let (_, _, said) = convoy(dir, &["run"]);
-    assert!(said.contains("nothing to do, 4 tasks are fresh"), "{said}");
+    assert!(said.contains("nothing to do, 6 tasks are fresh"), "{said}");
     write(dir, &GOOD.replace("CONV(4)", "CONV(5)"), "epochs = 1\nsanity = false");
     let (_, _, said) = convoy(dir, &["run"]);
-    assert!(said.contains("2 of 4 tasks computed"), "{said}");
+    assert!(said.contains("2 of 6 tasks computed"), "{said}");
     // The folds are there: only the checks are made.
     write(dir, &GOOD.replace("CONV(4)", "CONV(5)"), "epochs = 1");
     let (_, _, said) = convoy(dir, &["run"]);
-    assert!(said.contains("1 of 5 tasks computed") && said.contains("train, sanity: done"), "{said}");
+    assert!(said.contains("1 of 7 tasks computed") && said.contains("train, sanity: done"), "{said}");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
             said.contains(" --> t.toml:15:17") && said.contains("= help: layer `3.gap` lets only 1 value"),
             "{said}"
         );
-        assert!(!said.contains("fold"), "{said}");
+        assert!(!said.contains("train, fold"), "{said}");
         assert_eq!(said.contains("train, sanity: done"), turn == 1, "what was found is kept: {said}");
     }
     let (code, stdout, said) = convoy(dir, &["selftest", "training"]);

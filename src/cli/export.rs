@@ -127,11 +127,11 @@ fn from_manifest(
     let mut deliver = |stage: usize, part: &str| -> anyhow::Result<_> {
         let of_part = plan.of_stage(stage).find(|task| task.part.to_string() == part);
         let entry = of_part.and_then(|task| task.entry.as_ref()).with_context(|| {
-            format!("the model needs `{}, {part}`, which its manifest does not plan", manifest.nodes[stage].name)
+            format!("the model needs `{}, {part}`, which its manifest does not plan", plan.graph.nodes[stage].name)
         })?;
         Ok(session.store.open_artifact(entry)?)
     };
-    let model = predict::assemble(&manifest.nodes, stage, &mut deliver)?;
+    let model = predict::assemble(&plan.graph.nodes, stage, &mut deliver)?;
     session.store.save_stamps();
     let name = &manifest.nodes[stage].name;
     let default_path =

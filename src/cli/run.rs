@@ -220,9 +220,13 @@ pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Termin
     for (task, failure) in outcome.failures() {
         match failure {
             Failure::Stage(error) => {
-                // A key that a trial has is the manifest's, or a range of the search.
-                let span = error.key.as_ref().and_then(|key| outcome.graph.span_of(task.stage, key));
-                let span = span.unwrap_or(outcome.graph.entries[task.stage].header);
+                let span = match &error.key {
+                    Some(key) if task.stage < manifest.nodes.len() => manifest.span_of(task.stage, key),
+                    // A key that a trial has is the manifest's, or a range of the search.
+                    Some(key) => outcome.graph.span_of(task.stage, key).unwrap_or_default(),
+                    None => Span::default(),
+                };
+                let span = if span == Span::default() { outcome.graph.entries[task.stage].header } else { span };
                 stage_error_at(&format!("stage `{}`", task.name), error, Some(span), manifest, terminal);
             }
             Failure::Bug(message) => terminal.note(&format!(

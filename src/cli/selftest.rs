@@ -195,8 +195,7 @@ fn as_text(manifest: &Manifest, stage: usize, findings: Option<&Findings>, termi
             rows.push(vec![String::new(), String::new(), format!("help: {help}")]);
         }
     }
-    let table = aligned(&[&format!("{name}:"), "", ""], &[Align::Left, Align::Left, Align::Left], &rows);
-    table
+    aligned(&[&format!("{name}:"), "", ""], &[Align::Left, Align::Left, Align::Left], &rows)
 }
 
 fn as_json(manifest: &Manifest, stage: usize, findings: Option<&Findings>) -> serde_json::Value {

@@ -9,7 +9,7 @@ use crate::artifact::predictions::file_of;
 use crate::artifact::{Files, features};
 use crate::data::decode::{Channels, DecodePolicy, Depth, DepthPolicy};
 use crate::stages::ensemble::Combine;
-use crate::stages::{Node, Output, Part, StageError, Upstream};
+use crate::stages::{Need, Node, Output, Part, StageError, Upstream};
 
 /// Where artifacts come from: the stage's index and the task's part, as in `fold 1`.
 pub type Deliver<'a, E> = &'a mut dyn FnMut(usize, &str) -> Result<Files, E>;
@@ -116,8 +116,20 @@ fn answer_of_part<E: From<StageError>>(
     if nodes[stage].flow.output == Output::Ensemble {
         return answer_of_stage(nodes, stage, deliver, members);
     }
+    let upstream = Upstream { own: stage, nodes };
+    if let (Some(_), Some(own)) = (
+        nodes[stage].stage.search(),
+        nodes[stage].stage.parts(&nodes[stage].flow).into_iter().find(|own| own.to_string() == part),
+    ) {
+        // A search hands on what a trial is, and that has a chain of its own.
+        let is_model = |need: &&Need| nodes[need.stage].flow.output == Output::Model;
+        let needs = nodes[stage].stage.needs(own, &upstream);
+        if let Some(trial) = needs.iter().find(is_model) {
+            return answer_of_part(nodes, trial.stage, (&trial.part.to_string(), model), deliver, members);
+        }
+    }
     let mut chain = Vec::new();
-    for above in (Upstream { own: stage, nodes }).own_lineage() {
+    for above in upstream.own_lineage() {
         if nodes[above].flow.output == Output::Fitted {
             let mut files = deliver(above, part)?;
             if Features::are_in(&files) {

@@ -118,7 +118,7 @@ pub(super) fn fit(
         context.threads() > 1,
     );
     let setup = setup(stage, &plan, epochs, validation_rows.len());
-    if let Some(message) = l2_outweighs(stage, &network) {
+    if let Some(message) = l2_outweighs(stage, &network).filter(|_| is_advised(stage)) {
         context.warn(&message);
     }
     let start = Filters::of(&network);
@@ -129,7 +129,9 @@ pub(super) fn fit(
         sink.put("layers.csv", &layers_table(&run.layers))?;
         return Ok(());
     }
-    watch::curves(&setup, &run.epochs).iter().for_each(|message| context.warn(message));
+    if is_advised(stage) {
+        watch::curves(&setup, &run.epochs).iter().for_each(|message| context.warn(message));
+    }
 
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
@@ -363,7 +365,9 @@ fn run_epochs(
         let train_loss = row.train_loss;
         run.epochs.push(row);
         let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
-        watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
+        if is_advised(stage) {
+            watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
+        }
         context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
         if epoch < epochs && context.wants_checkpoint() {
             let (step, state) = network.save_state();
@@ -402,6 +406,12 @@ fn standing(epochs: &[EpochRow]) -> String {
     let Some(last) = epochs.last().and_then(|row| row.valid_accuracy) else { return String::new() };
     let best = epochs.iter().filter_map(|row| row.valid_accuracy).fold(last, f64::max);
     format!(", validation accuracy {last:.4} (best {best:.4})")
+}
+
+/// Whether people are told about the numbers of a training. Advice about a hundred trials would be a hundred warnings: a
+/// search ranks them instead. A full-batch optimizer chooses its own step lengths.
+fn is_advised(stage: &Train) -> bool {
+    !stage.is_trial && stage.optimizer.full_batch().is_none()
 }
 
 /// What advice depends on.

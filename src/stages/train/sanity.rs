@@ -393,7 +393,8 @@ mod tests {
 
     /// Small values that differ from image to image, without any order.
     fn noise(image: usize, i: usize) -> u8 {
-        ((image * 31 + i * 17 + image * i * 7) % 5) as u8
+        let mixed = (image as u32 * 64 + i as u32).wrapping_mul(0x9e37_79b1);
+        ((mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca77) >> 13) as u8 % 5
     }
 
     fn found(architecture: &str, more: &str, inputs: Vec<Delivered>) -> Findings {
@@ -478,10 +479,12 @@ mod tests {
             "of one value throughout",
             "data.csv",
         );
-        let some =
-            found(GOOD, "", inputs(&two_classes(), |image, i| if image < 8 { image as u8 } else { noise(image, i) }));
+        let mut some =
+            found(GOOD, "", inputs(&two_classes(), |image, i| if image < 4 { image as u8 } else { noise(image, i) }));
         assert_eq!(some.findings[1].status, Status::Warned, "{some:?}");
-        assert!(admits(&some).unwrap()[0].contains("4 of 24 training images looked at are of one value"), "{some:?}");
+        // Whether such images can be learned by heart is another matter.
+        some.findings.truncate(2);
+        assert!(admits(&some).unwrap()[0].contains("2 of 24 training images looked at are of one value"), "{some:?}");
     }
 
     #[test]

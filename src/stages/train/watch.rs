@@ -241,8 +241,11 @@ mod tests {
         assert_eq!(layers(&setup(2), &done, &rows), Vec::<String>::new());
     }
 
+    /// Loss and accuracy.
+    type Pair = (f64, f64);
+
     #[track_caller]
-    fn check_curves(rows: &[((f64, f64), (f64, f64))], expected: Option<&str>) {
+    fn check_curves(rows: &[(Pair, Pair)], expected: Option<&str>) {
         let rows: Vec<EpochRow> =
             rows.iter().enumerate().map(|(i, (train, valid))| epoch(i as u32 + 1, *train, *valid)).collect();
         let said = curves(&setup(rows.len() as u32), &rows);
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn curves_are_read_by_their_shape() {
         let good = [(2.0, 0.3), (1.0, 0.7), (0.5, 0.85), (0.4, 0.88), (0.35, 0.89), (0.33, 0.89)];
-        let of = |train: &[(f64, f64)], valid: &[(f64, f64)]| -> Vec<((f64, f64), (f64, f64))> {
+        let of = |train: &[Pair], valid: &[Pair]| -> Vec<(Pair, Pair)> {
             train.iter().copied().zip(valid.iter().copied()).collect()
         };
         check_curves(&of(&good, &good), None);
