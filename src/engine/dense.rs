@@ -91,14 +91,14 @@ impl Dense {
         assert!(grad_output.len() >= n * units && weights.len() >= inputs * units, "an operand is too short");
         assert!(grad_input.len() >= n * inputs, "the input gradient is too short");
         assert!(relu_mask.is_none_or(|m| m.len() >= n * inputs), "the mask is too short");
-        let (kernels, threads) = (self.engine.kernels(), self.engine.threads());
+        let (kernels, capacity) = (self.engine.kernels(), self.engine.capacity());
         let engine = self.engine.sized((n * inputs * units) as u64);
         // Samples in lanes: gradients are packed as [unit][sample], in panels of `wide` samples.
         let nr = self.engine.choice().nr.min(kernels.mr.len());
         let wide = nr * kernels.lanes;
         let (panel_len, block_len) = (units * wide, BLOCK * wide);
         let n_panels = batch.div_ceil(wide);
-        let scratch = self.back.get_or_insert_with(|| Buffer::zeros(n_panels * panel_len + threads * block_len));
+        let scratch = self.back.get_or_insert_with(|| Buffer::zeros(n_panels * panel_len + capacity * block_len));
         let (packed, blocks) = scratch.split_at_mut(n_panels * panel_len);
         for (panel, first) in packed.chunks_mut(panel_len).zip((0..n).step_by(wide)) {
             let samples = wide.min(n - first);
@@ -203,14 +203,14 @@ impl Product {
     fn new(engine: &Engine, depth: usize, columns: usize) -> Product {
         let kernels = engine.kernels();
         let steps = engine.choice().steps.unwrap_or(STEPS).min(depth);
-        Product { depth, columns, panels: Buffer::zeros(engine.threads() * steps * kernels.mr.len() * kernels.lanes) }
+        Product { depth, columns, panels: Buffer::zeros(engine.capacity() * steps * kernels.mr.len() * kernels.lanes) }
     }
 
     fn run(&mut self, engine: &Engine, n: usize, a: &[f32], b: &[f32], finish: Finish, c: &mut [f32]) {
         let (depth, columns) = (self.depth, self.columns);
         assert!(a.len() >= n * depth && b.len() >= depth * columns, "an operand is too short");
         assert!(c.len() >= n * columns, "the target is too short");
-        let panel_len = self.panels.len() / engine.threads();
+        let panel_len = self.panels.len() / engine.capacity();
         let engine = &engine.sized((n * depth * columns) as u64);
         let (kernels, threads) = (engine.kernels(), engine.threads());
         let wide = engine.choice().nr.min(kernels.mr.len()) * kernels.lanes;

@@ -59,7 +59,7 @@ impl LocalConv {
         let most = forward.iter().map(|p| p.taps.len() * s.channels_in).max().unwrap_or(0);
         let most = most.max(backward.iter().map(|p| p.taps.len() * s.filters).max().unwrap_or(0)).max(s.batch);
         let kernels = engine.kernels();
-        let scratch = Buffer::zeros(engine.threads() * most * kernels.mr.len() * kernels.lanes);
+        let scratch = Buffer::zeros(engine.capacity() * most * kernels.mr.len() * kernels.lanes);
         LocalConv { engine: engine.clone(), shape, forward, backward, scratch }
     }
 
@@ -93,7 +93,7 @@ impl LocalConv {
         self.check(n, [(input.len(), n * from_len), (weights.len(), self.weights_len()), (output.len(), n * to_len)]);
         assert!(bias.is_none_or(|b| b.len() >= to_len), "too few values in the bias");
         let (scratch, target) = (Shares(self.scratch.as_mut_ptr()), Shares(output.as_mut_ptr()));
-        let (len, panels) = (self.scratch.len() / self.engine.threads(), panels(1, s.filters, kernels.lanes, 2));
+        let (len, panels) = (self.scratch.len() / self.engine.capacity(), panels(1, s.filters, kernels.lanes, 2));
         let pixels = &self.forward;
         self.engine.sized(n as u64 * s.multiply_adds()).parallel_for(pixels.len(), |range, worker| {
             let packed = scratch.get().wrapping_add(worker * len);
@@ -138,7 +138,7 @@ impl LocalConv {
         assert!(relu_mask.is_none_or(|m| m.len() >= n * to_len), "the mask is too short");
         let clip = relu_mask.map(|mask| super::distance(grad_input.as_ptr(), mask.as_ptr()));
         let (scratch, target) = (Shares(self.scratch.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
-        let (len, panels) = (self.scratch.len() / self.engine.threads(), panels(1, s.channels_in, kernels.lanes, 2));
+        let (len, panels) = (self.scratch.len() / self.engine.capacity(), panels(1, s.channels_in, kernels.lanes, 2));
         let pixels = &self.backward;
         self.engine.sized(n as u64 * s.multiply_adds()).parallel_for(pixels.len(), |range, worker| {
             let packed = scratch.get().wrapping_add(worker * len);
@@ -179,7 +179,7 @@ impl LocalConv {
         let (x_len, g_len, per_pixel) = (s.input_len(), s.output_len(), s.weights_len());
         let lengths = [(input.len(), n * x_len), (grad_output.len(), n * g_len)];
         self.check(n, [lengths[0], lengths[1], (grad_weights.len(), self.weights_len())]);
-        let (scratch, len) = (Shares(self.scratch.as_mut_ptr()), self.scratch.len() / self.engine.threads());
+        let (scratch, len) = (Shares(self.scratch.as_mut_ptr()), self.scratch.len() / self.engine.capacity());
         let (pixels, panels) = (&self.forward, panels(1, s.filters, kernels.lanes, 2));
         let used = pixels.len() * per_pixel;
         let engine = self.engine.sized(n as u64 * s.multiply_adds());

@@ -70,7 +70,7 @@ impl BatchNorm {
     /// If `width` is odd.
     pub fn pooled(engine: &Engine, rows: usize, channels: usize, epsilon: f32, width: usize) -> BatchNorm {
         assert!(width.is_multiple_of(2), "windows of 2x2 pixels do not tile rows of {width}");
-        let stage = Buffer::zeros(engine.threads() * 2 * width * channels);
+        let stage = Buffer::zeros(engine.capacity() * 2 * width * channels);
         BatchNorm { width, stage, ..BatchNorm::new(rows, channels, epsilon) }
     }
 
@@ -182,7 +182,10 @@ impl BatchNorm {
     /// Values of two rows of pixels.
     fn two_rows(&self, engine: &Engine) -> usize {
         let two = 2 * self.width * self.channels;
-        assert!(two > 0 && self.stage.len() >= engine.threads() * two, "planned without pooling, or for fewer threads");
+        assert!(
+            two > 0 && self.stage.len() >= engine.capacity() * two,
+            "planned without pooling, or for fewer threads"
+        );
         two
     }
 

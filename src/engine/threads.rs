@@ -1,24 +1,30 @@
-//! The worker pool: a fixed number of threads that share out one piece of work at a time and park in between.
+//! The worker pool: threads that share out one piece of work at a time and park in between.
 //!
 //! Work is divided by index, statically and contiguously; nobody steals. A sum never depends on who computed which
-//! part: that is for the callers to keep, by cutting sums at places that depend on the shape only.
+//! part: that is for the callers to keep, by cutting sums at places that depend on the shape only. So the number of
+//! threads may change from one piece of work to the next, as other tasks begin and end.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::Caches;
 use super::isa::Isa;
 use super::kernel::Kernels;
 
-/// Rounds of waiting before a thread parks. About 20 microseconds on the machines measured: longer than the gaps between
-/// two kernels of one step, and far too short to take a core from a neighbour.
-const SPINS: u32 = 600;
+/// How long a thread waits for its turn before it parks. To wake a parked thread takes some 35 microseconds on a virtual
+/// machine, twice in each piece of work, and who wakes late lets the other park: with 20 microseconds, pieces of 100
+/// that lie 50 apart took 134 each, from 100 on they took 100 (Sapphire Rapids, 2 processors). A step has gaps as
+/// long, and this is still far too short to take a core from a neighbour.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// Rounds of waiting between two looks at the clock.
+const ROUNDS: u32 = 32;
 
 thread_local! {
     /// Set while this thread works for some pool: a nested call then runs inline.
@@ -63,31 +69,57 @@ impl Default for Choice {
 
 struct Pool {
     shared: Arc<Shared>,
-    workers: Vec<Worker>,
-    /// Held while a piece of work runs; whoever finds it held does its own work inline.
-    is_busy: Mutex<()>,
+    /// Threads to use now, the caller's included.
+    threads: AtomicUsize,
+    /// The most threads that there may ever be.
+    capacity: usize,
+    /// Those that were started. Locked while a piece of work runs; whoever finds it locked does its own work inline.
+    workers: Mutex<Vec<Worker>>,
 }
 
 struct Worker {
-    sleeper: Arc<AtomicBool>,
-    handle: Option<JoinHandle<()>>,
+    seat: Arc<Seat>,
+    handle: JoinHandle<()>,
+}
+
+/// Where a worker waits.
+#[derive(Default)]
+struct Seat {
+    /// Counts the pieces of work that this worker has a part of; when it sees a new number, it runs `job`.
+    turn: AtomicU64,
+    is_parked: AtomicBool,
 }
 
 struct Shared {
-    /// Counts pieces of work; a worker that sees a new number runs `job`.
-    turn: AtomicU64,
-    job: UnsafeCell<Option<*const Job<'static>>>,
+    piece: UnsafeCell<Option<Piece>>,
     /// Who waits for the work to end; read by the last worker to finish.
     caller: UnsafeCell<Option<Thread>>,
     n_pending: AtomicUsize,
     is_closing: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether threads are more than processors: whoever waits without parking then keeps another from working.
+    is_crowded: AtomicBool,
 }
 
-// SAFETY: `job` and `caller` are written only by the thread that holds `is_busy` while no worker is at work
-// (`n_pending` is 0), and read by workers only between the release store of `turn` and their decrement of `n_pending`.
+/// Some calls of one closure, dealt out to `n_workers` and the caller.
+#[derive(Clone, Copy)]
+struct Piece {
+    job: *const Job<'static>,
+    n_parts: usize,
+    n_workers: usize,
+}
+
+impl Piece {
+    /// The calls of one worker; the caller is worker 0.
+    fn parts(&self, worker: usize) -> impl Iterator<Item = usize> {
+        (worker..self.n_parts).step_by(self.n_workers + 1)
+    }
+}
+
+// SAFETY: `piece` and `caller` are written only by the thread that holds `workers` while no worker is at work
+// (`n_pending` is 0), and read by workers only between the store of their `turn` and their decrement of `n_pending`.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer in `job` is to a `Sync` closure that outlives the call that stored it.
+// SAFETY: as above; the pointer in `piece` is to a `Sync` closure that outlives the call that stored it.
 unsafe impl Send for Shared {}
 
 impl Engine {
@@ -101,15 +133,36 @@ impl Engine {
     /// # Panics
     /// If this processor lacks it: `Isa::from_str` checks what a user asks for.
     pub fn with_isa(threads: usize, isa: Isa) -> Engine {
+        Engine::with_capacity(threads, threads, isa)
+    }
+
+    /// An engine of so many threads now, whose number may change ([`Engine::set_threads`]) up to `capacity`: plans keep
+    /// scratch for so many.
+    ///
+    /// # Panics
+    /// As [`Engine::with_isa`] does.
+    pub fn with_capacity(threads: usize, capacity: usize, isa: Isa) -> Engine {
         assert!(isa.is_available(), "this processor has no {isa}");
-        let pool = Arc::new(Pool::new(threads.max(1)));
+        let pool = Arc::new(Pool::new(capacity.max(threads).max(1)));
+        pool.set_threads(threads);
         let alone = Arc::new(Pool::new(1));
         Engine { pool, alone, isa, caches: Caches::detect(), choice: Choice::default() }
     }
 
-    /// Threads that share the work, the caller's included.
+    /// Threads that share the work now, the caller's included.
     pub fn threads(&self) -> usize {
-        self.pool.workers.len() + 1
+        self.pool.threads.load(Ordering::Relaxed)
+    }
+
+    /// The most threads that may ever share the work.
+    pub fn capacity(&self) -> usize {
+        self.pool.capacity
+    }
+
+    /// Uses so many threads from the next piece of work on, at least one and at most the capacity; clones do as well. No
+    /// bit of any result depends on it.
+    pub fn set_threads(&self, threads: usize) {
+        self.pool.set_threads(threads);
     }
 
     /// The instruction set of the kernels.
@@ -123,7 +176,7 @@ impl Engine {
         let kernels = self.kernels();
         let start = Instant::now();
         let done = Mutex::new(0.0);
-        self.run(|_| {
+        self.run(self.threads(), |_| {
             // SAFETY: the table is that of an instruction set that this processor has.
             let flops = unsafe { (kernels.probe)(20_000) };
             if let Ok(mut done) = done.lock() {
@@ -162,14 +215,15 @@ impl Engine {
         Engine { pool: Arc::clone(pool), ..self.clone() }
     }
 
-    /// Calls `f(0)` to `f(threads - 1)`, each once, side by side, and returns when all have. A call from inside another
-    /// call, or while another thread uses the pool, runs them in turn on the calling thread.
-    pub fn run(&self, f: impl Fn(usize) + Sync) {
-        self.pool.run(&f);
+    /// Calls `f(0)` to `f(n_parts - 1)`, each once, side by side as far as there are threads, and returns when all have
+    /// been. A call from inside another call, or while another thread uses the pool, runs them in turn on the calling
+    /// thread.
+    pub fn run(&self, n_parts: usize, f: impl Fn(usize) + Sync) {
+        self.pool.run(n_parts, &f);
     }
 
     /// Cuts `0..n_items` into one contiguous range per thread and calls `f(range, worker)` for those that are not empty.
-    /// `worker` is below [`Engine::threads`], and no two calls at one time share it.
+    /// `worker` is below [`Engine::capacity`], and no two calls at one time share it.
     pub fn parallel_for(&self, n_items: usize, f: impl Fn(Range<usize>, usize) + Sync) {
         let threads = self.threads();
         if n_items <= 1 || threads == 1 {
@@ -178,7 +232,7 @@ impl Engine {
             }
             return;
         }
-        self.run(|worker| {
+        self.run(threads, |worker| {
             let range = part(n_items, threads, worker);
             if !range.is_empty() {
                 f(range, worker);
@@ -234,68 +288,77 @@ pub(super) fn part(n_items: usize, n_parts: usize, i: usize) -> Range<usize> {
 }
 
 impl Pool {
-    fn new(threads: usize) -> Pool {
+    fn new(capacity: usize) -> Pool {
         let shared = Arc::new(Shared {
-            turn: AtomicU64::new(0),
-            job: UnsafeCell::new(None),
+            piece: UnsafeCell::new(None),
             caller: UnsafeCell::new(None),
             n_pending: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             panic: Mutex::new(None),
+            is_crowded: AtomicBool::new(false),
         });
-        let workers = (1..threads)
-            .map(|idx| {
-                let sleeper = Arc::new(AtomicBool::new(false));
-                let (shared, flag) = (Arc::clone(&shared), Arc::clone(&sleeper));
-                let handle = thread::Builder::new().name(format!("engine-{idx}")).spawn(move || {
-                    IS_WORKING.set(true);
-                    shared.work(idx, &flag);
-                });
-                Worker { sleeper, handle: handle.ok() }
-            })
-            .filter(|worker| worker.handle.is_some())
-            .collect();
-        Pool { shared, workers, is_busy: Mutex::new(()) }
+        Pool { shared, threads: AtomicUsize::new(1), capacity, workers: Mutex::default() }
     }
 
-    fn run(&self, f: &Job<'_>) {
-        let n_workers = self.workers.len();
-        let inline = || (0..=n_workers).for_each(f);
-        if n_workers == 0 || IS_WORKING.get() {
+    /// A worker catches every panic of a job, and the caller's own leave the list as it was.
+    fn workers(&self) -> MutexGuard<'_, Vec<Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_threads(&self, threads: usize) {
+        let threads = threads.clamp(1, self.capacity);
+        if self.threads.load(Ordering::Relaxed) == threads {
+            return;
+        }
+        let mut workers = self.workers();
+        for idx in workers.len() + 1..threads {
+            let (shared, seat) = (Arc::clone(&self.shared), Arc::new(Seat::default()));
+            let own = Arc::clone(&seat);
+            let handle = thread::Builder::new().name(format!("engine-{idx}")).spawn(move || {
+                IS_WORKING.set(true);
+                shared.work(idx, &own);
+            });
+            // Where no thread can be had, the others do its work.
+            let Ok(handle) = handle else { break };
+            workers.push(Worker { seat, handle });
+        }
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        self.shared.is_crowded.store(threads > processors, Ordering::Relaxed);
+        self.threads.store(threads, Ordering::Relaxed);
+    }
+
+    fn run(&self, n_parts: usize, f: &Job<'_>) {
+        let inline = || (0..n_parts).for_each(f);
+        let most = n_parts.min(self.threads.load(Ordering::Relaxed)).saturating_sub(1);
+        if most == 0 || IS_WORKING.get() {
             return inline();
         }
-        let Ok(_busy) = self.is_busy.try_lock() else { return inline() };
+        let Ok(workers) = self.workers.try_lock() else { return inline() };
+        let workers = &workers[..most.min(workers.len())];
         let shared = &*self.shared;
-        // SAFETY: no worker is at work (`n_pending` is 0, as `is_busy` was free), so nobody reads these cells; the
-        // lifetime is erased, and this function does not return before all workers are done with `f`.
+        // SAFETY: the lifetime is erased, and this function does not return before all workers are done with `f`.
+        let job = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(f) };
+        let piece = Piece { job, n_parts, n_workers: workers.len() };
+        // SAFETY: no worker is at work (`n_pending` is 0, as `workers` was free), so nobody reads these cells.
         unsafe {
-            *shared.job.get() = Some(std::mem::transmute::<*const Job<'_>, *const Job<'static>>(f));
+            *shared.piece.get() = Some(piece);
             *shared.caller.get() = Some(thread::current());
         }
-        shared.n_pending.store(n_workers, Ordering::Relaxed);
-        shared.turn.fetch_add(1, Ordering::SeqCst);
-        for worker in &self.workers {
-            if worker.sleeper.load(Ordering::SeqCst)
-                && let Some(handle) = &worker.handle
-            {
+        shared.n_pending.store(workers.len(), Ordering::Relaxed);
+        for Worker { seat, handle } in workers {
+            seat.turn.fetch_add(1, Ordering::SeqCst);
+            if seat.is_parked.load(Ordering::SeqCst) {
                 handle.thread().unpark();
             }
         }
         IS_WORKING.set(true);
-        let own = catch_unwind(AssertUnwindSafe(|| f(0)));
+        let own = catch_unwind(AssertUnwindSafe(|| piece.parts(0).for_each(f)));
         IS_WORKING.set(false);
-        let mut spins = 0;
-        while shared.n_pending.load(Ordering::Acquire) > 0 {
-            if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                thread::park();
-            }
+        while !shared.waits_for(|| shared.n_pending.load(Ordering::Acquire) == 0) {
+            thread::park();
         }
         let theirs = shared.panic.lock().map_or(None, |mut panic| panic.take());
         if let Some(panic) = own.err().or(theirs) {
-            drop(_busy);
             resume_unwind(panic);
         }
     }
@@ -304,43 +367,52 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.is_closing.store(true, Ordering::SeqCst);
-        self.shared.turn.fetch_add(1, Ordering::SeqCst);
-        for worker in &mut self.workers {
-            if let Some(handle) = worker.handle.take() {
-                handle.thread().unpark();
-                // A worker catches every panic of a job, so joining cannot fail.
-                let _ = handle.join();
-            }
+        for Worker { seat, handle } in self.workers().drain(..) {
+            seat.turn.fetch_add(1, Ordering::SeqCst);
+            handle.thread().unpark();
+            // A worker catches every panic of a job, so joining cannot fail.
+            let _ = handle.join();
         }
     }
 }
 
 impl Shared {
-    fn work(&self, idx: usize, sleeper: &AtomicBool) {
+    /// Waits for `is_due` for a while without parking; whether it came.
+    fn waits_for(&self, is_due: impl Fn() -> bool) -> bool {
+        let is_crowded = self.is_crowded.load(Ordering::Relaxed);
+        let mut start = None;
+        loop {
+            for _ in 0..ROUNDS {
+                if is_due() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if is_crowded || start.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                return false;
+            }
+        }
+    }
+
+    fn work(&self, idx: usize, seat: &Seat) {
         let mut seen = 0;
         loop {
-            let mut spins = 0;
-            while self.turn.load(Ordering::Acquire) == seen {
-                if spins < SPINS {
-                    spins += 1;
-                    std::hint::spin_loop();
-                    continue;
-                }
-                sleeper.store(true, Ordering::SeqCst);
-                if self.turn.load(Ordering::SeqCst) == seen {
+            while !self.waits_for(|| seat.turn.load(Ordering::Acquire) != seen) {
+                seat.is_parked.store(true, Ordering::SeqCst);
+                if seat.turn.load(Ordering::SeqCst) == seen {
                     thread::park();
                 }
-                sleeper.store(false, Ordering::SeqCst);
+                seat.is_parked.store(false, Ordering::SeqCst);
             }
             seen += 1;
             if self.is_closing.load(Ordering::SeqCst) {
                 return;
             }
-            // SAFETY: the turn has come, so `job` and `caller` are set and stay so until `n_pending` is 0.
-            let (job, caller) = unsafe { (*self.job.get(), (*self.caller.get()).clone()) };
-            if let Some(job) = job {
+            // SAFETY: the turn has come, so `piece` and `caller` are set and stay so until `n_pending` is 0.
+            let (piece, caller) = unsafe { (*self.piece.get(), (*self.caller.get()).clone()) };
+            if let Some(piece) = piece {
                 // SAFETY: `run` keeps the closure alive until `n_pending` is 0.
-                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(idx) }));
+                let outcome = catch_unwind(AssertUnwindSafe(|| piece.parts(idx).for_each(unsafe { &*piece.job })));
                 if let Err(payload) = outcome
                     && let Ok(mut panic) = self.panic.lock()
                 {
@@ -378,7 +450,7 @@ mod tests {
     fn a_nested_call_runs_inline_and_visits_everything() {
         let engine = Engine::new(3);
         let count = AtomicUsize::new(0);
-        engine.run(|_| {
+        engine.run(3, |_| {
             engine.parallel_for(10, |range, _| {
                 count.fetch_add(range.len(), Ordering::Relaxed);
             });
@@ -387,14 +459,32 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_threads_may_change_between_pieces_and_every_part_is_run_once() {
+        let engine = Engine::with_capacity(1, 6, Isa::detect());
+        for threads in [1, 3, 6, 2, 9, 1, 5] {
+            engine.set_threads(threads);
+            assert_eq!(engine.threads(), threads.min(6));
+            // More parts than threads: whoever planned for more of them meanwhile loses nothing.
+            for n_parts in [1, 2, 4, 7] {
+                let runs: Vec<AtomicUsize> = (0..n_parts).map(|_| AtomicUsize::new(0)).collect();
+                engine.run(n_parts, |i| {
+                    runs[i].fetch_add(1, Ordering::Relaxed);
+                });
+                let runs: Vec<usize> = runs.into_iter().map(AtomicUsize::into_inner).collect();
+                assert_eq!(runs, vec![1; n_parts], "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
     fn a_panic_in_a_worker_reaches_the_caller_and_the_pool_lives_on() {
         let engine = Engine::new(4);
         for culprit in 0..4 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(|i| assert_ne!(i, culprit, "on purpose"))));
+            let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(4, |i| assert_ne!(i, culprit, "on purpose"))));
             assert!(outcome.is_err());
         }
         let count = AtomicUsize::new(0);
-        engine.run(|_| {
+        engine.run(4, |_| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 4);

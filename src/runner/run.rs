@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -332,29 +332,32 @@ pub(super) fn run(
     let graph = plan.graph.clone();
     let mut run = Run::new(session, plan, options, force, clock);
     let warned = Mutex::default();
-    let workshop = Workshop { session, graph: &graph, options, events, warned, clock, executor: &Local };
+    let (sender, messages) = mpsc::channel();
+    let purse = Purse { state: Mutex::new(Threads { free: options.threads, n_waiting: 0 }), sender: sender.clone() };
+    let workshop = Workshop { session, graph: &graph, options, events, warned, clock, purse, executor: &Local };
     std::thread::scope(|scope| {
-        let (sender, replies) = mpsc::channel();
         loop {
             run.resolve();
             run.ask_gates(&workshop);
             workshop.pass_warnings();
-            for (i, threads) in run.to_start() {
+            let ready = run.ready();
+            for (i, threads) in workshop.purse.share_out(&ready) {
                 run.stands[i] = Stand::Running;
-                run.used += threads;
                 let (sender, workshop, order) = (sender.clone(), &workshop, run.order(i, threads));
                 scope.spawn(move || {
                     let (reply, seconds) = workshop.work(&order);
                     // The receiver lives until every running task has replied.
-                    let _ = sender.send((order.index, order.threads, reply, seconds));
+                    let _ = sender.send(Message::Ended(order.index, reply, seconds));
                 });
             }
             if !run.stands.contains(&Stand::Running) {
                 break;
             }
-            let Ok((i, threads, reply, seconds)) = replies.recv() else { break };
-            run.used -= threads;
-            run.take(i, reply, seconds, &workshop);
+            match messages.recv() {
+                Ok(Message::Ended(i, reply, seconds)) => run.take(i, reply, seconds, &workshop),
+                Ok(Message::Freed) => {}
+                Err(_) => break,
+            }
         }
     });
     workshop.pass_warnings();
@@ -377,14 +380,15 @@ struct Run<'r> {
     repairs: Vec<u32>,
     /// Gates that have been asked.
     asked: BTreeSet<usize>,
-    /// Threads of running tasks.
-    used: usize,
 }
 
 /// Everything a worker has to know.
 struct Order {
     index: usize,
+    /// Threads that it starts with.
     threads: usize,
+    /// Threads that it has now.
+    lent: AtomicUsize,
     task: PlannedTask,
     reasons: Vec<StaleReason>,
     fingerprint: Digest,
@@ -430,7 +434,6 @@ impl<'r> Run<'r> {
             asked: BTreeSet::new(),
             tasks: plan.tasks,
             graph: plan.graph,
-            used: 0,
         }
     }
 
@@ -500,8 +503,8 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Which ready tasks are to be started now, each with its share of the threads that are free.
-    fn to_start(&self) -> Vec<(usize, usize)> {
+    /// Which tasks could be started now.
+    fn ready(&self) -> Vec<usize> {
         if self.is_cancelled() {
             return Vec::new();
         }
@@ -510,12 +513,11 @@ impl<'r> Run<'r> {
             .filter(|&i| self.stands[i] == Stand::Running)
             .map(|i| self.tasks[i].parts.fingerprint())
             .collect();
-        let ready: Vec<usize> = (0..self.tasks.len())
+        (0..self.tasks.len())
             .filter(|&i| self.stands[i] == Stand::Ready && !self.clock.ends(&self.graph, self.tasks[i].stage))
             .filter(|&i| self.tasks[i].gates.iter().all(|&gate| self.stands[gate] == Stand::Done))
             .filter(|&i| busy.insert(self.tasks[i].parts.fingerprint()))
-            .collect();
-        shares(self.options.threads - self.used.min(self.options.threads), &ready)
+            .collect()
     }
 
     fn order(&self, index: usize, threads: usize) -> Order {
@@ -527,6 +529,7 @@ impl<'r> Run<'r> {
         Order {
             index,
             threads,
+            lent: AtomicUsize::new(threads),
             fingerprint: task.parts.fingerprint(),
             inputs: task.above.iter().filter_map(|&above| self.outcomes[above].entry.clone()).collect(),
             is_forced: reasons.contains(&StaleReason::Forced),
@@ -668,6 +671,63 @@ impl<'r> Run<'r> {
     }
 }
 
+/// What a worker says.
+enum Message {
+    /// Its task has ended.
+    Ended(usize, Reply, f64),
+    /// Threads have become free while tasks waited for some.
+    Freed,
+}
+
+/// The threads of a run, lent to its tasks. What is free while no task waits is lent to those that run, as they ask; what
+/// they have above one thread they give back, as they ask, when a task waits.
+struct Purse {
+    state: Mutex<Threads>,
+    sender: mpsc::Sender<Message>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    free: usize,
+    /// Tasks that could be started if there were threads.
+    n_waiting: usize,
+}
+
+impl Purse {
+    fn state(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Which of the ready tasks are to be started now, each with its share of the free threads.
+    fn share_out(&self, ready: &[usize]) -> Vec<(usize, usize)> {
+        let mut state = self.state();
+        let shares = shares(state.free, ready);
+        state.free -= shares.iter().map(|(_, threads)| threads).sum::<usize>();
+        state.n_waiting = ready.len() - shares.len();
+        shares
+    }
+
+    /// How many threads a task may use that has so many: one more or one fewer.
+    fn adjust(&self, lent: usize) -> usize {
+        let mut state = self.state();
+        if state.n_waiting > state.free && lent > 1 {
+            state.free += 1;
+            // The receiver lives until every running task has ended.
+            let _ = self.sender.send(Message::Freed);
+            lent - 1
+        } else if state.n_waiting < state.free {
+            state.free -= 1;
+            lent + 1
+        } else {
+            lent
+        }
+    }
+
+    fn give_back(&self, lent: usize) {
+        self.state().free += lent;
+    }
+}
+
 /// Free threads, shared out among the ready tasks: one each while there are more tasks than threads, else evenly, the
 /// first ones getting what is left over.
 fn shares(free: usize, ready: &[usize]) -> Vec<(usize, usize)> {
@@ -686,6 +746,7 @@ struct Workshop<'r> {
     options: &'r Options<'r>,
     events: &'r dyn Events,
     warned: Mutex<BTreeSet<String>>,
+    purse: Purse,
     executor: &'r dyn Executor,
 }
 
@@ -714,6 +775,7 @@ impl Workshop<'_> {
     fn work(&self, order: &Order) -> (Reply, f64) {
         let start = Instant::now();
         let reply = self.compute(order);
+        self.purse.give_back(order.lent.load(Ordering::Relaxed));
         (reply, start.elapsed().as_secs_f64())
     }
 
@@ -795,6 +857,16 @@ impl Context for TaskContext<'_> {
         self.order.threads
     }
 
+    fn most_threads(&self) -> usize {
+        self.workshop.options.threads
+    }
+
+    fn threads_now(&self) -> usize {
+        let threads = self.workshop.purse.adjust(self.order.lent.load(Ordering::Relaxed));
+        self.order.lent.store(threads, Ordering::Relaxed);
+        threads
+    }
+
     fn is_cancelled(&self) -> bool {
         self.workshop.options.cancel.load(Ordering::Relaxed)
             || self.workshop.clock.ends(self.workshop.graph, self.order.task.stage)
@@ -825,7 +897,25 @@ impl Context for TaskContext<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::shares;
+    use std::sync::{Mutex, mpsc};
+
+    use super::{Message, Purse, Threads, shares};
+
+    #[test]
+    fn idle_threads_are_lent_to_running_tasks_and_come_back_when_others_wait() {
+        let (sender, messages) = mpsc::channel();
+        let purse = Purse { state: Mutex::new(Threads { free: 4, n_waiting: 0 }), sender };
+        assert_eq!(purse.share_out(&[0, 1]), [(0, 2), (1, 2)]);
+        assert_eq!(purse.adjust(2), 2, "nothing is free");
+        purse.give_back(2);
+        assert_eq!((purse.adjust(2), purse.adjust(3), purse.adjust(4)), (3, 4, 4));
+        assert_eq!(purse.share_out(&[2]), []);
+        assert_eq!((purse.adjust(4), purse.adjust(3)), (3, 3), "one for the task that waits");
+        assert!(matches!(messages.try_recv(), Ok(Message::Freed)));
+        assert_eq!(purse.share_out(&[2]), [(2, 1)]);
+        assert_eq!(purse.share_out(&[3, 4, 5]), []);
+        assert_eq!((purse.adjust(3), purse.adjust(2), purse.adjust(1)), (2, 1, 1), "a task keeps one");
+    }
 
     #[test]
     fn threads_are_shared_out() {

@@ -197,8 +197,19 @@ impl<'a> Task<'a> {
 
 /// What the runner lends a running task.
 pub trait Context: Sync {
-    /// Threads that this task may use inside, at least 1. Never changes a byte.
+    /// Threads that this task may use inside from its start on, at least 1. Never changes a byte.
     fn threads(&self) -> usize;
+
+    /// The most threads that it may ever come to use.
+    fn most_threads(&self) -> usize {
+        self.threads()
+    }
+
+    /// Threads that it may use from now on, at least 1: more than at its start when others have ended, fewer when others
+    /// wait. Whoever asks must heed the answer.
+    fn threads_now(&self) -> usize {
+        self.threads()
+    }
 
     /// Whether the run is being stopped: return [`StageError::cancelled`] soon.
     fn is_cancelled(&self) -> bool;

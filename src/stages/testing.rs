@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Context, Part, Places, Stage, StageError, Task};
 use crate::artifact::dataset::{Dataset, DatasetWriter, Row};
@@ -46,6 +46,8 @@ impl MemorySink {
 pub(crate) struct TestContext {
     /// Threads to use; 0 means 1.
     pub(crate) threads: usize,
+    /// How often the number of threads was asked for.
+    pub(crate) asked: AtomicUsize,
     /// Whether the run is being stopped.
     pub(crate) cancelled: AtomicBool,
     /// Every warning so far.
@@ -57,6 +59,15 @@ pub(crate) struct TestContext {
 impl Context for TestContext {
     fn threads(&self) -> usize {
         self.threads.max(1)
+    }
+
+    fn most_threads(&self) -> usize {
+        self.threads() + 2
+    }
+
+    /// Another number each time.
+    fn threads_now(&self) -> usize {
+        1 + self.asked.fetch_add(1, Ordering::Relaxed) % self.most_threads()
     }
 
     fn is_cancelled(&self) -> bool {

@@ -123,7 +123,7 @@ impl Gradient {
         // A row of ones is one more row of a tile, and spares the bias a walk over the gradient that waits for each of
         // its own additions.
         let with_bias = if has_halo { tiles.iter().position(|tile| tile.count < mr) } else { None };
-        let mut scratch = Buffer::zeros(worker_len * engine.threads());
+        let mut scratch = Buffer::zeros(worker_len * engine.capacity());
         for worker in scratch.chunks_mut(worker_len) {
             worker[packed_len + halo_len..][..halo_len].fill(1.0);
         }
@@ -202,7 +202,7 @@ impl Gradient {
         if by_tile > 1 || this.rows < this.rows_axis.len_out {
             grad_output.make(engine, n);
         }
-        engine.run(|worker| {
+        engine.run(threads, |worker| {
             let tiles = part(n_tiles, by_tile, worker % by_tile);
             for chunk in part(n_chunks, by_chunk, worker / by_tile) {
                 let (weights, bias) = sums_of(chunk);

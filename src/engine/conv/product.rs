@@ -171,7 +171,7 @@ impl Product {
         let panel_len = s.kernel_h * s.kernel_w * depth * widest * kernels.lanes;
         let all_bytes = panels.len() * panel_len * 4;
         let packs_first = choice.packs_first.unwrap_or(is_depthwise || all_bytes <= l2 / 2);
-        let n_packed = if packs_first { panels.len() } else { engine.threads() };
+        let n_packed = if packs_first { panels.len() } else { engine.capacity() };
         let image_bytes = 4 * (source.len() + target.len());
         // An image too large for the cache is cut into rows. What a 1x1 kernel reads it reads once, so its blocks may be
         // small, and then the next one fits the cache beside it (14x14x256 -> 256: 14 rows 180, 5 rows 207 GFLOP/s);
@@ -181,7 +181,7 @@ impl Product {
             Some(rows) => rows,
             None if image_bytes > most => target.height.div_ceil(image_bytes.div_ceil(block)),
             // Too few images for the threads.
-            None if s.batch < 2 * engine.threads() => target.height.div_ceil(2 * engine.threads()).max(2),
+            None if s.batch < 2 * engine.capacity() => target.height.div_ceil(2 * engine.capacity()).max(2),
             None => target.height,
         };
         let rows = rows.clamp(1, target.height);
@@ -214,7 +214,7 @@ impl Product {
             rows,
             images,
             stage_len,
-            stage: Buffer::zeros(stage_len * engine.threads()),
+            stage: Buffer::zeros(stage_len * engine.capacity()),
         }
     }
 
@@ -316,7 +316,7 @@ impl Product {
         // Panels are dealt out, each packed once, unless there are too few of them to go round.
         let (threads, n_panels) = (engine.threads(), this.panels.len());
         let by_panel = n_panels.is_multiple_of(threads) || n_panels >= 4 * threads;
-        engine.run(|worker| {
+        engine.run(threads, |worker| {
             let all = (0..n_panels, 0..n * blocks);
             let (panels, units) = if by_panel {
                 (part(n_panels, threads, worker), all.1)

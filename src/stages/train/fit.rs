@@ -89,7 +89,7 @@ pub(super) fn fit(
         });
     }
     let batch = stage.batch_size.min(training_rows.len());
-    let engine = Engine::with_isa(context.threads(), Isa::detect());
+    let engine = Engine::with_capacity(context.threads(), context.most_threads(), Isa::detect());
     let mut network = Network::for_training(
         &engine,
         &plan,
@@ -122,7 +122,7 @@ pub(super) fn fit(
         context.warn(&message);
     }
     let start = Filters::of(&network);
-    let run = run_epochs(stage, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
+    let run = run_epochs(stage, &engine, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -216,8 +216,10 @@ struct Run {
     end_filters: Option<Vec<f32>>,
 }
 
+#[allow(clippy::too_many_arguments)]
 fn run_epochs(
     stage: &Train,
+    engine: &Engine,
     network: &mut Network,
     training: &mut TrainingBatches<'_>,
     batches: &mut Batches<'_>,
@@ -283,6 +285,7 @@ fn run_epochs(
                 if context.is_cancelled() {
                     return Err(StageError::cancelled());
                 }
+                engine.set_threads(context.threads_now());
                 let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
                 learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
                 let is_looked_at = i == statistics_at;
