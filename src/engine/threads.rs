@@ -391,6 +391,8 @@ impl Shared {
             if is_crowded || start.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 return false;
             }
+            // Whom we wait for may have been put on our own processor: without this, pieces of 0.1 ms took 1.3 then.
+            thread::yield_now();
         }
     }
 
