@@ -95,27 +95,27 @@ impl Tile {
         let columns = wide.min(n_features - self.panel * wide);
         let nr = columns.div_ceil(kernels.lanes);
         let mut chunk = [[0.0f32; 32]; MAX_MR];
-        let mut x = [std::ptr::null(); MAX_MR];
-        for (j, x) in x[..self.rows].iter_mut().enumerate() {
+        let mut x_rows = [0; MAX_MR];
+        for (j, x) in x_rows[..self.rows].iter_mut().enumerate() {
             let i = self.first + j;
-            *x = packed[i / wide * panel_len + i % wide..].as_ptr();
+            *x = (i / wide * panel_len + i % wide) as isize;
         }
-        let tile = OuterTile {
-            sweep: Sweep { count: [1, 1, n], x: [0, 0, wide], g: [0, 0, wide] },
-            g: packed[self.panel * panel_len..].as_ptr(),
-            columns,
-            resumes: false,
-            x,
-            sum: chunk.each_mut().map(|row| row.as_mut_ptr()),
-        };
         // A tile of two vectors is lower where there are fewer registers; one vector may stand in a tall one.
         for first in (0..self.rows).step_by(kernels.mr[nr - 1]) {
             let rows = kernels.mr[nr - 1].min(self.rows - first);
-            let mut part = OuterTile { ..tile };
-            part.x[..rows].copy_from_slice(&tile.x[first..first + rows]);
-            part.sum[..rows].copy_from_slice(&tile.sum[first..first + rows]);
+            let tile = OuterTile {
+                sweep: Sweep { count: [1, 1, n], x: [0, 0, wide], g: [0, 0, wide] },
+                g: packed[self.panel * panel_len..].as_ptr(),
+                columns,
+                resumes: false,
+                x: packed.as_ptr(),
+                x_rows: x_rows[first..].as_ptr(),
+                sum: chunk[first].as_mut_ptr(),
+                sum_row: 32,
+                last_sum: std::ptr::null_mut(),
+            };
             // SAFETY: panels hold `n` rows of `wide` values; the target has room for 32 columns.
-            unsafe { kernels.outer[nr - 1][rows - 1](&part) };
+            unsafe { kernels.outer[nr - 1][rows - 1](&tile) };
         }
         for (j, row) in chunk[..self.rows].iter().enumerate() {
             let at = (self.first + j) * n_features + self.panel * wide;

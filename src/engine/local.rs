@@ -199,19 +199,18 @@ impl LocalConv {
                         let n_tiles = s.channels_in.div_ceil(kernels.mr[panel.nr - 1]);
                         for t in 0..n_tiles {
                             let own = part(s.channels_in, n_tiles, t);
-                            let mut tile = OuterTile {
+                            let at = weights_at - i * per_pixel + own.start * s.filters + panel.column;
+                            let tile = OuterTile {
                                 sweep: Sweep { count: [1, 1, n], x: [0, 0, x_len], g: [0, 0, row] },
                                 g: packed,
                                 columns: panel.columns,
                                 resumes: false,
-                                x: [std::ptr::null(); MAX_MR],
-                                sum: [std::ptr::null_mut(); MAX_MR],
+                                x: input[x_at + own.start..].as_ptr(),
+                                x_rows: std::ptr::null(),
+                                sum: sums[at..].as_mut_ptr(),
+                                sum_row: s.filters,
+                                last_sum: std::ptr::null_mut(),
                             };
-                            for (j, c) in own.clone().enumerate() {
-                                tile.x[j] = input[x_at + c..].as_ptr();
-                                let at = weights_at - i * per_pixel + c * s.filters + panel.column;
-                                tile.sum[j] = sums[at..].as_mut_ptr();
-                            }
                             // SAFETY: the tap lies inside every image; the sums are this pixel's own.
                             unsafe { kernels.outer[panel.nr - 1][own.len() - 1](&tile) };
                         }

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::Prepare;
-use crate::engine::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
+use crate::engine::kernel::{Kernels, OuterTile, Sweep};
 use crate::engine::threads::{Shares, part};
 
 /// Up to so many input channels (grey, RGB, RGBA), taps outside the image count as products with `+0.0`.
@@ -25,13 +25,24 @@ pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
 }
 
 /// Rows of the weights that stand in one register tile.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Rows {
     /// The tap of all of them; 0 if there is a halo, where `first` counts over taps and channels.
     tap: usize,
     /// First channel of the group.
     first: usize,
     count: usize,
+    /// With a halo, what each row reads for the first output pixel, and at the end where the ones are.
+    halo_at: Vec<isize>,
+}
+
+/// One tap of the kernel.
+struct Tap {
+    /// Output rows, and columns, where it lies inside the image.
+    down: Range<usize>,
+    across: Range<usize>,
+    /// The input value it reads for the first output pixel, from the image's start.
+    at: isize,
 }
 
 /// Plan and scratch.
@@ -39,6 +50,7 @@ pub(in crate::engine) struct Gradient {
     shape: ConvShape,
     rows_axis: Axis,
     columns_axis: Axis,
+    taps: Vec<Tap>,
     has_halo: bool,
     is_depthwise: bool,
     /// Input channels and filters of a group, groups: (1, channels, 1) for a depthwise one, where lanes stand for groups.
@@ -50,6 +62,8 @@ pub(in crate::engine) struct Gradient {
     /// Most images, and output rows, that are swept at once.
     images: usize,
     rows: usize,
+    /// Pixels that all tiles of a panel walk over before they go on, so that these stay in the L1 cache.
+    stretch: usize,
     /// The tile that sums the bias as well, by a row of ones; `None` where that takes a pass of its own.
     with_bias: Option<usize>,
     /// One worker's scratch: output gradients in panels, images with a halo, ones.
@@ -75,14 +89,14 @@ impl Gradient {
         let n_taps = s.kernel_h * s.kernel_w;
         let mr = kernels.mr[panels.iter().map(|p| p.nr).max().unwrap_or(1) - 1];
         let (taps, height) = if has_halo { (1, n_taps * depth) } else { (n_taps, depth) };
-        let mut tiles = Vec::new();
-        for tap in 0..taps {
-            let n_tiles = height.div_ceil(mr);
-            for i in 0..n_tiles {
-                let part = part(height, n_tiles, i);
-                tiles.push(Rows { tap, first: part.start, count: part.len() });
-            }
-        }
+        // All taps of some channels follow each other: they read the same values.
+        let n_heights = height.div_ceil(mr);
+        let mut tiles: Vec<Rows> = (0..n_heights)
+            .map(|i| part(height, n_heights, i))
+            .flat_map(|part| {
+                (0..taps).map(move |tap| Rows { tap, first: part.start, count: part.len(), halo_at: Vec::new() })
+            })
+            .collect();
         let pixels = rows_axis.len_out * columns_axis.len_out;
         let image_bytes = 4 * (s.input_len() + s.output_len());
         // An image larger than the cache is cut into rows; smaller ones are taken several at a time. A dense layer's
@@ -110,6 +124,12 @@ impl Gradient {
             choice.images.unwrap_or(share / image_bytes)
         };
         let images = images.clamp(1, s.batch);
+        // A tile touches one or two cache lines of a pixel's channels.
+        let pixel_bytes = 4 * kernels.lanes * nr + (4 * depth).min(128);
+        let stretch = match () {
+            _ if has_halo || tiles.len() == 1 || pixels == 1 => usize::MAX,
+            _ => caches.l1 * 2 / 3 / pixel_bytes,
+        };
         let row_len = panels.iter().map(|p| p.nr * kernels.lanes).sum::<usize>();
         let packed_len = images * rows * columns_axis.len_out * row_len;
         let halo_len = if has_halo {
@@ -128,10 +148,29 @@ impl Gradient {
             worker[packed_len + halo_len..][..halo_len].fill(1.0);
         }
         let n_chunks = (1..=s.batch).map(|n| n.div_ceil(s.chunk_images(n))).max().unwrap_or(1);
+        let tap = |kh: usize, kw: usize| {
+            let top = (kh * s.dilation_h) as isize - s.pad_top as isize;
+            let left = (kw * s.dilation_w) as isize - s.pad_left as isize;
+            let at = (top * s.width as isize + left) * s.channels_in as isize;
+            Tap { down: rows_axis.outputs(kh), across: columns_axis.outputs(kw), at }
+        };
+        let taps = (0..s.kernel_h).flat_map(|kh| (0..s.kernel_w).map(move |kw| (kh, kw)));
+        let wide = (s.width + s.pad_left + s.pad_right) * s.channels_in;
+        if has_halo {
+            let at = |row: usize| {
+                let (tap, c) = (row / s.channels_in, row % s.channels_in);
+                let (kh, kw) = (tap / s.kernel_w, tap % s.kernel_w);
+                (kh * s.dilation_h * wide + kw * s.dilation_w * s.channels_in + c) as isize
+            };
+            for tile in &mut tiles {
+                tile.halo_at = (tile.first..tile.first + tile.count).map(at).chain([halo_len as isize]).collect();
+            }
+        }
         Gradient {
             shape: s,
             rows_axis,
             columns_axis,
+            taps: taps.map(|(kh, kw)| tap(kh, kw)).collect(),
             has_halo,
             is_depthwise,
             depth,
@@ -141,6 +180,7 @@ impl Gradient {
             panels,
             images,
             rows,
+            stretch,
             with_bias,
             worker_len,
             packed_len,
@@ -241,6 +281,28 @@ impl Gradient {
     }
 }
 
+impl Gradient {
+    /// A block in stretches that follow each other: images, rows, and the first pixel counted from the block's.
+    fn stretches(
+        &self,
+        images: &Range<usize>,
+        rows: &Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, Range<usize>, usize)> + use<> {
+        let (width, image) = (self.columns_axis.len_out, rows.len() * self.columns_axis.len_out);
+        let (images, rows) = (images.clone(), rows.clone());
+        // Some whole images, or some rows of one.
+        let together = (self.stretch / image.max(1)).clamp(1, images.len().max(1));
+        let n_parts = if together > 1 { 1 } else { image.div_ceil(self.stretch).clamp(1, rows.len().max(1)) };
+        // Of no image at all, one: that sums start at zero.
+        let n = images.len().div_ceil(together).max(1) * n_parts;
+        (0..n).map(move |i| {
+            let (first, part) = (images.start + i / n_parts * together, part(rows.len(), n_parts, i % n_parts));
+            let start = (first - images.start) * image + part.start * width;
+            (first..(first + together).min(images.end), rows.start + part.start..rows.start + part.end, start)
+        })
+    }
+}
+
 /// One worker's part of a call.
 struct Job<'a> {
     plan: &'a Gradient,
@@ -284,7 +346,8 @@ impl Job<'_> {
                         self.fill_halo(&block, &rows);
                     }
                     self.pack(&used, &block, &rows);
-                    let mut ahead = self.ahead(&block, &images, &rows, tiles.len());
+                    let n_sweeps = tiles.len() * plan.stretches(&block, &rows).count();
+                    let mut ahead = self.ahead(&block, &images, &rows, n_sweeps);
                     let mut offset = 0;
                     for (i, panel) in plan.panels.iter().enumerate() {
                         if !used.contains(&i) {
@@ -301,11 +364,16 @@ impl Job<'_> {
                         {
                             self.sum_bias(panel, &block, &rows, bias, g, resumes);
                         }
-                        for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
-                            ahead.step();
-                            let tile = at - own.start;
-                            let bias = if plan.with_bias == Some(tile) { self.bias } else { None };
-                            self.tile(panel, &plan.tiles[tile], &block, &rows, g, bias, resumes);
+                        let mut goes_on = resumes;
+                        for (images, rows, first_pixel) in plan.stretches(&block, &rows) {
+                            let g = g.wrapping_add(first_pixel * row);
+                            for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
+                                ahead.step();
+                                let tile = at - own.start;
+                                let bias = if plan.with_bias == Some(tile) { self.bias } else { None };
+                                self.tile(panel, &plan.tiles[tile], &images, &rows, g, bias, goes_on);
+                            }
+                            goes_on = true;
                         }
                     }
                 }
@@ -490,61 +558,51 @@ impl Job<'_> {
         let (plan, s) = (self.plan, &self.plan.shape);
         let g_row = panel.nr * self.kernels.lanes;
         let (width, pixels) = (plan.columns_axis.len_out, rows.len() * plan.columns_axis.len_out);
-        let mut x = [std::ptr::null(); MAX_MR];
-        let (sweep, g) = if plan.has_halo {
+        let mut count = tile.count;
+        let (x, x_rows, sweep, g) = if plan.has_halo {
             let wide = (s.width + s.pad_left + s.pad_right) * s.channels_in;
             let halo = self.scratch.wrapping_add(plan.packed_len).cast_const();
-            for (j, x) in x[..tile.count].iter_mut().enumerate() {
-                let (tap, c) = ((tile.first + j) / s.channels_in, (tile.first + j) % s.channels_in);
-                let (kh, kw) = (tap / s.kernel_w, tap % s.kernel_w);
-                *x = halo.wrapping_add(kh * s.dilation_h * wide + kw * s.dilation_w * s.channels_in + c);
-            }
             let sweep = Sweep {
                 count: [images.len(), rows.len(), width],
                 x: [self.halo_rows(rows) * wide, s.stride_h * wide, s.stride_w * s.channels_in],
                 g: [pixels * g_row, width * g_row, g_row],
             };
-            (sweep, g)
+            (halo, tile.halo_at.as_ptr(), sweep, g)
         } else {
-            let (kh, kw) = (tile.tap / s.kernel_w, tile.tap % s.kernel_w);
-            let down = plan.rows_axis.outputs(kh);
-            let down = down.start.max(rows.start)..down.end.min(rows.end).max(down.start.max(rows.start));
-            let across = plan.columns_axis.outputs(kw);
-            let (oh, ow) = (down.start, across.start);
+            let Tap { down, across, at } = &plan.taps[tile.tap];
+            let start = down.start.max(rows.start);
+            let (n_rows, oh, ow) = (down.end.min(rows.end).saturating_sub(start), start, across.start);
             let channel = if plan.is_depthwise { panel.column } else { panel.group * plan.depth + tile.first };
-            let at = if down.is_empty() || across.is_empty() {
-                0
-            } else {
-                let ih = oh * s.stride_h + kh * s.dilation_h - s.pad_top;
-                let iw = ow * s.stride_w + kw * s.dilation_w - s.pad_left;
-                images.start * s.input_len() + (ih * s.width + iw) * s.channels_in + channel
-            };
-            for (j, x) in x[..tile.count].iter_mut().enumerate() {
-                *x = self.input.as_ptr().wrapping_add(at + j);
-            }
+            let x_row = s.stride_h * s.width * s.channels_in;
+            let from = images.start * s.input_len() + oh * x_row + ow * s.stride_w * s.channels_in + channel;
+            let x = self.input.as_ptr().wrapping_add(from).wrapping_offset(*at);
             let sweep = Sweep {
-                count: [images.len(), down.len(), across.len()],
-                x: [s.input_len(), s.stride_h * s.width * s.channels_in, s.stride_w * s.channels_in],
+                count: [images.len(), n_rows, across.len()],
+                x: [s.input_len(), x_row, s.stride_w * s.channels_in],
                 g: [pixels * g_row, width * g_row, g_row],
             };
-            (sweep, g.wrapping_add(((oh - rows.start) * width + ow) * g_row))
+            let first_pixel = oh.wrapping_sub(rows.start).wrapping_mul(width).wrapping_add(ow);
+            (x, std::ptr::null(), sweep, g.wrapping_add(first_pixel.wrapping_mul(g_row)))
         };
-        let n_groups_rows = plan.depth * s.filters;
-        let first_row = self.weights.wrapping_add(
-            tile.tap * n_groups_rows + tile.first * s.filters + panel.group * plan.columns + panel.column,
-        );
-        let mut sum = [std::ptr::null_mut(); MAX_MR];
-        for (j, sum) in sum[..tile.count].iter_mut().enumerate() {
-            *sum = first_row.wrapping_add(j * s.filters);
-        }
-        let mut count = tile.count;
+        let column = panel.group * plan.columns + panel.column;
+        let sum = self.weights.wrapping_add((tile.tap * plan.depth + tile.first) * s.filters + column);
+        let mut last_sum = std::ptr::null_mut();
         if let Some(bias) = bias {
-            x[count] = self.scratch.wrapping_add(plan.packed_len + plan.halo_len).cast_const();
-            sum[count] = bias.wrapping_add(panel.group * plan.columns + panel.column);
+            last_sum = bias.wrapping_add(column);
             count += 1;
         }
         let kernels = if plan.is_depthwise { &self.kernels.each_outer } else { &self.kernels.outer[panel.nr - 1] };
-        let job = OuterTile { sweep: sweep.collapse(), g, columns: panel.columns, resumes, x, sum };
+        let job = OuterTile {
+            sweep: sweep.collapse(),
+            g,
+            columns: panel.columns,
+            resumes,
+            x,
+            x_rows,
+            sum,
+            sum_row: s.filters,
+            last_sum,
+        };
         // SAFETY: the sweep visits pixels whose tap lies inside the image (or the halo); the tile of the sums is ours.
         unsafe { kernels[count - 1](&job) };
     }

@@ -3,7 +3,6 @@
 //! With `EACH` every lane has an input of its own (a depthwise convolution) instead of one for all lanes.
 
 use super::super::simd::Simd;
-use super::MAX_MR;
 use super::product::opaque;
 
 /// The pixels of a sum: three nested loops, the last one innermost, with steps in values.
@@ -44,10 +43,16 @@ pub(in crate::engine) struct OuterTile {
     pub(in crate::engine) columns: usize,
     /// Whether chains go on from what `sum` holds.
     pub(in crate::engine) resumes: bool,
-    /// Each row's input value at the first pixel.
-    pub(in crate::engine) x: [*const f32; MAX_MR],
-    /// Where each row of the tile is kept.
-    pub(in crate::engine) sum: [*mut f32; MAX_MR],
+    /// The first row's input value at the first pixel; or, with `x_rows`, what those count from.
+    pub(in crate::engine) x: *const f32,
+    /// Where each row's input value is, in values from `x`; null where they follow each other.
+    pub(in crate::engine) x_rows: *const isize,
+    /// Where the first row of the tile is kept.
+    pub(in crate::engine) sum: *mut f32,
+    /// Values from there to the next one.
+    pub(in crate::engine) sum_row: usize,
+    /// Where the last row is kept, if not after the others; else null.
+    pub(in crate::engine) last_sum: *mut f32,
 }
 
 /// Computes one tile: chains over the sweep's pixels, in order.
@@ -60,17 +65,23 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
     unsafe {
         let tail = S::first(t.columns - (NR - 1) * S::LANES);
         let mut acc = [[S::zero(); NR]; MR];
+        let last = if t.last_sum.is_null() { t.sum.add((MR - 1) * t.sum_row) } else { t.last_sum };
+        let sum = |j: usize| if j + 1 < MR { t.sum.add(j * t.sum_row) } else { last };
         if t.resumes {
             for j in 0..MR {
                 for n in 0..NR {
-                    let p = t.sum[j].add(n * S::LANES);
+                    let p = sum(j).add(n * S::LANES);
                     acc[j][n] = if n + 1 < NR { S::load(p) } else { S::load_masked(p, tail) };
                 }
             }
         }
-        let mut x = [std::ptr::null::<f32>(); MR];
-        x.copy_from_slice(&t.x[..MR]);
-        let is_even = (1..MR).all(|j| x[j] == x[0].wrapping_add(j));
+        let is_even = t.x_rows.is_null();
+        let mut x = [t.x; MR];
+        if !is_even {
+            for j in 0..MR {
+                x[j] = t.x.wrapping_offset(*t.x_rows.add(j));
+            }
+        }
         let Sweep { count, x: x_steps, g: g_steps } = t.sweep;
         for i in 0..count[0] {
             for r in 0..count[1] {
@@ -117,7 +128,7 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
         }
         for j in 0..MR {
             for n in 0..NR {
-                let p = t.sum[j].add(n * S::LANES);
+                let p = sum(j).add(n * S::LANES);
                 if n + 1 < NR { S::store(p, acc[j][n]) } else { S::store_masked(p, tail, acc[j][n]) }
             }
         }
