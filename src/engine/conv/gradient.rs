@@ -116,15 +116,17 @@ impl Gradient {
         } else {
             // Beside a block lie its packed gradient, the weights' sums and the next block. Only where the weights are
             // too large to be visited often, or so few that a block is soon done, is a larger block better. Measured on
-            // Sapphire Rapids (2 MiB), 1 thread, in GFLOP/s with half of the cache or one image: 28x28x32 -> 64 k3 136
-            // and 139, 16x16x128 -> 128 k3 150 and 158, 14x14x256 -> 256 k1 111 and 125; but 8x8x256 -> 256 k3 158 and
-            // 124, 28x28x1 -> 32 k3 91 and 65.
+            // Sapphire Rapids (2 MiB), 1 thread, whole steps of M, M32 and MBN in ms with a quarter, an eighth and a
+            // sixteenth of the cache: 45.7, 45.1, 44.6; 61.8, 61.3, 60.6; 52.0, 51.1, 50.3. (8x8x256 -> 256 k3 had 158
+            // GFLOP/s with half of the cache and 124 with one image, 28x28x1 -> 32 k3 91 and 65.)
             let weights_bytes = 4 * s.weights_len();
-            let share = if has_halo || weights_bytes > caches.l2 / 2 { caches.l2 / 2 } else { caches.l2 / 8 };
+            let share = if has_halo || weights_bytes > caches.l2 / 2 { caches.l2 / 2 } else { caches.l2 / 16 };
             choice.images.unwrap_or(share / image_bytes)
         };
         let images = images.clamp(1, s.batch);
-        // A tile touches one or two cache lines of a pixel's channels.
+        // A tile touches one or two cache lines of a pixel's channels. Weight gradients of 32x32x32 -> 32 k3 and
+        // 14x14x64 -> 64 k3 in ms, with so many hundredths of the cache (48 KiB, Sapphire Rapids): 35: 8.1, 5.8;
+        // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1.
         let pixel_bytes = 4 * kernels.lanes * nr + (4 * depth).min(128);
         let stretch = match () {
             _ if has_halo || tiles.len() == 1 || pixels == 1 => usize::MAX,
