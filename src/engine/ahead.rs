@@ -30,7 +30,7 @@ impl<const N: usize> Ahead<N> {
 }
 
 /// Asks for `len` values to be brought into the second-level cache.
-fn prefetch(start: *const f32, len: usize) {
+pub(super) fn prefetch(start: *const f32, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     for at in (0..len).step_by(16) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::ahead::{Ahead, prefetch};
 use super::buffer::Buffer;
 use super::conv::gradient::Gradient;
 use super::conv::product::Source;
@@ -113,6 +114,17 @@ impl Dense {
             let block = blocks.get().wrapping_add(worker * block_len);
             for i in range {
                 let rows = i * BLOCK..((i + 1) * BLOCK).min(inputs);
+                // What the next block reads and writes: its weights tile by tile, and a short piece of each sample.
+                let next = rows.end..(rows.end + BLOCK).min(inputs);
+                let next_weights = (weights[next.start * units..].as_ptr(), next.len() * units);
+                let mut ahead = Ahead::new([next_weights], rows.len().div_ceil(kernels.mr[nr - 1]) * n.div_ceil(wide));
+                for sample in 0..n {
+                    let at = sample * inputs + next.start;
+                    prefetch(target.get().wrapping_add(at), next.len());
+                    if let Some(mask) = relu_mask {
+                        prefetch(mask.as_ptr().wrapping_add(at), next.len());
+                    }
+                }
                 for (panel, first) in packed.chunks(panel_len).zip((0..n).step_by(wide)) {
                     let samples = wide.min(n - first);
                     let used = samples.div_ceil(kernels.lanes);
@@ -135,6 +147,7 @@ impl Dense {
                             tile.x[j] = weights[(rows.start + row) * units..].as_ptr();
                             tile.y[j] = block.wrapping_add(row * wide);
                         }
+                        ahead.step();
                         // SAFETY: rows of weights are `units` long; the block is this worker's own.
                         unsafe { kernels.product[used - 1][own.len() - 1](&tile) };
                     }
@@ -244,6 +257,9 @@ impl Product {
         let steps = engine.choice().steps.unwrap_or(STEPS).min(depth);
         for first in (0..depth).step_by(steps) {
             let run = Run { x: 0, row: 0, len: steps.min(depth - first) };
+            let (next, n_tiles) = (first + run.len, rows.len().div_ceil(kernels.mr[kernels.mr.len() - 1]));
+            let len = steps.min(depth - next) * columns;
+            let mut ahead = Ahead::new([(b.as_ptr().wrapping_add(next * columns), len)], n_tiles * panels.len());
             for panel in panels.clone() {
                 let column = panel * wide;
                 let n_columns = wide.min(columns - column);
@@ -282,6 +298,7 @@ impl Product {
                         tile.x[j] = a.as_ptr().wrapping_add((rows.start + row) * depth + first);
                         tile.y[j] = c.wrapping_add((rows.start + row) * columns + column);
                     }
+                    ahead.step();
                     // SAFETY: rows of `a` are `depth` long; the rows and columns of `c` are ours.
                     unsafe { kernels.product[nr - 1][own.len() - 1](&tile) };
                 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::product::{Panel, Source, panels};
 use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
-use crate::engine::ahead::Ahead;
+use crate::engine::ahead::{Ahead, prefetch};
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::Prepare;
 use crate::engine::kernel::{Kernels, OuterTile, Sweep};
@@ -36,6 +36,10 @@ struct Rows {
     halo_at: Vec<isize>,
 }
 
+/// Rows of a dense layer's weights whose inputs are fetched ahead of their turn: two tiles of AVX-512. Within a step
+/// of net M, 3136 -> 128 of 64 samples took 0.57 ms panel by panel, 0.42 row by row and fetched ahead.
+const PREFETCHED_ROWS: usize = 28;
+
 /// One tap of the kernel.
 struct Tap {
     /// Output rows, and columns, where it lies inside the image.
@@ -53,6 +57,8 @@ pub(in crate::engine) struct Gradient {
     taps: Vec<Tap>,
     has_halo: bool,
     is_depthwise: bool,
+    /// Whether an image is one pixel.
+    is_dense: bool,
     /// Input channels and filters of a group, groups: (1, channels, 1) for a depthwise one, where lanes stand for groups.
     depth: usize,
     columns: usize,
@@ -175,6 +181,7 @@ impl Gradient {
             taps: taps.map(|(kh, kw)| tap(kh, kw)).collect(),
             has_halo,
             is_depthwise,
+            is_dense: groups == 1 && !is_depthwise && !is_pooled && s.height * s.width == 1 && n_taps == 1,
             depth,
             columns,
             groups,
@@ -348,6 +355,11 @@ impl Job<'_> {
                         self.fill_halo(&block, &rows);
                     }
                     self.pack(&used, &block, &rows);
+                    if plan.is_dense {
+                        self.by_row(&tiles, &used, &block, resumes);
+                        resumes = true;
+                        continue;
+                    }
                     let n_sweeps = tiles.len() * plan.stretches(&block, &rows).count();
                     let mut ahead = self.ahead(&block, &images, &rows, n_sweeps);
                     let mut offset = 0;
@@ -380,6 +392,41 @@ impl Job<'_> {
                     }
                 }
                 resumes = true;
+            }
+        }
+    }
+
+    /// Sums the tiles of a dense layer over some samples: all columns of some rows of the weights, then the next rows. The
+    /// gradient's panels stay in the L1 cache, and values and sums are visited once.
+    ///
+    /// # Safety
+    /// As for [`Job::chunk`]; the samples' gradient is packed.
+    unsafe fn by_row(&self, tiles: &Range<usize>, used: &Range<usize>, samples: &Range<usize>, resumes: bool) {
+        let plan = self.plan;
+        let (per_panel, inputs, rows) = (plan.tiles.len(), plan.depth, 0..1);
+        let wide = plan.panels[used.start].nr * self.kernels.lanes;
+        let panels = plan.panels[used.clone()].iter().zip(used.clone());
+        let panels = panels.map(|(panel, i)| {
+            let packed = self.scratch.wrapping_add((i - used.start) * samples.len() * wide).cast_const();
+            (panel, i, self.is_panel(panel, samples, &rows).unwrap_or(packed))
+        });
+        // SAFETY: by this function's contract.
+        unsafe {
+            if let Some(bias) = self.bias {
+                for (panel, _, g) in panels.clone().filter(|(_, i, _)| tiles.contains(&(i * per_panel))) {
+                    self.sum_bias(panel, samples, &rows, bias, g, resumes);
+                }
+            }
+            for (tile, own) in plan.tiles.iter().enumerate() {
+                // Samples lie too far apart for the processor to guess what comes next.
+                let ahead = (own.first + PREFETCHED_ROWS).min(inputs);
+                for sample in samples.clone() {
+                    let next = self.input.as_ptr().wrapping_add(sample * inputs + ahead);
+                    prefetch(next, own.count.min(inputs - ahead));
+                }
+                for (panel, _, g) in panels.clone().filter(|(_, i, _)| tiles.contains(&(i * per_panel + tile))) {
+                    self.tile(panel, own, samples, &rows, g, None, resumes);
+                }
             }
         }
     }
