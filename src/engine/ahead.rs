@@ -16,20 +16,57 @@ impl<const N: usize> Ahead<N> {
         Ahead { pieces, step: len.div_ceil(steps.max(1)).next_multiple_of(16) }
     }
 
-    /// Asks for the next part.
-    pub(super) fn step(&mut self) {
-        let mut left = self.step;
+    /// The next part, to be asked for bit by bit over so many rounds of a kernel: all at once it waits for itself, since a
+    /// processor keeps track of only some 16 lines that are on their way. (28x28x32 -> 32 k3 within a step of M, Sapphire
+    /// Rapids: backward data 5.86 ms all at once before each tile, 5.55 spread; forward the same.)
+    pub(super) fn next(&mut self, rounds: usize) -> Fetch {
         for (start, len) in &mut self.pieces {
-            let now = left.min(*len);
-            prefetch(*start, now);
-            *start = start.wrapping_add(now);
-            *len -= now;
-            left -= now;
+            let now = self.step.min(*len);
+            if now > 0 {
+                let fetch = Fetch { at: start.cast(), step: (4 * now).div_ceil(rounds.max(1)) };
+                let from = *start;
+                *start = start.wrapping_add(now);
+                *len -= now;
+                // A short kernel has no time for all of it.
+                if fetch.step > 64 {
+                    prefetch(from, now);
+                    return Fetch::NOTHING;
+                }
+                return fetch;
+            }
+        }
+        Fetch::NOTHING
+    }
+}
+
+/// Memory that a kernel asks for on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch {
+    at: *const u8,
+    /// Bytes from one round to the next. Several rounds may ask for one line.
+    step: usize,
+}
+
+/// What is fetched where there is nothing to fetch.
+static NOTHING: u8 = 0;
+
+impl Fetch {
+    pub(super) const NOTHING: Fetch = Fetch { at: &raw const NOTHING, step: 0 };
+
+    /// One round.
+    #[inline(always)]
+    pub(super) fn go(&mut self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a prefetch touches nothing, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+            self.at = self.at.wrapping_add(self.step);
         }
     }
 }
 
-/// Asks for `len` values to be brought into the second-level cache.
+/// Asks for `len` values to be brought into the second-level cache, at once.
 pub(super) fn prefetch(start: *const f32, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     for at in (0..len).step_by(16) {

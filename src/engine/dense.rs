@@ -7,11 +7,11 @@
 
 use std::ops::Range;
 
-use super::ahead::{Ahead, prefetch};
+use super::ahead::{Ahead, Fetch, prefetch};
 use super::buffer::Buffer;
 use super::conv::gradient::Gradient;
 use super::conv::product::Source;
-use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run};
+use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run, UNROLL};
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
 
@@ -138,6 +138,7 @@ impl Dense {
                         columns: samples,
                         resumes: false,
                         finish: Some(finish),
+                        fetch: Fetch::NOTHING,
                         x: [std::ptr::null(); MAX_MR],
                         y: [std::ptr::null_mut(); MAX_MR],
                     };
@@ -147,7 +148,7 @@ impl Dense {
                             tile.x[j] = weights[(rows.start + row) * units..].as_ptr();
                             tile.y[j] = block.wrapping_add(row * wide);
                         }
-                        ahead.step();
+                        tile.fetch = ahead.next(units / UNROLL);
                         // SAFETY: rows of weights are `units` long; the block is this worker's own.
                         unsafe { kernels.product[used - 1][own.len() - 1](&tile) };
                     }
@@ -283,6 +284,7 @@ impl Product {
                     resumes: first > 0,
                     finish: (first + run.len == depth)
                         .then_some(Finish { bias: finish.bias.wrapping_add(column), ..finish }),
+                    fetch: Fetch::NOTHING,
                     x: [std::ptr::null(); MAX_MR],
                     y: [std::ptr::null_mut(); MAX_MR],
                 };
@@ -298,7 +300,7 @@ impl Product {
                         tile.x[j] = a.as_ptr().wrapping_add((rows.start + row) * depth + first);
                         tile.y[j] = c.wrapping_add((rows.start + row) * columns + column);
                     }
-                    ahead.step();
+                    tile.fetch = ahead.next(run.len / UNROLL);
                     // SAFETY: rows of `a` are `depth` long; the rows and columns of `c` are ours.
                     unsafe { kernels.product[nr - 1][own.len() - 1](&tile) };
                 }

@@ -1,6 +1,7 @@
 //! Gram matrices: what covariances are made of.
 
 use super::Engine;
+use super::ahead::Fetch;
 use super::buffer::Buffer;
 use super::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
 use super::reference::GRAM_CHUNK;
@@ -105,6 +106,7 @@ impl Tile {
             let rows = kernels.mr[nr - 1].min(self.rows - first);
             let tile = OuterTile {
                 sweep: Sweep { count: [1, 1, n], x: [0, 0, wide], g: [0, 0, wide] },
+                fetch: Fetch::NOTHING,
                 g: packed[self.panel * panel_len..].as_ptr(),
                 columns,
                 resumes: false,

@@ -2,6 +2,7 @@
 //!
 //! For one pixel it is a product of matrices, images times weights; pixels are shared out between the threads.
 
+use super::ahead::Fetch;
 use super::buffer::Buffer;
 use super::conv::product::{Panel, panels};
 use super::conv::shape::Axis;
@@ -202,6 +203,7 @@ impl LocalConv {
                             let at = weights_at - i * per_pixel + own.start * s.filters + panel.column;
                             let tile = OuterTile {
                                 sweep: Sweep { count: [1, 1, n], x: [0, 0, x_len], g: [0, 0, row] },
+                                fetch: Fetch::NOTHING,
                                 g: packed,
                                 columns: panel.columns,
                                 resumes: false,
@@ -263,6 +265,7 @@ impl Pixel {
             columns: panel.columns,
             resumes: false,
             finish: Some(finish),
+            fetch: Fetch::NOTHING,
             x: [std::ptr::null(); MAX_MR],
             y: [std::ptr::null_mut(); MAX_MR],
         };

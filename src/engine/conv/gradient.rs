@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::product::{Panel, Source, panels};
 use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
-use crate::engine::ahead::{Ahead, prefetch};
+use crate::engine::ahead::{Ahead, Fetch, prefetch};
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::Prepare;
 use crate::engine::kernel::{Kernels, OuterTile, Sweep};
@@ -382,10 +382,9 @@ impl Job<'_> {
                         for (images, rows, first_pixel) in plan.stretches(&block, &rows) {
                             let g = g.wrapping_add(first_pixel * row);
                             for at in tiles.start.max(own.start)..tiles.end.min(own.end) {
-                                ahead.step();
                                 let tile = at - own.start;
                                 let bias = if plan.with_bias == Some(tile) { self.bias } else { None };
-                                self.tile(panel, &plan.tiles[tile], &images, &rows, g, bias, goes_on);
+                                self.tile(panel, &plan.tiles[tile], &images, &rows, g, bias, goes_on, Some(&mut ahead));
                             }
                             goes_on = true;
                         }
@@ -425,7 +424,7 @@ impl Job<'_> {
                     prefetch(next, own.count.min(inputs - ahead));
                 }
                 for (panel, _, g) in panels.clone().filter(|(_, i, _)| tiles.contains(&(i * per_panel + tile))) {
-                    self.tile(panel, own, samples, &rows, g, None, resumes);
+                    self.tile(panel, own, samples, &rows, g, None, resumes, None);
                 }
             }
         }
@@ -603,6 +602,7 @@ impl Job<'_> {
         g: *const f32,
         bias: Option<*mut f32>,
         resumes: bool,
+        ahead: Option<&mut Ahead<3>>,
     ) {
         let (plan, s) = (self.plan, &self.plan.shape);
         let g_row = panel.nr * self.kernels.lanes;
@@ -641,8 +641,10 @@ impl Job<'_> {
             count += 1;
         }
         let kernels = if plan.is_depthwise { &self.kernels.each_outer } else { &self.kernels.outer[panel.nr - 1] };
+        let n_pixels = sweep.count.iter().product();
         let job = OuterTile {
             sweep: sweep.collapse(),
+            fetch: ahead.map_or(Fetch::NOTHING, |ahead| ahead.next(n_pixels)),
             g,
             columns: panel.columns,
             resumes,

@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::classes::{self, Class};
 use super::shape::ConvShape;
 use crate::engine::Engine;
-use crate::engine::ahead::Ahead;
+use crate::engine::ahead::{Ahead, Fetch};
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::{Prepare, Watch};
-use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile};
+use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, UNROLL};
 use crate::engine::threads::{Shares, part};
 
 /// Some columns of the target (filters, or input channels on the way back) that make one panel of weights.
@@ -535,6 +535,7 @@ impl Call<'_> {
             columns,
             resumes: false,
             finish: Some(finish),
+            fetch: Fetch::NOTHING,
             x: [std::ptr::null(); MAX_MR],
             y: [std::ptr::null_mut(); MAX_MR],
         };
@@ -546,6 +547,7 @@ impl Call<'_> {
                 continue;
             }
             (tile.runs, tile.n_runs) = (class.runs.as_ptr(), class.runs.len());
+            let rounds = class.runs.iter().map(|run| run.len / UNROLL).sum();
             let source_row = class.rows.source + (members.start * class.rows.source_step) as isize;
             let target_row = class.rows.target + members.start * class.rows.target_step;
             // Pointers walk by columns, then rows, then images.
@@ -581,7 +583,7 @@ impl Call<'_> {
                         }
                     }
                 }
-                ahead.step();
+                tile.fetch = ahead.next(rounds);
                 // SAFETY: every tap of the class lies inside the source for every pixel of the class; the target's
                 // pixels are ours by this function's contract.
                 unsafe { tiles[height - 1](&tile) };

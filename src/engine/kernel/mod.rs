@@ -9,7 +9,7 @@ mod pool;
 mod product;
 
 pub(super) use outer::{OuterTile, Sweep};
-pub(super) use product::{Finish, ProductTile, Run};
+pub(super) use product::{Finish, ProductTile, Run, UNROLL};
 
 use super::isa::Isa;
 

@@ -2,6 +2,7 @@
 //!
 //! With `EACH` every lane has an input of its own (a depthwise convolution) instead of one for all lanes.
 
+use super::super::ahead::Fetch;
 use super::super::simd::Simd;
 use super::product::opaque;
 
@@ -37,6 +38,8 @@ impl Sweep {
 /// One tile's work.
 pub(in crate::engine) struct OuterTile {
     pub(in crate::engine) sweep: Sweep,
+    /// Fetched on the way, a bit every pixel, where rows' inputs follow each other.
+    pub(in crate::engine) fetch: Fetch,
     /// The output gradient at the first pixel, `NR * LANES` columns readable.
     pub(in crate::engine) g: *const f32,
     /// Columns that are written, above `(NR - 1) * LANES`.
@@ -82,6 +85,7 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
                 x[j] = t.x.wrapping_offset(*t.x_rows.add(j));
             }
         }
+        let mut fetch = t.fetch;
         let Sweep { count, x: x_steps, g: g_steps } = t.sweep;
         for i in 0..count[0] {
             for r in 0..count[1] {
@@ -91,6 +95,7 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
                     let mut x = x[0].wrapping_offset(at);
                     let mut g = g;
                     for _ in 0..count[2] {
+                        fetch.go();
                         let mut gradient = [S::zero(); NR];
                         for n in 0..NR {
                             gradient[n] = S::load(g.add(n * S::LANES));

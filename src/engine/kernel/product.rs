@@ -3,6 +3,7 @@
 //! With `EACH` every lane has an input of its own (a depthwise convolution) instead of one for all lanes.
 
 use super::super::Activation;
+use super::super::ahead::Fetch;
 use super::super::simd::Simd;
 use super::MAX_MR;
 
@@ -46,12 +47,14 @@ pub(in crate::engine) struct ProductTile {
     pub(in crate::engine) resumes: bool,
     /// What to do at the end; nothing if the chains go on later.
     pub(in crate::engine) finish: Option<Finish>,
+    /// Fetched on the way, a bit every [`UNROLL`] steps.
+    pub(in crate::engine) fetch: Fetch,
     pub(in crate::engine) x: [*const f32; MAX_MR],
     pub(in crate::engine) y: [*mut f32; MAX_MR],
 }
 
 /// Steps of the chain per round: the pixel pointers, too many for the registers, are then reloaded once per round.
-const UNROLL: usize = 4;
+pub(in crate::engine) const UNROLL: usize = 4;
 
 /// Computes one tile.
 ///
@@ -134,11 +137,13 @@ unsafe fn chains<S: Simd, const MR: usize, const NR: usize, const EACH: bool>(
 ) {
     // SAFETY: by this function's contract.
     unsafe {
+        let mut fetch = t.fetch;
         for run in 0..t.n_runs {
             let Run { x: mut at, row, mut len } = *t.runs.add(run);
             let mut w = t.panel.add(row * panel_row);
             while len >= UNROLL {
                 at = opaque(at);
+                fetch.go();
                 for u in 0..UNROLL {
                     step::<S, MR, NR, EACH>(acc, x, at + u as isize, w.add(u * panel_row), tail);
                 }
