@@ -315,7 +315,9 @@ fn a_network_made_for_prediction_predicts_what_the_trained_one_does_in_any_batch
     other.predict(&images, &mut got);
     assert_eq!(got, want);
     let labels = labels(21);
-    let stats = other.evaluate(&images, &labels);
+    got.fill(f32::NAN);
+    let stats = other.evaluate(&images, &labels, Some(&mut got));
+    assert_eq!(got, want);
     let mut loss = 0.0;
     for (row, &label) in want.chunks(N_CLASSES).zip(&labels) {
         loss -= crate::elementary::ln(f64::from(row[label as usize]));
@@ -350,12 +352,12 @@ fn a_small_network_learns_its_samples_and_tells_how() {
     .unwrap();
     let mut network = Network::for_training(&engine, &plan, 12, training(Sgd { momentum: 0.9, is_nesterov: true }));
     let (images, labels) = (images(12, SampleShape::Image(SHAPE)), labels(12));
-    let first = network.evaluate(&images, &labels).loss();
+    let first = network.evaluate(&images, &labels, None).loss();
     let mut statistics = Vec::new();
     for _ in 0..60 {
         network.train_step(&images, Targets::Labels(&labels), 0.02, Some(&mut statistics));
     }
-    let last = network.evaluate(&images, &labels);
+    let last = network.evaluate(&images, &labels, None);
     assert!(last.n_correct == 12 && last.loss() < 0.1 * first, "{first} to {last:?}");
     let words: Vec<_> = statistics.iter().map(|entry| entry.word).collect();
     assert_eq!(words, ["conv", "fc", "fc"]);

@@ -396,17 +396,21 @@ impl Network {
         stats
     }
 
-    /// Loss and accuracy in inference mode, without label smoothing and class weights. Any number of samples.
+    /// Loss and accuracy in inference mode, without label smoothing and class weights; and, if asked for, what
+    /// [`Network::predict`] gives. Any number of samples.
     ///
     /// # Shapes
     /// - `images`: `[n, ...input]`
+    /// - `probabilities`: `[n, n_classes]`
     ///
     /// # Panics
-    /// If there are not as many labels as images.
-    pub fn evaluate(&mut self, images: &[f32], labels: &[u32]) -> StepStats {
+    /// If there are not as many labels as images, or `probabilities` are not as many.
+    pub fn evaluate(&mut self, images: &[f32], labels: &[u32], mut probabilities: Option<&mut [f32]>) -> StepStats {
         let mut total = StepStats::default();
-        let sample = self.plan.input.len();
+        let (sample, n_classes) = (self.plan.input.len(), self.plan.n_classes);
         assert_eq!(images.len(), labels.len() * sample, "images and labels");
+        let n_values = probabilities.as_ref().map_or(labels.len() * n_classes, |values| values.len());
+        assert_eq!(n_values, labels.len() * n_classes, "images and rows of probabilities");
         for (images, labels) in images.chunks(self.batch * sample).zip(labels.chunks(self.batch)) {
             let n = labels.len();
             self.forward(images, n, false);
@@ -415,8 +419,14 @@ impl Network {
             let logits =
                 self.value_slots.last().map_or(&[][..], |slot| &self.values[slot.start..][..n * self.plan.n_classes]);
             let (engine, scratch) = (&self.engine, &mut self.scratch);
-            let loss = softmax_cross_entropy(engine, self.plan.n_classes, logits, targets, options, None, scratch);
+            let loss = softmax_cross_entropy(engine, n_classes, logits, targets, options, None, scratch);
             total.add(stats_of(loss, n));
+            if let Some(values) = probabilities.take() {
+                let (rows, rest) = values.split_at_mut(n * n_classes);
+                rows.copy_from_slice(logits);
+                engine::softmax(engine, n_classes, rows);
+                probabilities = Some(rest);
+            }
         }
         total
     }

@@ -122,7 +122,8 @@ pub(super) fn fit(
         context.warn(&message);
     }
     let start = Filters::of(&network);
-    let run = run_epochs(stage, &engine, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
+    let mut run =
+        run_epochs(stage, &engine, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -173,8 +174,12 @@ pub(super) fn fit(
         }
         for (rows, name) in [(validation_rows, validation), (&test_rows, predictions::TEST)] {
             if !rows.is_empty() {
-                let name = predictions::file_of(name, model);
-                predict(&mut network, &mut batches, rows, context)?.write(sink, &name)?;
+                let known = if model == 1 && name == validation { run.validation.take() } else { None };
+                let predictions = match known {
+                    Some(known) => known,
+                    None => predict(&mut network, &mut batches, rows, context)?,
+                };
+                predictions.write(sink, &predictions::file_of(name, model))?;
             }
         }
     }
@@ -214,6 +219,8 @@ struct Run {
     best_filters: Option<Vec<f32>>,
     /// And after the last one.
     end_filters: Option<Vec<f32>>,
+    /// What the network says of the validation rows, if that was asked for already.
+    validation: Option<Predictions>,
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -240,6 +247,7 @@ fn run_epochs(
         exploded: None,
         best_filters: None,
         end_filters: None,
+        validation: None,
     };
     let mut best_weights = None;
     let snapshot_epochs = snapshot_epochs(stage, epochs);
@@ -258,6 +266,7 @@ fn run_epochs(
             exploded: None,
             best_filters: checkpoint.best_filters,
             end_filters: None,
+            validation: None,
         };
         best_weights = checkpoint.best_weights;
     }
@@ -323,7 +332,17 @@ fn run_epochs(
             }
             passed?;
         }
-        let valid = (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows));
+        // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
+        let mut probabilities = Vec::new();
+        if epoch == epochs && stage.early_stopping.is_none() {
+            probabilities.resize(validation_rows.len() * network.plan().n_classes, 0.0);
+        }
+        let valid =
+            (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows, &mut probabilities));
+        if !probabilities.is_empty() {
+            let n_classes = network.plan().n_classes;
+            run.validation = Some(Predictions::new(validation_rows.to_vec(), n_classes, probabilities));
+        }
         let row = EpochRow {
             epoch,
             step: network.step(),
@@ -502,11 +521,20 @@ fn is_stopped(stage: &Train, best: &Best) -> bool {
     stage.early_stopping.is_some_and(|stopping| best.stale_epochs >= stopping.patience)
 }
 
-fn evaluate(network: &mut Network, batches: &mut Batches<'_>, rows: &[u32]) -> StepStats {
+/// Loss and accuracy, and into `probabilities`, unless they are empty, what [`predict`] gives.
+fn evaluate(
+    network: &mut Network,
+    batches: &mut Batches<'_>,
+    rows: &[u32],
+    mut probabilities: &mut [f32],
+) -> StepStats {
     let mut total = StepStats::default();
+    let n_classes = network.plan().n_classes;
     for chunk in rows.chunks(network.batch()) {
         let (images, labels) = batches.load(chunk.iter().copied());
-        total.add(network.evaluate(images, labels));
+        let out;
+        (out, probabilities) = probabilities.split_at_mut(probabilities.len().min(chunk.len() * n_classes));
+        total.add(network.evaluate(images, labels, (!out.is_empty()).then_some(out)));
     }
     total
 }
