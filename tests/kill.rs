@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use convoy::runner::{Ended, Failure, Options, Session, Silent};
 use convoy::store::{Access, Store};
@@ -273,4 +273,67 @@ fn trainings_killed_at_their_checkpoints_end_with_the_bytes_of_a_calm_run() {
     for ((path, calm), (_, killed)) in calm.iter().zip(&killed) {
         assert!(calm == killed, "{} differs", path.display());
     }
+}
+
+/// A search over a network that is trained for some epochs, on the built-in digits.
+const SEARCH: &str = r#"
+schema = 1
+name   = "killed"
+seed   = 7
+
+[stages.ingest]
+source = "builtin:digits"
+limit  = 300
+
+[stages.split]
+folds = 2
+
+[stages.preprocess]
+steps = ["center"]
+
+[stages.net]
+kind         = "train"
+architecture = "INPUT - CONV({filters}) - RELU - POOL - DROPOUT(0.2) - FC"
+epochs       = 8
+batch_size   = 8
+optimizer    = "sgd"
+
+[stages.search]
+keep   = 2
+rounds = [{ trials = 8, epochs = 2, keep = 3 }, { trials = 3, epochs = 4, keep = 2 }, {}]
+
+[stages.search.space]
+stages.net.vars.filters  = { choice = [4, 8, 12] }
+stages.net.learning_rate = { log-uniform = [1e-4, 1.0] }
+
+[stages.ensemble]
+members = ["search"]
+
+[stages.evaluate]
+"#;
+
+#[test]
+fn a_search_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
+    let project = || {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("killed.toml"), SEARCH).unwrap();
+        temp
+    };
+    let calm = project();
+    let start = Instant::now();
+    assert!(convoy(calm.path(), "2").status().unwrap().success());
+    let whole = start.elapsed();
+    let killed = project();
+    let mut kills = 0;
+    // Hundredths of a calm run's time; each run goes on where the last one was killed.
+    for share in [3, 20, 35, 10, 30, 25, 15] {
+        let mut child = convoy(killed.path(), "2").spawn().unwrap();
+        std::thread::sleep(whole * share / 100);
+        child.kill().unwrap();
+        kills += usize::from(!child.wait().unwrap().success());
+        finished(killed.path());
+    }
+    assert!(kills >= 3, "only {kills} of the runs were killed");
+    assert!(convoy(killed.path(), "2").status().unwrap().success());
+    assert!(outcome(killed.path()) == outcome(calm.path()));
 }
