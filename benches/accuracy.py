@@ -3,7 +3,7 @@
     python benches/accuracy.py torch mnist|cifar10 SEED FILE       (PEERS, and MNIST or CIFAR as below)
     python benches/accuracy.py convoy mnist|cifar10 SEED FILE      (CONVOY, and MNIST or CIFAR_SOURCE)
 
-One run on one thread; its result is appended to FILE as a row of JSON. `mnist` is pipelines/mnist.toml (net M, 5 epochs), `cifar10` is
+One run, on THREADS threads (1); its result is appended to FILE as a row of JSON. `mnist` is pipelines/mnist.toml (net M, 5 epochs), `cifar10` is
 pipelines/cifar10-augmented.toml (net MBN with flips and padded crops, 15 epochs); the peer's copies of their settings
 are below. PEERS has the peers' scripts `common.py` and `nets_torch.py`; MNIST holds the four IDX files, CIFAR the binary batches; CIFAR_SOURCE
 is a source as a manifest names it, of the same images. CONVOY is the built program. PyTorch draws its own first weights and orders of rows.
@@ -11,10 +11,10 @@ is a source as a manifest names it, of the same images. CONVOY is the built prog
 import csv, glob, json, os, shutil, subprocess, sys, tempfile, time
 
 who, task, seed, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-# network, channels, side, epochs, rate, l2, training rows, augment, nesterov, schedule
+# network, channels, side, epochs, batch, rate, l2, training rows, padding of crops, nesterov, schedule (None: cosine)
 TASKS = {
-    "mnist": ("M", 1, 28, 5, 0.02, 1e-4, 54000, False, False, lambda epoch, _: 0.3 ** (epoch // 2)),
-    "cifar10": ("MBN", 3, 32, 15, 0.01, 5e-4, 49000, True, True, None),
+    "mnist": ("M", 1, 28, 5, 64, 0.02, 1e-4, 54000, 0, False, lambda epoch: 0.3 ** (epoch // 2)),
+    "cifar10": ("MBN", 3, 32, 15, 32, 0.015, 1e-4, 49000, 2, True, None),
 }
 
 
@@ -31,7 +31,7 @@ def convoy():
         shutil.copy(manifest, os.path.join(folder, "run.toml"))
         start = time.time()
         # A gate that is missed fails the run; the figures are what we are after.
-        run = subprocess.run([os.environ["CONVOY"], "run", os.path.join(folder, "run.toml"), "--threads", "1", "--quiet", "--set", f"seed={seed}",
+        run = subprocess.run([os.environ["CONVOY"], "run", os.path.join(folder, "run.toml"), "--threads", os.environ.get("THREADS", "1"), "--quiet", "--set", f"seed={seed}",
                               "--set", f"stages.ingest.source={source}"], capture_output=True, text=True)
         wall = round(time.time() - start)
         reports = glob.glob(os.path.join(folder, "out", "*", "metrics.csv"))
@@ -47,8 +47,8 @@ def torch_run():
     from common import load
     from nets_torch import net
 
-    kind, channels, side, epochs, rate, l2, n, augment, nesterov, schedule = TASKS[task]
-    torch.set_num_threads(1)
+    kind, channels, side, epochs, batch, rate, l2, n, padding, nesterov, schedule = TASKS[task]
+    torch.set_num_threads(int(os.environ.get("THREADS", "1")))
     torch.manual_seed(seed)
     data = load("cifar10", os.environ["CIFAR"]) if task == "cifar10" else load("fashion", os.environ["MNIST"])
     xtr, ytr, xte, yte = map(torch.from_numpy, data)
@@ -58,24 +58,26 @@ def torch_run():
     groups = [{"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": l2},
               {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0}]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=nesterov)
-    n_steps = -(-n // 64)
-    if augment:
-        padded = torch.zeros(n, channels, side + 8, side + 8)
-        padded[:, :, 4:-4, 4:-4] = xtr
+    n_steps = -(-n // batch)
+    if padding:
+        padded = F.pad(xtr, (padding,) * 4)
+        along = torch.arange(side)
     start, step = time.time(), 0
     for epoch in range(epochs):
         model.train()
         order = torch.randperm(n)
         for i in range(n_steps):
-            rows = order[i * 64:(i + 1) * 64]
-            if augment:
-                top, left, flips = torch.randint(0, 9, (len(rows),)), torch.randint(0, 9, (len(rows),)), torch.rand(len(rows)) < 0.5
-                crops = [padded[r, :, t:t + side, l:l + side] for r, t, l in zip(rows.tolist(), top.tolist(), left.tolist())]
-                x = torch.stack([c.flip(-1) if flip else c for c, flip in zip(crops, flips.tolist())])
+            rows = order[i * batch:(i + 1) * batch]
+            if padding:
+                k = len(rows)
+                down = torch.randint(0, 2 * padding + 1, (k, 1)) + along
+                across = torch.randint(0, 2 * padding + 1, (k, 1)) + along
+                across = torch.where(torch.rand(k, 1) < 0.5, across.flip(1), across)
+                x = padded[rows[:, None, None], :, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
             else:
                 x = xtr[rows]
             x = x.contiguous(memory_format=torch.channels_last)
-            factor = schedule(epoch, epochs) if schedule else 0.5 * (1 + np.cos(np.pi * step / (n_steps * epochs)))
+            factor = schedule(epoch) if schedule else 0.5 * (1 + np.cos(np.pi * step / (n_steps * epochs)))
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=True)

@@ -66,6 +66,25 @@ pub struct StageEntry {
     pub seed_span: Option<Span>,
 }
 
+impl StageEntry {
+    /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it; `None` where the
+    /// default is in force.
+    pub fn span_of(&self, key: &str) -> Option<Span> {
+        if key == "seed" {
+            return self.seed_span;
+        }
+        let mut key = key;
+        loop {
+            let set = self.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
+            match (set, key.rsplit_once(['.', '['])) {
+                (Some(span), _) => return Some(span),
+                (None, Some((above, _))) => key = above,
+                (None, None) => return None,
+            }
+        }
+    }
+}
+
 impl Manifest {
     /// Reads and checks the manifest at `path`, with `overrides` in force.
     ///
@@ -168,19 +187,9 @@ impl Manifest {
     /// stage's header.
     pub fn span_of(&self, stage: usize, key: &str) -> Span {
         let entry = &self.entries[stage];
-        if key == "seed" {
-            return entry.seed_span.unwrap_or(entry.header);
-        }
-        let mut key = key;
-        loop {
-            let set = entry.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
-            match (set, key.rsplit_once(['.', '['])) {
-                (Some(span), _) => return span,
-                (None, Some((above, _))) => key = above,
-                (None, None) if key == "architecture" => return self.architecture_span(stage).unwrap_or(entry.header),
-                (None, None) => return entry.header,
-            }
-        }
+        let is_architecture = key.split(['.', '[']).next() == Some("architecture");
+        let architecture = || if is_architecture { self.architecture_span(stage) } else { None };
+        entry.span_of(key).or_else(architecture).unwrap_or(entry.header)
     }
 
     /// A stage's architecture from its first layer to its last; only the first where it stands on several lines.

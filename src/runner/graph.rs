@@ -123,19 +123,7 @@ impl Graph {
     /// Where `key` of a stage was set: the key itself, else the nearest one above it; `None` where the default is in
     /// force.
     pub fn span_of(&self, stage: usize, key: &str) -> Option<Span> {
-        let entry = &self.entries[stage];
-        if key == "seed" {
-            return entry.seed_span;
-        }
-        let mut key = key;
-        loop {
-            let set = entry.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
-            match (set, key.rsplit_once(['.', '['])) {
-                (Some(span), _) => return Some(span),
-                (None, Some((above, _))) => key = above,
-                (None, None) => return None,
-            }
-        }
+        self.entries[stage].span_of(key)
     }
 }
 

@@ -402,6 +402,7 @@ fn parallel(svg: &mut Svg, chart: &Parallel, cell: Area) {
         parallel_line(svg, line, &fitted, frame, &left_of);
     }
     let most = ((step / (FONT_SIZE * CHARACTER)) as usize).max(6);
+    let has_levels = chart.axes.iter().any(|axis| width_of(&axis.label, FONT_SIZE) > step);
     for (i, (axis, fitted)) in chart.axes.iter().zip(&fitted).enumerate() {
         let left = left_of(i);
         svg.line((left, frame.top), (left, frame.bottom()), &format!("stroke=\"{INK}\" stroke-width=\"1.2\""));
@@ -413,10 +414,10 @@ fn parallel(svg: &mut Svg, chart: &Parallel, cell: Area) {
                 "text-anchor=\"end\" font-size=\"11\" stroke=\"#ffffff\" stroke-width=\"3\" paint-order=\"stroke\"";
             svg.text(left - 7.0, top + 4.0, edge, &shortened(&tick.text, (most / 2).max(7)));
         }
-        let label = shortened(&axis.label, most);
-        // Neighbours with long labels stand on two levels.
-        let below =
-            if i % 2 == 1 && chart.axes.iter().any(|a| width_of(&a.label, FONT_SIZE) > step) { 32.0 } else { 18.0 };
+        // Neighbours with long labels stand on two levels, where each has twice the room; not so at the picture's edges.
+        let is_inner = i > 0 && i + 1 < chart.axes.len();
+        let label = shortened(&axis.label, if has_levels && is_inner { 2 * most } else { most });
+        let below = if has_levels && i % 2 == 1 { 32.0 } else { 18.0 };
         svg.text(left, frame.bottom() + below, "text-anchor=\"middle\"", &label);
     }
     if let Some(bar) = &chart.colour_bar {
