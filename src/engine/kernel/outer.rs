@@ -38,7 +38,7 @@ impl Sweep {
 /// One tile's work.
 pub(in crate::engine) struct OuterTile {
     pub(in crate::engine) sweep: Sweep,
-    /// Fetched on the way, a bit every pixel, where rows' inputs follow each other.
+    /// Fetched on the way, a bit every pixel.
     pub(in crate::engine) fetch: Fetch,
     /// The output gradient at the first pixel, `NR * LANES` columns readable.
     pub(in crate::engine) g: *const f32,
@@ -114,6 +114,7 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
                     let mut g = g;
                     for _ in 0..count[2] {
                         at = opaque(at);
+                        fetch.go();
                         let mut gradient = [S::zero(); NR];
                         for n in 0..NR {
                             gradient[n] = S::load(g.add(n * S::LANES));
