@@ -11,7 +11,7 @@ use std::time::Instant;
 use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
 use convoy::data::feed::{Feed, Samples, TrainingSamples, Values};
 use convoy::data::fit_set::{Fit, Partition, Place};
-use convoy::data::reduce::{BLOCK, Fitting, Reduction, read_method};
+use convoy::data::reduce::{Fitting, PROJECTED, Reduction, read_method};
 use convoy::data::transform::moments::Statistics;
 use convoy::data::transform::{Affine, Fitted, Per};
 use convoy::engine::Engine;
@@ -130,8 +130,8 @@ fn main() {
             fits.push(start.elapsed().as_secs_f64());
             let start = Instant::now();
             let centred = projection.centred(&feed);
-            let (mut scratch, mut features) = (Vec::new(), vec![0.0; BLOCK.min(n) * projection.output.len()]);
-            for rows in all.chunks(BLOCK) {
+            let (mut scratch, mut features) = (Vec::new(), vec![0.0; PROJECTED.min(n) * projection.output.len()]);
+            for rows in all.chunks(PROJECTED) {
                 let features = &mut features[..rows.len() * projection.output.len()];
                 projection.project(&engine, &centred, rows, &mut scratch, features);
             }

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::ahead::Fetch;
 use super::buffer::Buffer;
-use super::kernel::{Kernels, MAX_MR, OuterTile, Sweep};
+use super::kernel::{Kernels, OuterTile, Sweep};
 use super::reference::GRAM_CHUNK;
 use super::threads::{Shares, part};
 
@@ -26,7 +26,7 @@ pub fn gram(engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], cen
     let wide = engine.choice().nr.min(kernels.mr.len()) * kernels.lanes;
     let (n_panels, panel_len) = (n_features.div_ceil(wide), GRAM_CHUNK * wide);
     let mut packed = Buffer::zeros(n_panels * panel_len);
-    let tiles = tiles(n_features, wide, kernels.mr[wide / kernels.lanes - 1]);
+    let tiles = tiles(n_features, wide);
     let sums = Shares(g.as_mut_ptr());
     for first in (0..n_samples).step_by(GRAM_CHUNK) {
         let n = GRAM_CHUNK.min(n_samples - first);
@@ -59,25 +59,21 @@ pub fn gram(engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], cen
     }
 }
 
-/// Some rows and a panel of columns of the matrix, on or above its diagonal.
+/// Columns of the widest panel, over all instruction sets.
+const MAX_WIDE: usize = 32;
+
+/// The rows of one panel and the columns of another of the matrix, on or above its diagonal.
 struct Tile {
     first: usize,
     rows: usize,
     panel: usize,
 }
 
-fn tiles(n_features: usize, wide: usize, mr: usize) -> Vec<Tile> {
-    let mut tiles = Vec::new();
-    for panel in 0..n_features.div_ceil(wide) {
-        // Rows below the panel's last column are the mirror of others.
-        let height = ((panel + 1) * wide).min(n_features);
-        let n_tiles = height.div_ceil(mr);
-        for i in 0..n_tiles {
-            let rows = part(height, n_tiles, i);
-            tiles.push(Tile { first: rows.start, rows: rows.len(), panel });
-        }
-    }
-    tiles
+fn tiles(n_features: usize, wide: usize) -> Vec<Tile> {
+    let n_panels = n_features.div_ceil(wide);
+    // Rows below a panel's last column are the mirror of others.
+    let pairs = (0..n_panels).flat_map(|panel| (0..=panel).map(move |rows| (rows * wide, panel)));
+    pairs.map(|(first, panel)| Tile { first, rows: wide.min(n_features - first), panel }).collect()
 }
 
 impl Tile {
@@ -95,29 +91,25 @@ impl Tile {
     ) {
         let columns = wide.min(n_features - self.panel * wide);
         let nr = columns.div_ceil(kernels.lanes);
-        let mut chunk = [[0.0f32; 32]; MAX_MR];
-        let mut x_rows = [0; MAX_MR];
-        for (j, x) in x_rows[..self.rows].iter_mut().enumerate() {
-            let i = self.first + j;
-            *x = (i / wide * panel_len + i % wide) as isize;
-        }
+        let mut chunk = [[0.0f32; MAX_WIDE]; MAX_WIDE];
         // A tile of two vectors is lower where there are fewer registers; one vector may stand in a tall one.
-        for first in (0..self.rows).step_by(kernels.mr[nr - 1]) {
-            let rows = kernels.mr[nr - 1].min(self.rows - first);
+        let n_parts = self.rows.div_ceil(kernels.mr[nr - 1]);
+        for i in 0..n_parts {
+            let own = part(self.rows, n_parts, i);
             let tile = OuterTile {
                 sweep: Sweep { count: [1, 1, n], x: [0, 0, wide], g: [0, 0, wide] },
                 fetch: Fetch::NOTHING,
                 g: packed[self.panel * panel_len..].as_ptr(),
                 columns,
                 resumes: false,
-                x: packed.as_ptr(),
-                x_rows: x_rows[first..].as_ptr(),
-                sum: chunk[first].as_mut_ptr(),
-                sum_row: 32,
+                x: packed[self.first / wide * panel_len + own.start..].as_ptr(),
+                x_rows: std::ptr::null(),
+                sum: chunk[own.start].as_mut_ptr(),
+                sum_row: MAX_WIDE,
                 last_sum: std::ptr::null_mut(),
             };
-            // SAFETY: panels hold `n` rows of `wide` values; the target has room for 32 columns.
-            unsafe { kernels.outer[nr - 1][rows - 1](&tile) };
+            // SAFETY: panels hold `n` rows of `wide` values; the target has room for as many columns.
+            unsafe { kernels.outer[nr - 1][own.len() - 1](&tile) };
         }
         for (j, row) in chunk[..self.rows].iter().enumerate() {
             let at = (self.first + j) * n_features + self.panel * wide;

@@ -26,6 +26,7 @@ pub mod reference;
 #[expect(clippy::needless_range_loop, reason = "lanes of several vectors are walked by index in step")]
 mod simd;
 mod softmax;
+mod sparse;
 mod sums;
 pub mod symmetric;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use pooling::{
 };
 pub use prefetch::prefetch;
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
+pub use sparse::{SparseMatrix, sparse_matmul};
 pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;
 pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};

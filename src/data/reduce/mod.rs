@@ -14,12 +14,16 @@ use std::sync::Arc;
 use super::feed::{Feed, TrainingSamples};
 use super::transform::{Affine, Fitted, Per};
 use crate::config::Section;
-use crate::engine::{Engine, matmul};
+use crate::engine::{Engine, SparseMatrix, matmul, sparse_matmul};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
 
 /// Samples that are loaded at once. Sums over samples are cut here, so that it must never depend on the machine.
 pub const BLOCK: usize = 4096;
+
+/// Samples that are projected at once. (60,000 x 784 to 128, 1 thread: 0.118 s by 4096, 0.107 by 1024, 0.101 by 512; a
+/// sparse projection 0.041, 0.054, 0.063.)
+pub const PROJECTED: usize = 2048;
 
 /// What keeps a method from being fitted, in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +207,10 @@ impl Projection {
         assert_eq!(out.len(), rows.len() * n_out, "values of {} samples of {n_out}", rows.len());
         scratch.resize(rows.len() * n_in, 0.0);
         centred.load_on(engine, rows, scratch);
-        matmul(engine, rows.len(), n_in, n_out, scratch, &self.weights, out);
+        match SparseMatrix::new(n_in, n_out, &self.weights) {
+            Some(weights) => sparse_matmul(engine, rows.len(), scratch, &weights, out),
+            None => matmul(engine, rows.len(), n_in, n_out, scratch, &self.weights, out),
+        }
     }
 }
 
