@@ -333,8 +333,8 @@ impl Pool {
         if most == 0 || IS_WORKING.get() {
             return inline();
         }
-        let Ok(workers) = self.workers.try_lock() else { return inline() };
-        let workers = &workers[..most.min(workers.len())];
+        let Ok(started) = self.workers.try_lock() else { return inline() };
+        let workers = &started[..most.min(started.len())];
         let shared = &*self.shared;
         // SAFETY: the lifetime is erased, and this function does not return before all workers are done with `f`.
         let job = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(f) };
@@ -359,6 +359,8 @@ impl Pool {
         }
         let theirs = shared.panic.lock().map_or(None, |mut panic| panic.take());
         if let Some(panic) = own.err().or(theirs) {
+            // Not held by an unwinding thread: poisoned, it would leave all later work to the caller alone.
+            drop(started);
             resume_unwind(panic);
         }
     }
@@ -484,6 +486,7 @@ mod tests {
         for culprit in 0..4 {
             let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(4, |i| assert_ne!(i, culprit, "on purpose"))));
             assert!(outcome.is_err());
+            assert!(!engine.pool.workers.is_poisoned(), "the pool would work inline from now on");
         }
         let count = AtomicUsize::new(0);
         engine.run(4, |_| {
