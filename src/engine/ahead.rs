@@ -56,24 +56,27 @@ impl Fetch {
     /// One round.
     #[inline(always)]
     pub(super) fn go(&mut self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            // SAFETY: a prefetch touches nothing, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
-            self.at = self.at.wrapping_add(self.step);
-        }
+        ask(self.at);
+        self.at = self.at.wrapping_add(self.step);
     }
 }
 
 /// Asks for `len` values to be brought into the second-level cache, at once.
 pub(super) fn prefetch(start: *const f32, len: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
     for at in (0..len).step_by(16) {
+        ask(start.wrapping_add(at).cast());
+    }
+}
+
+/// Asks for the cache line at an address, where the processor can be asked.
+#[inline(always)]
+fn ask(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch touches nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = (start, len);
+    let _ = at;
 }

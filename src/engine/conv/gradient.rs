@@ -24,6 +24,11 @@ pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
     s.groups == 1 && s.channels_in <= HALO_CHANNELS && s.kernel_h * s.kernel_w > 1
 }
 
+/// Values of a row of an image with its halo.
+fn halo_row(s: &ConvShape) -> usize {
+    (s.width + s.pad_left + s.pad_right) * s.channels_in
+}
+
 /// Rows of the weights that stand in one register tile.
 #[derive(Debug)]
 struct Rows {
@@ -134,16 +139,14 @@ impl Gradient {
         // 14x14x64 -> 64 k3 in ms, with so many hundredths of the cache (48 KiB, Sapphire Rapids): 35: 8.1, 5.8;
         // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1.
         let pixel_bytes = 4 * kernels.lanes * nr + (4 * depth).min(128);
-        let stretch = match () {
-            _ if has_halo || tiles.len() == 1 || pixels == 1 => usize::MAX,
-            _ => caches.l1 * 2 / 3 / pixel_bytes,
-        };
+        let is_whole = has_halo || tiles.len() == 1 || pixels == 1;
+        let stretch = if is_whole { usize::MAX } else { caches.l1 * 2 / 3 / pixel_bytes };
         let row_len = panels.iter().map(|p| p.nr * kernels.lanes).sum::<usize>();
         let packed_len = images * rows * columns_axis.len_out * row_len;
         let halo_len = if has_halo {
             // A block of rows reaches over as many rows of the input, and the kernel's.
             let high = (rows - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
-            images * high * (s.width + s.pad_left + s.pad_right) * s.channels_in
+            images * high * halo_row(&s)
         } else {
             0
         };
@@ -163,7 +166,7 @@ impl Gradient {
             Tap { down: rows_axis.outputs(kh), across: columns_axis.outputs(kw), at }
         };
         let taps = (0..s.kernel_h).flat_map(|kh| (0..s.kernel_w).map(move |kw| (kh, kw)));
-        let wide = (s.width + s.pad_left + s.pad_right) * s.channels_in;
+        let wide = halo_row(&s);
         if has_halo {
             let at = |row: usize| {
                 let (tap, c) = (row / s.channels_in, row % s.channels_in);
@@ -294,9 +297,7 @@ impl Gradient {
             }
         }
     }
-}
 
-impl Gradient {
     /// A block in stretches that follow each other: images, rows, and the first pixel counted from the block's.
     fn stretches(
         &self,
@@ -575,7 +576,7 @@ impl Job<'_> {
     /// Copies the input that a block reaches over into the scratch, with zeros around it.
     unsafe fn fill_halo(&self, images: &Range<usize>, rows: &Range<usize>) {
         let (plan, s) = (self.plan, &self.plan.shape);
-        let (row, wide) = (s.width * s.channels_in, (s.width + s.pad_left + s.pad_right) * s.channels_in);
+        let (row, wide) = (s.width * s.channels_in, halo_row(s));
         let left = s.pad_left * s.channels_in;
         let halo_rows = self.halo_rows(rows);
         // SAFETY: the scratch holds `halo_len` values after the packed panels, enough for any block.
@@ -613,7 +614,7 @@ impl Job<'_> {
         let (width, pixels) = (plan.columns_axis.len_out, rows.len() * plan.columns_axis.len_out);
         let mut count = tile.count;
         let (x, x_rows, sweep, g) = if plan.has_halo {
-            let wide = (s.width + s.pad_left + s.pad_right) * s.channels_in;
+            let wide = halo_row(s);
             let halo = self.scratch.wrapping_add(plan.packed_len).cast_const();
             let sweep = Sweep {
                 count: [images.len(), rows.len(), width],
