@@ -129,11 +129,11 @@ fn main() {
             let projection = method.fit(&fitting).unwrap_or_else(|error| panic!("{error:?}"));
             fits.push(start.elapsed().as_secs_f64());
             let start = Instant::now();
-            let centred = projection.centred(&feed);
-            let (mut scratch, mut features) = (Vec::new(), vec![0.0; PROJECTED.min(n) * projection.output.len()]);
+            let projector = projection.projector(&engine, &feed);
+            let mut features = vec![0.0; PROJECTED.min(n) * projection.output.len()];
             for rows in all.chunks(PROJECTED) {
                 let features = &mut features[..rows.len() * projection.output.len()];
-                projection.project(&engine, &centred, rows, &mut scratch, features);
+                projector.project(rows, features);
             }
             projections.push(start.elapsed().as_secs_f64());
         }

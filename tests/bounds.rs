@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use convoy::engine::{
-    Activation, AdamStep, BatchNorm, Conv, ConvShape, Dense, Engine, Isa, LocalConv, LossOptions, LossScratch,
-    PoolShape, Targets, UpdateStep, activate, adagrad, adam, average_pool, average_pool_backward, channel_means,
-    channel_means_backward, gram, matmul, max_pool, max_pool_backward, rmsprop, sgd, softmax, softmax_cross_entropy,
-    sum_of_squares,
+    Activation, AdamStep, BatchNorm, ByteProducts, Conv, ConvShape, Dense, Engine, Isa, LocalConv, LossOptions,
+    LossScratch, Matrix, PoolShape, Targets, UpdateStep, activate, adagrad, adam, average_pool, average_pool_backward,
+    channel_means, channel_means_backward, gram, matmul, max_pool, max_pool_backward, rmsprop, sgd, softmax,
+    softmax_cross_entropy, sum_of_squares,
 };
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
@@ -245,6 +245,12 @@ fn dense_and_locally_connected_layers_and_products_stay_within_their_slices() {
                 let mut square = vec![0.0f64; inputs * inputs].into_boxed_slice();
                 gram(&engine, n, inputs, &x, Some(&w[..inputs]), &mut square);
                 gram(&engine, n, inputs, &x, None, &mut square);
+                let matrix = Matrix::new(&engine, inputs, units, &w);
+                matrix.product(n, |rows, to| to.copy_from_slice(&x[rows.start * inputs..rows.end * inputs]), &mut y);
+                let bytes: Vec<u8> = x.iter().map(|x| (x * 50.0) as u8).collect();
+                let mut products = ByteProducts::new(&engine, inputs);
+                products.add(n, |i| &bytes[i * inputs..][..inputs]);
+                products.finish();
             }
             for _ in 0..4 {
                 let s = ConvShape { groups: 1, ..random_shape(&mut dice, 20_000) };

@@ -106,15 +106,14 @@ fn digits_have_the_same_bytes_on_one_two_and_seven_threads() {
     run(reference.path(), &["run", "pipelines/digits.toml", "--locked"], &[]);
 }
 
-/// The same for every instruction set, on a shorter training: the portable kernels are slow by design.
-#[test]
-fn a_short_training_has_the_same_bytes_on_every_instruction_set() {
-    let sets = ["stages.train.epochs=1", "stages.split.folds=2", "stages.evaluate.gates={}", "stages.ingest.limit=120"];
-    let mut arguments = vec!["run", "pipelines/digits.toml"];
+/// Runs a pipeline, cut short, on every instruction set: the portable kernels are slow by design.
+fn instruction_sets_change_no_byte(manifest: &str, sets: &[&str]) {
+    let path = format!("pipelines/{manifest}");
+    let mut arguments = vec!["run", &path];
     arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
     let mut first: Option<BTreeMap<String, Vec<u8>>> = None;
     for isa in convoy::engine::Isa::available() {
-        let project = fresh_project("digits.toml");
+        let project = fresh_project(manifest);
         run(project.path(), &arguments, &[("CONVOY_ISA", isa.name())]);
         let got = outputs(&project.path().join("out"));
         assert!(got.keys().any(|name| name.ends_with("metrics.csv")), "{:?}", got.keys());
@@ -123,6 +122,18 @@ fn a_short_training_has_the_same_bytes_on_every_instruction_set() {
             Some(first) => assert!(*first == got, "{isa} gives other bytes"),
         }
     }
+}
+
+#[test]
+fn a_short_training_has_the_same_bytes_on_every_instruction_set() {
+    let sets = ["stages.train.epochs=1", "stages.split.folds=2", "stages.evaluate.gates={}", "stages.ingest.limit=120"];
+    instruction_sets_change_no_byte("digits.toml", &sets);
+}
+
+#[test]
+fn components_have_the_same_bytes_on_every_instruction_set() {
+    let sets = ["stages.cnn.epochs=1", "stages.dense.epochs=2", "stages.split.folds=2", "stages.ingest.limit=200"];
+    instruction_sets_change_no_byte("pca.toml", &sets);
 }
 
 /// Two train stages, one of them refitted, and an ensemble of both.

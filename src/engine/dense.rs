@@ -200,7 +200,7 @@ impl Dense {
 const BLOCK: usize = 112;
 
 /// Steps of the chains between stores. A panel of 512 steps and 32 columns is 64 KiB.
-const STEPS: usize = 512;
+pub(super) const STEPS: usize = 512;
 
 /// From so many rows on, the matrix on the right is copied into panels: below that, it is read too few times.
 const PACKED_ROWS: usize = 128;

@@ -23,7 +23,10 @@ impl Isa {
 
     /// The one that was forced ([`Isa::force`]), else the fastest one that this processor has.
     pub fn detect() -> Isa {
-        FORCED.get().copied().unwrap_or_else(|| Isa::available()[0])
+        FORCED.get().copied().unwrap_or_else(|| {
+            // Asked for with each sample that is loaded, so that nothing is allocated.
+            Isa::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+        })
     }
 
     /// Makes [`Isa::detect`] choose this one from now on: for the switch of a bug report. Only the first call counts.

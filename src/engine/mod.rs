@@ -8,8 +8,10 @@
 //! in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
+mod affine;
 mod ahead;
 mod buffer;
+mod bytes;
 mod cache;
 mod conv;
 mod dense;
@@ -19,6 +21,7 @@ mod isa;
 #[expect(clippy::needless_range_loop, reason = "register tiles are arrays of vectors, walked by index in step")]
 mod kernel;
 mod local;
+mod matrix;
 mod norm;
 mod pooling;
 mod prefetch;
@@ -36,20 +39,22 @@ mod update;
 mod versions;
 
 pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
+pub use affine::{AffineRun, Stored, affine, affine_in_place};
 pub use buffer::Buffer;
+pub use bytes::{ByteMoments, ByteProducts};
 pub use cache::Caches;
 pub use conv::{Conv, ConvShape, GradOutput, Input};
 pub use dense::{Dense, matmul};
 pub use gram::gram;
 pub use isa::Isa;
 pub use local::LocalConv;
+pub use matrix::Matrix;
 pub use norm::{BatchNorm, GradientSums, InputGradient, Normalised};
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
 pub use prefetch::prefetch;
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
-pub use sparse::{SparseMatrix, sparse_matmul};
 pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;
 pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};

@@ -177,16 +177,16 @@ impl Stage for Reduce {
         })?;
         features::write(&projection, n_samples, sink)?;
         let mut writer = FeaturesWriter::create(sink, n_samples, projection.output)?;
-        let centred = projection.centred(&feed);
+        let projector = projection.projector(&engine, &feed);
         let all: Vec<u32> = (0..n_samples as u32).collect();
-        let (mut scratch, mut out) = (Vec::new(), vec![0.0; PROJECTED.min(n_samples) * projection.output.len()]);
+        let mut out = vec![0.0; PROJECTED.min(n_samples) * projection.output.len()];
         for (i, rows) in all.chunks(PROJECTED).enumerate() {
             if context.is_cancelled() {
                 return Err(StageError::cancelled());
             }
             context.progress((i * PROJECTED) as u64, n_samples as u64, "images", "projecting");
             let out = &mut out[..rows.len() * projection.output.len()];
-            projection.project(&engine, &centred, rows, &mut scratch, out);
+            projector.project(rows, out);
             writer.push(out)?;
         }
         writer.finish()?;

@@ -9,7 +9,7 @@
 //! so that threads cannot show in a bit.
 
 use crate::engine::Engine;
-use crate::engine::symmetric::{self, Rotation, STRIP, dot};
+use crate::engine::symmetric::{self, ROWS, Rotation, STRIP, dot};
 use crate::rng::Stream;
 
 /// Rotations that are collected before they are applied.
@@ -147,21 +147,14 @@ fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
         }
         next[k + 1..].copy_from_slice(x);
         let from = k + 1;
-        let work = |i: usize, row: &mut [f64]| {
-            let i = from + i;
-            // What stood left of the diagonal is not needed any more.
-            row[k] = symmetric::update_and_dot(
-                engine,
-                &mut row[from..],
-                (&v[from..], v[i]),
-                (&w[from..], w[i]),
-                &next[from..],
-            );
+        // The products stand left of the diagonal, where nothing is needed any more.
+        let work = |i: usize, rows: &mut [f64]| {
+            symmetric::update_and_dot(engine, rows, from, from + i * ROWS, [&v, &w, &next]);
         };
         if (n - from) * (n - from) < LEAST_SHARED {
-            below.chunks_exact_mut(n).enumerate().for_each(|(i, row)| work(i, row));
+            below.chunks_mut(ROWS * n).enumerate().for_each(|(i, rows)| work(i, rows));
         } else {
-            engine.for_each_chunk(below, n, work);
+            engine.for_each_chunk(below, ROWS * n, work);
         }
         for (w, row) in w[from..].iter_mut().zip(below.chunks_exact(n)) {
             *w = beta[k] * row[k];
@@ -364,9 +357,7 @@ fn reflect_back(engine: &Engine, n: usize, reflectors: &[f64], beta: &[f64], vec
     engine.for_each_chunk(vectors, (n * SIDE_BY_SIDE).max(1), |_, vectors| {
         for k in (0..n.saturating_sub(1)).rev().filter(|&k| beta[k] != 0.0) {
             let v = &reflectors[k * n + k + 1..(k + 1) * n];
-            for vector in vectors.chunks_exact_mut(n) {
-                symmetric::reflect(engine, v, beta[k], &mut vector[k + 1..]);
-            }
+            symmetric::reflect(engine, v, beta[k], n, k + 1, vectors);
         }
     });
 }

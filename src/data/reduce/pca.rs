@@ -1,9 +1,10 @@
 //! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are images.
 //!
-//! `full` builds the covariance matrix (`engine::gram`) and solves its eigenproblem. `randomized` never builds it: a
+//! `full` solves the eigenproblem of the covariance matrix. `randomized` never builds it: a
 //! random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small problem
 //! inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
 
+use super::covariance::Covariance;
 use super::eigen::{NotFinite, orient, symmetric_eigen};
 use super::{BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted};
 use crate::config::{Bounds, Problem, Section};
@@ -11,12 +12,12 @@ use crate::data::feed::Feed;
 use crate::data::transform::Per;
 use crate::data::transform::moments::Statistics;
 use crate::engine::symmetric::{dot, subtract};
-use crate::engine::{Dense, Engine, gram, matmul};
+use crate::engine::{Dense, Engine, matmul};
 use crate::tensor::SampleShape;
 
 /// The line in the list.
 pub const KIND: Kind =
-    Kind { name: "pca", read, revision: 2, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
+    Kind { name: "pca", read, revision: 3, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
 
 /// What is kept unless something is said.
 const DEFAULT_VARIANCE: f64 = 0.95;
@@ -128,17 +129,24 @@ impl Reduction for Pca {
             return Err(Misfit::new("", message).help("give `split` more images, or fewer folds").into());
         }
         let features = input.len();
-        let moments = Statistics::new(samples, engine.threads()).moments(Per::Pixel);
-        let mean: Vec<f64> = moments.iter().map(|moments| moments.mean).collect();
-        let total = moments.iter().fold(0.0, |sum, moments| sum + moments.m2) / (samples.len() - 1) as f64;
-        let feed = centred(samples.feed(), &mean);
-        let mut axes = match self.components {
-            Some(n) if self.is_randomized(features, n) => randomized(fitting, &feed, n, total)?,
-            // Whitening turns axes without variance back too.
-            _ if self.zca => full(fitting, &feed, features, |shares| self.n_kept(shares, features))?,
-            _ => full(fitting, &feed, self.n_expected(features), |shares| {
-                self.n_kept(shares, features.min(samples.len()))
-            })?,
+        let (mean, mut axes) = match self.components {
+            Some(n) if self.is_randomized(features, n) => {
+                let moments = Statistics::new(samples, engine.threads()).moments(Per::Pixel);
+                let mean: Vec<f64> = moments.iter().map(|moments| moments.mean).collect();
+                let total = moments.iter().fold(0.0, |sum, moments| sum + moments.m2) / (samples.len() - 1) as f64;
+                let axes = randomized(fitting, &centred(samples.feed(), &mean), n, total)?;
+                (mean, axes)
+            }
+            _ => {
+                let Covariance { mean, matrix } = Covariance::of(fitting)?;
+                // Whitening turns axes without variance back too.
+                let (n_expected, most) = if self.zca {
+                    (features, features)
+                } else {
+                    (self.n_expected(features), features.min(samples.len()))
+                };
+                (mean, full(engine, matrix, n_expected, |shares| self.n_kept(shares, most))?)
+            }
         };
         // Rounding may leave a variance below nothing.
         axes.variances.iter_mut().for_each(|variance| *variance = variance.max(0.0));
@@ -226,32 +234,17 @@ fn shares(variances: &[f64], total: f64) -> Vec<f64> {
     variances.iter().map(|v| if total > 0.0 { v.max(0.0) / total } else { 1.0 }).collect()
 }
 
-/// All axes, of which the first `n_kept(shares)` are kept, probably `n_expected`.
+/// All axes of a covariance, of which the first `n_kept(shares)` are kept, probably `n_expected`.
 fn full(
-    fitting: &Fitting<'_>,
-    feed: &Feed,
+    engine: &Engine,
+    covariance: Vec<f64>,
     n_expected: usize,
     n_kept: impl FnOnce(&[f64]) -> usize,
 ) -> Result<Axes, FitError> {
-    let features = feed.sample_shape().len();
-    let n = fitting.samples.len();
-    let mut covariance = vec![0.0f64; features * features];
-    let mut block = if n > BLOCK { vec![0.0f64; features * features] } else { Vec::new() };
-    fitting.for_each_block(feed, |n_block, values| {
-        if block.is_empty() {
-            return gram(fitting.engine, n_block, features, values, None, &mut covariance);
-        }
-        gram(fitting.engine, n_block, features, values, None, &mut block);
-        for (sum, x) in covariance.iter_mut().zip(&block) {
-            *sum += x;
-        }
-    })?;
-    drop(block);
-    covariance.iter_mut().for_each(|x| *x /= (n - 1) as f64);
+    let features = covariance.len().isqrt();
     let total = (0..features).fold(0.0, |sum, i| sum + covariance[i * features + i]);
-    let found =
-        symmetric_eigen(fitting.engine, features, covariance, n_expected, |values| n_kept(&shares(values, total)))
-            .map_err(not_finite)?;
+    let found = symmetric_eigen(engine, features, covariance, n_expected, |values| n_kept(&shares(values, total)))
+        .map_err(not_finite)?;
     let n_kept = found.vectors.len() / features;
     Ok(Axes { vectors: found.vectors, variances: found.values[..n_kept].to_vec(), total })
 }

@@ -6,6 +6,7 @@
 
 use super::{Affine, Fitted, standardize_image};
 use crate::data::feed::Values;
+use crate::engine::{self, AffineRun};
 use crate::tensor::SampleShape;
 
 /// Shortest run of numbers that one pass of the loop goes over, in values: long enough to vectorise.
@@ -20,16 +21,9 @@ pub struct Chain {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Pass {
-    Affine(Run),
+    /// A sample is a whole number of runs, but for the last one.
+    Affine(AffineRun),
     StandardizeImage,
-}
-
-/// The numbers of an affine step for a run of values; a sample is a whole number of runs, but for the last one.
-#[derive(Clone, Debug, PartialEq)]
-struct Run {
-    subtract: Vec<f32>,
-    multiply: Vec<f32>,
-    add: Vec<f32>,
 }
 
 impl Chain {
@@ -75,9 +69,9 @@ impl Chain {
         let rest = match self.passes.split_first() {
             Some((Pass::Affine(run), rest)) => {
                 match values {
-                    Values::U8(values) => run.convert(values, out, f32::from),
-                    Values::U16(values) => run.convert(values, out, |x| f32::from(u16::from_le_bytes(x))),
-                    Values::F32(values) => run.convert(values, out, f32::from_le_bytes),
+                    Values::U8(values) => engine::affine(values, run, out),
+                    Values::U16(values) => engine::affine(values, run, out),
+                    Values::F32(values) => engine::affine(values, run, out),
                 }
                 rest
             }
@@ -98,29 +92,8 @@ impl Chain {
 fn pass_over(passes: &[Pass], sample: &mut [f32]) {
     for pass in passes {
         match pass {
-            Pass::Affine(run) => run.apply(sample),
+            Pass::Affine(run) => engine::affine_in_place(run, sample),
             Pass::StandardizeImage => standardize_image::apply(sample),
-        }
-    }
-}
-
-impl Run {
-    fn convert<T: Copy>(&self, values: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
-        let n = self.subtract.len();
-        for (out, values) in out.chunks_mut(n).zip(values.chunks(n)) {
-            let numbers = self.subtract.iter().zip(&self.multiply).zip(&self.add);
-            for ((out, &x), ((subtract, multiply), add)) in out.iter_mut().zip(values).zip(numbers) {
-                *out = (to_f32(x) - subtract) * multiply + add;
-            }
-        }
-    }
-
-    fn apply(&self, out: &mut [f32]) {
-        for out in out.chunks_mut(self.subtract.len()) {
-            let numbers = self.subtract.iter().zip(&self.multiply).zip(&self.add);
-            for (out, ((subtract, multiply), add)) in out.iter_mut().zip(numbers) {
-                *out = (*out - subtract) * multiply + add;
-            }
         }
     }
 }
@@ -142,11 +115,11 @@ fn fused(first: &Affine, second: &Affine, shape: SampleShape) -> Affine {
     out
 }
 
-fn run(affine: &Affine) -> Run {
+fn run(affine: &Affine) -> AffineRun {
     let n = affine.subtract.len();
     let length = n * MIN_RUN.div_ceil(n);
     let repeat = |numbers: &[f64]| (0..length).map(|i| numbers[i % n] as f32).collect();
-    Run { subtract: repeat(&affine.subtract), multiply: repeat(&affine.multiply), add: repeat(&affine.add) }
+    AffineRun { subtract: repeat(&affine.subtract), multiply: repeat(&affine.multiply), add: repeat(&affine.add) }
 }
 
 #[cfg(test)]

@@ -198,9 +198,9 @@ impl Loaded {
             match step {
                 Step::Transforms(steps) => fitted.extend(steps.iter().cloned()),
                 Step::Projection(projection) => {
-                    let feed = projection.centred(&Feed::new(samples, std::mem::take(&mut fitted)));
+                    let feed = Feed::new(samples, std::mem::take(&mut fitted));
                     let mut out = vec![0.0; rows.len() * projection.output.len()];
-                    projection.project(engine, &feed, &rows, &mut Vec::new(), &mut out);
+                    projection.projector(engine, &feed).project(&rows, &mut out);
                     let values = out.into_iter().map(f32::to_le_bytes).collect();
                     samples = Arc::new(Rows { shape: projection.output, values });
                 }
