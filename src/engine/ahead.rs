@@ -23,16 +23,14 @@ impl<const N: usize> Ahead<N> {
         for (start, len) in &mut self.pieces {
             let now = self.step.min(*len);
             if now > 0 {
-                let fetch = Fetch { at: start.cast(), step: (4 * now).div_ceil(rounds.max(1)) };
                 let from = *start;
                 *start = start.wrapping_add(now);
                 *len -= now;
-                // A short kernel has no time for all of it.
-                if fetch.step > 64 {
-                    prefetch(from, now);
-                    return Fetch::NOTHING;
-                }
-                return fetch;
+                // A line each round; a short kernel has no time for all of it.
+                let at_once = now.saturating_sub(16 * rounds);
+                prefetch(from, at_once);
+                let step = (4 * (now - at_once)).div_ceil(rounds.max(1));
+                return Fetch { at: from.wrapping_add(at_once).cast(), step };
             }
         }
         Fetch::NOTHING
