@@ -236,8 +236,6 @@ fn run_epochs(
 ) -> Result<Run, StageError> {
     let epochs = setup.epochs;
     let steps_per_epoch = training.n_batches() as u64;
-    // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
-    let statistics_at = if training.n_whole_batches() > 0 { training.n_whole_batches() - 1 } else { 0 };
     let mut plateau = Plateau::default();
     let mut run = Run {
         epochs: Vec::new(),
@@ -275,63 +273,20 @@ fn run_epochs(
         if is_stopped(stage, &run.best) {
             break;
         }
-        let mut total = StepStats::default();
-        let mut learning_rate = stage.learning_rate;
-        let mut statistics_step = 0;
-        if stage.optimizer.full_batch().is_some() {
-            let step = network.full_batch_step(&mut training.all(context), Some(&mut statistics));
-            (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
-            statistics_step = network.step();
-            if !total.is_finite() {
-                if stage.is_trial {
-                    run.exploded = Some(trial::not_finite(epoch, 1));
-                    return Ok(run);
-                }
-                return Err(StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer"));
-            }
+        let passed = if stage.optimizer.full_batch().is_some() {
+            full_batch(stage, network, training, epoch, &mut statistics, context)
         } else {
-            let passed = training.for_each(epoch, |i, images, targets| {
-                if context.is_cancelled() {
-                    return Err(StageError::cancelled());
-                }
-                engine.set_threads(context.threads_now());
-                let moment = Moment { step: network.step(), steps_per_epoch, epochs: u64::from(epochs) };
-                learning_rate = stage.learning_rate * stage.schedule.factor(moment, &plateau);
-                let is_looked_at = i == statistics_at;
-                let stats = network.train_step(images, targets, learning_rate, is_looked_at.then_some(&mut statistics));
-                if is_looked_at {
-                    statistics_step = network.step();
-                }
-                if !stats.is_finite() {
-                    if stage.is_trial {
-                        run.exploded = Some(trial::not_finite(epoch, i + 1));
-                    }
-                    if let Some(value) = images.iter().find(|x| !x.is_finite()) {
-                        let message = format!(
-                            "an image comes to the network with the value {value} (epoch {epoch}, batch {})",
-                            i + 1
-                        );
-                        return Err(StageError::new(message)
-                            .help("look at the stages above: a `scale` or a `reduce` made it of the image"));
-                    }
-                    let message = format!("loss is not finite (epoch {epoch}, batch {})", i + 1);
-                    return Err(StageError::new(message)
-                        .key("learning_rate")
-                        .help(format!("lower `learning_rate` (now {})", stage.learning_rate)));
-                }
-                total.add(stats);
-                if i % 16 == 15 {
-                    let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
-                    let note = format!("epoch {epoch}/{epochs}, loss {:.3}{}", total.loss(), standing(&run.epochs));
-                    context.progress(done, u64::from(epochs) * steps_per_epoch, "batches", &note);
-                }
-                Ok(())
-            });
-            if run.exploded.is_some() {
+            let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
+            in_batches(stage, engine, network, training, epoch, &progress, &mut statistics, context)
+        };
+        let Passed { total, learning_rate, statistics_step } = match passed {
+            Ok(passed) => passed,
+            Err(Ended::Exploded(exploded)) => {
+                run.exploded = Some(exploded);
                 return Ok(run);
             }
-            passed?;
-        }
+            Err(Ended::Failed(error)) => return Err(error),
+        };
         // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
         let mut probabilities = Vec::new();
         if epoch == epochs && stage.early_stopping.is_none() {
@@ -413,6 +368,117 @@ fn run_epochs(
         network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
     }
     Ok(run)
+}
+
+/// What a pass over the training rows leaves behind besides the network.
+struct Passed {
+    total: StepStats,
+    /// Of the last step.
+    learning_rate: f64,
+    /// The step that the layers' statistics are of.
+    statistics_step: u64,
+}
+
+/// Why a pass ended before its last row.
+enum Ended {
+    /// A trial's numbers ended it.
+    Exploded(Exploded),
+    Failed(StageError),
+}
+
+impl From<StageError> for Ended {
+    fn from(error: StageError) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+/// Where a training stands before an epoch.
+struct Progress<'a> {
+    epochs: u32,
+    plateau: &'a Plateau,
+    before: &'a [EpochRow],
+}
+
+/// One update by all training rows at once.
+fn full_batch(
+    stage: &Train,
+    network: &mut Network,
+    training: &mut TrainingBatches<'_>,
+    epoch: u32,
+    statistics: &mut Vec<LayerStatistics>,
+    context: &dyn Context,
+) -> Result<Passed, Ended> {
+    let step = network.full_batch_step(&mut training.all(context), Some(statistics));
+    let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
+    if total.is_finite() {
+        return Ok(Passed { total, learning_rate, statistics_step: network.step() });
+    }
+    Err(if stage.is_trial {
+        Ended::Exploded(trial::not_finite(epoch, 1))
+    } else {
+        StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer").into()
+    })
+}
+
+/// One update by each batch.
+#[allow(clippy::too_many_arguments)]
+fn in_batches(
+    stage: &Train,
+    engine: &Engine,
+    network: &mut Network,
+    training: &mut TrainingBatches<'_>,
+    epoch: u32,
+    progress: &Progress<'_>,
+    statistics: &mut Vec<LayerStatistics>,
+    context: &dyn Context,
+) -> Result<Passed, Ended> {
+    let (epochs, steps_per_epoch) = (u64::from(progress.epochs), training.n_batches() as u64);
+    // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
+    let statistics_at = training.n_whole_batches().saturating_sub(1);
+    let mut passed = Passed { total: StepStats::default(), learning_rate: stage.learning_rate, statistics_step: 0 };
+    let mut exploded = None;
+    let outcome = training.for_each(epoch, |i, images, targets| {
+        if context.is_cancelled() {
+            return Err(StageError::cancelled());
+        }
+        engine.set_threads(context.threads_now());
+        let moment = Moment { step: network.step(), steps_per_epoch, epochs };
+        passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
+        let is_looked_at = i == statistics_at;
+        let stats = network.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
+        if is_looked_at {
+            passed.statistics_step = network.step();
+        }
+        if !stats.is_finite() {
+            if stage.is_trial {
+                exploded = Some(trial::not_finite(epoch, i + 1));
+            }
+            return Err(not_finite(stage, epoch, i + 1, images));
+        }
+        passed.total.add(stats);
+        if i % 16 == 15 {
+            let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
+            let (loss, standing) = (passed.total.loss(), standing(progress.before));
+            let note = format!("epoch {epoch}/{epochs}, loss {loss:.3}{standing}");
+            context.progress(done, epochs * steps_per_epoch, "batches", &note);
+        }
+        Ok(())
+    });
+    match exploded {
+        Some(exploded) => Err(Ended::Exploded(exploded)),
+        None => outcome.map(|()| passed).map_err(Ended::Failed),
+    }
+}
+
+/// What to say of a loss that is no number.
+fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageError {
+    if let Some(value) = images.iter().find(|x| !x.is_finite()) {
+        let message = format!("an image comes to the network with the value {value} (epoch {epoch}, batch {batch})");
+        return StageError::new(message).help("look at the stages above: a `scale` or a `reduce` made it of the image");
+    }
+    StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
+        .key("learning_rate")
+        .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
 }
 
 /// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
