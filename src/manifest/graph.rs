@@ -103,7 +103,7 @@ fn read_stage(
         is_wired: false,
         inputs: Vec::new(),
         stage: None,
-        entry: StageEntry { resolved: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
+        entry: StageEntry { resolved: Vec::new(), values: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
         is_further: false,
     };
     if name.is_empty() || name.len() > 64 || name.chars().any(|c| !(c.is_ascii_alphanumeric() || "-_".contains(c))) {
@@ -112,6 +112,7 @@ fn read_stage(
     }
     let Some(table) = as_table(entry, &format!("stage `{name}`"), problems) else { return read };
 
+    read.entry.values = table.entries.iter().map(|entry| (entry.key.clone(), entry.node.span)).collect();
     let mut log = Log::default();
     let mut section = Section::new(Some(table), header, "", &mut log);
     let kind = find_kind(&mut section, entry, table, kinds);

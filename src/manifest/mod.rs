@@ -58,6 +58,8 @@ pub struct Manifest {
 pub struct StageEntry {
     /// The keys it reads with the values in force, in reading order, without its `seed`.
     pub resolved: Vec<Resolved>,
+    /// The values of its table by key, those as well that no fingerprint may hold, as the place of a source.
+    pub values: Vec<(String, Span)>,
     /// Its header.
     pub header: Span,
     /// The seed in force: its own, else the manifest's.
@@ -76,7 +78,8 @@ impl StageEntry {
         let mut key = key;
         loop {
             let set = self.resolved.iter().find(|resolved| resolved.key == key).and_then(|resolved| resolved.span);
-            match (set, key.rsplit_once(['.', '['])) {
+            let written = self.values.iter().find(|(name, _)| name == key).map(|(_, span)| *span);
+            match (set.or(written), key.rsplit_once(['.', '['])) {
                 (Some(span), _) => return Some(span),
                 (None, Some((above, _))) => key = above,
                 (None, None) => return None,
@@ -188,8 +191,8 @@ impl Manifest {
     pub fn span_of(&self, stage: usize, key: &str) -> Span {
         let entry = &self.entries[stage];
         let is_architecture = key.split(['.', '[']).next() == Some("architecture");
-        let architecture = || if is_architecture { self.architecture_span(stage) } else { None };
-        entry.span_of(key).or_else(architecture).unwrap_or(entry.header)
+        let architecture = if is_architecture { self.architecture_span(stage) } else { None };
+        architecture.or_else(|| entry.span_of(key)).unwrap_or(entry.header)
     }
 
     /// A stage's architecture from its first layer to its last; only the first where it stands on several lines.

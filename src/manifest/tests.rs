@@ -343,6 +343,9 @@ fn the_place_of_a_key_is_found() {
     assert_eq!(slice("optimizer.sgd.nesterov"), "{ sgd = { momentum = 0.5 } }");
     assert_eq!(slice("size"), "[stages.ingest]");
     assert_eq!(slice("seed"), "42");
+    // What nobody reads into a fingerprint has a place all the same.
+    let manifest = good(&format!("{HEAD}[stages.ingest]\n[stages.split]\ninput = \"ingest\"\n"));
+    assert_eq!(manifest.texts.slice(manifest.span_of(1, "input")), "\"ingest\"");
 }
 
 #[test]

@@ -272,7 +272,8 @@ pub struct Places {
 impl Places {
     /// `path` relative to the manifest.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.manifest_dir.join(path)
+        // Without the `.` that people write in front.
+        self.manifest_dir.join(path).components().collect()
     }
 }
 
