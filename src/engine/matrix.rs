@@ -77,8 +77,8 @@ impl Matrix {
 
     fn dense(&self, panels: &[f32], wide: usize, m: usize, a: &[f32], c: &mut [f32]) {
         let (kernels, k, n) = (self.engine.kernels(), self.k, self.n);
-        let (c, c_end) = (c.as_mut_ptr(), c.len());
-        assert!(a.len() >= m * k && c_end >= m * n, "an operand is too short");
+        assert!(a.len() >= m * k && c.len() >= m * n, "an operand is too short");
+        let c = c.as_mut_ptr();
         let steps = self.engine.choice().steps.unwrap_or(STEPS).min(k);
         for first in (0..k).step_by(steps) {
             let run = Run { x: 0, row: 0, len: steps.min(k - first) };
