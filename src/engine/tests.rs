@@ -272,6 +272,24 @@ fn odd_sizes_have_the_bits_of_the_definition() {
 }
 
 #[test]
+fn weight_gradients_work_where_threads_are_more_than_rows_of_weights() {
+    let (n, inputs, units) = (3, 130, 20);
+    let s = ConvShape::valid(n, 1, 1, inputs, units, 1);
+    let mut dice = Dice::new(9);
+    let (x, g) = (dice.values(n * inputs), dice.values(n * units));
+    let mut theirs = vec![7.0; inputs * units];
+    reference::backward_weights(&s, n, &x, &g, &mut theirs, None);
+    for isa in Isa::available() {
+        for capacity in [3, 9, 10, 200] {
+            let engine = Engine::with_capacity(1, capacity, isa);
+            let mut ours = vec![7.0; inputs * units];
+            Dense::new(&engine, n, inputs, units).backward_weights(n, &x, &g, &mut ours, None);
+            assert_same(&ours, &theirs, &format!("{isa}, at most {capacity} threads"));
+        }
+    }
+}
+
+#[test]
 fn dense_layers_have_the_bits_of_the_definition() {
     let mut dice = Dice::new(3);
     for (round, (name, engine)) in engines().iter().enumerate() {

@@ -103,8 +103,9 @@ impl Gradient {
         // All taps of some channels follow each other: they read the same values.
         // As many for each thread, where taps do not see to it (14x14x256 -> 256 k1 on 2 threads: 19 parts 269 GFLOP/s, 20
         // parts 284).
-        let even = if taps == 1 && !has_halo && height >= 8 * mr { engine.capacity() } else { 1 };
-        let n_heights = height.div_ceil(mr).next_multiple_of(even);
+        let n_heights = height.div_ceil(mr);
+        let is_evened = taps == 1 && !has_halo && height >= 8 * mr && engine.capacity() <= n_heights;
+        let n_heights = n_heights.next_multiple_of(if is_evened { engine.capacity() } else { 1 }).min(height);
         let mut tiles: Vec<Rows> = (0..n_heights)
             .map(|i| part(height, n_heights, i))
             .flat_map(|part| {
