@@ -43,7 +43,7 @@ pub use affine::{AffineRun, Stored, affine, affine_in_place};
 pub use buffer::Buffer;
 pub use bytes::{ByteMoments, ByteProducts};
 pub use cache::Caches;
-pub use conv::{Conv, ConvShape, GradOutput, Input};
+pub use conv::{Algorithm, Conv, ConvShape, GradOutput, Input};
 pub use dense::{Dense, matmul};
 pub use gram::gram;
 pub use isa::Isa;

@@ -3,10 +3,11 @@
 
 use std::io::Write as _;
 
+use super::conv::winograd::applies;
 use super::threads::Choice;
 use super::{
-    Activation, Conv, ConvShape, Dense, Engine, Isa, LocalConv, PoolShape, gram, matmul, max_pool, max_pool_backward,
-    reference,
+    Activation, Algorithm, Conv, ConvShape, Dense, Engine, Isa, LocalConv, PoolShape, gram, matmul, max_pool,
+    max_pool_backward, reference,
 };
 
 /// A small generator of test values (SplitMix64).
@@ -113,39 +114,66 @@ fn random_shape(dice: &mut Dice) -> ConvShape {
     }
 }
 
-/// All three passes of one shape against the definition, on one engine.
+/// What an algorithm must give.
+struct Definition {
+    algorithm: Algorithm,
+    #[allow(clippy::type_complexity)]
+    forward: fn(&ConvShape, usize, &[f32], &[f32], Option<&[f32]>, Activation, &mut [f32]),
+    backward_data: fn(&ConvShape, usize, &[f32], &[f32], Option<&[f32]>, &mut [f32]),
+    backward_weights: fn(&ConvShape, usize, &[f32], &[f32], &mut [f32], Option<&mut [f32]>),
+}
+
+const DIRECT: Definition = Definition {
+    algorithm: Algorithm::Direct,
+    forward: reference::forward,
+    backward_data: reference::backward_data,
+    backward_weights: reference::backward_weights,
+};
+
+const WINOGRAD: Definition = Definition {
+    algorithm: Algorithm::Winograd,
+    forward: reference::winograd_forward,
+    backward_data: reference::winograd_backward_data,
+    backward_weights: reference::winograd_backward_weights,
+};
+
+/// All three passes of one shape against the direct definition, on one engine.
 fn check(engine: &Engine, name: &str, s: &ConvShape, n: usize, is_wild: bool, dice: &mut Dice) {
+    check_by(&DIRECT, engine, name, s, n, is_wild, dice);
+}
+
+fn check_by(by: &Definition, engine: &Engine, name: &str, s: &ConvShape, n: usize, is_wild: bool, dice: &mut Dice) {
     let mut values = |len: usize| if is_wild { dice.wild(len) } else { dice.values(len) };
     let (x, w, b) = (values(n * s.input_len()), values(s.weights_len()), values(s.filters));
     let g = values(n * s.output_len());
-    let mut conv = Conv::new(engine, *s);
+    let mut conv = Conv::plan(engine, *s, by.algorithm, false);
     for (bias, activation) in [(None, Activation::None), (Some(&b[..]), Activation::Relu)] {
         let (mut ours, mut theirs) = (vec![7.0; n * s.output_len()], vec![7.0; n * s.output_len()]);
         conv.forward(n, &x, &w, bias, activation, &mut ours);
-        reference::forward(s, n, &x, &w, bias, activation, &mut theirs);
+        (by.forward)(s, n, &x, &w, bias, activation, &mut theirs);
         assert_same(&ours, &theirs, &format!("forward, {name}, {s:?}"));
     }
     for mask in [None, Some(&x[..])] {
         let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
         conv.backward_data(n, &g, &w, mask, &mut ours);
-        reference::backward_data(s, n, &g, &w, mask, &mut theirs);
+        (by.backward_data)(s, n, &g, &w, mask, &mut theirs);
         assert_same(&ours, &theirs, &format!("backward data, {name}, {s:?}"));
     }
     let (mut ours, mut our_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
     let (mut theirs, mut their_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
     conv.backward_weights(n, &x, &g, &mut ours, Some(&mut our_bias));
-    reference::backward_weights(s, n, &x, &g, &mut theirs, Some(&mut their_bias));
+    (by.backward_weights)(s, n, &x, &g, &mut theirs, Some(&mut their_bias));
     assert_same(&ours, &theirs, &format!("backward weights, {name}, {s:?}"));
     assert_same(&our_bias, &their_bias, &format!("backward bias, {name}, {s:?}"));
     conv.backward_weights(n, &x, &g, &mut ours, None);
     assert_same(&ours, &theirs, &format!("backward weights without bias, {name}, {s:?}"));
     if s.height_out().is_multiple_of(2) && s.width_out().is_multiple_of(2) {
-        check_pooled(engine, name, s, n, [&x, &w, &b, &g]);
+        check_pooled(by, engine, name, s, n, [&x, &w, &b, &g]);
     }
 }
 
 /// The pooled passes of one shape against convolution and pooling one after the other.
-fn check_pooled(engine: &Engine, name: &str, s: &ConvShape, n: usize, [x, w, b, g]: [&[f32]; 4]) {
+fn check_pooled(by: &Definition, engine: &Engine, name: &str, s: &ConvShape, n: usize, [x, w, b, g]: [&[f32]; 4]) {
     let (len, quarter) = (n * s.output_len(), n * s.output_len() / 4);
     let (g, plain) = (&g[..quarter], Engine::with_isa(1, Isa::Portable));
     let pool = PoolShape {
@@ -161,11 +189,11 @@ fn check_pooled(engine: &Engine, name: &str, s: &ConvShape, n: usize, [x, w, b, 
         height_out: s.height_out() / 2,
         width_out: s.width_out() / 2,
     };
-    let mut conv = Conv::pooled(engine, *s);
+    let mut conv = Conv::plan(engine, *s, by.algorithm, true);
     for (bias, activation) in [(None, Activation::None), (Some(b), Activation::Relu)] {
         let relu_mask = activation == Activation::Relu;
         let (mut whole, mut theirs, mut their_taps) = (vec![7.0; len], vec![7.0; quarter], vec![9; quarter]);
-        reference::forward(s, n, x, w, bias, activation, &mut whole);
+        (by.forward)(s, n, x, w, bias, activation, &mut whole);
         max_pool(&plain, &pool, n, &whole, relu_mask, &mut theirs, Some(&mut their_taps));
         let (mut ours, mut taps) = (vec![7.0; quarter], vec![9; quarter]);
         conv.forward_pooled(n, x, w, bias, activation, &mut ours, None);
@@ -180,12 +208,12 @@ fn check_pooled(engine: &Engine, name: &str, s: &ConvShape, n: usize, [x, w, b, 
         let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
         let mask = relu_mask.then_some(x);
         conv.backward_data_pooled(n, g, &taps, w, mask, &mut ours);
-        reference::backward_data(s, n, &whole, w, mask, &mut theirs);
+        (by.backward_data)(s, n, &whole, w, mask, &mut theirs);
         assert_same(&ours, &theirs, &format!("pooled backward data, {name}, {s:?}"));
         let (mut ours, mut our_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
         let (mut theirs, mut their_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
         conv.backward_weights_pooled(n, x, g, &taps, &mut ours, Some(&mut our_bias));
-        reference::backward_weights(s, n, x, &whole, &mut theirs, Some(&mut their_bias));
+        (by.backward_weights)(s, n, x, &whole, &mut theirs, Some(&mut their_bias));
         assert_same(&ours, &theirs, &format!("pooled backward weights, {name}, {s:?}"));
         assert_same(&our_bias, &their_bias, &format!("pooled backward bias, {name}, {s:?}"));
     }
@@ -268,6 +296,80 @@ fn odd_sizes_have_the_bits_of_the_definition() {
         ] {
             check(&engine, isa.name(), &shape, shape.batch, false, &mut dice);
         }
+    }
+}
+
+#[test]
+fn winograds_convolutions_have_the_bits_of_their_definition() {
+    let mut dice = Dice::new(10);
+    let engines = engines();
+    for (round, (name, engine)) in engines.iter().cycle().take(4 * engines.len()).enumerate() {
+        let shape = loop {
+            let shape = ConvShape {
+                height: 4 + dice.below(6),
+                width: 4 + dice.below(9),
+                pad_top: dice.below(3),
+                pad_bottom: dice.below(3),
+                pad_left: dice.below(3),
+                pad_right: dice.below(3),
+                ..ConvShape::valid(dice.pick(&[1, 2, 3, 5]), 1, 1, dice.pick(&[5, 7, 16, 17, 40]), 1, 3)
+            };
+            let shape = ConvShape { filters: dice.pick(&[1, 3, 8, 17, 32, 37, 70]), ..shape };
+            let size = shape.multiply_adds() * shape.batch as u64;
+            if applies(&shape) && size < 1_000_000 {
+                break shape;
+            }
+        };
+        let n = 1 + dice.below(shape.batch);
+        check_by(&WINOGRAD, engine, name, &shape, n, round % 3 == 2, &mut dice);
+    }
+    // Several chunks, and images of several pieces.
+    for (name, engine) in engines.iter().filter(|(_, engine)| engine.isa() != Isa::Portable) {
+        for s in [ConvShape::same(23, 12, 15, 6, 7, 3), ConvShape::same(2, 40, 44, 33, 34, 3)] {
+            check_by(&WINOGRAD, engine, name, &s, s.batch, false, &mut dice);
+        }
+    }
+}
+
+#[test]
+fn winograds_convolutions_are_near_those_of_one_chain() {
+    let mut dice = Dice::new(11);
+    let engine = Engine::new(1);
+    let s = ConvShape::same(4, 13, 14, 48, 40, 3);
+    let (x, w) = (dice.values(4 * s.input_len()), dice.values(s.weights_len()));
+    let g = dice.values(4 * s.output_len());
+    let passes = |algorithm| {
+        let mut conv = Conv::plan(&engine, s, algorithm, false);
+        let (mut y, mut dx) = (vec![0.0; g.len()], vec![0.0; x.len()]);
+        let (mut dw, mut db) = (vec![0.0; w.len()], vec![0.0; s.filters]);
+        conv.forward(4, &x, &w, None, Activation::None, &mut y);
+        conv.backward_data(4, &g, &w, None, &mut dx);
+        conv.backward_weights(4, &x, &g, &mut dw, Some(&mut db));
+        [y, dx, dw, db]
+    };
+    for (ours, theirs) in passes(Algorithm::Winograd).iter().zip(passes(Algorithm::Direct)) {
+        let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let error: Vec<f32> = ours.iter().zip(&theirs).map(|(a, b)| a - b).collect();
+        let error = norm(&error) / norm(&theirs);
+        assert!(error < 2e-6, "off by {error:e} of all");
+    }
+}
+
+#[test]
+fn other_shapes_are_convolved_directly_whatever_is_asked_for() {
+    let mut dice = Dice::new(12);
+    let engine = Engine::new(2);
+    for s in [
+        ConvShape::same(2, 8, 8, 3, 8, 3),
+        ConvShape::same(2, 8, 8, 8, 8, 5),
+        ConvShape { stride_w: 2, ..ConvShape::same(2, 8, 8, 8, 8, 3) },
+        ConvShape { groups: 2, ..ConvShape::same(2, 8, 8, 16, 8, 3) },
+        ConvShape { dilation_h: 2, ..ConvShape::same(2, 8, 8, 8, 8, 3) },
+        ConvShape { pad_top: 3, ..ConvShape::same(2, 8, 8, 8, 8, 3) },
+        ConvShape::same(2, 8, 5, 8, 8, 3),
+    ] {
+        let by = Definition { algorithm: Algorithm::Winograd, ..DIRECT };
+        check_by(&by, &engine, "winograd asked for", &s, 2, false, &mut dice);
     }
 }
 

@@ -4,11 +4,13 @@ mod classes;
 pub(in crate::engine) mod gradient;
 pub(in crate::engine) mod product;
 pub(in crate::engine) mod shape;
+pub(in crate::engine) mod winograd;
 
 pub use shape::ConvShape;
 
 use gradient::Gradient;
 use product::{Operands, Pooled, Product, Source};
+use winograd::{Winograd, WinogradGradient};
 
 use super::fused::Watch;
 use super::kernel::Finish;
@@ -40,15 +42,107 @@ pub enum GradOutput<'a> {
     },
 }
 
+/// How a convolution is defined. The bits of one are not those of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// One chain of multiply-adds for each output value.
+    #[default]
+    Direct,
+    /// Winograd's F(2x2, 3x3) (Lavin & Gray 2016) where it is made for: kernels of 3x3 with stride and dilation 1, one
+    /// group, at least 5 input channels, outputs of at least 6x6 pixels and padding of at most 2. Elsewhere as
+    /// [`Algorithm::Direct`]. 16 multiply-adds do the work of 36; results carry about a decimal digit less, and an infinity or NaN spreads over the tiles of 4x4
+    /// inputs that it is in.
+    Winograd,
+}
+
+/// One of the passes from image to image.
+enum Pass {
+    Direct(Product),
+    Winograd(Winograd),
+}
+
+impl Pass {
+    fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_forward: bool, is_pooled: bool) -> Pass {
+        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+            Pass::Winograd(Winograd::new(engine, shape, is_forward, is_pooled))
+        } else {
+            Pass::Direct(Product::new(engine, shape, is_forward, is_pooled))
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Pass::Direct(plan) => plan.len(),
+            Pass::Winograd(plan) => plan.len(),
+        }
+    }
+
+    /// Whether a side may be pooled.
+    fn can_pool(&self) -> bool {
+        match self {
+            Pass::Direct(plan) => plan.can_pool(),
+            Pass::Winograd(_) => true,
+        }
+    }
+
+    fn run(&mut self, engine: &Engine, n: usize, operands: Operands<'_>, target: &mut [f32], pooled: Pooled<'_>) {
+        match self {
+            Pass::Direct(plan) => plan.run(engine, n, operands, target, pooled),
+            Pass::Winograd(plan) => plan.run(engine, n, operands, target, pooled),
+        }
+    }
+}
+
+/// The pass that sums over images.
+enum Sums {
+    Direct(Gradient),
+    Winograd(WinogradGradient),
+}
+
+impl Sums {
+    fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_pooled: bool) -> Sums {
+        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+            Sums::Winograd(WinogradGradient::new(engine, shape))
+        } else {
+            Sums::Direct(Gradient::new(engine, shape, is_pooled))
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Sums::Direct(plan) => plan.len(),
+            Sums::Winograd(plan) => plan.len(),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run(
+        &mut self,
+        engine: &Engine,
+        n: usize,
+        input: &[f32],
+        grad_output: Source<'_>,
+        taps: Option<&[u8]>,
+        grad_weights: &mut [f32],
+        grad_bias: Option<&mut [f32]>,
+    ) {
+        match self {
+            Sums::Direct(plan) => plan.run(engine, n, input, grad_output, taps, grad_weights, grad_bias),
+            Sums::Winograd(plan) => plan.run(engine, n, input, grad_output, taps, grad_weights, grad_bias),
+        }
+    }
+}
+
 /// A convolution of one shape, with all that it needs beside its operands: plan and scratch, allocated once.
 ///
 /// What only training needs is made when training first asks for it.
 pub struct Conv {
     engine: Engine,
     shape: ConvShape,
-    forward: Product,
-    backward: Option<Product>,
-    gradient: Option<Gradient>,
+    algorithm: Algorithm,
+    forward: Pass,
+    backward: Option<Pass>,
+    gradient: Option<Sums>,
     /// Whether outputs are pooled.
     is_pooled: bool,
     /// The whole output, or its gradient, where the weights are too large to finish image by image.
@@ -61,7 +155,7 @@ impl Conv {
     /// # Panics
     /// If an axis is zero, the kernel does not fit, or the groups do not divide the channels.
     pub fn new(engine: &Engine, shape: ConvShape) -> Conv {
-        Conv::plan(engine, shape, false)
+        Conv::plan(engine, shape, Algorithm::Direct, false)
     }
 
     /// Plans the convolution of this shape for the largest values of each 2x2 window of its output, side by side.
@@ -70,17 +164,21 @@ impl Conv {
     /// # Panics
     /// As [`Conv::new`], and if the output has an odd number of rows or columns.
     pub fn pooled(engine: &Engine, shape: ConvShape) -> Conv {
-        let is_even = shape.height_out().is_multiple_of(2) && shape.width_out().is_multiple_of(2);
-        assert!(is_even, "windows of 2x2 pixels do not tile the output: {shape:?}");
-        Conv::plan(engine, shape, true)
+        Conv::plan(engine, shape, Algorithm::Direct, true)
     }
 
-    fn plan(engine: &Engine, shape: ConvShape, is_pooled: bool) -> Conv {
+    /// [`Conv::new`], or [`Conv::pooled`], by a given algorithm.
+    ///
+    /// # Panics
+    /// As those.
+    pub fn plan(engine: &Engine, shape: ConvShape, algorithm: Algorithm, is_pooled: bool) -> Conv {
+        let is_even = shape.height_out().is_multiple_of(2) && shape.width_out().is_multiple_of(2);
+        assert!(is_even || !is_pooled, "windows of 2x2 pixels do not tile the output: {shape:?}");
         shape.check();
-        let forward = Product::new(engine, &shape, true, is_pooled);
+        let forward = Pass::new(engine, &shape, algorithm, true, is_pooled);
         let whole_len = if is_pooled && !forward.can_pool() { shape.batch * shape.output_len() } else { 0 };
         let whole = Buffer::zeros(whole_len);
-        Conv { engine: engine.clone(), shape, forward, backward: None, gradient: None, is_pooled, whole }
+        Conv { engine: engine.clone(), shape, algorithm, forward, backward: None, gradient: None, is_pooled, whole }
     }
 
     /// The shape it was made for.
@@ -176,14 +274,16 @@ impl Conv {
 
     /// Bytes that training takes beside the operands: packed weights, sums, and what is packed or kept of an image at a time.
     pub fn training_bytes(&mut self) -> usize {
-        let backward =
-            self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, self.is_pooled));
+        let backward = self
+            .backward
+            .get_or_insert_with(|| Pass::new(&self.engine, &self.shape, self.algorithm, false, self.is_pooled));
         let whole = if backward.can_pool() && self.forward.can_pool() || !self.is_pooled {
             0
         } else {
             self.shape.batch * self.shape.output_len()
         };
-        let gradient = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, self.is_pooled));
+        let gradient =
+            self.gradient.get_or_insert_with(|| Sums::new(&self.engine, &self.shape, self.algorithm, self.is_pooled));
         4 * (self.forward.len() + backward.len() + gradient.len() + whole)
     }
 
@@ -232,7 +332,9 @@ impl Conv {
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
         let source = Source::given(grad_output);
         let watch = sums.map(|sums| sums as &dyn Watch);
-        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, self.is_pooled));
+        let plan = self
+            .backward
+            .get_or_insert_with(|| Pass::new(&self.engine, &self.shape, self.algorithm, false, self.is_pooled));
         plan.run(&self.engine, n, Operands { source, weights, finish, watch }, grad_input, Pooled::No);
     }
 
@@ -278,7 +380,8 @@ impl Conv {
         let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
         let rows = self.rows();
         let watch = sums.map(|sums| sums as &dyn Watch);
-        let plan = self.backward.get_or_insert_with(|| Product::new(&self.engine, &self.shape, false, true));
+        let plan =
+            self.backward.get_or_insert_with(|| Pass::new(&self.engine, &self.shape, self.algorithm, false, true));
         if plan.can_pool() {
             let operands = Operands { source: Source::given(grad_output), weights, finish, watch };
             plan.run(&self.engine, n, operands, grad_input, Pooled::Source { taps });
@@ -332,7 +435,8 @@ impl Conv {
             GradOutput::Given(values) => Source::given(values),
             GradOutput::Made { by, into } => Source::made(by, into),
         };
-        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, self.is_pooled));
+        let plan =
+            self.gradient.get_or_insert_with(|| Sums::new(&self.engine, &self.shape, self.algorithm, self.is_pooled));
         plan.run(&self.engine, n, input, source, None, grad_weights, grad_bias);
     }
 
@@ -354,7 +458,7 @@ impl Conv {
         grad_bias: Option<&mut [f32]>,
     ) {
         assert!(self.is_pooled, "planned without pooling");
-        let plan = self.gradient.get_or_insert_with(|| Gradient::new(&self.engine, &self.shape, true));
+        let plan = self.gradient.get_or_insert_with(|| Sums::new(&self.engine, &self.shape, self.algorithm, true));
         plan.run(&self.engine, n, input, Source::given(grad_output), Some(taps), grad_weights, grad_bias);
     }
 }

@@ -38,19 +38,52 @@ pub(in crate::engine) fn panels(groups: usize, columns: usize, lanes: usize, nr:
 
 /// An image as the driver sees it.
 #[derive(Clone, Copy, Debug)]
-struct Image {
-    height: usize,
-    width: usize,
-    channels: usize,
+pub(super) struct Image {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
 }
 
 impl Image {
-    fn row(&self) -> usize {
+    pub(super) fn row(&self) -> usize {
         self.width * self.channels
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.height * self.row()
+    }
+
+    /// Pixels before a row of an image.
+    pub(super) fn pixels(&self, image: usize, row: usize) -> usize {
+        (image * self.height + row) * self.width
+    }
+
+    /// Cuts units (blocks of `rows` rows of images, in order) into pieces that are swept at once.
+    pub(super) fn pieces(
+        self,
+        units: Range<usize>,
+        blocks: usize,
+        rows: usize,
+        images: usize,
+    ) -> impl Iterator<Item = Piece> {
+        let (mut at, end) = (units.start, units.end);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (image, block) = (at / blocks, at % blocks);
+            let n_images = if blocks == 1 { images.min(end - at) } else { 1 };
+            at += n_images;
+            let first = block * rows;
+            Some(Piece { images: image..image + n_images, rows: first..(first + rows).min(self.height) })
+        })
+    }
+
+    /// The values of a piece's images, from its first row on to its last; about enough at the edges where the rows are those
+    /// of another side of the convolution, `height` high.
+    fn part(&self, piece: &Piece, height: usize) -> Range<usize> {
+        let (start, end) = (self.len() * piece.rows.start / height, self.len() * piece.rows.end / height);
+        piece.images.start * self.len() + start..(piece.images.end - 1) * self.len() + end
     }
 }
 
@@ -94,16 +127,110 @@ pub(super) enum Pooled<'a> {
 
 /// [`Pooled`] as threads share it.
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Whole,
     Target(bool, Option<Shares<u8>>),
     Source(Shares<u8>),
 }
 
+impl Pooled<'_> {
+    /// This as threads share it, and the lengths of source and target, which are given as those of whole ones.
+    ///
+    /// # Panics
+    /// If there are too few taps.
+    pub(super) fn shared(self, source_len: usize, target_len: usize) -> (Side, usize, usize) {
+        match self {
+            Pooled::No => (Side::Whole, source_len, target_len),
+            Pooled::Target { relu_mask, taps } => {
+                let taps = taps.map(|taps| Shares(taps[..target_len / 4].as_mut_ptr()));
+                (Side::Target(relu_mask, taps), source_len, target_len / 4)
+            }
+            Pooled::Source { taps } => {
+                (Side::Source(Shares(taps[..source_len / 4].as_ptr().cast_mut())), source_len / 4, target_len)
+            }
+        }
+    }
+}
+
+impl Side {
+    /// The values of source and target that a piece touches.
+    pub(super) fn parts(self, source: &Image, target: &Image, piece: &Piece) -> (Range<usize>, Range<usize>) {
+        let quarter = |part: Range<usize>| part.start / 4..part.end / 4;
+        let (from, to) = (source.part(piece, target.height), target.part(piece, target.height));
+        match self {
+            Side::Whole => (from, to),
+            Side::Target(..) => (from, quarter(to)),
+            Side::Source(..) => (quarter(from), to),
+        }
+    }
+}
+
 /// Images, and rows of the target, that are swept together.
-struct Piece {
-    images: Range<usize>,
-    rows: Range<usize>,
+pub(super) struct Piece {
+    pub(super) images: Range<usize>,
+    pub(super) rows: Range<usize>,
+}
+
+impl Piece {
+    /// Rows of tiles of 2x2 pixels.
+    pub(super) fn n_tile_rows(&self) -> usize {
+        self.images.len() * self.rows.len().div_ceil(2)
+    }
+
+    /// Image and first row of pixels of a row of tiles.
+    pub(super) fn tile_row(&self, i: usize) -> (usize, usize) {
+        let n = self.rows.len().div_ceil(2);
+        (self.images.start + i / n, self.rows.start + 2 * (i % n))
+    }
+}
+
+/// Where a piece of a pooled side is while it is worked on.
+pub(super) struct Stage {
+    pub(super) start: *mut f32,
+    pub(super) len: usize,
+}
+
+impl Stage {
+    /// Spreads out some rows (in whole windows) of some images of a pooled source. Returns where the source would start if
+    /// all of it were there.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    ///
+    /// # Safety
+    /// The stage is nobody else's, and source and taps are long enough.
+    pub(super) unsafe fn spread(
+        &self,
+        kernels: &Kernels,
+        image: &Image,
+        (source, taps): (Shares<f32>, Shares<u8>),
+        images: &Range<usize>,
+        rows: &Range<usize>,
+    ) -> Shares<f32> {
+        let start = images.start * image.len() + rows.start * image.row();
+        let used = (images.len() - 1) * image.len() + rows.len() * image.row();
+        assert!(used <= self.len, "the stage is too short for {rows:?}");
+        for i in images.clone() {
+            for row in rows.clone().step_by(2) {
+                let from = (i * image.height + row) / 2 * (image.row() / 2);
+                let upper = self.start.wrapping_add(i * image.len() + row * image.row() - start);
+                // SAFETY: the row lies in the pooled source, by this function's contract, and on the stage.
+                unsafe {
+                    (kernels.spread_row)(
+                        source.get().add(from),
+                        taps.get().add(from),
+                        image.channels,
+                        image.width / 2,
+                        image.channels,
+                        upper,
+                        upper.add(image.row()),
+                        image.channels,
+                    );
+                }
+            }
+        }
+        Shares(self.start.wrapping_sub(start))
+    }
 }
 
 /// Operands of one call.
@@ -244,19 +371,14 @@ impl Product {
     ) {
         assert!(n <= self.shape.batch, "{n} images for a batch of {}", self.shape.batch);
         let (source_len, target_len) = (n * self.source.len(), n * self.target.len());
-        let (side, source_len, target_len) = match pooled {
-            Pooled::No => (Side::Whole, source_len, target_len),
-            Pooled::Target { relu_mask, taps } => {
-                assert!(self.is_forward && self.packs_first && self.stage_len > 0, "planned without pooling");
-                let taps = taps.map(|taps| Shares(taps[..target_len / 4].as_mut_ptr()));
-                (Side::Target(relu_mask, taps), source_len, target_len / 4)
-            }
-            Pooled::Source { taps } => {
-                assert!(!self.is_forward && self.packs_first && self.stage_len > 0, "planned without pooling");
-                let taps = Shares(taps[..source_len / 4].as_ptr().cast_mut());
-                (Side::Source(taps), source_len / 4, target_len)
-            }
+        let (side, source_len, target_len) = pooled.shared(source_len, target_len);
+        let can_pool = self.packs_first && self.stage_len > 0;
+        let is_planned = match side {
+            Side::Whole => true,
+            Side::Target(..) => self.is_forward && can_pool,
+            Side::Source(..) => !self.is_forward && can_pool,
         };
+        assert!(is_planned, "planned without pooling");
         let source = operands.source.start(source_len);
         assert!(target.len() >= target_len, "the target is too short for {n} images");
         assert!(operands.weights.len() >= self.shape.weights_len(), "too few weights");
@@ -290,9 +412,9 @@ impl Product {
             }
             engine.parallel_for(n * blocks, |units, worker| {
                 let stage = stage.get().wrapping_add(worker * this.stage_len);
-                let first = this.pixels(units.start / blocks, units.start % blocks * this.rows);
+                let first = this.target.pixels(units.start / blocks, units.start % blocks * this.rows);
                 let mut done = first;
-                let mut pieces = this.pieces(units, blocks).peekable();
+                let mut pieces = this.target.pieces(units, blocks, this.rows, this.images).peekable();
                 while let Some(piece) = pieces.next() {
                     let mut ahead = call.ahead(pieces.peek(), &piece, n_panels, operands.source.by);
                     // SAFETY: units are disjoint parts of the target, each worker has a stage of its own; all lengths
@@ -307,7 +429,7 @@ impl Product {
                         }
                         call.pool(&piece, stage);
                         if let Some(watch) = operands.watch.filter(|_| !matches!(side, Side::Target(..))) {
-                            let end = this.pixels(piece.images.end - 1, piece.rows.end);
+                            let end = this.target.pixels(piece.images.end - 1, piece.rows.end);
                             let c = this.target.channels;
                             watch.completed(first, end - done, call.target.slice(first * c, (end - first) * c), worker);
                             done = end;
@@ -341,7 +463,7 @@ impl Product {
                         panel_at(worker),
                     );
                 }
-                let mut pieces = this.pieces(units.clone(), blocks).peekable();
+                let mut pieces = this.target.pieces(units.clone(), blocks, this.rows, this.images).peekable();
                 while let Some(piece) = pieces.next() {
                     let mut ahead = call.ahead(pieces.peek(), &piece, 1, None);
                     // SAFETY: panels and units are disjoint parts of the target; all lengths were checked above.
@@ -349,26 +471,6 @@ impl Product {
                 }
             }
         });
-    }
-
-    /// Pixels of the target before a row of an image.
-    fn pixels(&self, image: usize, row: usize) -> usize {
-        (image * self.target.height + row) * self.target.width
-    }
-
-    /// Cuts units (blocks of rows of images, in order) into pieces that are swept at once.
-    fn pieces(&self, units: Range<usize>, blocks: usize) -> impl Iterator<Item = Piece> + '_ {
-        let (mut at, end) = (units.start, units.end);
-        std::iter::from_fn(move || {
-            if at >= end {
-                return None;
-            }
-            let (image, block) = (at / blocks, at % blocks);
-            let n_images = if blocks == 1 { self.images.min(end - at) } else { 1 };
-            at += n_images;
-            let first = block * self.rows;
-            Some(Piece { images: image..image + n_images, rows: first..(first + self.rows).min(self.target.height) })
-        })
     }
 
     /// Rows of the source that some rows of the target of a backward pass see, in whole windows of two.
@@ -407,10 +509,6 @@ impl Product {
     }
 }
 
-fn quarter((start, len): (usize, usize)) -> (usize, usize) {
-    (start / 4, len / 4)
-}
-
 /// What all tiles of one call share.
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -437,30 +535,11 @@ impl Call<'_> {
                 Call { target: Shares(stage.wrapping_sub(start)), ..*self }
             }
             Side::Source(taps) => {
-                let (image, rows) = (plan.source, plan.source_rows(&piece.rows));
-                let start = piece.images.start * image.len() + rows.start * image.row();
-                let used = (piece.images.len() - 1) * image.len() + rows.len() * image.row();
-                assert!(used <= plan.stage_len, "the stage is too short for {rows:?}");
-                for i in piece.images.clone() {
-                    for row in rows.clone().step_by(2) {
-                        let from = (i * image.height + row) / 2 * (image.row() / 2);
-                        let upper = stage.wrapping_add(i * image.len() + row * image.row() - start);
-                        // SAFETY: the row lies in the pooled source, whose length was checked, and on the stage.
-                        unsafe {
-                            (self.kernels.spread_row)(
-                                self.source.get().add(from),
-                                taps.get().add(from),
-                                image.channels,
-                                image.width / 2,
-                                image.channels,
-                                upper,
-                                upper.add(image.row()),
-                                image.channels,
-                            );
-                        }
-                    }
-                }
-                Call { source: Shares(stage.wrapping_sub(start)), ..*self }
+                let stage = Stage { start: stage, len: plan.stage_len };
+                let (pooled, rows) = ((self.source, taps), plan.source_rows(&piece.rows));
+                // SAFETY: by this function's contract, and lengths were checked.
+                let source = unsafe { stage.spread(self.kernels, &plan.source, pooled, &piece.images, &rows) };
+                Call { source, ..*self }
             }
         }
     }
@@ -494,21 +573,12 @@ impl Call<'_> {
         let Some(next) = next else { return Ahead::new([none; 4], 1) };
         let tiles =
             now.images.len() * now.rows.len() * to.width * n_panels / self.kernels.mr[self.plan.panels[0].nr - 1];
-        // The part of an image that lies behind some rows of the target; about enough at the edges.
-        let part = |image: &Image| {
-            let (start, end) = (image.len() * next.rows.start / to.height, image.len() * next.rows.end / to.height);
-            (next.images.start * image.len() + start, (next.images.len() - 1) * image.len() + end - start)
-        };
-        let ((x, x_len), (y, y_len)) = match self.side {
-            Side::Whole => (part(from), part(to)),
-            Side::Target(..) => (part(from), quarter(part(to))),
-            Side::Source(..) => (quarter(part(from)), part(to)),
-        };
-        let y = self.target.get().cast_const().wrapping_add(y);
-        let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), y_len));
-        let x = self.source.get().cast_const().wrapping_add(x);
+        let (source, target) = self.side.parts(from, to, next);
+        let y = self.target.get().cast_const().wrapping_add(target.start);
+        let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), target.len()));
+        let x = self.source.get().cast_const().wrapping_add(source.start);
         let made = by.map_or(none, |by| by.reads(next.images.clone()));
-        Ahead::new([made, (x, x_len), (y, y_len), clip], tiles)
+        Ahead::new([made, (x, source.len()), (y, target.len()), clip], tiles)
     }
 
     /// Computes one panel's columns of some rows of some images.

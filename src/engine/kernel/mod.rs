@@ -7,9 +7,11 @@ mod outer;
 mod pack;
 mod pool;
 mod product;
+mod winograd;
 
 pub(super) use outer::{OuterTile, Sweep};
 pub(super) use product::{Finish, ProductTile, Run, UNROLL};
+pub(super) use winograd::{CHUNK, GradientRow, ImageRow, OutputRow, PointTile, Points, PooledRow, SIDE, TILE};
 
 use super::isa::Isa;
 
@@ -52,6 +54,16 @@ pub(super) struct Kernels {
     /// `spread_row(grad, taps, from_row, pixels, columns, upper, lower, to_row)`: its gradient.
     #[allow(clippy::type_complexity)]
     pub(super) spread_row: unsafe fn(*const f32, *const u8, usize, usize, usize, *mut f32, *mut f32, usize),
+    /// Computes a register tile of Winograd's products; at `[nr - 1][mr - 1]`.
+    pub(super) winograd_product: [[unsafe fn(&PointTile); MAX_MR]; MAX_NR],
+    /// Winograd's transforms of a row of tiles: of an image, of output gradients (a row of points each), into pixels.
+    pub(super) winograd_image: unsafe fn(&ImageRow),
+    pub(super) winograd_gradient: unsafe fn(&GradientRow),
+    pub(super) winograd_output: unsafe fn(&OutputRow),
+    /// `winograd_weights(from, plane, n, to, to_point)` transforms `n` kernels.
+    pub(super) winograd_weights: unsafe fn(*const f32, usize, usize, *mut f32, usize),
+    /// `winograd_grad_weights(from, plane, n, to, to_plane)` brings sums back.
+    pub(super) winograd_grad_weights: unsafe fn(*const f32, usize, usize, *mut f32, usize),
     /// Registers-only multiply-adds, for the share of peak: `(rounds)` of 64 vectors, returns flops done.
     pub(super) probe: unsafe fn(usize) -> f64,
 }
@@ -75,7 +87,7 @@ macro_rules! table {
         $(#[$cfg])?
         mod $module {
             use super::super::simd::{Simd, $simd};
-            use super::{OuterTile, ProductTile, outer, pack, pool, product};
+            use super::{GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, outer, pack, pool, product, winograd};
 
             // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
             // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
@@ -143,6 +155,34 @@ macro_rules! table {
                 unsafe { pool::spread_row::<$simd>(grad, taps, from_row, pixels, columns, upper, lower, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_product<const MR: usize, const NR: usize>(tile: &PointTile) {
+                unsafe { winograd::product::<$simd, MR, NR>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_image(row: &ImageRow) {
+                unsafe { winograd::image::<$simd>(row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_gradient(row: &GradientRow) {
+                unsafe { winograd::gradient::<$simd>(row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_output(row: &OutputRow) {
+                unsafe { winograd::output::<$simd>(row) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_weights(
+                from: *const f32, plane: usize, n: usize, to: *mut f32, to_point: usize,
+            ) {
+                unsafe { winograd::weights::<$simd>(from, plane, n, to, to_point) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn winograd_grad_weights(
+                from: *const f32, plane: usize, n: usize, to: *mut f32, to_plane: usize,
+            ) {
+                unsafe { winograd::grad_weights::<$simd>(from, plane, n, to, to_plane) }
+            }
+            $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn probe(rounds: usize) -> f64 {
                 unsafe { pack::probe::<$simd>(rounds) }
             }
@@ -161,15 +201,15 @@ macro_rules! table {
                 lanes: LANES,
                 mr: [T, W],
                 product: [
-                    rows!(product_tile, T, 1, false, low),
-                    rows!(product_tile, W, 2, false, low),
+                    rows!(product_tile, T, low, 1, false),
+                    rows!(product_tile, W, low, 2, false),
                 ],
-                each_product: rows!(product_tile, T, 1, true, low),
+                each_product: rows!(product_tile, T, low, 1, true),
                 outer: [
-                    rows!(outer_tile, T, 1, false, low),
-                    rows!(outer_tile, W, 2, false, low),
+                    rows!(outer_tile, T, low, 1, false),
+                    rows!(outer_tile, W, low, 2, false),
                 ],
-                each_outer: rows!(outer_tile, T, 1, true, low),
+                each_outer: rows!(outer_tile, T, low, 1, true),
                 pack: pack_rows,
                 pack_panels,
                 transpose,
@@ -179,6 +219,15 @@ macro_rules! table {
                 pack_centred,
                 pool_row,
                 spread_row,
+                winograd_product: [
+                    rows!(winograd_product, T, low, 1),
+                    rows!(winograd_product, W, low, 2),
+                ],
+                winograd_image,
+                winograd_gradient,
+                winograd_output,
+                winograd_weights,
+                winograd_grad_weights,
                 probe,
             }
         };
@@ -187,22 +236,22 @@ macro_rules! table {
 
 /// The tiles of 1 to 14 rows; entries past the tallest repeat it and are never called.
 macro_rules! rows {
-    ($f:ident, $most:ident, $nr:literal, $each:literal, $low:ident) => {
+    ($f:ident, $most:ident, $low:ident, $nr:literal $(, $each:literal)?) => {
         [
-            $f::<{ $low(1, $most) }, $nr, $each>,
-            $f::<{ $low(2, $most) }, $nr, $each>,
-            $f::<{ $low(3, $most) }, $nr, $each>,
-            $f::<{ $low(4, $most) }, $nr, $each>,
-            $f::<{ $low(5, $most) }, $nr, $each>,
-            $f::<{ $low(6, $most) }, $nr, $each>,
-            $f::<{ $low(7, $most) }, $nr, $each>,
-            $f::<{ $low(8, $most) }, $nr, $each>,
-            $f::<{ $low(9, $most) }, $nr, $each>,
-            $f::<{ $low(10, $most) }, $nr, $each>,
-            $f::<{ $low(11, $most) }, $nr, $each>,
-            $f::<{ $low(12, $most) }, $nr, $each>,
-            $f::<{ $low(13, $most) }, $nr, $each>,
-            $f::<{ $low(14, $most) }, $nr, $each>,
+            $f::<{ $low(1, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(2, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(3, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(4, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(5, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(6, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(7, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(8, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(9, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(10, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(11, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(12, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(13, $most) }, $nr $(, $each)?>,
+            $f::<{ $low(14, $most) }, $nr $(, $each)?>,
         ]
     };
 }

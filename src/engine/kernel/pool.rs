@@ -3,7 +3,7 @@
 use super::super::simd::Simd;
 
 /// The tap of an output whose gradient goes nowhere.
-const NO_TAP: f32 = 255.0;
+pub(super) const NO_TAP: f32 = 255.0;
 
 /// Pools two rows of `2 * pixels` pixels into one of `pixels`: the largest value, the first where several are largest,
 /// NaN where there is one. `taps`, unless null, gets which of the four it was; with `relu_mask`, none (255) where it is
