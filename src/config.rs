@@ -152,6 +152,8 @@ pub struct Log {
     pub problems: Vec<Problem>,
     /// Every key read so far, resolved, in reading order.
     pub resolved: Vec<Resolved>,
+    /// Defaults of keys that are resolved only where they say something else ([`Section::later_word`]).
+    pub unsaid: Vec<Resolved>,
 }
 
 impl Log {
@@ -398,6 +400,18 @@ impl<'a> Section<'a> {
                 default
             }
         }
+    }
+
+    /// [`Section::word`], whose default is no resolved key: for a key that was not there when others were first resolved, so
+    /// that what is not asked for changes nothing.
+    pub fn later_word(&mut self, key: &str, words: &[&'static str], default: &'static str) -> &'static str {
+        let n_resolved = self.log.resolved.len();
+        let word = self.word(key, words, default);
+        if word == default {
+            let unsaid = self.log.resolved.drain(n_resolved..);
+            self.log.unsaid.extend(unsaid);
+        }
+        word
     }
 
     fn unknown_word(&mut self, key: &str, got: &str, span: Span, words: &[&str]) {

@@ -43,9 +43,16 @@ fn calls_after_the_first_allocate_nothing() {
 }
 
 fn training_steps() {
-    const NET: &str = "INPUT - CONV(8) - RELU - POOL - CONV(20) - BN - RELU - POOL - CONV(8) - BN - RELU - \
-        DROPOUT(0.25) - FC(12) - RELU - FC";
-    let architecture = architecture::from_shorthand(NET).expect("a network");
+    training_steps_of(
+        "INPUT - CONV(8) - RELU - POOL - CONV(20) - BN - RELU - POOL - CONV(8) - BN - RELU - DROPOUT(0.25) - FC(12) - RELU - FC",
+    );
+    training_steps_of(
+        "INPUT - CONV(8) - RELU - [CONV(20, convolution=winograd) - BN - RELU]*2 - CONV(8, convolution=winograd) - POOL - FC",
+    );
+}
+
+fn training_steps_of(net: &str) {
+    let architecture = architecture::from_shorthand(net).expect("a network");
     let input = SampleShape::Image(ImageShape { height: 12, width: 16, channels: 3 });
     let plan = NetworkPlan::new(&architecture.layers, input, 4).expect("a plan");
     for threads in [1, 3] {

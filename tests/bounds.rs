@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use convoy::engine::{
-    Activation, AdamStep, BatchNorm, ByteProducts, Conv, ConvShape, Dense, Engine, Isa, LocalConv, LossOptions,
-    LossScratch, Matrix, PoolShape, Targets, UpdateStep, activate, adagrad, adam, average_pool, average_pool_backward,
-    channel_means, channel_means_backward, gram, matmul, max_pool, max_pool_backward, rmsprop, sgd, softmax,
-    softmax_cross_entropy, sum_of_squares,
+    Activation, AdamStep, Algorithm, BatchNorm, ByteProducts, Conv, ConvShape, Dense, Engine, Isa, LocalConv,
+    LossOptions, LossScratch, Matrix, PoolShape, Targets, UpdateStep, activate, adagrad, adam, average_pool,
+    average_pool_backward, channel_means, channel_means_backward, gram, matmul, max_pool, max_pool_backward, rmsprop,
+    sgd, softmax, softmax_cross_entropy, sum_of_squares,
 };
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
@@ -204,21 +204,26 @@ fn convolutions_stay_within_their_slices() {
                 let g = dice.values(n * s.output_len());
                 let (mut y, mut dx) = (zeros(n * s.output_len()), zeros(n * s.input_len()));
                 let (mut dw, mut db) = (zeros(s.weights_len()), zeros(s.filters));
-                let mut conv = Conv::new(&engine, *s);
-                conv.forward(n, &x, &w, Some(&b), Activation::Relu, &mut y);
-                conv.forward(n, &x, &w, None, Activation::None, &mut y);
-                conv.backward_data(n, &g, &w, Some(&x), &mut dx);
-                conv.backward_data(n, &g, &w, None, &mut dx);
-                conv.backward_weights(n, &x, &g, &mut dw, Some(&mut db));
-                if s.height_out().is_multiple_of(2) && s.width_out().is_multiple_of(2) {
-                    let quarter = n * s.output_len() / 4;
-                    let g = dice.values(quarter);
-                    let (mut y, mut taps) = (zeros(quarter), vec![0; quarter].into_boxed_slice());
-                    let mut conv = Conv::pooled(&engine, *s);
-                    conv.forward_pooled(n, &x, &w, Some(&b), Activation::Relu, &mut y, Some(&mut taps));
-                    conv.forward_pooled(n, &x, &w, None, Activation::None, &mut y, None);
-                    conv.backward_data_pooled(n, &g, &taps, &w, Some(&x), &mut dx);
-                    conv.backward_weights_pooled(n, &x, &g, &taps, &mut dw, Some(&mut db));
+                let can_pool = s.height_out().is_multiple_of(2) && s.width_out().is_multiple_of(2);
+                let quarter = if can_pool { n * s.output_len() / 4 } else { 0 };
+                let pooled_g = dice.values(quarter);
+                let (mut pooled, mut taps) = (zeros(quarter), vec![0; quarter].into_boxed_slice());
+                for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+                    let mut conv = Conv::plan(&engine, *s, algorithm, false);
+                    conv.forward(n, &x, &w, Some(&b), Activation::Relu, &mut y);
+                    conv.forward(n, &x, &w, None, Activation::None, &mut y);
+                    conv.backward_data(n, &g, &w, Some(&x), &mut dx);
+                    conv.backward_data(n, &g, &w, None, &mut dx);
+                    conv.backward_weights(n, &x, &g, &mut dw, Some(&mut db));
+                    if !can_pool {
+                        continue;
+                    }
+                    let (y, g) = (&mut pooled, &pooled_g);
+                    let mut conv = Conv::plan(&engine, *s, algorithm, true);
+                    conv.forward_pooled(n, &x, &w, Some(&b), Activation::Relu, y, Some(&mut taps));
+                    conv.forward_pooled(n, &x, &w, None, Activation::None, y, None);
+                    conv.backward_data_pooled(n, g, &taps, &w, Some(&x), &mut dx);
+                    conv.backward_weights_pooled(n, &x, g, &taps, &mut dw, Some(&mut db));
                 }
             }
         }

@@ -115,9 +115,9 @@ fn random_shape(dice: &mut Dice) -> ConvShape {
 }
 
 /// What an algorithm must give.
+#[allow(clippy::type_complexity)]
 struct Definition {
     algorithm: Algorithm,
-    #[allow(clippy::type_complexity)]
     forward: fn(&ConvShape, usize, &[f32], &[f32], Option<&[f32]>, Activation, &mut [f32]),
     backward_data: fn(&ConvShape, usize, &[f32], &[f32], Option<&[f32]>, &mut [f32]),
     backward_weights: fn(&ConvShape, usize, &[f32], &[f32], &mut [f32], Option<&mut [f32]>),
@@ -348,7 +348,7 @@ fn winograds_convolutions_are_near_those_of_one_chain() {
         [y, dx, dw, db]
     };
     for (ours, theirs) in passes(Algorithm::Winograd).iter().zip(passes(Algorithm::Direct)) {
-        let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
         let error: Vec<f32> = ours.iter().zip(&theirs).map(|(a, b)| a - b).collect();
         let error = norm(&error) / norm(&theirs);
         assert!(error < 2e-6, "off by {error:e} of all");

@@ -79,7 +79,7 @@ pub(super) fn read(
     }
     if is_whole {
         for (own, entry) in entries.iter().enumerate() {
-            let mut log = Log { problems: Vec::new(), resolved: entry.resolved.clone() };
+            let mut log = Log { resolved: entry.resolved.clone(), ..Log::default() };
             nodes[own].stage.check_graph(&stages::Upstream { own, nodes: &nodes }, &mut log);
             problems.append(&mut log.problems);
         }

@@ -132,7 +132,7 @@ impl Manifest {
             return Err(Diagnostics::new(problems, texts));
         }
 
-        let mut log = Log { problems, resolved: Vec::new() };
+        let mut log = Log { problems, ..Log::default() };
         let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
         read_schema(&mut section);
         let name = read_name(&mut section, path);
@@ -236,7 +236,7 @@ pub fn explain(kind: &stages::Kind) -> Vec<Key> {
     }
     for name in known {
         let below = format!("{name}.");
-        let resolved = |key: &str| log.resolved.iter().find(|resolved| resolved.key == key);
+        let resolved = |key: &str| log.resolved.iter().chain(&log.unsaid).find(|resolved| resolved.key == key);
         let default = resolved(&name).map(|resolved| resolved.value.clone()).filter(|value| value != "none");
         add(name, default);
         for resolved in log.resolved.iter().filter(|resolved| resolved.key.starts_with(&below)) {

@@ -309,7 +309,7 @@ impl Space<'_> {
 
     /// The budgets of the rounds.
     fn check_rounds(&self, entry: &StageEntry, base: &[Problem], problems: &mut Vec<Problem>) {
-        let log = Log { problems: Vec::new(), resolved: entry.resolved.clone() };
+        let log = Log { resolved: entry.resolved.clone(), ..Log::default() };
         for (i, round) in self.search.rounds().iter().enumerate() {
             let Some(epochs) = round.epochs else { continue };
             let span = log.span_of(&format!("rounds[{i}].epochs"), entry.header);

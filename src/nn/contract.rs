@@ -145,6 +145,17 @@ fn strides_paddings_dilations_and_groups_agree_with_central_differences() {
 }
 
 #[test]
+fn winograds_convolutions_agree_with_central_differences() {
+    let shape = ImageShape { height: 6, width: 8, channels: 2 };
+    for layers in [
+        "input | conv filters=5 | elu | conv filters=6 convolution=winograd | elu | pool | fc",
+        "input | conv filters=6 | bn | elu | conv filters=5 convolution=winograd padding=2 | bn | elu | gap | fc",
+    ] {
+        check_gradients(layers, &network_of(layers), SampleShape::Image(shape));
+    }
+}
+
+#[test]
 fn shapes_agree_with_what_forward_writes() {
     for kind in KINDS {
         let layer = layer_of(kind, kind.example);
@@ -212,6 +223,25 @@ fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads(
     }
 }
 
+#[test]
+fn training_with_winograds_convolutions_gives_the_same_bytes_everywhere() {
+    // Any change here changes models: bump the revisions of the stages that train.
+    const GOLDEN: &str = "83977d2659a7d5cf";
+    const NET: &str = "input | conv filters=6 | relu | conv filters=37 convolution=winograd | relu | pool | \
+        conv filters=9 convolution=winograd padding=2 | bn | relu | conv filters=6 convolution=winograd | fc";
+    for isa in Isa::available() {
+        for threads in [1, 2, 3, 7] {
+            let engine = Engine::with_isa(threads, isa);
+            let (tensors, probabilities) = stepped(NET, &engine, Sgd { momentum: 0.9, is_nesterov: false });
+            let mut hasher = blake3::Hasher::new();
+            tensors.iter().flatten().chain(&probabilities).for_each(|x| {
+                hasher.update(&x.to_bits().to_le_bytes());
+            });
+            assert_eq!(&hasher.finalize().to_hex()[..16], GOLDEN, "{isa}, {threads} threads");
+        }
+    }
+}
+
 /// All tensors and moments after some steps of `layers`, from weights that depend on their order only.
 fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'static) -> (Vec<Vec<f32>>, Vec<f32>) {
     let shape = ImageShape { height: 12, width: 8, channels: 2 };
@@ -240,6 +270,8 @@ fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'sta
 #[test]
 fn batch_normalisation_within_the_layers_beside_it_gives_the_bytes_of_it_apart() {
     for middle in [
+        "conv filters=40 convolution=winograd | bn | relu | conv filters=6 convolution=winograd | relu | pool",
+        "conv filters=33 convolution=winograd | bn | relu | pool | conv filters=6 convolution=winograd | bn | leaky",
         // Chunks of 234 rows, of which some lie within one thread's share of 576 and some do not.
         "conv filters=70 | bn | relu | conv filters=6",
         "conv filters=70 | bn | relu | pool | conv filters=6 | relu | pool",
@@ -270,6 +302,10 @@ fn pooling_within_the_layer_above_gives_the_bytes_of_pooling_apart() {
         ["conv filters=4 | relu | pool | relu", "conv filters=4 | relu | dropout rate=0 | pool | relu"],
         ["conv filters=4 kernel_size=5 | relu | pool", "conv filters=4 kernel_size=5 | relu | dropout rate=0 | pool"],
         ["conv filters=4 | bn | relu | pool", "conv filters=4 | bn | relu | dropout rate=0 | pool"],
+        [
+            "conv filters=37 convolution=winograd | relu | pool",
+            "conv filters=37 convolution=winograd | relu | dropout rate=0 | pool",
+        ],
         ["conv filters=33 | bn | pool", "conv filters=33 | bn | dropout rate=0 | pool"],
     ] {
         let net = |middle: &str| {

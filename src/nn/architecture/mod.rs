@@ -46,14 +46,17 @@ pub fn from_shorthand(text: &str) -> Result<Architecture, Vec<Problem>> {
     read(&mut Section::new(Some(&table), span, "", &mut log)).ok_or(log.problems)
 }
 
-/// Reads `architecture` (the shorthand) or `layers` (the long form), and `vars`, which fills `{name}` in either.
+/// Reads `architecture` (the shorthand) or `layers` (the long form), `vars`, which fills `{name}` in either, and
+/// `convolution`, which says how convolutions are computed that do not say it themselves.
 ///
 /// Returns `None` after a problem, which is then in the section's log, and points at the layer.
 pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
     let shorthand = section.raw("architecture").cloned();
     let list = section.raw("layers").cloned();
     let mut vars = read_vars(section)?;
-    let nodes = match (shorthand, list) {
+    let algorithm = section.later_word(layer::CONVOLUTION, layer::ALGORITHMS, layer::ALGORITHMS[0]);
+    let convolution = section.raw(layer::CONVOLUTION).map_or(section.span(), |node| node.span);
+    let mut nodes = match (shorthand, list) {
         (Some(shorthand), None) => shorthand::parse(&shorthand, &mut vars, section.log())?,
         (None, Some(list)) => match list.value {
             Value::List(items) if !items.is_empty() => {
@@ -101,6 +104,9 @@ pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
         return None;
     }
     vars.warn_unused(section.log());
+    if algorithm != layer::ALGORITHMS[0] {
+        nodes.iter_mut().for_each(|node| layer::ask_for_winograd(node, convolution));
+    }
 
     let read: Vec<Option<Arc<dyn LayerConfig>>> = nodes
         .iter()
@@ -381,6 +387,29 @@ mod tests {
             Some("4")
         );
         assert_eq!(good("INPUT -> [[CONV -> RELU]*2 -> POOL]*3 -> [FC(5) → RELU]*2 – FC").layers.len(), 1 + 15 + 4 + 1);
+    }
+
+    #[test]
+    fn a_network_asks_for_winograd_where_a_layer_does_not_say_and_can() {
+        let text = "INPUT - CONV - CONV(8) - CONV(8, 3, 1) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
+            CONV(8, convolution=direct) - LOCAL - CONV(8, [3, 3], dilation=1) - FC";
+        let entries = |word: &str| vec![entry("architecture", text_node(text)), entry("convolution", text_node(word))];
+        let (asked, log) = read_table(entries("winograd"));
+        assert_eq!(log.problems, []);
+        let asked = asked.expect("no problem");
+        let expected = "INPUT - CONV(convolution=winograd) - CONV(8, convolution=winograd) - \
+            CONV(8, 3, 1, convolution=winograd) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
+            CONV(8, convolution=direct) - LOCAL - CONV(8, [3, 3], dilation=1, convolution=winograd) - FC";
+        assert_eq!(asked.shorthand(), expected);
+        // That is what a model says of itself.
+        assert_eq!(parse(expected).expect("it reads").shorthand(), expected);
+        // Whoever does not ask, or asks for what there is anyway, has the keys that there were before.
+        let keys = |log: Log| log.resolved.into_iter().map(|r| (r.key, r.value)).collect::<Vec<_>>();
+        let (plain, spelled) =
+            (read_table(vec![entry("architecture", text_node(text))]).1, read_table(entries("direct")).1);
+        let plain = keys(plain);
+        assert!(plain.iter().all(|(key, _)| !key.contains("convolution")), "{plain:?}");
+        assert_eq!(keys(spelled), plain);
     }
 
     #[test]

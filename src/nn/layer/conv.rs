@@ -7,8 +7,8 @@ use super::{
     Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
     Weights, epilogue, image,
 };
-use crate::config::Section;
-use crate::engine::{self, GradOutput};
+use crate::config::{Entry, Node, Problem, Section, Span, Table, Value};
+use crate::engine::{self, Algorithm, GradOutput};
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -19,6 +19,12 @@ pub(super) const KIND: LayerKind = LayerKind {
     example: "filters=4 kernel_size=[3,2] stride=[2,1] groups=2",
 };
 
+/// The key that says how convolutions are computed, of a layer and of a network.
+pub const CONVOLUTION: &str = "convolution";
+
+/// What it may say; the first is what it says unasked.
+pub const ALGORITHMS: &[&str] = &["direct", "winograd"];
+
 /// Convolves images with a bank of filters (cross-correlation, as all networks mean it).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvConfig {
@@ -26,17 +32,30 @@ pub struct ConvConfig {
     pub filters: usize,
     /// Channels are split into so many groups that do not see each other. Default 1.
     pub groups: usize,
+    /// How it is computed. Default "direct"; "winograd" is for 3x3 kernels with stride and dilation 1 and one group, and does
+    /// nothing up to 4 input channels.
+    pub algorithm: Algorithm,
     pub(super) window: Window,
     pub(super) keys: WeightKeys,
 }
 
 impl ConvConfig {
-    /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `bias`, `initializer`, `l2`.
+    /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `convolution`, `bias`, `initializer`, `l2`.
     pub fn read(section: &mut Section<'_>) -> ConvConfig {
         let filters = section.whole("filters", 1..=65_536, Some(32)) as usize;
         let window = Window::read(section, "kernel_size", 3, Some(1), "same", true);
         let groups = section.whole("groups", 1..=65_536, Some(1)) as usize;
-        ConvConfig { filters, groups, window, keys: WeightKeys::read(section) }
+        let algorithm = match section.later_word(CONVOLUTION, ALGORITHMS, ALGORITHMS[0]) {
+            "winograd" => Algorithm::Winograd,
+            _ => Algorithm::Direct,
+        };
+        let is_suited = window.size == (3, 3) && window.stride == (1, 1) && window.dilation == (1, 1) && groups == 1;
+        if let (Algorithm::Winograd, false, Some(node)) = (algorithm, is_suited, section.raw(CONVOLUTION)) {
+            let message =
+                "`convolution = \"winograd\"` is for kernels of 3×3 with stride 1, without dilation and groups";
+            section.log().push(Problem::error(node.span, message).help("use `convolution = \"direct\"` here"));
+        }
+        ConvConfig { filters, groups, algorithm, window, keys: WeightKeys::read(section) }
     }
 
     fn output(&self, input: SampleShape) -> Result<ImageShape, ShapeError> {
@@ -55,6 +74,36 @@ impl ConvConfig {
         }
         let placed = self.window.place("conv", input)?;
         Ok(ImageShape { height: placed.height_out, width: placed.width_out, channels: self.filters })
+    }
+}
+
+/// Has a layer of the long form computed by Winograd's algorithm, if it is a convolution that this is for and does not say
+/// itself how it is computed; `span` is where that is asked for.
+pub fn ask_for_winograd(node: &mut Node, span: Span) {
+    let entry = |value| Entry { key: CONVOLUTION.to_owned(), key_span: span, node: Node { value, span } };
+    let winograd = entry(Value::Text { text: "winograd".to_owned(), inner: None });
+    match &mut node.value {
+        Value::Text { text, .. } if text == KIND.word => {
+            let keys = Value::Table(Table { entries: vec![winograd] });
+            let conv = Entry { key: text.clone(), ..entry(keys) };
+            node.value = Value::Table(Table { entries: vec![conv] });
+        }
+        Value::Table(layer) => {
+            let [Entry { key, node: Node { value: Value::Table(keys), .. }, .. }] = &mut layer.entries[..] else {
+                return;
+            };
+            let is = |value: &Value, wanted| matches!(value, Value::Integer(i) if *i == wanted);
+            let all = |value: &Value, wanted| match value {
+                Value::List(items) => items.iter().all(|item| is(&item.value, wanted)),
+                value => is(value, wanted),
+            };
+            let suits = |&(name, wanted): &(&str, i64)| keys.get(name).is_none_or(|e| all(&e.node.value, wanted));
+            let is_suited = [("kernel_size", 3), ("stride", 1), ("dilation", 1), ("groups", 1)].iter().all(suits);
+            if key == KIND.word && is_suited && keys.get(CONVOLUTION).is_none() {
+                keys.entries.push(winograd);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -94,9 +143,8 @@ impl LayerConfig for ConvConfig {
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
         let shape = self.window.conv_shape(build, self.filters, self.groups);
         let n_taps = if build.pool_after && build.is_training { build.batch * shape.output_len() / 4 } else { 0 };
-        let plan = if build.pool_after { engine::Conv::pooled } else { engine::Conv::new };
         Box::new(Conv {
-            plan: plan(build.engine, shape),
+            plan: engine::Conv::plan(build.engine, shape, self.algorithm, build.pool_after),
             taps: build.pool_after.then(|| vec![0; n_taps]),
             weights: Weights::new(build),
             activation: epilogue(build.relu_after),

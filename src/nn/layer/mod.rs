@@ -17,6 +17,8 @@ mod noise;
 mod pool;
 mod window;
 
+pub use conv::{ALGORITHMS, CONVOLUTION, ask_for_winograd};
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

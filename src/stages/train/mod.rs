@@ -38,7 +38,8 @@ const REVISION: &str = "2";
 /// Trains a network.
 #[derive(Debug)]
 pub struct Train {
-    /// The layers, as `architecture` or `layers` (and `vars`) say; `None` after a problem.
+    /// The layers, as `architecture` or `layers` (and `vars`) say, and `convolution`: how those convolutions are computed that
+    /// do not say it themselves ["direct", or "winograd": see [`crate::engine::Algorithm`]]; `None` after a problem.
     architecture: Option<Architecture>,
     /// Passes over the training rows, at least 1 [10].
     epochs: u32,
