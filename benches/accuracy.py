@@ -6,7 +6,8 @@
 One run, on THREADS threads (1); its result is appended to FILE as a row of JSON. `mnist` is pipelines/mnist.toml (net M, 5 epochs), `cifar10` is
 pipelines/cifar10-augmented.toml (net MBN with flips and padded crops, 15 epochs); the peer's copies of their settings
 are below. PEERS has the peers' scripts `common.py` and `nets_torch.py`; MNIST holds the four IDX files, CIFAR the binary batches; CIFAR_SOURCE
-is a source as a manifest names it, of the same images. CONVOY is the built program. PyTorch draws its own first weights and orders of rows.
+is a source as a manifest names it, of the same images. CONVOY is the built program; CONVOLUTION is how its convolutions
+are computed (direct). PyTorch draws its own first weights and orders of rows.
 """
 import csv, glob, json, os, shutil, subprocess, sys, tempfile, time
 
@@ -32,13 +33,14 @@ def convoy():
         start = time.time()
         # A gate that is missed fails the run; the figures are what we are after.
         run = subprocess.run([os.environ["CONVOY"], "run", os.path.join(folder, "run.toml"), "--threads", os.environ.get("THREADS", "1"), "--quiet", "--set", f"seed={seed}",
+                              "--set", f"stages.train.convolution={os.environ.get('CONVOLUTION', 'direct')}",
                               "--set", f"stages.ingest.source={source}"], capture_output=True, text=True)
         wall = round(time.time() - start)
         reports = glob.glob(os.path.join(folder, "out", "*", "metrics.csv"))
         assert len(reports) == 1, run.stdout + run.stderr
         for row in csv.DictReader(open(reports[0])):
             if (row["metric"], row["split"], row["class"]) == ("accuracy", "test", ""):
-                write({"model": row["model"], "accuracy": float(row["value"]), "wall_s": wall})
+                write({"convolution": os.environ.get("CONVOLUTION", "direct"), "model": row["model"], "accuracy": float(row["value"]), "wall_s": wall})
 
 
 def torch_run():

@@ -6,7 +6,8 @@
 #
 # PEERS has the peers' scripts `sweep_torch.py` and `train_keras.py`; PYTHON has torch, KERAS keras and tensorflow (left
 # out if not set); MNIST holds the four IDX files, CIFAR the binary batches. Also: NETS, THREADS, SECONDS_EACH, and STEPS,
-# the built bench, which is built where it is not given. Each sample stands between two probes of the multiply-add peak.
+# the built bench, which is built where it is not given. All nets but S, whose one convolution that does not concern, run with
+# `convolution = "winograd"` as well. Each sample stands between two probes of the multiply-add peak.
 # PyTorch runs channels_last over tensors in memory, and glibc is told to keep its memory, which makes PyTorch faster.
 set -euo pipefail
 file=$1 rounds=${2:-7}
@@ -23,6 +24,9 @@ for round in $(seq "$rounds"); do
     for n in $threads; do
         for net in $nets; do
             "$STEPS" "$net" --threads "$n" --seconds "$seconds" --json | row "$round" ""
+            if [ "$net" != S ]; then
+                "$STEPS" "$net/winograd" --threads "$n" --seconds "$seconds" --json | row "$round" ""
+            fi
             case $net in
                 S | M | MBN) spec="fashion $net $n nhwc f32 loop sgd 64" ;;
                 M32 | MBN32) spec="cifar10 ${net%32} $n nhwc f32 loop sgd 64" ;;

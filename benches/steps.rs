@@ -1,7 +1,8 @@
 //! Whole training steps: images per second and share of the processor's multiply-add peak.
 //!
 //! `cargo bench --bench steps -- [NET…] [--threads N] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`, `M`,
-//! `MBN`, `M32`, `MBN32`, `L` (all of them by default) or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
+//! `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (`convolution = "winograd"`; shares
+//! of the peak count the multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
 //! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch no
 //! memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
 //! gradient of the first layer, which nobody needs; taps in the padding count as done.
@@ -37,6 +38,15 @@ const L: &str = "INPUT - CONV(64) - BN - RELU - POOL - CONV(128) - BN - RELU - P
 const VGG16: &str = "INPUT - [CONV(64) - RELU]*2 - POOL - [CONV(128) - RELU]*2 - POOL - [CONV(256) - RELU]*3 - POOL - \
     [[CONV(512) - RELU]*3 - POOL]*2 - [FC(4096) - RELU - DROPOUT(0.5)]*2 - FC";
 
+/// [`M`], [`MBN`] and [`L`] with `convolution = "winograd"`.
+const MW: &str = "INPUT - CONV(32) - RELU - CONV(32, convolution=winograd) - RELU - POOL - \
+    [CONV(64, convolution=winograd) - RELU]*2 - POOL - DROPOUT(0.25) - FC(128) - RELU - FC";
+const MBNW: &str = "INPUT - CONV(32) - BN - RELU - CONV(32, convolution=winograd) - BN - RELU - POOL - \
+    [CONV(64, convolution=winograd) - BN - RELU]*2 - POOL - DROPOUT(0.25) - FC(128) - RELU - FC";
+const LW: &str = "INPUT - CONV(64) - BN - RELU - POOL - CONV(128, convolution=winograd) - BN - RELU - POOL - \
+    [CONV(256, convolution=winograd) - BN - RELU]*2 - POOL - [CONV(512, convolution=winograd) - BN - RELU]*2 - POOL - \
+    [CONV(512, convolution=winograd) - BN - RELU]*2 - POOL - FC";
+
 struct Net {
     name: &'static str,
     architecture: &'static str,
@@ -58,6 +68,11 @@ const NETS: &[Net] = &[
     net("M32", M, 32, 3, 64),
     net("MBN32", MBN, 32, 3, 64),
     net("L", L, 32, 3, 128),
+    net("M/winograd", MW, 28, 1, 64),
+    net("MBN/winograd", MBNW, 28, 1, 64),
+    net("M32/winograd", MW, 32, 3, 64),
+    net("MBN32/winograd", MBNW, 32, 3, 64),
+    net("L/winograd", LW, 32, 3, 128),
     Net { name: "VGG16", architecture: VGG16, side: 224, channels: 3, n_classes: 1000, batch: 16 },
 ];
 

@@ -7,6 +7,8 @@ multiply-add peak measured right before or after it is below 85 % of the median 
 threads: it was not alone on the machine. (Peaks are lower right after wide vectors: each program is compared with itself.)
 Samples on several threads are all kept: whether the short probe's threads wake on one processor or on two is chance (on one
 quiet 2-processor machine it read 120 to 210 or 320 to 420 GFLOP/s), so it tells nothing about the sample, nor its share.
+A net with "/winograd" is ours with `convolution = "winograd"`, beside the peer's net; its share of the peak counts the
+multiply-adds of the direct way.
 """
 import json, statistics, sys
 from collections import defaultdict
@@ -38,10 +40,12 @@ for row in rows:
 print("| net, batch | threads | convoy, images/s | share of peak | peer | images/s | median ratio (lowest to highest of n pairs) |")
 print("| --- | --- | --- | --- | --- | --- | --- |")
 order = list(dict.fromkeys((row["net"], row["threads"], row["who"]) for row in rows if row["who"] != "convoy"))
-for net, threads, peer in sorted(order, key=lambda key: [row["net"] for row in rows].index(key[0])):
+nets = list(dict.fromkeys(row["net"] for row in rows))
+order += [(net + "/winograd", threads, peer) for net, threads, peer in order if net + "/winograd" in nets]
+for net, threads, peer in sorted(order, key=lambda key: nets.index(key[0])):
     pairs = []
     for (n, t, who, i), ours in samples.items():
-        theirs = samples.get((net, threads, peer, i))
+        theirs = samples.get((net.removesuffix("/winograd"), threads, peer, i))
         if (n, t, who) == (net, threads, "convoy") and theirs:
             pairs.append((ours, theirs))
     if not pairs:
