@@ -331,27 +331,60 @@ fn winograds_convolutions_have_the_bits_of_their_definition() {
     }
 }
 
+/// Output, gradient of the input and gradient of the weights in f64.
+fn in_f64(s: &ConvShape, n: usize, x: &[f32], w: &[f32], g: &[f32]) -> [Vec<f64>; 3] {
+    let [mut y, mut dx, mut dw] = [vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
+    let (height, width) = (s.height_out(), s.width_out());
+    for pixel in 0..n * height * width {
+        let (image, oh, ow) = (pixel / width / height, pixel / width % height, pixel % width);
+        for (kh, kw) in (0..9).map(|tap| (tap / 3, tap % 3)) {
+            let (ih, iw) = ((oh + kh).wrapping_sub(s.pad_top), (ow + kw).wrapping_sub(s.pad_left));
+            if ih >= s.height || iw >= s.width {
+                continue;
+            }
+            for c in 0..s.channels_in {
+                let at = ((image * s.height + ih) * s.width + iw) * s.channels_in + c;
+                for f in 0..s.filters {
+                    let (to, tap) = (pixel * s.filters + f, ((kh * 3 + kw) * s.channels_in + c) * s.filters + f);
+                    y[to] += f64::from(x[at]) * f64::from(w[tap]);
+                    dx[at] += f64::from(g[to]) * f64::from(w[tap]);
+                    dw[tap] += f64::from(x[at]) * f64::from(g[to]);
+                }
+            }
+        }
+    }
+    [y, dx, dw]
+}
+
+/// Relative to all of the result (Euclidean norms), output, gradient of the input and of the weights were off by 3.6e-7,
+/// 3.3e-7 and 4.6e-7 in one chain, by 2.3e-7, 2.1e-7 and 4.2e-7 by Winograd's algorithm, whose chains are shorter.
 #[test]
-fn winograds_convolutions_are_near_those_of_one_chain() {
+fn winograds_convolutions_are_as_near_to_f64_as_those_of_one_chain() {
     let mut dice = Dice::new(11);
-    let engine = Engine::new(1);
-    let s = ConvShape::same(4, 13, 14, 48, 40, 3);
-    let (x, w) = (dice.values(4 * s.input_len()), dice.values(s.weights_len()));
-    let g = dice.values(4 * s.output_len());
-    let passes = |algorithm| {
+    let (engine, n) = (Engine::new(1), 4);
+    let s = ConvShape::same(n, 13, 14, 48, 40, 3);
+    let (x, w) = (dice.values(n * s.input_len()), dice.values(s.weights_len()));
+    let g = dice.values(n * s.output_len());
+    let exact = in_f64(&s, n, &x, &w, &g);
+    let errors = |algorithm| {
         let mut conv = Conv::plan(&engine, s, algorithm, false);
-        let (mut y, mut dx) = (vec![0.0; g.len()], vec![0.0; x.len()]);
-        let (mut dw, mut db) = (vec![0.0; w.len()], vec![0.0; s.filters]);
-        conv.forward(4, &x, &w, None, Activation::None, &mut y);
-        conv.backward_data(4, &g, &w, None, &mut dx);
-        conv.backward_weights(4, &x, &g, &mut dw, Some(&mut db));
-        [y, dx, dw, db]
+        let (mut y, mut dx, mut dw) = (vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+        conv.forward(n, &x, &w, None, Activation::None, &mut y);
+        conv.backward_data(n, &g, &w, None, &mut dx);
+        conv.backward_weights(n, &x, &g, &mut dw, None);
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let ours = [y, dx, dw];
+        ours.iter()
+            .zip(&exact)
+            .map(|(ours, exact)| {
+                let error = norm(&mut ours.iter().zip(exact).map(|(a, b)| f64::from(*a) - b));
+                error / norm(&mut exact.iter().copied())
+            })
+            .collect::<Vec<f64>>()
     };
-    for (ours, theirs) in passes(Algorithm::Winograd).iter().zip(passes(Algorithm::Direct)) {
-        let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-        let error: Vec<f32> = ours.iter().zip(&theirs).map(|(a, b)| a - b).collect();
-        let error = norm(&error) / norm(&theirs);
-        assert!(error < 2e-6, "off by {error:e} of all");
+    let (direct, winograd) = (errors(Algorithm::Direct), errors(Algorithm::Winograd));
+    for (direct, winograd) in direct.iter().zip(&winograd) {
+        assert!(*winograd < 1e-6 && *winograd < 1.2 * direct, "off by {winograd:e}, directly by {direct:e}");
     }
 }
 

@@ -50,8 +50,8 @@ pub enum Algorithm {
     Direct,
     /// Winograd's F(2x2, 3x3) (Lavin & Gray 2016) where it is made for: kernels of 3x3 with stride and dilation 1, one
     /// group, at least 5 input channels, outputs of at least 6x6 pixels and padding of at most 2. Elsewhere as
-    /// [`Algorithm::Direct`]. 16 multiply-adds do the work of 36; results carry about a decimal digit less, and an infinity or NaN spreads over the tiles of 4x4
-    /// inputs that it is in.
+    /// [`Algorithm::Direct`]. 16 multiply-adds do the work of 36. Results are as near to the exact ones on the whole; an
+    /// infinity or NaN spreads over the tiles of 4x4 inputs that it is in.
     Winograd,
 }
 
