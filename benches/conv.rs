@@ -1,9 +1,11 @@
 //! Single layers, direction by direction: GFLOP/s, share of peak, and the ratio to oneDNN in the same process.
 //!
-//!     cargo bench --bench conv -- [layers | odd | M | M32 | L]… [--threads N] [--only NAME] [--pairs N] [--rows FILE]
+//!     cargo bench --bench conv -- [layers | odd | M | M32 | L]… [--threads N] [--only NAME] [--pairs N]
+//!         [--winograd] [--rows FILE]
 //!
 //! `layers` (the default) are ten layers of common sizes; `odd` are sizes that fit no vector, strides, dilations and
 //! groups; `M`, `M32` and `L` are the layers of whole nets as a training step calls them, with their time per step.
+//! `--winograd` computes ours by Winograd's algorithm where it is for that shape; FLOPs are those of the direct way.
 //!
 //! `CONVOY_ONEDNN=<path>` names a shared library with the C interface `dn_make`, `dn_exec`, `dn_free` around oneDNN; its
 //! calls then take turns with ours, so that both see the same machine. A probe of multiply-adds runs around each sample;
@@ -18,7 +20,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine};
+use convoy::engine::{Activation, Algorithm, Buffer, Conv, ConvShape, Dense, Engine};
 
 /// One layer; a dense one is a convolution of one pixel.
 struct Layer {
@@ -143,6 +145,7 @@ struct Bench {
     engine: Engine,
     library: Option<peer::Library>,
     pairs: usize,
+    algorithm: Algorithm,
     rows: Option<File>,
 }
 
@@ -150,6 +153,7 @@ fn main() {
     // `cargo bench` adds `--bench`.
     let mut args = env::args().skip(1).filter(|arg| arg != "--bench");
     let (mut modes, mut threads, mut pairs, mut only, mut rows) = (Vec::new(), 1, 9, None, None);
+    let mut algorithm = Algorithm::Direct;
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("`{arg}` needs a value"));
         match arg.as_str() {
@@ -157,6 +161,7 @@ fn main() {
             "--pairs" => pairs = value().parse().expect("`--pairs` needs a number"),
             "--only" => only = Some(value()),
             "--rows" => rows = Some(value()),
+            "--winograd" => algorithm = Algorithm::Winograd,
             "layers" | "odd" | "M" | "M32" | "L" => modes.push(arg),
             _ => panic!("unknown argument `{arg}`"),
         }
@@ -169,7 +174,7 @@ fn main() {
     let library = env::var("CONVOY_ONEDNN").ok().map(|path| {
         peer::Library::open(&path).unwrap_or_else(|| panic!("`{path}` has no `dn_make`, `dn_exec` and `dn_free`"))
     });
-    let mut bench = Bench { engine, library, pairs, rows };
+    let mut bench = Bench { engine, library, pairs, algorithm, rows };
     let (engine, caches) = (&bench.engine, bench.engine.caches());
     println!(
         "{}, {threads} threads, L1 {} KiB, L2 {} KiB, peak {:.0} GFLOP/s",
@@ -229,7 +234,7 @@ impl Bench {
         let mut taps = vec![0; if layer.is_pooled { output_len } else { 0 }];
         let (mut y, mut dx) = (Buffer::zeros(output_len), Buffer::zeros(x.len()));
         let (mut dw, mut db) = (Buffer::zeros(weights.len()), Buffer::zeros(f));
-        let mut conv = if layer.is_pooled { Conv::pooled(engine, s) } else { Conv::new(engine, s) };
+        let mut conv = Conv::plan(engine, s, self.algorithm, layer.is_pooled);
         let mut dense = Dense::new(engine, n, s.channels_in, f);
         let flops = 2.0 * n as f64 * s.multiply_adds() as f64;
         let (bias, activation) =
