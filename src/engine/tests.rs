@@ -292,6 +292,8 @@ fn odd_sizes_have_the_bits_of_the_definition() {
             ConvShape { pad_bottom: 14, dilation_h: 2, ..ConvShape::valid(3, 8, 9, 2, 7, 2) },
             ConvShape::same(3, 10, 8, 34, 70, 3),
             ConvShape::valid(70, 1, 1, 57, 43, 1),
+            ConvShape::valid(3, 4, 3, 160, 37, 1),
+            ConvShape { stride_w: 2, pad_left: 1, ..ConvShape::valid(2, 4, 5, 128, 20, 1) },
             ConvShape { stride_h: 2, stride_w: 2, ..ConvShape::same(3, 15, 15, 3, 12, 5) },
         ] {
             check(&engine, isa.name(), &shape, shape.batch, false, &mut dice);
