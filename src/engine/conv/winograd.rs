@@ -30,11 +30,11 @@ const MIN_CHANNELS: usize = 5;
 const MIN_SIDE: usize = 6;
 
 /// Tiles of a block going from image to image, where weights stay in the L2 cache: one register tile, whose sums of all points
-/// then stay in the L1 cache. (Steps of M in images/s with 14, 28 and 42: 2,178, 2,150, 2,100.)
+/// then stay in the L1 cache. (Steps of M in images/s with 14, 28 and 42, medians of 4: 2,178, 2,141, 2,097.)
 const PRODUCT_TILES: usize = 14;
 
-/// Tiles of a block of a weight gradient, whose sums are visited once for each. (Steps of M in images/s with 28, 42, 56, 84
-/// and 112: 2,303, 2,354, 2,427, 2,450, 2,470; of 14x14x64 -> 64 in ms: 3.63, 3.43, 3.32, 3.19, 3.18.)
+/// Tiles of a block of a weight gradient, whose sums are visited once for each. (Medians of 5 rounds in turns with 28, 42, 56, 84
+/// and 112: steps of M 2,203, 2,195, 2,214, 2,236, 2,232 images/s; 14x14x64 -> 64 3.83, 3.65, 3.61, 3.50, 3.56 ms.)
 const GRADIENT_TILES: usize = 84;
 
 /// Whether F(2x2, 3x3) computes convolutions of this shape where it is asked for.
