@@ -45,6 +45,52 @@ struct Rows {
 /// of net M, 3136 -> 128 of 64 samples took 0.57 ms panel by panel, 0.42 row by row and fetched ahead.
 const PREFETCHED_ROWS: usize = 28;
 
+/// Where the output gradient of `n` images starts, or of their pooled values with `taps`.
+///
+/// # Panics
+/// If an operand of a weight gradient is too short, or `n` is above the shape's batch.
+pub(super) fn checked(
+    s: &ConvShape,
+    n: usize,
+    input: &[f32],
+    grad_output: &Source<'_>,
+    taps: Option<&[u8]>,
+    grad_weights: &[f32],
+    grad_bias: Option<&[f32]>,
+) -> Shares<f32> {
+    assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
+    assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
+    let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
+    assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
+    assert!(grad_weights.len() >= s.weights_len(), "the weight gradient is too short");
+    assert!(grad_bias.is_none_or(|b| b.len() >= s.filters), "the bias gradient is too short");
+    grad_output.start(output_len)
+}
+
+/// How many threads share out chunks, as far as those go round, and how many the parts of each.
+pub(super) fn shared_out(threads: usize, n_chunks: usize) -> (usize, usize) {
+    let by_chunk = (1..=threads.min(n_chunks)).rev().find(|t| threads.is_multiple_of(*t)).unwrap_or(1);
+    (by_chunk, threads / by_chunk)
+}
+
+/// Merges a range of the sums of all chunks into the first's, as [`merge_tree`] does.
+///
+/// # Safety
+/// The range lies within each chunk's sums, and nobody else touches it.
+///
+/// [`merge_tree`]: crate::engine::reference::merge_tree
+pub(super) unsafe fn merge(kernels: &Kernels, n_chunks: usize, sums: &dyn Fn(usize) -> *mut f32, range: Range<usize>) {
+    let mut step = 1;
+    while step < n_chunks {
+        for left in (0..n_chunks - step).step_by(2 * step) {
+            let (to, from) = (sums(left), sums(left + step));
+            // SAFETY: by this function's contract.
+            unsafe { (kernels.add)(to.wrapping_add(range.start), from.wrapping_add(range.start), range.len()) };
+        }
+        step *= 2;
+    }
+}
+
 /// One tap of the kernel.
 struct Tap {
     /// Output rows, and columns, where it lies inside the image.
@@ -228,13 +274,7 @@ impl Gradient {
     ) {
         let s = self.shape;
         let (len, filters) = (s.weights_len(), s.filters);
-        assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
-        assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
-        let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
-        assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
-        let grad = grad_output.start(output_len);
-        assert!(grad_weights.len() >= len, "the weight gradient is too short");
-        assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= filters), "the bias gradient is too short");
+        let grad = checked(&s, n, input, &grad_output, taps, grad_weights, grad_bias.as_deref());
         let per_chunk = s.chunk_images(n);
         let n_chunks = n.div_ceil(per_chunk).max(1);
         let engine = &engine.sized(n as u64 * s.multiply_adds());
@@ -256,8 +296,7 @@ impl Gradient {
         // in memory (columns are not: each thread fetched lines that the other was writing; on two threads the gradient
         // of 16x16x128 -> 128 k3 took 20 ms of the 30 on one), or panels where these go round better.
         let threads = engine.threads();
-        let by_chunk = (1..=threads.min(n_chunks)).rev().find(|t| threads.is_multiple_of(*t)).unwrap_or(1);
-        let by_tile = threads / by_chunk;
+        let (by_chunk, by_tile) = shared_out(threads, n_chunks);
         let by_row = this.tiles.len() >= by_tile.min(this.panels.len());
         // Each image is made by the one worker that reads it.
         if by_tile > 1 || this.rows < this.rows_axis.len_out {
@@ -280,19 +319,8 @@ impl Gradient {
             }
         });
         if n_chunks > 1 {
-            let merge = |sums: &dyn Fn(usize) -> *mut f32, range: Range<usize>| {
-                let mut step = 1;
-                while step < n_chunks {
-                    for left in (0..n_chunks - step).step_by(2 * step) {
-                        let (to, from) = (sums(left), sums(left + step));
-                        // SAFETY: ranges are disjoint between threads, and within the sums.
-                        unsafe {
-                            (kernels.add)(to.wrapping_add(range.start), from.wrapping_add(range.start), range.len());
-                        }
-                    }
-                    step *= 2;
-                }
-            };
+            // SAFETY: ranges are disjoint between threads, and within the sums.
+            let merge = |sums: &dyn Fn(usize) -> *mut f32, range| unsafe { merge(kernels, n_chunks, sums, range) };
             // Below 64 KiB in all, waking the others costs more than they save.
             if n_chunks * len >= 1 << 14 {
                 engine.parallel_for(len, |range, _| merge(&|chunk| sums_of(chunk).0, range));

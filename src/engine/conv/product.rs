@@ -45,6 +45,12 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// Input and output of a convolution.
+    pub(super) fn of(s: &ConvShape) -> (Image, Image) {
+        let input = Image { height: s.height, width: s.width, channels: s.channels_in };
+        (input, Image { height: s.height_out(), width: s.width_out(), channels: s.filters })
+    }
+
     pub(super) fn row(&self) -> usize {
         self.width * self.channels
     }
@@ -281,8 +287,7 @@ impl<'a> Source<'a> {
 impl Product {
     pub(super) fn new(engine: &Engine, shape: &ConvShape, is_forward: bool, is_pooled: bool) -> Product {
         let s = *shape;
-        let input = Image { height: s.height, width: s.width, channels: s.channels_in };
-        let output = Image { height: s.height_out(), width: s.width_out(), channels: s.filters };
+        let (input, output) = Image::of(&s);
         let (source, target) = if is_forward { (input, output) } else { (output, input) };
         let is_depthwise = s.groups > 1 && s.group_in() == 1 && s.group_out() == 1;
         let (groups, depth, columns) = if is_depthwise {

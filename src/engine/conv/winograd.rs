@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::gradient::{checked, merge, shared_out};
 use super::product::{Image, Operands, Panel, Piece, Pooled, Side, Source, Stage, panels};
 use super::shape::{ConvShape, chunk_samples};
 use crate::engine::Engine;
@@ -139,8 +140,7 @@ pub(super) struct Winograd {
 impl Winograd {
     pub(super) fn new(engine: &Engine, shape: &ConvShape, is_forward: bool, is_pooled: bool) -> Winograd {
         let s = *shape;
-        let input = Image { height: s.height, width: s.width, channels: s.channels_in };
-        let output = Image { height: s.height_out(), width: s.width_out(), channels: s.filters };
+        let (input, output) = Image::of(&s);
         let (source, target) = if is_forward { (input, output) } else { (output, input) };
         let pads = (s.pad_top as isize, s.pad_left as isize);
         let before = if is_forward { pads } else { (2 - pads.0, 2 - pads.1) };
@@ -492,8 +492,7 @@ pub(super) struct WinogradGradient {
 impl WinogradGradient {
     pub(super) fn new(engine: &Engine, shape: &ConvShape) -> WinogradGradient {
         let s = *shape;
-        let input = Image { height: s.height, width: s.width, channels: s.channels_in };
-        let output = Image { height: s.height_out(), width: s.width_out(), channels: s.filters };
+        let (input, output) = Image::of(&s);
         let kernels = engine.kernels();
         let panels = panels(1, s.filters, kernels.lanes, engine.choice().nr.min(kernels.mr.len()));
         let wide = panels.iter().map(|p| p.nr).max().unwrap_or(1) * kernels.lanes;
@@ -541,13 +540,7 @@ impl WinogradGradient {
         grad_bias: Option<&mut [f32]>,
     ) {
         let s = self.shape;
-        assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
-        assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
-        let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
-        assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
-        let grad = grad_output.start(output_len);
-        assert!(grad_weights.len() >= s.weights_len(), "the weight gradient is too short");
-        assert!(grad_bias.as_ref().is_none_or(|b| b.len() >= s.filters), "the bias gradient is too short");
+        let grad = checked(&s, n, input, &grad_output, taps, grad_weights, grad_bias.as_deref());
         let engine = &engine.sized(n as u64 * s.multiply_adds());
         let kernels = engine.kernels();
         let per_chunk = chunk_images(&s, n);
@@ -558,8 +551,7 @@ impl WinogradGradient {
         let this = &*self;
         // Threads share out chunks as far as those go round, then the channels of each: a worker transforms its own.
         let threads = engine.threads();
-        let by_chunk = (1..=threads.min(n_chunks)).rev().find(|t| threads.is_multiple_of(*t)).unwrap_or(1);
-        let by_channel = threads / by_chunk;
+        let (by_chunk, by_channel) = shared_out(threads, n_chunks);
         // Each image is made by the one worker that reads it.
         if by_channel > 1 || this.cut.rows < this.output.height {
             grad_output.make(engine, n);
@@ -590,17 +582,8 @@ impl WinogradGradient {
                 unsafe { job.chunk(images) };
             }
         });
-        let merge = |range: Range<usize>| {
-            let mut step = 1;
-            while step < n_chunks {
-                for left in (0..n_chunks - step).step_by(2 * step) {
-                    let (to, from) = (left * sums_len + range.start, (left + step) * sums_len + range.start);
-                    // SAFETY: ranges are disjoint between threads, and within a chunk's sums.
-                    unsafe { (kernels.add)(sums.get().add(to), sums.get().add(from), range.len()) };
-                }
-                step *= 2;
-            }
-        };
+        // SAFETY: ranges are disjoint between threads, and within a chunk's sums.
+        let merge = |range| unsafe { merge(kernels, n_chunks, &|i| sums.get().wrapping_add(i * sums_len), range) };
         let weights = Shares(grad_weights.as_mut_ptr());
         let finish = |range: Range<usize>| {
             for point in 0..POINTS {

@@ -33,7 +33,7 @@ pub struct ConvConfig {
     /// Channels are split into so many groups that do not see each other. Default 1.
     pub groups: usize,
     /// How it is computed. Default "direct"; "winograd" is for 3x3 kernels with stride and dilation 1 and one group, and does
-    /// nothing up to 4 input channels.
+    /// nothing up to 4 input channels or where the output is smaller than 6x6 ([`Algorithm::Winograd`]).
     pub algorithm: Algorithm,
     pub(super) window: Window,
     pub(super) keys: WeightKeys,
