@@ -258,8 +258,7 @@ impl Bench {
             };
             let threads = engine.threads();
             let peer = self.library.as_ref().and_then(|library| library.layer(layer, pass, threads));
-            // Warm up; then so many calls per sample that one lasts two milliseconds; on several threads twenty, since
-            // after a pause these need a while to find a processor each.
+            // Warm up; then so many calls per sample that one lasts two milliseconds; on several threads twenty.
             ours();
             let start = Instant::now();
             ours();
@@ -326,11 +325,16 @@ impl Bench {
     }
 }
 
-/// Times some calls between two probes. The peer's threads spin for some milliseconds after its last call (`spins`): the
-/// second probe, and our next sample, wait until they sleep.
+/// Times some calls between two probes. On several threads the calls are first repeated for a while untimed: either side's
+/// threads may have been woken on one processor, and the system takes up to 25 ms to spread them. The peer's threads spin
+/// for some milliseconds after its last call (`spins`): the second probe, and our next sample, wait until they sleep.
 fn sample(engine: &Engine, flops: f64, calls: usize, spins: bool, f: &mut dyn FnMut()) -> Sample {
     let before = engine.measure_peak();
+    let start = Instant::now();
     f();
+    while engine.threads() > 1 && start.elapsed() < Duration::from_millis(50) {
+        f();
+    }
     let start = Instant::now();
     for _ in 0..calls {
         f();

@@ -1,7 +1,7 @@
 //! Whole training steps: images per second and share of the processor's multiply-add peak.
 //!
-//! `cargo bench --bench steps -- [NET…] [--threads N] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`, `M`,
-//! `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (`convolution = "winograd"`; shares
+//! `cargo bench --bench steps -- [NET…] [--threads N] [--isa NAME] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`,
+//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (`convolution = "winograd"`; shares
 //! of the peak count the multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
 //! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch no
 //! memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
-use convoy::engine::{Engine, Targets};
+use convoy::engine::{Engine, Isa, Targets};
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
 use convoy::nn::network::{Network, Training};
@@ -81,7 +81,8 @@ fn main() {
     let text = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
     let value = |name: &str| text(name).and_then(|text| text.parse::<f64>().ok());
     let threads = value("--threads").unwrap_or(1.0) as usize;
-    let engine = Engine::new(threads);
+    let isa = text("--isa").map_or_else(Isa::detect, |name| name.parse().expect("an instruction set that is there"));
+    let engine = Engine::with_isa(threads, isa);
     let mut out = std::io::stdout();
     if arguments.iter().any(|argument| argument == "--probe") {
         let _ = writeln!(out, "{{\"threads\": {threads}, \"peak\": {:.1}}}", peak(&engine));
@@ -103,6 +104,7 @@ fn main() {
 
 /// Multiply-adds a second that nothing but registers bounds, in GFLOP/s: the median of some probes.
 fn peak(engine: &Engine) -> f64 {
+    engine.settle();
     let mut probes: Vec<f64> = (0..31).map(|_| engine.measure_peak() * 1e-9).collect();
     probes.sort_by(f64::total_cmp);
     probes[probes.len() / 2]

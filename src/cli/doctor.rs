@@ -38,7 +38,7 @@ pub fn doctor(arguments: &StoreArguments, terminal: &Terminal) -> anyhow::Result
     }
     for threads in threads {
         let engine = Engine::new(threads);
-        // The first call wakes the threads.
+        engine.settle();
         let peak = (0..9).map(|_| engine.measure_peak()).fold(0.0, f64::max) / 1e9;
         let convolution = measure_convolution(&engine);
         let _ = writeln!(
