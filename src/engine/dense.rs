@@ -148,7 +148,7 @@ impl Dense {
                             tile.x[j] = weights[(rows.start + row) * units..].as_ptr();
                             tile.y[j] = block.wrapping_add(row * wide);
                         }
-                        tile.fetch = ahead.next(units / UNROLL);
+                        tile.fetch = ahead.next(1, units / UNROLL);
                         // SAFETY: rows of weights are `units` long; the block is this worker's own.
                         unsafe { kernels.product[used - 1][own.len() - 1](&tile) };
                     }
@@ -304,7 +304,7 @@ impl Product {
                         tile.x[j] = a.as_ptr().wrapping_add((rows.start + row) * depth + first);
                         tile.y[j] = c.wrapping_add((rows.start + row) * columns + column);
                     }
-                    tile.fetch = ahead.next(run.len / UNROLL);
+                    tile.fetch = ahead.next(1, run.len / UNROLL);
                     // SAFETY: rows of `a` are `depth` long; the rows and columns of `c` are ours.
                     unsafe { kernels.product[nr - 1][own.len() - 1](&tile) };
                 }

@@ -288,6 +288,8 @@ fn odd_sizes_have_the_bits_of_the_definition() {
             ConvShape::same(1, 6, 5, 33, 100, 3),
             ConvShape::same(9, 2, 2, 40, 32, 3),
             ConvShape::same(5, 14, 12, 1, 32, 3),
+            ConvShape::same(2, 8, 30, 1, 40, 5),
+            ConvShape::same(3, 6, 18, 3, 48, 3),
             ConvShape { pad_top: 9, pad_bottom: 10, ..ConvShape::same(3, 8, 6, 5, 7, 2) },
             ConvShape { pad_bottom: 14, dilation_h: 2, ..ConvShape::valid(3, 8, 9, 2, 7, 2) },
             ConvShape::same(3, 10, 8, 34, 70, 3),

@@ -684,7 +684,7 @@ impl Job<'_> {
         let n_pixels = sweep.count.iter().product();
         let job = OuterTile {
             sweep: sweep.collapse(),
-            fetch: ahead.map_or(Fetch::NOTHING, |ahead| ahead.next(n_pixels)),
+            fetch: ahead.map_or(Fetch::NOTHING, |ahead| ahead.next(1, n_pixels)),
             g,
             columns: panel.columns,
             resumes,

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::ahead::{Ahead, Fetch};
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::{Prepare, Watch};
-use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, UNROLL};
+use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, Strip, UNROLL};
 use crate::engine::threads::{Shares, part};
 
 /// Some columns of the target (filters, or input channels on the way back) that make one panel of weights.
@@ -642,6 +642,35 @@ impl Call<'_> {
             let (x_column, y_column) =
                 (class.columns.source_step * from.channels, class.columns.target_step * to.channels);
             let (x_row, y_row) = (class.rows.source_step * from.row(), class.rows.target_step * to.row());
+            // First layers: chains are so short that setting up a tile would take as long.
+            let strips = self.kernels.strips.iter().find(|strips| strips.x_pixel == x_column);
+            if let Some(strips) = strips.filter(|_| !plan.is_depthwise && 2 * n_columns >= mr && finish.clip.is_none())
+            {
+                let n_tiles = n_columns.div_ceil(mr);
+                for _ in images.clone() {
+                    for i in 0..n_tiles {
+                        let columns = part(n_columns, n_tiles, i);
+                        let strip = Strip {
+                            runs: tile.runs,
+                            n_runs: tile.n_runs,
+                            panel: packed,
+                            columns: tile.columns,
+                            finish,
+                            fetch: ahead.next(n_rows, n_rows * tile.n_runs),
+                            x: x.wrapping_add(columns.start * x_column),
+                            y: y.wrapping_add(columns.start * y_column),
+                            y_pixel: y_column,
+                            n_rows,
+                            x_row,
+                            y_row,
+                        };
+                        // SAFETY: as below, of each row.
+                        unsafe { strips.tiles[nr - 1][columns.len() - 1](&strip) };
+                    }
+                    (x, y) = (x.wrapping_add(from.len()), y.wrapping_add(to.len()));
+                }
+                continue;
+            }
             let (mut c, mut r) = (0, 0);
             let n_tiles = n_pixels.div_ceil(mr);
             for i in 0..n_tiles {
@@ -662,7 +691,7 @@ impl Call<'_> {
                         }
                     }
                 }
-                tile.fetch = ahead.next(rounds);
+                tile.fetch = ahead.next(1, rounds);
                 // SAFETY: every tap of the class lies inside the source for every pixel of the class; the target's
                 // pixels are ours by this function's contract.
                 unsafe { tiles[height - 1](&tile) };

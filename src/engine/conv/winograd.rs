@@ -401,7 +401,7 @@ impl Call<'_> {
                             depth: from.channels,
                             panel: panel_at,
                             y,
-                            fetch: ahead.next(rounds),
+                            fetch: ahead.next(1, rounds),
                         });
                         x = x.wrapping_add(height * TILE);
                         y = y.wrapping_add(height * wide);
@@ -799,7 +799,7 @@ impl Job<'_> {
                     let x = channel / CHUNK * plan.chunk_len + point * plan.n_tiles * CHUNK + channel % CHUNK;
                     let tile = OuterTile {
                         sweep: Sweep { count: [1, 1, n_tiles], x: [0, 0, CHUNK], g: [0, 0, plan.wide] },
-                        fetch: ahead.next(n_tiles),
+                        fetch: ahead.next(1, n_tiles),
                         g: g.wrapping_add(point * plan.n_tiles * plan.wide),
                         columns: panel.columns,
                         resumes,

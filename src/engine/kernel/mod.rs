@@ -10,7 +10,7 @@ mod product;
 mod winograd;
 
 pub(super) use outer::{OuterTile, Sweep};
-pub(super) use product::{Finish, ProductTile, Run, UNROLL};
+pub(super) use product::{Finish, ProductTile, Run, Strip, UNROLL};
 pub(super) use winograd::{CHUNK, GradientRow, ImageRow, OutputRow, PointTile, Points, PooledRow, SIDE, TILE};
 
 use super::isa::Isa;
@@ -29,6 +29,8 @@ pub(super) struct Kernels {
     pub(super) mr: [usize; MAX_NR],
     /// Computes a tile of a product; at `[nr - 1][mr - 1]`.
     pub(super) product: [[unsafe fn(&ProductTile); MAX_MR]; MAX_NR],
+    /// Computes strips of tiles of grey and of RGB images.
+    pub(super) strips: [Strips; 2],
     /// Computes a tile of a sum of outer products; at `[nr - 1][mr - 1]`.
     pub(super) outer: [[unsafe fn(&OuterTile); MAX_MR]; MAX_NR],
     /// A tile one vector across whose every lane has an input of its own; at `[mr - 1]`.
@@ -68,6 +70,14 @@ pub(super) struct Kernels {
     pub(super) probe: unsafe fn(usize) -> f64,
 }
 
+/// Kernels of strips of tiles.
+pub(super) struct Strips {
+    /// Values from one pixel of the source to the next.
+    pub(super) x_pixel: usize,
+    /// At `[nr - 1][mr - 1]`.
+    pub(super) tiles: [[unsafe fn(&Strip); MAX_MR]; MAX_NR],
+}
+
 impl Kernels {
     /// The table of an instruction set.
     pub(super) fn of(isa: Isa) -> &'static Kernels {
@@ -87,13 +97,19 @@ macro_rules! table {
         $(#[$cfg])?
         mod $module {
             use super::super::simd::{Simd, $simd};
-            use super::{GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, outer, pack, pool, product, winograd};
+            use super::{
+                GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, Strip, outer, pack, pool, product, winograd,
+            };
 
             // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
             // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn product_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &ProductTile) {
                 unsafe { product::tile::<$simd, MR, NR, EACH>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn strip<const MR: usize, const NR: usize, const X_PIXEL: usize>(strip: &Strip) {
+                unsafe { product::strip::<$simd, MR, NR, X_PIXEL>(strip) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn outer_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &OuterTile) {
@@ -203,6 +219,10 @@ macro_rules! table {
                 product: [
                     rows!(product_tile, T, low, 1, false),
                     rows!(product_tile, W, low, 2, false),
+                ],
+                strips: [
+                    Strips { x_pixel: 1, tiles: [rows!(strip, T, low, 1, 1), rows!(strip, W, low, 2, 1)] },
+                    Strips { x_pixel: 3, tiles: [rows!(strip, T, low, 1, 3), rows!(strip, W, low, 2, 3)] },
                 ],
                 each_product: rows!(product_tile, T, low, 1, true),
                 outer: [
