@@ -160,10 +160,18 @@ impl Gradient {
             .collect();
         let pixels = rows_axis.len_out * columns_axis.len_out;
         let image_bytes = 4 * (s.input_len() + s.output_len());
+        // Weights that do not stay in the cache are visited once a block, sums loaded and stored: then this many pixels at
+        // least make a block, though they may leave the cache as well (they are read once for each panel of columns).
+        // Zen 5 (1 MiB), 1 thread, ms with blocks of half of the cache and stretches as of smaller weights, with blocks of
+        // 512 pixels, and with longer stretches as well: 4x4x512 -> 512 of 128 images 40, 35, 31; 2x2x512 7.9, 6.1,
+        // 5.2; of VGG-16 at 224x224, 8 images, 28x28x512 -> 512 165, 157, 131; 56x56x256 -> 256 125, 127, 120.
+        let is_large = !has_halo && pixels > 1 && 4 * s.weights_len() > caches.l2 / 2;
+        let least_pixels: usize = if is_large { 512 } else { 1 };
         // An image larger than the cache is cut into rows; smaller ones are taken several at a time. A dense layer's
         // "image" is one pixel: its weights are larger than its samples, so they are visited once, for all samples.
         let rows = choice.rows.unwrap_or(if image_bytes > caches.l2 {
-            (rows_axis.len_out * (caches.l2 / 2) / image_bytes).max(4)
+            let least = least_pixels.div_ceil(columns_axis.len_out).max(4);
+            (rows_axis.len_out * (caches.l2 / 2) / image_bytes).max(least)
         } else {
             rows_axis.len_out
         });
@@ -180,20 +188,21 @@ impl Gradient {
             // Sapphire Rapids (2 MiB), 1 thread, whole steps of M, M32 and MBN in ms with a quarter, an eighth and a
             // sixteenth of the cache: 45.7, 45.1, 44.6; 61.8, 61.3, 60.6; 52.0, 51.1, 50.3. (8x8x256 -> 256 k3 had 158
             // GFLOP/s with half of the cache and 124 with one image, 28x28x1 -> 32 k3 91 and 65.)
-            let weights_bytes = 4 * s.weights_len();
-            let share = if has_halo || weights_bytes > caches.l2 / 2 { caches.l2 / 2 } else { caches.l2 / 16 };
-            choice.images.unwrap_or(share / image_bytes)
+            let share = if has_halo || is_large { caches.l2 / 2 } else { caches.l2 / 16 };
+            choice.images.unwrap_or((share / image_bytes).max(least_pixels.div_ceil(pixels)))
         };
         let images = images.clamp(1, s.batch);
         // A tile touches one or two cache lines of a pixel's channels. Weight gradients of 32x32x32 -> 32 k3 and
-        // 14x14x64 -> 64 k3 in ms, with so many hundredths of the cache (48 KiB, Sapphire Rapids): 35: 8.1, 5.8;
-        // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1.
+        // 14x14x64 -> 64 k3 in ms, with so many hundredths of the first level (48 KiB), Sapphire Rapids: 35: 8.1, 5.8;
+        // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1. Zen 5, 32x32x32 -> 32 and
+        // 16x16x64 -> 64: 67: 5.11, 4.88; 170: 4.93, 4.65; 400: 4.88, 4.67; 1000: 4.81, 4.68.
         // A 1x1 kernel's tiles read other channels each, so that only the gradient need stay (14x14x256 -> 256: 142 GFLOP/s
         // with stretches for both, 149 with these).
         let x_bytes = if n_taps > 1 { (4 * depth).min(128) } else { 0 };
         let pixel_bytes = 4 * kernels.lanes * nr + x_bytes;
         let is_whole = has_halo || tiles.len() == 1 || pixels == 1;
-        let stretch = if is_whole { usize::MAX } else { caches.l1 * 2 / 3 / pixel_bytes };
+        let near = if is_large { 2 * caches.near } else { caches.near };
+        let stretch = if is_whole { usize::MAX } else { near / pixel_bytes };
         let row_len = panels.iter().map(|p| p.nr * kernels.lanes).sum::<usize>();
         let packed_len = images * rows * columns_axis.len_out * row_len;
         let halo_len = if has_halo {
