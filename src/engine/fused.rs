@@ -7,6 +7,9 @@ pub(super) trait Watch: Sync {
     /// `values` are all pixels that this worker has completed in this pass, from pixel `first` on, the last `new` of them
     /// just now. The target's rows are whole. Nobody else touches them meanwhile, and `worker` is nobody else's number.
     fn completed(&self, first: usize, new: usize, values: &mut [f32], worker: usize);
+
+    /// What it reads when those values of the target are complete, to be fetched ahead.
+    fn reads(&self, values: Range<usize>) -> (*const f32, usize);
 }
 
 /// Makes an operand of a pass, image by image, when the pass is about to read it.

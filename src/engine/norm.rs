@@ -332,6 +332,10 @@ impl Watch for Moments<'_> {
             self.chunk(i, &values[(own.start - first) * c..(own.end - first) * c]);
         }
     }
+
+    fn reads(&self, _values: Range<usize>) -> (*const f32, usize) {
+        (std::ptr::null(), 0)
+    }
 }
 
 /// Values that are normalised when they are asked for ([`BatchNorm::values`]).
@@ -523,6 +527,11 @@ impl Watch for GradientSums<'_> {
         for (i, own) in completed(c, rows, done, new) {
             self.chunk(i, &mut values[(own.start - first) * c..(own.end - first) * c]);
         }
+    }
+
+    fn reads(&self, values: Range<usize>) -> (*const f32, usize) {
+        let by = if self.spread.is_some() { 4 } else { 1 };
+        (self.input.as_ptr().wrapping_add(by * values.start), by * values.len())
     }
 }
 

@@ -415,13 +415,14 @@ impl Product {
             } else {
                 pack(0..n_panels * slices);
             }
+            let watch = operands.watch.filter(|_| !matches!(side, Side::Target(..)));
             engine.parallel_for(n * blocks, |units, worker| {
                 let stage = stage.get().wrapping_add(worker * this.stage_len);
                 let first = this.target.pixels(units.start / blocks, units.start % blocks * this.rows);
                 let mut done = first;
                 let mut pieces = this.target.pieces(units, blocks, this.rows, this.images).peekable();
                 while let Some(piece) = pieces.next() {
-                    let mut ahead = call.ahead(pieces.peek(), &piece, n_panels, operands.source.by);
+                    let mut ahead = call.ahead(pieces.peek(), &piece, n_panels, operands.source.by, watch);
                     // SAFETY: units are disjoint parts of the target, each worker has a stage of its own; all lengths
                     // were checked above. Pieces are whole images where the source is made.
                     unsafe {
@@ -433,7 +434,7 @@ impl Product {
                             staged.sweep(i, panel_at(i), &piece, &mut ahead);
                         }
                         call.pool(&piece, stage);
-                        if let Some(watch) = operands.watch.filter(|_| !matches!(side, Side::Target(..))) {
+                        if let Some(watch) = watch {
                             let end = this.target.pixels(piece.images.end - 1, piece.rows.end);
                             let c = this.target.channels;
                             watch.completed(first, end - done, call.target.slice(first * c, (end - first) * c), worker);
@@ -470,7 +471,7 @@ impl Product {
                 }
                 let mut pieces = this.target.pieces(units.clone(), blocks, this.rows, this.images).peekable();
                 while let Some(piece) = pieces.next() {
-                    let mut ahead = call.ahead(pieces.peek(), &piece, 1, None);
+                    let mut ahead = call.ahead(pieces.peek(), &piece, 1, None, None);
                     // SAFETY: panels and units are disjoint parts of the target; all lengths were checked above.
                     unsafe { call.sweep(i, panel_at(worker), &piece, &mut ahead) };
                 }
@@ -572,10 +573,17 @@ impl Call<'_> {
     }
 
     /// What the next piece reads and writes, to be fetched while so many panels of this one are swept.
-    fn ahead(&self, next: Option<&Piece>, now: &Piece, n_panels: usize, by: Option<&dyn Prepare>) -> Ahead<4> {
+    fn ahead(
+        &self,
+        next: Option<&Piece>,
+        now: &Piece,
+        n_panels: usize,
+        by: Option<&dyn Prepare>,
+        watch: Option<&dyn Watch>,
+    ) -> Ahead<5> {
         let (from, to) = (&self.plan.source, &self.plan.target);
         let none = (std::ptr::null(), 0);
-        let Some(next) = next else { return Ahead::new([none; 4], 1) };
+        let Some(next) = next else { return Ahead::new([none; 5], 1) };
         let tiles =
             now.images.len() * now.rows.len() * to.width * n_panels / self.kernels.mr[self.plan.panels[0].nr - 1];
         let (source, target) = self.side.parts(from, to, next);
@@ -583,14 +591,15 @@ impl Call<'_> {
         let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), target.len()));
         let x = self.source.get().cast_const().wrapping_add(source.start);
         let made = by.map_or(none, |by| by.reads(next.images.clone()));
-        Ahead::new([made, (x, source.len()), (y, target.len()), clip], tiles)
+        let watched = watch.map_or(none, |watch| watch.reads(target.clone()));
+        Ahead::new([made, (x, source.len()), (y, target.len()), clip, watched], tiles)
     }
 
     /// Computes one panel's columns of some rows of some images.
     ///
     /// # Safety
     /// Nobody else touches those, and source and target are long enough.
-    unsafe fn sweep(&self, panel: usize, packed: *const f32, piece: &Piece, ahead: &mut Ahead<4>) {
+    unsafe fn sweep(&self, panel: usize, packed: *const f32, piece: &Piece, ahead: &mut Ahead<5>) {
         let Piece { images, rows } = piece;
         let plan = self.plan;
         let Panel { group, column, columns, nr } = plan.panels[panel];

@@ -15,7 +15,7 @@ use super::shape::{ConvShape, chunk_samples};
 use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
-use crate::engine::fused::Prepare;
+use crate::engine::fused::{Prepare, Watch};
 use crate::engine::kernel::{
     CHUNK, Finish, GradientRow, ImageRow, Kernels, OuterTile, OutputRow, PointTile, Points, PooledRow, SIDE, Sweep,
     TILE, UNROLL,
@@ -208,6 +208,7 @@ impl Winograd {
         if blocks > 1 || !matches!(side, Side::Whole) {
             operands.source.make(engine, n);
         }
+        let watch = operands.watch.filter(|_| !matches!(side, Side::Target(..)));
         engine.parallel_for(n * blocks, |units, worker| {
             let scratch = scratch.get().wrapping_add(worker * this.worker_len);
             let call = Call { plan: this, kernels, source, target, finish: operands.finish, side, scratch };
@@ -215,7 +216,7 @@ impl Winograd {
             let mut done = first;
             let mut pieces = this.target.pieces(units, blocks, rows, images).peekable();
             while let Some(piece) = pieces.next() {
-                let mut ahead = call.ahead(pieces.peek(), &piece, operands.source.by);
+                let mut ahead = call.ahead(pieces.peek(), &piece, operands.source.by, watch);
                 // SAFETY: units are disjoint parts of the target, each worker has a scratch of its own; all lengths
                 // were checked above. Pieces are whole images where the source is made.
                 unsafe {
@@ -223,7 +224,7 @@ impl Winograd {
                         by.prepare(piece.images.clone(), source.get(), worker);
                     }
                     call.piece(&piece, &mut ahead);
-                    if let Some(watch) = operands.watch.filter(|_| !matches!(side, Side::Target(..))) {
+                    if let Some(watch) = watch {
                         let end = this.target.pixels(piece.images.end - 1, piece.rows.end);
                         let c = this.target.channels;
                         watch.completed(first, end - done, target.slice(first * c, (end - first) * c), worker);
@@ -312,10 +313,16 @@ struct Call<'a> {
 
 impl Call<'_> {
     /// What the next piece reads and writes, to be fetched while this one is worked on.
-    fn ahead(&self, next: Option<&Piece>, now: &Piece, by: Option<&dyn Prepare>) -> Ahead<4> {
+    fn ahead(
+        &self,
+        next: Option<&Piece>,
+        now: &Piece,
+        by: Option<&dyn Prepare>,
+        watch: Option<&dyn Watch>,
+    ) -> Ahead<5> {
         let plan = self.plan;
         let none = (std::ptr::null(), 0);
-        let Some(next) = next else { return Ahead::new([none; 4], 1) };
+        let Some(next) = next else { return Ahead::new([none; 5], 1) };
         let (source, target) = self.side.parts(&plan.source, &plan.target, next);
         let y = self.target.get().cast_const().wrapping_add(target.start);
         let clip = self.finish.clip.map_or(none, |clip| (y.wrapping_offset(clip), target.len()));
@@ -324,14 +331,15 @@ impl Call<'_> {
         let mr = self.kernels.mr[plan.panels[0].nr - 1];
         let groups = (plan.cut.block * plan.target.width.div_ceil(2)).div_ceil(mr);
         let steps = now.n_tile_rows().div_ceil(plan.cut.block) * groups * POINTS * plan.panels.len();
-        Ahead::new([made, (x, source.len()), (y, target.len()), clip], steps)
+        let watched = watch.map_or(none, |watch| watch.reads(target.clone()));
+        Ahead::new([made, (x, source.len()), (y, target.len()), clip, watched], steps)
     }
 
     /// Computes all columns of some rows of some images.
     ///
     /// # Safety
     /// Nobody else touches those, nor the scratch; source and target are long enough.
-    unsafe fn piece(&self, piece: &Piece, ahead: &mut Ahead<4>) {
+    unsafe fn piece(&self, piece: &Piece, ahead: &mut Ahead<5>) {
         let plan = self.plan;
         let from = &plan.source;
         let stage = self.scratch.wrapping_add(plan.worker_len - plan.stage_len);
@@ -362,7 +370,7 @@ impl Call<'_> {
     ///
     /// # Safety
     /// As for [`Call::piece`].
-    unsafe fn points(&self, row: usize, piece: &Piece, block: Range<usize>, source: *const f32, ahead: &mut Ahead<4>) {
+    unsafe fn points(&self, row: usize, piece: &Piece, block: Range<usize>, source: *const f32, ahead: &mut Ahead<5>) {
         let (plan, kernels) = (self.plan, self.kernels);
         let (from, across) = (&plan.source, plan.target.width.div_ceil(2));
         let tiles = self.scratch;
