@@ -174,6 +174,7 @@ fn main() {
     let library = env::var("CONVOY_ONEDNN").ok().map(|path| {
         peer::Library::open(&path).unwrap_or_else(|| panic!("`{path}` has no `dn_make`, `dn_exec` and `dn_free`"))
     });
+    engine.settle();
     let mut bench = Bench { engine, library, pairs, algorithm, rows };
     let (engine, caches) = (&bench.engine, bench.engine.caches());
     println!(

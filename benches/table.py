@@ -1,12 +1,12 @@
 """The table of median ratios, of raw rows that `interleave.sh` or `cv.sh` wrote.
 
-    python benches/table.py FILE
+    python benches/table.py FILE [--all]
 
 A pair is one sample of ours and one of a peer, of the same round. A sample is discarded, and its pair with it, if the
 multiply-add peak measured right before or after it is below 85 % of the median peak of that program's samples on as many
 threads: it was not alone on the machine. (Peaks are lower right after wide vectors: each program is compared with itself.)
-Samples on several threads are all kept: whether the short probe's threads wake on one processor or on two is chance (on one
-quiet 2-processor machine it read 120 to 210 or 320 to 420 GFLOP/s), so it tells nothing about the sample, nor its share.
+`--all` keeps all: files of before 2026-11-29, whose probes on several threads did not wait until each thread had a processor
+of its own (they read half of the peak, or all of it, by chance).
 A net with "/winograd" is ours with `convolution = "winograd"`, beside the peer's net; its share of the peak counts the
 multiply-adds of the direct way.
 """
@@ -33,7 +33,7 @@ usual = {kind: median(p for row in rows if (row["threads"], row["who"]) == kind 
 samples, discarded = {}, 0
 for row in rows:
     row["img_s"] = row.get("img_s") or row.get("img_s_epoch_med")
-    if row["threads"] == 1 and min(row["peaks"]) < 0.85 * usual[row["threads"], row["who"]]:
+    if "--all" not in sys.argv and min(row["peaks"]) < 0.85 * usual[row["threads"], row["who"]]:
         discarded += 1
         continue
     samples[row["net"], row["threads"], row["who"], row["round"]] = row
@@ -52,7 +52,7 @@ for net, threads, peer in sorted(order, key=lambda key: nets.index(key[0])):
         print(f"| {net} | {threads} | | | {peer} | | no pair left |")
         continue
     ratios = [a["img_s"] / b["img_s"] for a, b in pairs]
-    share = f"{median(a['gflops'] / max(a['peaks']) for a, _ in pairs):.0%}" if threads == 1 else ""
+    share = f"{median(a['gflops'] / max(a['peaks']) for a, _ in pairs):.0%}"
     print(f"| {net}, {pairs[0][0]['batch']} | {threads} | {median(a['img_s'] for a, _ in pairs):,.0f} | {share} | {peer} "
           f"| {median(b['img_s'] for _, b in pairs):,.0f} | **{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}) |")
 peaks = ", ".join(f"{peak:.0f} ({n}, {who})" for (n, who), peak in sorted(usual.items()))
