@@ -113,25 +113,7 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
             }
             return;
         };
-        if !finish.bias.is_null() {
-            let mut bias = [S::zero(); NR];
-            for n in 0..NR {
-                let p = finish.bias.add(n * S::LANES);
-                bias[n] = if n + 1 < NR { S::load(p) } else { S::load_masked(p, tail) };
-            }
-            for acc in &mut acc {
-                for n in 0..NR {
-                    acc[n] = S::add(acc[n], bias[n]);
-                }
-            }
-        }
-        if finish.activation == Activation::Relu {
-            for acc in &mut acc {
-                for n in 0..NR {
-                    acc[n] = S::relu(acc[n]);
-                }
-            }
-        }
+        complete::<S, MR, NR>(&finish, &mut acc, tail);
         if let Some(clip) = finish.clip {
             for (acc, y) in acc.iter_mut().zip(t.y) {
                 for n in 0..NR {
@@ -183,29 +165,47 @@ pub(super) unsafe fn strip<S: Simd, const MR: usize, const NR: usize, const X_PI
                     len -= 1;
                 }
             }
-            let finish = &t.finish;
-            if !finish.bias.is_null() {
-                for n in 0..NR {
-                    let p = finish.bias.add(n * S::LANES);
-                    let bias = if n + 1 < NR { S::load(p) } else { S::load_masked(p, tail) };
-                    for j in 0..MR {
-                        acc[j][n] = S::add(acc[j][n], bias);
-                    }
-                }
-            }
-            if finish.activation == Activation::Relu {
-                for j in 0..MR {
-                    for n in 0..NR {
-                        acc[j][n] = S::relu(acc[j][n]);
-                    }
-                }
-            }
+            complete::<S, MR, NR>(&t.finish, &mut acc, tail);
             let mut to = y;
             for j in 0..MR {
                 put::<S, NR>(&acc[j], to, tail);
                 to = to.wrapping_add(t.y_pixel);
             }
             (x, y) = (x.wrapping_add(t.x_row), y.wrapping_add(t.y_row));
+        }
+    }
+}
+
+/// Adds the bias to complete chains, and applies the activation.
+///
+/// # Safety
+/// The instruction set is there; the columns of the bias are readable.
+#[inline(always)]
+unsafe fn complete<S: Simd, const MR: usize, const NR: usize>(
+    finish: &Finish,
+    acc: &mut [[S::V; NR]; MR],
+    tail: S::Mask,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !finish.bias.is_null() {
+            let mut bias = [S::zero(); NR];
+            for n in 0..NR {
+                let p = finish.bias.add(n * S::LANES);
+                bias[n] = if n + 1 < NR { S::load(p) } else { S::load_masked(p, tail) };
+            }
+            for acc in acc.iter_mut() {
+                for n in 0..NR {
+                    acc[n] = S::add(acc[n], bias[n]);
+                }
+            }
+        }
+        if finish.activation == Activation::Relu {
+            for acc in acc.iter_mut() {
+                for n in 0..NR {
+                    acc[n] = S::relu(acc[n]);
+                }
+            }
         }
     }
 }
