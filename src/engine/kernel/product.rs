@@ -149,17 +149,7 @@ pub(super) unsafe fn strip<S: Simd, const MR: usize, const NR: usize, const X_PI
                 fetch.go();
                 while len > 0 {
                     at = opaque(at);
-                    let p = x.wrapping_offset(at);
-                    let mut weights = [S::zero(); NR];
-                    for n in 0..NR {
-                        weights[n] = S::load(w.add(n * S::LANES));
-                    }
-                    for j in 0..MR {
-                        let value = S::splat(*p.add(j * X_PIXEL));
-                        for n in 0..NR {
-                            acc[j][n] = S::fma(value, weights[n], acc[j][n]);
-                        }
-                    }
+                    even_step::<S, MR, NR, X_PIXEL>(&mut acc, x.wrapping_offset(at), w);
                     at += 1;
                     w = w.wrapping_add(NR * S::LANES);
                     len -= 1;
@@ -267,6 +257,31 @@ unsafe fn step<S: Simd, const MR: usize, const NR: usize, const EACH: bool>(
         for j in 0..MR {
             let p = x[j].wrapping_offset(at);
             let value = if EACH { S::load_masked(p, tail) } else { S::splat(*p) };
+            for n in 0..NR {
+                acc[j][n] = S::fma(value, weights[n], acc[j][n]);
+            }
+        }
+    }
+}
+
+/// One step of every chain of a tile whose inputs are `APART` values apart.
+///
+/// # Safety
+/// The instruction set is there; the inputs and `NR` vectors of weights are readable.
+#[inline(always)]
+pub(super) unsafe fn even_step<S: Simd, const MR: usize, const NR: usize, const APART: usize>(
+    acc: &mut [[S::V; NR]; MR],
+    x: *const f32,
+    w: *const f32,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let mut weights = [S::zero(); NR];
+        for n in 0..NR {
+            weights[n] = S::load(w.add(n * S::LANES));
+        }
+        for j in 0..MR {
+            let value = S::splat(*x.add(j * APART));
             for n in 0..NR {
                 acc[j][n] = S::fma(value, weights[n], acc[j][n]);
             }

@@ -7,7 +7,7 @@
 use super::super::Activation;
 use super::super::ahead::Fetch;
 use super::super::simd::Simd;
-use super::product::opaque;
+use super::product::{even_step, opaque};
 use super::{Finish, UNROLL};
 
 /// Points of a row of a transformed tile, and rows of points.
@@ -254,13 +254,13 @@ pub(super) unsafe fn product<S: Simd, const MR: usize, const NR: usize>(t: &Poin
                 fetch.go();
                 let x = x.add(k);
                 for u in 0..UNROLL {
-                    step::<S, MR, NR>(&mut acc, x.add(u), w.add(u * NR * S::LANES));
+                    even_step::<S, MR, NR, TILE>(&mut acc, x.add(u), w.add(u * NR * S::LANES));
                 }
                 w = w.add(UNROLL * NR * S::LANES);
                 k += UNROLL;
             }
             while k < n {
-                step::<S, MR, NR>(&mut acc, x.add(k), w);
+                even_step::<S, MR, NR, TILE>(&mut acc, x.add(k), w);
                 w = w.add(NR * S::LANES);
                 k += 1;
             }
@@ -270,24 +270,6 @@ pub(super) unsafe fn product<S: Simd, const MR: usize, const NR: usize>(t: &Poin
         for j in 0..MR {
             for n in 0..NR {
                 S::store(t.y.add((j * NR + n) * S::LANES), acc[j][n]);
-            }
-        }
-    }
-}
-
-/// One channel of every chain of the register tile.
-#[inline(always)]
-unsafe fn step<S: Simd, const MR: usize, const NR: usize>(acc: &mut [[S::V; NR]; MR], x: *const f32, w: *const f32) {
-    // SAFETY: by `product`'s contract.
-    unsafe {
-        let mut weights = [S::zero(); NR];
-        for n in 0..NR {
-            weights[n] = S::load(w.add(n * S::LANES));
-        }
-        for j in 0..MR {
-            let value = S::splat(*x.add(j * TILE));
-            for n in 0..NR {
-                acc[j][n] = S::fma(value, weights[n], acc[j][n]);
             }
         }
     }
