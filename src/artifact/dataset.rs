@@ -1,10 +1,16 @@
 //! The data set: all images as one packed NHWC blob, an index with a line per image, and what was left out.
 //!
+//! Numbers and names lie in files of their own, since a task reads files: what learns reads pixels and [`Numbers`], and a
+//! renamed image or class changes neither.
+//!
 //! | file | what |
 //! |---|---|
 //! | `images.npy` | `[n_samples, height, width, channels]`, u8 or little-endian u16, C order; readers map it |
-//! | `index.csv` | a row per image, in the order of the blob: label, class, digest of the pixels, group, given split |
-//! | `dataset.json` | shape, depth, class names, and how images were decoded (what `predict` repeats) |
+//! | `index.csv` | a row per image, in the order of the blob: label, digest of the pixels, number of its group, given split |
+//! | `dataset.json` | number of images and classes, shape, depth |
+//! | `names.csv` | a row per image: its path, the name of its group |
+//! | `classes.json` | the names of the classes, by label |
+//! | `decode.json` | how images were decoded: what `predict` repeats |
 //! | `data.csv` | what ingest saw, for people |
 //! | `skipped.csv` | who was left out and why |
 
@@ -24,14 +30,30 @@ pub const IMAGES: &str = "images.npy";
 pub const INDEX: &str = "index.csv";
 /// The description's file name.
 pub const DESCRIPTION: &str = "dataset.json";
+/// The file name of the names of images and groups.
+pub const NAMES: &str = "names.csv";
+/// The file name of the names of the classes.
+pub const CLASSES: &str = "classes.json";
+/// The file name of how images were decoded.
+pub const DECODE: &str = "decode.json";
 /// The file name of what ingest saw.
 pub const DATA: &str = "data.csv";
 /// The file name of what ingest left out.
 pub const SKIPPED: &str = "skipped.csv";
 
+/// What is read of a data set by who looks at no pixel: [`Numbers::read`].
+pub const NUMBERS_FILES: &[&str] = &[INDEX, DESCRIPTION];
+/// What is read of a data set by who learns from it: [`Dataset::read`].
+pub const DATASET_FILES: &[&str] = &[IMAGES, INDEX, DESCRIPTION];
+/// What is read of a data set by who speaks to people: [`Numbers::read`] and [`Names::read`].
+pub const NAMES_FILES: &[&str] = &[INDEX, DESCRIPTION, NAMES, CLASSES];
+
 /// Bytes of the NPY header that [`DatasetWriter`] leaves room for: enough for any shape, a multiple of 64 as the format
 /// asks, so that the pixels of a mapped file are aligned.
 const HEADER_LEN: usize = 128;
+
+/// The form of this artifact, in `dataset.json`.
+const FORMAT: u32 = 2;
 
 /// The pixels of one image, `[height, width, channels]`, as they lie in the blob.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,20 +64,32 @@ pub enum PixelSlice<'a> {
     U16(&'a [[u8; 2]]),
 }
 
+/// What there is to know of a data set but its pixels and its names.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    shape: ImageShape,
+    depth: Depth,
+    n_classes: usize,
+    labels: Vec<u32>,
+    digests: Vec<u128>,
+    groups: Vec<Option<u32>>,
+    given: Vec<Option<GivenSplit>>,
+}
+
 /// A data set, read: the index in memory, the pixels where the store keeps them.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    shape: ImageShape,
-    depth: Depth,
-    classes: Vec<String>,
-    decode: DecodePolicy,
-    paths: Vec<String>,
-    labels: Vec<u32>,
-    digests: Vec<u128>,
-    groups: Vec<Option<String>>,
-    given: Vec<Option<GivenSplit>>,
+    numbers: Numbers,
     images: Bytes,
     first_pixel: usize,
+}
+
+/// What a data set calls its images, groups and classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    classes: Vec<String>,
+    paths: Vec<String>,
+    groups: Vec<Option<String>>,
 }
 
 /// What `dataset.json` says.
@@ -63,24 +97,23 @@ pub struct Dataset {
 struct Description {
     format: u32,
     n_samples: usize,
+    n_classes: usize,
     height: usize,
     width: usize,
     channels: usize,
     depth: u32,
-    classes: Vec<String>,
-    decode: DecodePolicy,
 }
 
-impl Dataset {
-    /// Reads a data set.
+impl Numbers {
+    /// Reads the numbers of a data set.
     ///
     /// # Errors
     /// If a file is missing, short, or does not agree with the others.
-    pub fn read(files: &Files) -> Result<Dataset, Error> {
+    pub fn read(files: &Files) -> Result<Numbers, Error> {
         let description: Description =
             serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
-        if description.format != 1 {
-            return Err(bad(DESCRIPTION, format_args!("has format {}, expected 1", description.format)));
+        if description.format != FORMAT {
+            return Err(bad(DESCRIPTION, format_args!("has format {}, expected {FORMAT}", description.format)));
         }
         let shape = ImageShape { height: description.height, width: description.width, channels: description.channels };
         let depth = match description.depth {
@@ -88,36 +121,23 @@ impl Dataset {
             16 => Depth::U16,
             other => return Err(bad(DESCRIPTION, format_args!("has depth {other}, expected 8 or 16"))),
         };
-        let images = files.get(IMAGES)?.clone();
-        let header = header(description.n_samples, shape, depth);
-        if !images.starts_with(&header) {
-            return Err(bad(IMAGES, "has a header that does not agree with dataset.json"));
-        }
-        let expected = header.len() + description.n_samples * shape.len() * depth.bytes();
-        if images.len() != expected {
-            return Err(bad(IMAGES, format_args!("has {} bytes, expected {expected}", images.len())));
-        }
-        let mut dataset = Dataset {
+        let mut numbers = Numbers {
             shape,
             depth,
-            classes: description.classes,
-            decode: description.decode,
-            paths: Vec::with_capacity(description.n_samples),
-            labels: Vec::with_capacity(description.n_samples),
-            digests: Vec::with_capacity(description.n_samples),
-            groups: Vec::with_capacity(description.n_samples),
-            given: Vec::with_capacity(description.n_samples),
-            images,
-            first_pixel: header.len(),
+            n_classes: description.n_classes,
+            labels: Vec::new(),
+            digests: Vec::new(),
+            groups: Vec::new(),
+            given: Vec::new(),
         };
-        dataset.read_index(files.get(INDEX)?)?;
-        if dataset.labels.len() != description.n_samples {
+        numbers.read_index(files.get(INDEX)?)?;
+        if numbers.labels.len() != description.n_samples {
             return Err(bad(
                 INDEX,
-                format_args!("has {} rows, expected {}", dataset.labels.len(), description.n_samples),
+                format_args!("has {} rows, expected {}", numbers.labels.len(), description.n_samples),
             ));
         }
-        Ok(dataset)
+        Ok(numbers)
     }
 
     fn read_index(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -128,15 +148,17 @@ impl Dataset {
             let cell =
                 |i: usize| row.get(i).ok_or_else(|| bad(INDEX, format_args!("has too few columns in line {line}")));
             let wrong = |what: &str| bad(INDEX, format_args!("has a bad {what} in line {line}"));
-            self.paths.push(cell(1)?.to_owned());
-            let label: u32 = cell(2)?.parse().map_err(|_| wrong("label"))?;
-            if label as usize >= self.classes.len() {
+            let label: u32 = cell(1)?.parse().map_err(|_| wrong("label"))?;
+            if label as usize >= self.n_classes {
                 return Err(wrong("label"));
             }
             self.labels.push(label);
-            self.digests.push(u128::from_str_radix(cell(4)?, 16).map_err(|_| wrong("digest"))?);
-            self.groups.push(Some(cell(5)?).filter(|group| !group.is_empty()).map(str::to_owned));
-            self.given.push(match cell(6)? {
+            self.digests.push(u128::from_str_radix(cell(2)?, 16).map_err(|_| wrong("digest"))?);
+            self.groups.push(match cell(3)? {
+                "" => None,
+                number => Some(number.parse().map_err(|_| wrong("group"))?),
+            });
+            self.given.push(match cell(4)? {
                 "" => None,
                 word => Some(GivenSplit::parse(word).ok_or_else(|| wrong("split"))?),
             });
@@ -161,17 +183,7 @@ impl Dataset {
 
     /// Number of classes.
     pub fn n_classes(&self) -> usize {
-        self.classes.len()
-    }
-
-    /// The classes' names, by label.
-    pub fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    /// How the images were decoded.
-    pub fn decode_policy(&self) -> &DecodePolicy {
-        &self.decode
+        self.n_classes
     }
 
     /// The label of image `i`, `0..n_classes`.
@@ -194,9 +206,10 @@ impl Dataset {
         &self.digests
     }
 
-    /// The group of image `i` (a patient, a burst), if the source names groups.
-    pub fn group(&self, i: usize) -> Option<&str> {
-        self.groups[i].as_deref()
+    /// The groups (a patient, a burst), by image, numbered in order of first appearance; `None` of an image that the
+    /// source puts in none.
+    pub fn groups(&self) -> &[Option<u32>] {
+        &self.groups
     }
 
     /// Whether any image has a group.
@@ -208,10 +221,35 @@ impl Dataset {
     pub fn given(&self, i: usize) -> Option<GivenSplit> {
         self.given[i]
     }
+}
 
-    /// Where image `i` is from, relative to the source.
-    pub fn path(&self, i: usize) -> &str {
-        &self.paths[i]
+impl std::ops::Deref for Dataset {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.numbers
+    }
+}
+
+impl Dataset {
+    /// Reads a data set.
+    ///
+    /// # Errors
+    /// If a file is missing, short, or does not agree with the others.
+    pub fn read(files: &Files) -> Result<Dataset, Error> {
+        let numbers = Numbers::read(files)?;
+        let images = files.get(IMAGES)?.clone();
+        let (n_samples, shape, depth) = (numbers.n_samples(), numbers.shape, numbers.depth);
+        let header = header(n_samples, shape, depth);
+        if !images.starts_with(&header) {
+            return Err(bad(IMAGES, "has a header that does not agree with dataset.json"));
+        }
+        let pixels = n_samples.checked_mul(shape.len()).and_then(|n| n.checked_mul(depth.bytes()));
+        let expected = pixels.and_then(|n| n.checked_add(header.len()));
+        if Some(images.len()) != expected {
+            return Err(bad(IMAGES, format_args!("has {} bytes, which is not what dataset.json says", images.len())));
+        }
+        Ok(Dataset { numbers, images, first_pixel: header.len() })
     }
 
     /// The pixels of image `i`.
@@ -244,6 +282,63 @@ impl Dataset {
             }
         }
     }
+}
+
+impl Names {
+    /// Reads the names of a data set.
+    ///
+    /// # Errors
+    /// If a file is missing or is not what was written.
+    pub fn read(files: &Files) -> Result<Names, Error> {
+        let classes = Names::classes_in(files)?;
+        let mut names = Names { classes, paths: Vec::new(), groups: Vec::new() };
+        let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(NAMES)?[..]);
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row).map_err(|e| bad(NAMES, e))? {
+            let line = names.paths.len() + 2;
+            let cell =
+                |i: usize| row.get(i).ok_or_else(|| bad(NAMES, format_args!("has too few columns in line {line}")));
+            names.paths.push(cell(1)?.to_owned());
+            names.groups.push(Some(cell(2)?).filter(|group| !group.is_empty()).map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// Reads the names of the classes alone.
+    ///
+    /// # Errors
+    /// If the file is missing or is not what was written.
+    pub fn classes_in(files: &Files) -> Result<Vec<String>, Error> {
+        serde_json::from_slice(files.get(CLASSES)?).map_err(|e| bad(CLASSES, e))
+    }
+
+    /// The classes' names, by label.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Where image `i` is from, relative to the source.
+    pub fn path(&self, i: usize) -> &str {
+        &self.paths[i]
+    }
+
+    /// The name of the group of image `i`, if the source names groups.
+    pub fn group(&self, i: usize) -> Option<&str> {
+        self.groups[i].as_deref()
+    }
+
+    /// Number of images.
+    pub fn n_samples(&self) -> usize {
+        self.paths.len()
+    }
+}
+
+/// How the images of a data set were decoded.
+///
+/// # Errors
+/// If the file is missing or is not what was written.
+pub fn read_decode_policy(files: &Files) -> Result<DecodePolicy, Error> {
+    serde_json::from_slice(files.get(DECODE)?).map_err(|e| bad(DECODE, e))
 }
 
 /// One image's line in the index, before it is known which classes there are.
@@ -372,38 +467,49 @@ impl DatasetWriter {
         self.images.write_all(&header(n_samples, self.shape, self.depth))?;
         self.images.flush()?;
         let description = Description {
-            format: 1,
+            format: FORMAT,
             n_samples,
+            n_classes: classes.len(),
             height: self.shape.height,
             width: self.shape.width,
             channels: self.shape.channels,
             depth: self.depth.bits(),
-            classes: classes.to_vec(),
-            decode: decode.clone(),
         };
-        let mut json = serde_json::to_vec_pretty(&description).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(DESCRIPTION, &json)?;
-        self.write_index(sink.create(INDEX)?, classes)?;
+        put_json(sink, DESCRIPTION, &description)?;
+        put_json(sink, CLASSES, &classes)?;
+        put_json(sink, DECODE, decode)?;
+        self.write_index(sink.create(INDEX)?)?;
+        self.write_names(sink.create(NAMES)?)?;
         self.write_data(sink.create(DATA)?, classes)?;
         write_skipped(sink.create(SKIPPED)?, skipped)
     }
 
-    fn write_index(&self, file: File, classes: &[String]) -> io::Result<()> {
+    fn write_index(&self, file: File) -> io::Result<()> {
+        // Only looked up, never walked.
+        let mut groups: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
         let mut out = table(file);
-        out.write_record(["id", "path", "label", "class", "digest", "group", "split", "width", "height"])?;
+        out.write_record(["id", "label", "digest", "group", "split"])?;
         for (id, (row, digest)) in self.rows.iter().enumerate() {
+            let group = row.group.as_deref().filter(|group| !group.is_empty()).map(|group| {
+                let next = groups.len();
+                groups.entry(group).or_insert(next).to_string()
+            });
             out.write_record([
                 id.to_string().as_str(),
-                &row.path,
                 &row.label.to_string(),
-                &classes[row.label as usize],
                 &format!("{digest:032x}"),
-                row.group.as_deref().unwrap_or_default(),
+                &group.unwrap_or_default(),
                 row.given.map(GivenSplit::name).unwrap_or_default(),
-                &row.width.to_string(),
-                &row.height.to_string(),
             ])?;
+        }
+        out.flush()
+    }
+
+    fn write_names(&self, file: File) -> io::Result<()> {
+        let mut out = table(file);
+        out.write_record(["id", "path", "group"])?;
+        for (id, (row, _)) in self.rows.iter().enumerate() {
+            out.write_record([id.to_string().as_str(), &row.path, row.group.as_deref().unwrap_or_default()])?;
         }
         out.flush()
     }
@@ -447,6 +553,12 @@ impl DatasetWriter {
         }
         out.flush()
     }
+}
+
+fn put_json(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+    json.push(b'\n');
+    sink.put(name, &json)
 }
 
 fn write_skipped(file: File, skipped: &[Skipped]) -> io::Result<()> {
@@ -516,12 +628,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for depth in [Depth::U8, Depth::U16] {
-            let dataset = Dataset::read(&two_images(depth)).unwrap();
-            assert_eq!(dataset.n_samples(), 2);
+            let files = two_images(depth);
+            let (dataset, names) = (Dataset::read(&files).unwrap(), Names::read(&files).unwrap());
+            assert_eq!((dataset.n_samples(), names.n_samples(), dataset.n_classes()), (2, 2, 2));
             assert_eq!(dataset.labels(), [0, 1]);
-            assert_eq!(dataset.path(0), "a \"x\"");
-            assert_eq!(dataset.path(1), "=cmd");
-            assert_eq!(dataset.group(0), Some("p, 1"));
+            assert_eq!((names.path(0), names.path(1)), ("a \"x\"", "=cmd"));
+            assert_eq!((names.group(0), names.group(1)), (Some("p, 1"), None));
+            assert_eq!(names.classes(), ["-a", "b"]);
+            assert_eq!(dataset.groups(), [Some(0), None]);
+            assert_eq!(read_decode_policy(&files).unwrap(), DecodePolicy::default());
             assert_eq!(dataset.given(1), Some(GivenSplit::Test));
             assert_eq!(dataset.digest(0), dataset.digest(1));
             let mut values = [0.0; 2];

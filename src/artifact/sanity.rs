@@ -55,9 +55,19 @@ pub struct Finding {
     pub key: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
+    /// The image that it is about, by its index in the data set: "image 7" in the message. Names are not read here, since a
+    /// renamed image is no reason to check anew; who prints it puts in the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<u32>,
 }
 
 impl Finding {
+    /// Names the image that it is about.
+    pub fn image(mut self, image: u32) -> Finding {
+        self.image = Some(image);
+        self
+    }
+
     /// Adds what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Finding {
         self.help = Some(help.into());

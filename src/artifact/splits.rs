@@ -14,7 +14,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::Dataset;
+use super::dataset::{Names, Numbers};
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
@@ -69,7 +69,7 @@ impl Splits {
     ///
     /// # Panics
     /// If the partition is of another number of samples.
-    pub fn new(partition: Partition, dataset: &Dataset) -> Splits {
+    pub fn new(partition: Partition, dataset: &Numbers) -> Splits {
         assert_eq!(partition.n_samples(), dataset.n_samples(), "samples of a partition and its data set");
         let count = |wanted: Place| partition.places().iter().filter(|place| **place == wanted).count();
         let summary = Summary {
@@ -129,7 +129,7 @@ impl Splits {
     ///
     /// # Panics
     /// If `dataset` is not the one that was divided.
-    pub fn write(&self, dataset: &Dataset, sink: &mut dyn Sink) -> io::Result<()> {
+    pub fn write(&self, dataset: &Numbers, names: &Names, sink: &mut dyn Sink) -> io::Result<()> {
         let places: Vec<u32> = self
             .places()
             .iter()
@@ -152,9 +152,9 @@ impl Splits {
             let (split, fold) = self.report_name(*place);
             table.row(&[
                 i.into(),
-                dataset.path(i).into(),
+                names.path(i).into(),
                 label.into(),
-                (&dataset.classes()[label as usize]).into(),
+                (&names.classes()[label as usize]).into(),
                 split.into(),
                 Cell::from(fold),
             ]);
@@ -231,11 +231,11 @@ mod tests {
 
     fn written() -> (Splits, Files) {
         let shape = ImageShape { height: 1, width: 1, channels: 1 };
-        let (_, data) = dataset(shape, &[0, 1, 0, 1, 0, 1], &[1, 2, 1, 1, 3, 2]);
+        let (of_data, data) = dataset(shape, &[0, 1, 0, 1, 0, 1], &[1, 2, 1, 1, 3, 2]);
         let places = [Place::Test, Place::Fold(1), Place::Fold(1), Place::Fold(2), Place::Fold(2), Place::Fold(2)];
         let splits = Splits::new(Partition::new(places.to_vec(), 2).unwrap(), &data);
         let mut sink = MemorySink::default();
-        splits.write(&data, &mut sink).unwrap();
+        splits.write(&data, &Names::read(&of_data).unwrap(), &mut sink).unwrap();
         (splits, sink.files())
     }
 

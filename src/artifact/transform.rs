@@ -9,7 +9,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Dataset, PixelSlice};
+use super::dataset::{Dataset, Numbers, PixelSlice};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
 use crate::data::feed::{Samples, Values};
@@ -23,11 +23,11 @@ pub const NUMBERS: &str = "transform.safetensors";
 
 impl Samples for Dataset {
     fn n_samples(&self) -> usize {
-        Dataset::n_samples(self)
+        Numbers::n_samples(self)
     }
 
     fn shape(&self) -> SampleShape {
-        SampleShape::Image(Dataset::shape(self))
+        SampleShape::Image(Numbers::shape(self))
     }
 
     fn values(&self, i: usize) -> Values<'_> {

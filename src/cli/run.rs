@@ -347,7 +347,7 @@ pub struct Watcher<'a> {
 impl Events for Watcher<'_> {
     fn event(&self, event: &Event<'_>) {
         match event {
-            Event::Planned(_) => {}
+            Event::Planned { .. } => {}
             Event::Reading { stage, bytes } => self.progress.reading(stage, *bytes),
             Event::Started { task, reasons, .. } => self.progress.begin(task, &summary(reasons)),
             Event::Progress { task, done, total, unit, note } => self.progress.update(task, *done, *total, unit, note),

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::RunError;
-use super::plan::PlannedTask;
-use super::run::{Event, Events};
+use super::error::RunError;
 use crate::config::Span;
 use crate::manifest::{Manifest, StageEntry, Variants};
-use crate::stages::{Node, Output, Places, Source, StageError};
+use crate::stages::{Node, Output, Part, Places, Source, StageError};
 use crate::store::fingerprint::SourceDigest;
 use crate::store::{Digest, Place, Store};
 
@@ -127,17 +125,19 @@ impl Graph {
     }
 }
 
-/// Digests the sources of every stage that has a task in `tasks`, on `threads` threads; those of the manifest's own
-/// stages are remembered in `known`.
+/// Hears of a stage whose files are read, and how many bytes of them by now.
+pub(super) type Reading<'r> = dyn Fn(&str, u64) + Sync + 'r;
+
+/// Digests the sources of the `needed` stages, on `threads` threads; those of the manifest's own stages are remembered in
+/// `known`.
 pub(super) fn digest_sources(
     graph: &Graph,
     store: &Store,
-    tasks: &[PlannedTask],
+    mut needed: BTreeSet<usize>,
     threads: usize,
-    events: &dyn Events,
+    reading: &Reading<'_>,
     known: &mut BTreeMap<usize, Vec<SourceDigest>>,
 ) -> Result<SourceDigests, RunError> {
-    let mut needed: BTreeSet<usize> = tasks.iter().map(|task| task.stage).collect();
     let mut digests = SourceDigests(vec![Vec::new(); graph.nodes.len()]);
     for (&stage, sources) in &*known {
         needed.remove(&stage);
@@ -149,7 +149,7 @@ pub(super) fn digest_sources(
         let read_bytes = AtomicU64::new(0);
         let told = |n: u64| {
             let bytes = read_bytes.fetch_add(n, Ordering::Relaxed) + n;
-            events.event(&Event::Reading { stage: &node.name, bytes });
+            reading(&node.name, bytes);
         };
         let failed = |error| RunError::Stage { stage: node.name.clone(), error };
         let sources = node.stage.sources(&graph.places).map_err(failed)?;
@@ -201,5 +201,13 @@ fn place(source: &Source) -> Option<Place> {
         Source::Builtin { .. } => None,
         Source::File { path, .. } => Some(Place::File(path.clone())),
         Source::Folder { path, .. } => Some(Place::Folder(path.clone())),
+    }
+}
+
+/// What a task is called: `cnn`, `cnn, fold 3`.
+pub fn task_name(stage: &str, part: Part) -> String {
+    match part {
+        Part::Whole => stage.to_owned(),
+        part => format!("{stage}, {part}"),
     }
 }

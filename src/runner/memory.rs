@@ -1,5 +1,5 @@
-//! What each task was computed from last time: a small readable file per pipeline, used only to say why, and by `gc` to
-//! know what recent runs name.
+//! Which records the tasks of a pipeline had last time: a small readable file per pipeline, used only to say why, and by
+//! `gc` to know what recent runs name. What a task was computed from stands in its record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,9 @@ use super::graph::Graph;
 use super::lockfile::LockFile;
 use crate::manifest::{Manifest, Overrides};
 use crate::stages::Part;
-use crate::store::fingerprint::Parts;
 use crate::store::{Digest, Store};
 
-/// What a pipeline's tasks were computed from.
+/// What a pipeline's tasks were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Memory {
     /// The manifest, relative to the project's root.
@@ -23,13 +22,13 @@ pub struct Memory {
     pub tasks: BTreeMap<String, Remembered>,
 }
 
-/// What a task was computed from.
+/// A task as it was last time.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Remembered {
-    /// The digest of the parts.
+    /// Its fingerprint, under which its record is.
     pub fingerprint: Digest,
-    /// What it was computed from.
-    pub parts: Parts,
+    /// What the stages that it read were called, in the order in which the record numbers them.
+    pub inputs: Vec<String>,
     /// Why it was computed, the last time it was.
     pub because: Vec<String>,
 }

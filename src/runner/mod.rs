@@ -5,14 +5,21 @@
 //! ([`plan`](plan::plan)) of the graph, the digests of the sources and what the store has. What a task means is the
 //! stage's, what a fingerprint is the store's; here is when, and why.
 
+mod clock;
+mod differ;
+mod error;
+mod events;
 pub mod executor;
 mod expand;
 mod graph;
 mod lockfile;
 mod memory;
+mod outcome;
 mod plan;
+mod purse;
 mod reason;
-mod run;
+mod scheduler;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,43 +28,21 @@ use std::time::Duration;
 
 use crate::artifact::search::{ROUND, Round};
 use crate::manifest::Manifest;
-use crate::stages::{Part, Places, StageError};
+use crate::stages::{Part, Places};
 use crate::store::{self, Access, Cleaned, Digest, Entry, Found, Listed, Store, Verified};
 
+use clock::Clock;
 use expand::Cuts;
-use plan::Forced;
-use run::Clock;
+use plan::{Forced, Known};
 
-pub use graph::{Graph, SourceDigests, TrialNode, variant_name};
-pub use lockfile::{Difference, LockFile, LockedTask};
+pub use error::RunError;
+pub use events::{Ended, Event, Events, Failure, Silent};
+pub use graph::{Graph, SourceDigests, TrialNode, task_name, variant_name};
+pub use lockfile::{Difference, LockFile, LockedStage, LockedTask};
 pub use memory::{Memory, Remembered};
+pub use outcome::{Outcome, TaskOutcome};
 pub use plan::{Plan, PlannedTask, State};
 pub use reason::{Lost, StaleReason};
-pub use run::{Ended, Event, Events, Failure, Outcome, Silent, TaskOutcome};
-
-/// Why nothing could be planned or run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A stage's sources are not there, say.
-    #[error("stage `{stage}`: {error}")]
-    Stage {
-        /// The stage's name.
-        stage: String,
-        /// What is wrong, with the key that caused it.
-        error: StageError,
-    },
-    /// Two manifests of a project would write the same lock file and reports.
-    #[error("the name `{name}` is taken by the manifest `{other}`", other = other.display())]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// The other manifest.
-        other: PathBuf,
-    },
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
 
 /// How to run.
 pub struct Options<'a> {
@@ -135,7 +120,7 @@ impl<'a> Session<'a> {
 
     /// What a round of a search found.
     fn round(&self, entry: &Entry) -> Result<Round, store::Error> {
-        let files = self.store.open_artifact(entry)?;
+        let files = self.store.open_files(entry, &|name| name == ROUND)?;
         Round::read(&files).map_err(|error| store::Error::Corrupt { digest: entry.artifact(), file: error.file })
     }
 
@@ -147,18 +132,22 @@ impl<'a> Session<'a> {
         cuts: &Cuts,
     ) -> Result<Plan, RunError> {
         let memory = self.memory();
+        let reading = |stage: &str, bytes: u64| events.event(&Event::Reading { stage, bytes });
         let mut known = BTreeMap::new();
         let mut results = expand::Results::new();
         let mut damaged: BTreeMap<Digest, String> = BTreeMap::new();
         let mut plan = loop {
             let graph = expand::expand(&self.graph, &results, cuts);
             let tasks = plan::tasks(&graph, options.targets.as_deref(), options.part);
-            let sources = graph::digest_sources(&graph, &self.store, &tasks, options.threads, events, &mut known)?;
+            let needed = tasks.iter().map(|task| task.stage).collect();
+            let sources = graph::digest_sources(&graph, &self.store, needed, options.threads, &reading, &mut known)?;
             let find = |fingerprint: &Digest| match damaged.get(fingerprint) {
                 Some(file) => Found::Corrupt(file.clone()),
                 None => self.store.find(fingerprint),
             };
-            let plan = plan::plan(graph, tasks, &sources, &find, &memory, force);
+            let recall = |fingerprint: &Digest| self.store.task(fingerprint);
+            let known = Known { find: &find, recall: &recall, memory: &memory };
+            let plan = plan::plan(graph, tasks, &sources, &known, force);
             match expand::read_results(&plan, &|entry| self.round(entry), &mut results) {
                 Ok(true) => {}
                 Ok(false) => break plan,
@@ -190,7 +179,7 @@ impl<'a> Session<'a> {
         let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
         loop {
             let plan = self.plan_telling(options, events, &force, &cuts)?;
-            let mut outcome = run::run(self, plan, options, events, &force, &clock);
+            let mut outcome = scheduler::run(self, plan, options, events, &force, &clock);
             let has_moved = outcome.tasks.iter().any(|task| matches!(task.ended, Ended::Computed | Ended::Found));
             outcome.take_over(&mut earlier);
             let has_failed = outcome.failures().next().is_some();
@@ -219,10 +208,14 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Difference>, RunError> {
         let mut known = BTreeMap::new();
         let mut digest = |graph: &Graph, tasks: &[PlannedTask]| match inputs {
-            true => graph::digest_sources(graph, &self.store, tasks, threads, &Silent, &mut known),
+            true => {
+                let needed = tasks.iter().map(|task| task.stage).collect();
+                graph::digest_sources(graph, &self.store, needed, threads, &|_, _| (), &mut known)
+            }
             false => Ok(lock.sources(graph)),
         };
-        lock.compare_plan(&self.graph, &mut digest, &|entry| self.round(entry))
+        let entry = |fingerprint: &Digest| self.store.entry(fingerprint);
+        lock.compare_plan(&self.graph, &mut digest, &entry, &|entry| self.round(entry))
     }
 }
 
@@ -247,12 +240,4 @@ pub fn cache_gc(store: &mut Store, max_size: u64, is_dry: bool) -> Result<Cleane
 /// If the store cannot be read.
 pub fn verify(store: &Store, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verified, RunError> {
     Ok(store.verify(progress)?)
-}
-
-/// What a task is called: `cnn`, `cnn, fold 3`.
-pub fn task_name(stage: &str, part: Part) -> String {
-    match part {
-        Part::Whole => stage.to_owned(),
-        part => format!("{stage}, {part}"),
-    }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::{Graph, SourceDigests};
-use super::memory::Memory;
-use super::reason::{self, Lost, StaleReason};
-use super::task_name;
+use super::differ::{self, Side};
+use super::graph::{Graph, SourceDigests, task_name};
+use super::memory::{Memory, Remembered};
+use super::reason::{Lost, StaleReason};
 use crate::stages::{Need, Part, Upstream};
-use crate::store::fingerprint::{Input, Parts};
+use crate::store::fingerprint::{Input, TaskRecord};
 use crate::store::{Changes, Digest, Entry, Found};
 
 /// What is to be done about a task.
@@ -41,8 +41,10 @@ pub struct PlannedTask {
     pub gates: Vec<usize>,
     /// What is to be done.
     pub state: State,
-    /// What it is computed from; inputs are left out while it is pending.
-    pub parts: Parts,
+    /// What it is; inputs are left out while it is pending.
+    pub record: TaskRecord,
+    /// The digest of that; `None` while it is pending.
+    pub fingerprint: Option<Digest>,
     /// Its record, where it is fresh.
     pub entry: Option<Entry>,
 }
@@ -70,6 +72,36 @@ impl Forced {
         let stage = graph.trial(task.stage).map_or(task.stage, |trial| trial.search);
         self.stages.contains(&stage) && !self.done.contains(&task_name(&graph.nodes[task.stage].name, task.part))
     }
+}
+
+impl PlannedTask {
+    /// The stages that it reads, in the order in which its record numbers them.
+    pub(super) fn read_stages(&self) -> Vec<usize> {
+        let mut stages = Vec::new();
+        let mut seen = BTreeSet::new();
+        for need in &self.needs {
+            if seen.insert(need.stage) {
+                stages.push(need.stage);
+            }
+        }
+        stages
+    }
+
+    /// What those are called.
+    pub(super) fn read_names(&self, graph: &Graph) -> Vec<String> {
+        self.read_stages().into_iter().map(|stage| graph.nodes[stage].name.clone()).collect()
+    }
+}
+
+/// What is remembered of the last time, and what the store knows.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'k> {
+    /// What the store has under a fingerprint.
+    pub find: &'k dyn Fn(&Digest) -> Found,
+    /// The record under a fingerprint.
+    pub recall: &'k dyn Fn(&Digest) -> Option<TaskRecord>,
+    /// The fingerprints of the last time.
+    pub memory: &'k Memory,
 }
 
 impl Plan {
@@ -132,69 +164,78 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>, only: Option<Part>
         found.insert((stage, part), needs);
     }
     // Manifest order is an order in which stages can run; within a stage folds come before `all`, but a stage may say
-    // otherwise.
+    // otherwise: of those that can be next, always the first.
+    let mut waits: BTreeMap<(usize, Part), BTreeSet<(usize, Part)>> = BTreeMap::new();
+    let mut awaited: BTreeMap<(usize, Part), Vec<(usize, Part)>> = BTreeMap::new();
+    let mut ready: BTreeSet<(usize, Part)> = BTreeSet::new();
+    for (&(stage, part), needs) in &found {
+        let needed = needs.iter().map(|need| (need.stage, need.part));
+        let needed: BTreeSet<(usize, Part)> = needed.chain(gates_of(stage, part)).collect();
+        if needed.is_empty() {
+            ready.insert((stage, part));
+        }
+        needed.iter().for_each(|&above| awaited.entry(above).or_default().push((stage, part)));
+        waits.insert((stage, part), needed);
+    }
     let mut done: BTreeMap<(usize, Part), usize> = BTreeMap::new();
     let mut tasks = Vec::with_capacity(found.len());
-    while !found.is_empty() {
-        let ready = found
-            .iter()
-            .find(|((stage, part), needs)| {
-                let needed = needs.iter().map(|need| (need.stage, need.part));
-                needed.chain(gates_of(*stage, *part)).all(|key| done.contains_key(&key))
-            })
-            .map(|(key, _)| *key);
-        // A stage reads stages above it, which `manifest` made sure of; its own parts must not read each other in rings.
-        let Some(key) = ready else { panic!("tasks wait for each other: {:?}", found.keys().collect::<Vec<_>>()) };
-        let needs = found.remove(&key).unwrap_or_default();
+    while let Some((stage, part)) = ready.pop_first() {
+        for reader in awaited.get(&(stage, part)).into_iter().flatten() {
+            let Some(left) = waits.get_mut(reader) else { continue };
+            left.remove(&(stage, part));
+            if left.is_empty() {
+                ready.insert(*reader);
+            }
+        }
+        let needs = found.remove(&(stage, part)).unwrap_or_default();
         let above = needs.iter().map(|need| done[&(need.stage, need.part)]).collect();
-        done.insert(key, tasks.len());
-        let (stage, part) = key;
+        done.insert((stage, part), tasks.len());
         let gates = gates_of(stage, part).map(|gate| done[&gate]).collect();
         let state = State::Pending { above: Vec::new(), own: Vec::new() };
-        tasks.push(PlannedTask { stage, part, needs, above, gates, state, parts: Parts::default(), entry: None });
+        let record = TaskRecord::default();
+        tasks.push(PlannedTask { stage, part, needs, above, gates, state, record, fingerprint: None, entry: None });
     }
+    // A stage reads stages above it, which `manifest` made sure of; its own parts must not read each other in rings.
+    assert!(found.is_empty(), "tasks wait for each other: {:?}", found.keys().collect::<Vec<_>>());
     tasks
 }
 
-/// Decides every task: pure, given what the store has (`find`) and what is remembered of the last time.
+/// Decides every task: pure, given what is `known`.
 pub(super) fn plan(
     graph: Graph,
     mut tasks: Vec<PlannedTask>,
     sources: &SourceDigests,
-    find: &dyn Fn(&Digest) -> Found,
-    memory: &Memory,
+    known: &Known<'_>,
     force: &Forced,
 ) -> Plan {
     let mut found: BTreeMap<Digest, Found> = BTreeMap::new();
     for i in 0..tasks.len() {
         let mut task = tasks[i].clone();
-        task.parts = own_parts(&graph, &task, sources);
-        let above: Vec<usize> =
+        task.record = own_record(&graph, &task, sources);
+        let above: BTreeSet<usize> =
             task.above.iter().copied().filter(|&above| tasks[above].state != State::Fresh).collect();
         if above.is_empty() && !graph.nodes[task.stage].stage.is_open(task.part) {
-            let entries = task.above.iter().filter_map(|&above| tasks[above].entry.as_ref());
-            let artifacts: Vec<Digest> = entries.map(Entry::artifact).collect();
-            add_inputs(&graph, &mut task, &artifacts);
-            let fingerprint = task.parts.fingerprint();
-            let what = found.entry(fingerprint).or_insert_with(|| find(&fingerprint)).clone();
-            decide(&graph, &mut task, what, memory, force);
+            let entries: Vec<&Entry> = task.above.iter().filter_map(|&above| tasks[above].entry.as_ref()).collect();
+            let fingerprint = add_inputs(&graph, &mut task, &entries);
+            let what = found.entry(fingerprint).or_insert_with(|| (known.find)(&fingerprint)).clone();
+            decide(&graph, &mut task, what, known, force);
         } else {
-            let remembered = memory.get(&graph.nodes[task.stage].name, task.part);
-            let own = remembered
-                .map(|old| reason::own_differences(&graph, task.stage, &old.parts, &task.parts))
-                .unwrap_or_default();
-            let mut above = above;
-            above.sort_unstable();
-            above.dedup();
-            task.state = State::Pending { above, own };
+            let old = remembered(&graph, &task, known).and_then(|old| (known.recall)(&old.fingerprint));
+            let own = old.map(|old| differ::own_differences(&graph, task.stage, &old, &task.record));
+            let above = above.into_iter().collect();
+            task.state = State::Pending { above, own: own.unwrap_or_default() };
         }
         tasks[i] = task;
     }
     Plan { tasks, graph }
 }
 
+fn remembered<'k>(graph: &Graph, task: &PlannedTask, known: &Known<'k>) -> Option<&'k Remembered> {
+    known.memory.get(&graph.nodes[task.stage].name, task.part)
+}
+
 /// Decides a task whose inputs are known, from what the store has under its fingerprint.
-pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, memory: &Memory, force: &Forced) {
+pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, known: &Known<'_>, force: &Forced) {
     let lost = match found {
         Found::Hit(entry) => {
             task.entry = Some(entry);
@@ -209,9 +250,18 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, memory
         Found::Gone(file) => Lost::Gone(Some(file)),
         Found::Missing => Lost::Gone(None),
     };
-    let mut reasons = match memory.get(&graph.nodes[task.stage].name, task.part) {
-        Some(old) => reason::differences(graph, task.stage, &old.parts, &task.parts),
+    let mut reasons = match remembered(graph, task, known) {
         None => vec![StaleReason::Missing(Lost::NeverRun)],
+        Some(old) if Some(old.fingerprint) == task.fingerprint => Vec::new(),
+        Some(old) => match (known.recall)(&old.fingerprint) {
+            None => vec![StaleReason::Missing(Lost::Forgotten)],
+            Some(record) => {
+                let stages = task.read_names(graph);
+                let (old, new) =
+                    (Side { record: &record, stages: &old.inputs }, Side { record: &task.record, stages: &stages });
+                differ::differences(graph, task.stage, old, new)
+            }
+        },
     };
     if reasons.is_empty() {
         reasons.push(StaleReason::Missing(lost));
@@ -219,8 +269,8 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, memory
     task.state = State::Stale(reasons);
 }
 
-/// The parts that are known before anything ran: all but the inputs.
-fn own_parts(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Parts {
+/// What is known of a task before anything ran: all but the inputs.
+fn own_record(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> TaskRecord {
     let (node, entry) = (&graph.nodes[task.stage], &graph.entries[task.stage]);
     let mut keys: Vec<(String, String)> = entry
         .resolved
@@ -233,13 +283,13 @@ fn own_parts(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Part
     let mut names = Vec::new();
     if node.stage.reads_names() {
         names.push(node.name.clone());
-        names.extend(task.needs.iter().map(|need| graph.nodes[need.stage].name.clone()));
+        names.extend(task.read_names(graph));
     }
-    Parts {
+    TaskRecord {
         kind: node.stage.kind().to_owned(),
-        revision: node.stage.revision(),
         part: task.part.to_string(),
         seed: node.stage.uses_seed().then_some(entry.seed),
+        rooms: rooms(&node.stage.revision(), node.stage.kind()),
         keys,
         names,
         inputs: Vec::new(),
@@ -247,17 +297,39 @@ fn own_parts(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Part
     }
 }
 
-/// Completes the parts with what the stages above gave, in the order of the task's needs.
-pub(super) fn add_inputs(graph: &Graph, task: &mut PlannedTask, artifacts: &[Digest]) {
-    debug_assert_eq!(task.needs.len(), artifacts.len());
-    task.parts.inputs = task
+/// Completes the record with what the stages above gave, in the order of the task's needs; returns its fingerprint.
+pub(super) fn add_inputs(graph: &Graph, task: &mut PlannedTask, entries: &[&Entry]) -> Digest {
+    assert_eq!(task.needs.len(), entries.len(), "needs of a task and what was given");
+    let numbers: BTreeMap<usize, u32> = (0..).zip(task.read_stages()).map(|(number, stage)| (stage, number)).collect();
+    task.record.inputs = task
         .needs
         .iter()
-        .zip(artifacts)
-        .map(|(need, &artifact)| {
-            let node = &graph.nodes[need.stage];
-            let role = format!("{:?} {}", node.flow.output, need.part).to_lowercase();
-            Input { stage: node.name.clone(), role, artifact }
+        .zip(entries)
+        .map(|(need, entry)| {
+            let read = entry.outputs.iter().filter(|output| need.files.covers(&output.name));
+            Input {
+                from: numbers[&need.stage],
+                output: graph.nodes[need.stage].flow.output.word().to_owned(),
+                part: need.part.to_string(),
+                files: read.map(|output| (output.name.clone(), output.digest)).collect(),
+            }
         })
         .collect();
+    let fingerprint = task.record.fingerprint();
+    task.fingerprint = Some(fingerprint);
+    fingerprint
+}
+
+/// The rooms of a stage.
+fn rooms(revision: &str, kind: &str) -> Vec<(String, u32)> {
+    let mut rooms: Vec<(String, u32)> = revision
+        .split([' ', ','])
+        .filter(|word| !word.is_empty())
+        .filter_map(|word| match word.split_once('=') {
+            Some((room, revision)) => Some((room.to_owned(), revision.parse().ok()?)),
+            None => Some((kind.to_owned(), word.parse().ok()?)),
+        })
+        .collect();
+    rooms.sort();
+    rooms
 }

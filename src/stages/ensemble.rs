@@ -22,7 +22,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
 use crate::artifact::Sink;
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::{NUMBERS_FILES, Numbers};
 use crate::artifact::ensemble::{Ensemble, Member, WEIGHTS, validation_name};
 use crate::artifact::predictions::{Predictions, TEST};
 use crate::artifact::table::{Cell, Table};
@@ -157,8 +157,7 @@ impl Stage for EnsembleStage {
         let mut needs = Vec::new();
         if self.combine.is_fitted() {
             // The truth.
-            let is_dataset = |need: &Need| upstream.nodes[need.stage].flow.output == Output::Dataset;
-            needs.extend(lineage::needs(Part::Whole, upstream).into_iter().filter(is_dataset));
+            needs.extend(lineage::dataset_need(upstream, NUMBERS_FILES));
         }
         let members = &upstream.nodes[upstream.own].inputs;
         for &member in members {
@@ -279,7 +278,7 @@ impl EnsembleStage {
             let message = format!("`{}` needs out-of-fold predictions of several members", self.combine.word());
             return Err(StageError::new(message).key("combine").help("use `combine = \"mean-probability\"`"));
         }
-        let dataset = lineage::dataset(task)?;
+        let dataset = lineage::numbers(task)?;
         for fold in folds {
             // Rules are fitted on what members say of the same samples: found out here, not in the middle of a fit.
             Combine::MeanProbability.apply(&fold.said)?;
@@ -307,7 +306,7 @@ impl EnsembleStage {
     }
 
     /// The rule fitted on these folds, and whether the fit converged.
-    fn fitted(&self, folds: &[&Fold], dataset: &Dataset) -> (Combine, bool) {
+    fn fitted(&self, folds: &[&Fold], dataset: &Numbers) -> (Combine, bool) {
         let n_members = folds[0].said.len();
         let samples = || folds.iter().flat_map(|fold| (0..fold.said[0].len()).map(move |i| (&fold.said, i)));
         let label = |said: &[Predictions], i: usize| dataset.label(said[0].rows()[i] as usize);

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use super::ensemble::{Model, models, prediction_needs};
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream, lineage};
 use crate::artifact::Sink;
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::evaluation::{
     COMPARISONS, CONFUSION, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE, PREDICTIONS, Score,
 };
@@ -197,10 +197,8 @@ impl Stage for Evaluate {
     }
 
     fn needs(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-        let mut needs: Vec<Need> = lineage::needs(Part::Whole, upstream)
-            .into_iter()
-            .filter(|need| matches!(upstream.nodes[need.stage].flow.output, Output::Dataset | Output::Splits))
-            .collect();
+        let dataset = lineage::dataset_need(upstream, NAMES_FILES);
+        let mut needs: Vec<Need> = dataset.into_iter().chain(lineage::splits_need(upstream)).collect();
         for &input in &upstream.nodes[upstream.own].inputs {
             for stage in evaluated(input, upstream) {
                 needs.extend(prediction_needs(stage, &upstream.nodes[stage].flow));
@@ -216,7 +214,7 @@ impl Stage for Evaluate {
         context: &dyn Context,
         sink: &mut dyn Sink,
     ) -> Result<(), StageError> {
-        let dataset = lineage::dataset(task)?;
+        let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let folds = lineage::splits(task)?.folds();
         let models = models(task);
         let Some(input) = models.first() else { return Err(StageError::new("there is no model to evaluate")) };
@@ -243,18 +241,18 @@ impl Stage for Evaluate {
             .iter()
             .zip(&figures)
             .find(|(look, _)| look.fold.is_none())
-            .map(|(look, figures)| class_report(look, figures, dataset.classes()));
+            .map(|(look, figures)| class_report(look, figures, names.classes()));
         let gates =
             self.gates.iter().map(|gate| gate.result(&input.name, &scores, places)).collect::<Result<_, _>>()?;
         let gains = gain::gains(&models, &looks, &figures, &self.compared())?;
         let comparisons = gain::comparisons(&looks, &dataset);
         let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
 
-        sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, dataset.classes()))?;
+        sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, names.classes()))?;
         sink.put(GAINS, &tables::gains(&gains))?;
         sink.put(COMPARISONS, &tables::comparisons(&comparisons))?;
-        sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset))?;
-        sink.put(CONFUSION, &tables::confusion(&looks, &figures, dataset.classes()))?;
+        sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset, &names))?;
+        sink.put(CONFUSION, &tables::confusion(&looks, &figures, names.classes()))?;
         Evaluation { format: 2, model: input.name.clone(), scores, report, gains, comparisons, gates }.write(sink)?;
         Ok(())
     }
@@ -359,7 +357,7 @@ fn together(by_fold: &[(u32, Predictions)]) -> Result<(Predictions, Vec<u32>), S
 }
 
 /// Whether predictions are about this data set.
-fn check_predictions(look: &Look, dataset: &Dataset) -> Result<(), StageError> {
+fn check_predictions(look: &Look, dataset: &Numbers) -> Result<(), StageError> {
     let (n_classes, n) = (look.predictions.n_classes(), dataset.n_samples());
     let beyond = look.predictions.rows().last().filter(|&&last| last as usize >= n);
     if n_classes != dataset.n_classes() || beyond.is_some() {
@@ -401,7 +399,7 @@ impl Figures {
     /// `bootstrap`: seed and number of replicates.
     fn new(
         look: &Look,
-        dataset: &Dataset,
+        dataset: &Numbers,
         metrics: &[&'static Metric],
         top_k: usize,
         bootstrap: Option<(u64, u32)>,

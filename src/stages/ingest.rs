@@ -400,7 +400,7 @@ impl Stage for Ingest {
 
 impl From<reader::Error> for StageError {
     fn from(error: reader::Error) -> StageError {
-        StageError { message: error.message, key: Some("source".to_owned()), help: error.help, is_cancelled: false }
+        StageError { key: Some("source".to_owned()), help: error.help, ..StageError::new(error.message) }
     }
 }
 
@@ -410,6 +410,7 @@ mod tests {
 
     use super::*;
     use crate::artifact::Files as Artifact;
+    use crate::artifact::dataset::Names;
     use crate::artifact::dataset::{DATA, Dataset, IMAGES, SKIPPED};
     use crate::config::{Entry as ConfigEntry, Node, Table, Value};
     use crate::data::reader::testing::png;
@@ -509,9 +510,9 @@ mod tests {
             let other = files_in(folder.path(), &keys, threads).unwrap();
             assert!(first.0.iter().map(|(n, b)| (n, &b[..])).eq(other.0.iter().map(|(n, b)| (n, &b[..]))), "{threads}");
         }
-        let dataset = Dataset::read(&first).unwrap();
-        assert_eq!((dataset.n_samples(), dataset.classes().join(",")), (59, "cat,dog".to_owned()));
-        assert_eq!(dataset.path(0), "cat/00.png");
+        let (dataset, names) = (Dataset::read(&first).unwrap(), Names::read(&first).unwrap());
+        assert_eq!((dataset.n_samples(), names.classes().join(",")), (59, "cat,dog".to_owned()));
+        assert_eq!(names.path(0), "cat/00.png");
         assert_eq!(
             first.get(SKIPPED).unwrap()[..],
             b"path,class,reason\ndog/31.png,dog,is not an image of a known format\n"[..]
@@ -566,8 +567,8 @@ mod tests {
         let error = files_in(folder.path(), &[("source", text("img"))], 1).unwrap_err();
         assert_eq!(error.message, "class `b` has no image");
         let keys = [("source", text("img")), ("allow_empty", Value::Boolean(true))];
-        let dataset = Dataset::read(&files_in(folder.path(), &keys, 1).unwrap()).unwrap();
-        assert_eq!(dataset.classes(), ["a", "b"]);
+        let names = Names::read(&files_in(folder.path(), &keys, 1).unwrap()).unwrap();
+        assert_eq!(names.classes(), ["a", "b"]);
         put(folder.path(), "img/b/1.png", b"broken");
         let error = files_in(folder.path(), &[("source", text("img")), ("on_corrupt", text("skip"))], 1).unwrap_err();
         assert_eq!(error.message, "class `b` has no image left: all 1 are corrupt");

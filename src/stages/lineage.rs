@@ -2,23 +2,60 @@
 
 use std::sync::Arc;
 
-use super::{Need, Output, Part, StageError, Task, Upstream};
-use crate::artifact::dataset::Dataset;
-use crate::artifact::features::Features;
-use crate::artifact::splits::Splits;
+use super::{Need, Output, Part, Reads, StageError, Task, Upstream};
+use crate::artifact::dataset::{DATASET_FILES, Dataset, Names, Numbers};
+use crate::artifact::features::{self, Features};
+use crate::artifact::splits::{self, Splits};
 use crate::artifact::transform;
 use crate::data::feed::{Feed, Samples};
 use crate::data::fit_set::{Fit, FitSet};
+
+/// What [`splits`] reads.
+const SPLITS: Reads = Reads(&[splits::PLACES, splits::SUMMARY]);
+
+/// What [`feed`] reads of a fitted stage: its transforms, or the features.
+const FITTED: Reads = Reads(&[transform::STEPS, transform::NUMBERS, features::DESCRIPTION, features::FEATURES]);
 
 /// The tasks that fit set `part` of a stage builds on: data set, splits, then the fitted stages in order.
 pub fn needs(part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
     let above = upstream.own_lineage().into_iter();
     above
         .map(|stage| match upstream.nodes[stage].flow.output {
-            Output::Dataset | Output::Splits => Need { stage, part: Part::Whole },
-            _ => Need { stage, part },
+            Output::Dataset => Need { stage, part: Part::Whole, files: Reads(DATASET_FILES) },
+            Output::Splits => Need { stage, part: Part::Whole, files: SPLITS },
+            _ => Need { stage, part, files: FITTED },
         })
         .collect()
+}
+
+/// The data set above a stage, of which it reads these files.
+pub fn dataset_need(upstream: &Upstream<'_>, files: &'static [&'static str]) -> Option<Need> {
+    let is_dataset = |stage: &usize| upstream.nodes[*stage].flow.output == Output::Dataset;
+    let stage = upstream.own_lineage().into_iter().find(is_dataset)?;
+    Some(Need { stage, part: Part::Whole, files: Reads(files) })
+}
+
+/// The split above a stage.
+pub fn splits_need(upstream: &Upstream<'_>) -> Option<Need> {
+    let is_split = |stage: &usize| upstream.nodes[*stage].flow.output == Output::Splits;
+    let stage = upstream.own_lineage().into_iter().find(is_split)?;
+    Some(Need { stage, part: Part::Whole, files: SPLITS })
+}
+
+/// What a task knows of its data set but for pixels and names.
+///
+/// # Errors
+/// If its files are damaged.
+pub fn numbers(task: &Task<'_>) -> Result<Numbers, StageError> {
+    Ok(Numbers::read(task.input(Output::Dataset))?)
+}
+
+/// What the data set of a task calls its images and classes.
+///
+/// # Errors
+/// If its files are damaged.
+pub fn names(task: &Task<'_>) -> Result<Names, StageError> {
+    Ok(Names::read(task.input(Output::Dataset))?)
 }
 
 /// The data set of a task.

@@ -54,6 +54,24 @@ impl fmt::Display for Part {
     }
 }
 
+impl std::str::FromStr for Part {
+    type Err = ();
+
+    /// What `Display` wrote.
+    fn from_str(text: &str) -> Result<Part, ()> {
+        let (word, number) = text.split_once(' ').map_or((text, None), |(word, number)| (word, number.parse().ok()));
+        let part = match (word, number) {
+            ("whole", None) => Part::Whole,
+            ("fold", Some(fold)) => Part::Fold(fold),
+            ("all", None) => Part::All,
+            ("round", Some(round)) => Part::Round(round),
+            ("sanity", None) => Part::Sanity,
+            _ => return Err(()),
+        };
+        if part.to_string() == text { Ok(part) } else { Err(()) }
+    }
+}
+
 /// What a stage hands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
@@ -69,6 +87,28 @@ pub enum Output {
     Ensemble,
     /// `evaluate`: numbers.
     Evaluation,
+}
+
+impl Output {
+    /// All of them, with what a record calls them.
+    const WORDS: [(Output, &'static str); 6] = [
+        (Output::Dataset, "dataset"),
+        (Output::Splits, "splits"),
+        (Output::Fitted, "fitted"),
+        (Output::Model, "model"),
+        (Output::Ensemble, "ensemble"),
+        (Output::Evaluation, "evaluation"),
+    ];
+
+    /// What a record calls it.
+    pub fn word(self) -> &'static str {
+        Output::WORDS.iter().find(|(output, _)| *output == self).map_or("", |(_, word)| word)
+    }
+
+    /// What a record calls so.
+    pub fn parse(word: &str) -> Option<Output> {
+        Output::WORDS.iter().find(|(_, known)| *known == word).map(|(output, _)| *output)
+    }
 }
 
 /// What is known below a stage before anything has run. `None`: only known once ingest has run.
@@ -103,13 +143,35 @@ pub struct Given {
     pub validation: bool,
 }
 
-/// An artifact that a task reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// An artifact that a task reads, or some of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     /// Index of the stage, in manifest order.
     pub stage: usize,
     /// Which of its tasks.
     pub part: Part,
+    /// Which files: those of its artifact that are not covered are not delivered, and a change of them changes nothing.
+    pub files: Reads,
+}
+
+/// Which files of an artifact are read, by name; a `*` stands for any characters. Those that an artifact does not have
+/// are not missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads(pub &'static [&'static str]);
+
+impl Reads {
+    /// All of them.
+    pub const ALL: Reads = Reads(&["*"]);
+
+    /// Whether the file called `name` is read.
+    pub fn covers(self, name: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern.split_once('*') {
+            Some((start, end)) => {
+                name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+            }
+            None => name == *pattern,
+        })
+    }
 }
 
 /// What a stage sees of the graph when it says what its tasks need.
@@ -155,13 +217,15 @@ impl Upstream<'_> {
 /// A needed artifact, delivered.
 #[derive(Clone, Debug)]
 pub struct Delivered {
-    /// Where it is from.
-    pub need: Need,
+    /// Which of the stages that the task reads it is from, numbered from 0 in the order of the task's needs.
+    pub from: usize,
+    /// Which of that stage's tasks.
+    pub part: Part,
     /// That stage's name (for the `model` and `stage` columns and for messages, never for seeds).
     pub stage_name: String,
     /// What that stage hands on.
     pub output: Output,
-    /// The artifact.
+    /// The files of the artifact that were asked for.
     pub files: Files,
 }
 
@@ -333,7 +397,7 @@ pub trait Stage: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Why they may not: the stage has failed then.
-    fn admits(&self, _gate: Part, _files: &Files) -> Result<Vec<String>, StageError> {
+    fn admits(&self, _gate: Part, _files: &Files) -> Result<Vec<Advice>, StageError> {
         Ok(Vec::new())
     }
 
@@ -405,6 +469,15 @@ pub struct Kind {
     pub example: &'static str,
 }
 
+/// A warning, and the image that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// One sentence; "image 7" stands for [`Advice::image`].
+    pub message: String,
+    /// By its index in the data set. Who learns reads no names: who prints it puts in the path.
+    pub image: Option<u32>,
+}
+
 /// Why a task failed: what and where, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageError {
@@ -414,6 +487,9 @@ pub struct StageError {
     pub key: Option<String>,
     /// At most one action.
     pub help: Option<String>,
+    /// The image that it is about, by its index in the data set: "image 7" in the message, which who prints it replaces by
+    /// the path.
+    pub image: Option<u32>,
     /// The task was told to stop; it did not fail.
     pub is_cancelled: bool,
 }
@@ -421,12 +497,12 @@ pub struct StageError {
 impl StageError {
     /// An error that says `message`.
     pub fn new(message: impl Into<String>) -> StageError {
-        StageError { message: message.into(), key: None, help: None, is_cancelled: false }
+        StageError { message: message.into(), key: None, help: None, image: None, is_cancelled: false }
     }
 
     /// The task stopped because it was told to.
     pub fn cancelled() -> StageError {
-        StageError { message: "interrupted".to_owned(), key: None, help: None, is_cancelled: true }
+        StageError { is_cancelled: true, ..StageError::new("interrupted") }
     }
 
     /// Names the key that caused it.

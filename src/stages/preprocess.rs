@@ -77,6 +77,7 @@ impl Stage for Preprocess {
 mod tests {
     use super::*;
     use crate::artifact::Files;
+    use crate::artifact::dataset::Names;
     use crate::artifact::splits::Splits;
     use crate::config::{Entry, Node, Table, Value};
     use crate::data::fit_set::{Partition, Place};
@@ -129,9 +130,12 @@ mod tests {
         }
         let (files, dataset) = testing::dataset(SHAPE, &labels, &pixels);
         let mut sink = MemorySink::default();
-        Splits::new(Partition::new(places, 3).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        Splits::new(Partition::new(places, 3).unwrap(), &dataset)
+            .write(&dataset, &Names::read(&files).unwrap(), &mut sink)
+            .unwrap();
         let delivered = |stage: usize, output, files: Files| Delivered {
-            need: Need { stage, part: Part::Whole },
+            from: stage,
+            part: Part::Whole,
             stage_name: format!("s{stage}"),
             output,
             files,
@@ -169,8 +173,8 @@ mod tests {
         let mut inputs = inputs(7);
         let files = run(first.as_ref(), 7, 1);
         let (mut apart, _) = transform::read(&files).unwrap();
-        let need = Need { stage: 2, part: Part::Fold(2) };
-        inputs.push(Delivered { need, stage_name: "first".to_owned(), output: Output::Fitted, files });
+        let part = Part::Fold(2);
+        inputs.push(Delivered { from: 2, part, stage_name: "first".to_owned(), output: Output::Fitted, files });
         let context = TestContext::default();
         let files = testing::run(second.as_ref(), Part::Fold(2), inputs, &Places::default(), &context).unwrap();
         apart.extend(transform::read(&files).unwrap().0);

@@ -1,10 +1,8 @@
 //! `split`: a held-out test split, then folds.
 
-use std::collections::BTreeMap;
-
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
 use crate::artifact::Sink;
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
 use crate::config::{Log, Problem, Section, Span, Value, as_number, canonical_float, quote};
 use crate::data::reader::GivenSplit;
@@ -173,7 +171,8 @@ impl Stage for Split {
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-        lineage::needs(part, upstream)
+        debug_assert_eq!(part, Part::Whole);
+        lineage::dataset_need(upstream, NAMES_FILES).into_iter().collect()
     }
 
     fn uses_seed(&self) -> bool {
@@ -185,16 +184,12 @@ impl Stage for Split {
     }
 
     fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
-        let dataset = lineage::dataset(task)?;
+        let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let groups = if self.group { Some(groups(&dataset)?) } else { None };
         let given: Vec<Option<GivenSplit>> = (0..dataset.n_samples()).map(|i| dataset.given(i)).collect();
         let plan = self.plan(&given);
-        let divisible = Divisible {
-            labels: dataset.labels(),
-            classes: dataset.classes(),
-            groups: groups.as_deref(),
-            marked: &given,
-        };
+        let divisible =
+            Divisible { labels: dataset.labels(), classes: names.classes(), groups: groups.as_deref(), marked: &given };
         let division = plan
             .divide(&divisible, &Stream::new(task.seed, "split", &[]))
             .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
@@ -204,7 +199,7 @@ impl Stage for Split {
         let splits = Splits::new(division.partition, &dataset);
         warn_of_share(self, &splits, context);
         warn_of_duplicates(&splits, context);
-        splits.write(&dataset, sink)?;
+        splits.write(&dataset, &names, sink)?;
         Ok(())
     }
 }
@@ -228,20 +223,13 @@ impl Split {
 }
 
 /// The group of each sample, numbered in order of first appearance.
-fn groups(dataset: &Dataset) -> Result<Vec<Option<u32>>, StageError> {
+fn groups(dataset: &Numbers) -> Result<Vec<Option<u32>>, StageError> {
     if !dataset.has_groups() {
         return Err(StageError::new("`group` is set, but the data set's index has no groups")
             .key("group")
             .help("add a column `group` to the data set, or leave out `group`"));
     }
-    let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
-    let number = |i| {
-        dataset.group(i).map(|group| {
-            let next = numbers.len() as u32;
-            *numbers.entry(group).or_insert(next)
-        })
-    };
-    Ok((0..dataset.n_samples()).map(number).collect())
+    Ok(dataset.groups().to_vec())
 }
 
 /// Warns of an unusual share of training rows where `check` could not know it.
@@ -359,8 +347,13 @@ mod tests {
         let (files, _) = testing::dataset(shape, labels, &pixels);
         let (stage, log) = testing::read(KIND.read, &table(keys));
         assert_eq!(log.problems, []);
-        let need = Need { stage: 0, part: Part::Whole };
-        let inputs = vec![Delivered { need, stage_name: "ingest".to_owned(), output: Output::Dataset, files }];
+        let inputs = vec![Delivered {
+            from: 0,
+            part: Part::Whole,
+            stage_name: "ingest".to_owned(),
+            output: Output::Dataset,
+            files,
+        }];
         let context = TestContext::default();
         let files = testing::run(stage.as_ref(), Part::Whole, inputs, &Places::default(), &context);
         let warnings = context.warnings.lock().unwrap().clone();

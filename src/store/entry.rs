@@ -1,17 +1,17 @@
-//! The record of one finished task: readable text that names its outputs by digest and size.
+//! The record of one finished task as it lies on the disk: readable text that says what the task was and names its outputs.
 //!
 //! ```text
-//! convoy entry 1
+//! convoy entry 2
 //! fingerprint 8a…
 //! label digits train fold 1
-//! kind train
-//! …                                 the parts of the fingerprint, for people
+//! task 57                            so many lines: the task record, whose digest is the fingerprint
+//! …
 //! output weights.safetensors 4096 3f…
-//! end 77…                           digest of everything above
+//! end 77…                            digest of everything above
 //! ```
 
 use super::digest::Digest;
-use super::fingerprint::Parts;
+use super::fingerprint::{TaskRecord, escape_into, unescape};
 
 /// One file of an artifact, by content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -47,14 +47,13 @@ impl Entry {
     }
 
     /// The record as text.
-    pub fn render(&self, parts: &Parts) -> String {
+    pub fn render(&self, task: &TaskRecord) -> String {
         use std::fmt::Write as _;
-        let mut text = String::from("convoy entry 1\n");
+        let mut text = String::from("convoy entry 2\n");
         let _ = writeln!(text, "fingerprint {}", self.fingerprint);
         let _ = writeln!(text, "label {}", escape(&self.label));
-        for line in parts.lines() {
-            let _ = writeln!(text, "{}", escape(&line));
-        }
+        let task = task.text();
+        let _ = write!(text, "task {}\n{task}", task.lines().count());
         for output in &self.outputs {
             let _ = writeln!(text, "output {} {} {}", escape(&output.name), output.size, output.digest);
         }
@@ -63,26 +62,38 @@ impl Entry {
         text
     }
 
-    /// Reads a record; `None` if it is not whole, or not ours.
+    /// Reads a record; `None` if it is not whole, not ours, or not of the task that it says it is.
     pub fn parse(text: &str) -> Option<Entry> {
+        let (entry, _) = Entry::parse_with_task(text)?;
+        Some(entry)
+    }
+
+    /// Reads a record, and the text of the task record in it.
+    pub fn parse_with_task(text: &str) -> Option<(Entry, &str)> {
         let (body, end) = text.strip_suffix('\n')?.rsplit_once('\n')?;
         let (body, end) = (&text[..=body.len()], end.strip_prefix("end ")?);
         if end.parse() != Ok(Digest::of(body.as_bytes())) {
             return None;
         }
-        let mut lines = body.lines();
-        if lines.next()? != "convoy entry 1" {
+        let rest = body.strip_prefix("convoy entry 2\n")?;
+        let (fingerprint, rest) = rest.strip_prefix("fingerprint ")?.split_once('\n')?;
+        let (label, rest) = rest.strip_prefix("label ")?.split_once('\n')?;
+        let (n_lines, rest) = rest.strip_prefix("task ")?.split_once('\n')?;
+        let n_lines: usize = n_lines.parse().ok()?;
+        let ends = rest.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        let end_of_task = ends.take(n_lines).last()?;
+        let (task, rest) = rest.split_at(end_of_task);
+        let fingerprint = fingerprint.parse().ok()?;
+        if Digest::of(task.as_bytes()) != fingerprint {
             return None;
         }
-        let fingerprint = lines.next()?.strip_prefix("fingerprint ")?.parse().ok()?;
-        let label = unescape(lines.next()?.strip_prefix("label ")?);
         let mut outputs = Vec::new();
-        for line in lines.filter_map(|line| line.strip_prefix("output ")) {
-            let (rest, digest) = line.rsplit_once(' ')?;
+        for line in rest.lines() {
+            let (rest, digest) = line.strip_prefix("output ")?.rsplit_once(' ')?;
             let (name, size) = rest.rsplit_once(' ')?;
             outputs.push(Output { name: unescape(name), size: size.parse().ok()?, digest: digest.parse().ok()? });
         }
-        Some(Entry { fingerprint, label, outputs })
+        Some((Entry { fingerprint, label: unescape(label), outputs }, task))
     }
 }
 
@@ -98,25 +109,9 @@ pub fn artifact_digest<'a>(files: impl Iterator<Item = (&'a str, Digest)>) -> Di
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// One fact a line: what would break a line is written as in a Rust string.
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
-}
-
-fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('n') => out.push('\n'),
-                Some('r') => out.push('\r'),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            _ => out.push(c),
-        }
-    }
+    escape_into(text, &mut out);
     out
 }
 
@@ -124,25 +119,35 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn entry() -> (Entry, Parts) {
-        let parts = Parts { kind: "train".into(), keys: vec![("a\nb".into(), "\"x\\\"".into())], ..Parts::default() };
+    fn entry() -> (Entry, TaskRecord) {
+        let task =
+            TaskRecord { kind: "train".into(), keys: vec![("a\nb".into(), "\"x\\\"".into())], ..TaskRecord::default() };
         let outputs = vec![
             Output { name: "a b.csv".into(), size: 3, digest: Digest::of(b"abc") },
             Output { name: "odd\nname".into(), size: 0, digest: Digest::of(b"") },
         ];
-        (Entry { fingerprint: parts.fingerprint(), label: "digits train fold 1".into(), outputs }, parts)
+        (Entry { fingerprint: task.fingerprint(), label: "digits train fold 1".into(), outputs }, task)
     }
 
     #[test]
     fn a_record_survives_its_text() {
-        let (entry, parts) = entry();
-        assert_eq!(Entry::parse(&entry.render(&parts)), Some(entry));
+        let (entry, task) = entry();
+        let text = entry.render(&task);
+        let (read, record) = Entry::parse_with_task(&text).unwrap();
+        assert_eq!((read, TaskRecord::parse(record)), (entry, Some(task)));
+    }
+
+    #[test]
+    fn a_record_of_another_task_is_refused() {
+        let (entry, task) = entry();
+        let other = TaskRecord { seed: Some(1), ..task };
+        assert_eq!(Entry::parse(&entry.render(&other)), None);
     }
 
     #[test]
     fn a_damaged_record_is_refused() {
-        let (entry, parts) = entry();
-        let text = entry.render(&parts);
+        let (entry, task) = entry();
+        let text = entry.render(&task);
         for cut in 0..text.len() {
             assert_eq!(Entry::parse(&text[..cut]), None, "cut at {cut}");
         }

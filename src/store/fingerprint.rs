@@ -17,11 +17,11 @@
 //! | value | in? | |
 //! |---|---|---|
 //! | kind of the stage | yes | |
-//! | its `revision`, with those of the rooms it computes with | yes | (1) |
+//! | the revisions of the rooms that it computes with | yes | (1) |
 //! | which part: whole, fold f, all | yes | |
 //! | the keys it reads, resolved | yes | (2) |
 //! | the seed in force | where the stage draws from it | (3) |
-//! | artifacts it reads, in order: content and part | yes | (4) |
+//! | artifacts it reads, in order: what they are, and the files that are read, by content | yes | (4) |
 //! | files from outside: role and content | yes | (5) |
 //! | names of the stages | where they are written into the artifact | (6) |
 //! | path of the manifest, of the project, of a source file | no | (5) |
@@ -31,14 +31,16 @@
 //! | comments, white space, order of keys, spelled-out defaults | no | (2) |
 //! | environment variables | no | |
 //!
-//! 1. A new release must not throw away everybody's cache, and a changed algorithm must not be hidden by it. Each stage
-//!    carries a number that is bumped when its bytes change; tests with golden digests fail when bytes move and no
-//!    number did.
+//! 1. A new release must not throw away everybody's cache, and a changed algorithm must not be hidden by it. Each room
+//!    (batch normalisation, Adam, a resize filter) carries a number that is bumped when its bytes change; a test with golden
+//!    digests fails by the room's name when bytes move and the number did not. A task names those that it computes with, so
+//!    that a new PCA retrains no network that stands on pixels.
 //! 2. Every key goes in with its value in force, defaults written out. Spelling a default changes nothing; a release
 //!    that changes a default makes stale what relied on it, and says so.
 //! 3. A new manifest seed leaves `ingest` fresh: it draws nothing. A stage's own `seed` that equals the manifest's
 //!    changes nothing.
-//! 4. By the digest over the names and digests of the artifact's files.
+//! 4. By the digests of the files that the task reads, and no others ([`crate::stages::Reads`]): a renamed image changes
+//!    `names.csv` of a data set, which no training reads. Only those files are delivered to the task.
 //! 5. A folder enters by the relative path and content of every visible file in it, so that a renamed class is a change and a renamed
 //!    parent is none. The role ("images", "labels") is in, since swapping two files must not go unnoticed.
 //! 6. `evaluate` writes a `model` column. A trained network knows no name: renaming a stage retrains nothing.
@@ -46,8 +48,9 @@
 //!    below.
 //! 8. The numerics contract promises the same bits for all of them.
 //!
-//! The encoding is canonical: every item is preceded by its length, lists by their count, so that no two different sets
-//! of parts give the same bytes.
+//! All of it is the [`TaskRecord`], whose text is canonical: one fact a line, fields between tabs, in one order. The
+//! fingerprint is the BLAKE3 digest of that text. A record that is read back is believed only if its text hashes to the name
+//! it stands under, and it is complete: a task can be rebuilt from it alone ([`crate::stages::rebuild`]).
 //!
 //! # The files beside an artifact
 //!
@@ -55,7 +58,7 @@
 //! .convoy/
 //!   CACHEDIR.TAG, .gitignore     so that backups and Git leave the folder alone
 //!   format                       a newer number is refused, not misread
-//!   ac/8a31…                     one record per finished task: its parts as text, its outputs by digest and size
+//!   ac/8a31…                     one record per finished task: what it is, its outputs by digest and size
 //!   cas/3f90…                    blobs by their own digest, read-only
 //!   checkpoints/8a31…            a task that was killed half-way, and may go on from there
 //!   index/                       stamps that save hashing: of source files, of verified blobs
@@ -65,8 +68,8 @@
 //!   quarantine/                  blobs and records found damaged
 //! ```
 //!
-//! The parts of the fingerprint stand in the record (`ac/`) and in `runs/`. They are never read to decide whether
-//! something is fresh, only to say what changed: `learning_rate` from 0.1 to 0.05, in line 16.
+//! What a task was computed from stands in its record (`ac/`). It is never read to decide whether something is fresh, only to
+//! say what changed: `learning_rate` from 0.1 to 0.05, in line 16.
 //!
 //! # When a run is killed midway
 //!
@@ -93,22 +96,24 @@
 //!   stale.
 //! - The golden digests can only notice a forgotten `revision` on what they run.
 
+use std::fmt::Write as _;
+
 use super::digest::Digest;
 
 /// Everything a task's artifact depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Parts {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskRecord {
     /// The stage's kind.
     pub kind: String,
-    /// Its revision and those of what it computes with.
-    pub revision: String,
     /// `whole`, `fold 3`, `all`.
     pub part: String,
     /// The seed in force, where the stage reads it.
     pub seed: Option<u64>,
-    /// Resolved keys, sorted by key.
+    /// The rooms that it computes with and their revisions, sorted.
+    pub rooms: Vec<(String, u32)>,
+    /// Resolved keys with their values as canonical TOML, sorted by key.
     pub keys: Vec<(String, String)>,
-    /// Names of stages that are written into the artifact.
+    /// Names of stages that are written into the artifact: its own, then those of the stages that it reads.
     pub names: Vec<String>,
     /// The artifacts it reads, in its own order.
     pub inputs: Vec<Input>,
@@ -116,15 +121,17 @@ pub struct Parts {
     pub sources: Vec<SourceDigest>,
 }
 
-/// An artifact that a task reads.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// An artifact that a task reads, as far as it reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// The stage it is from. For people: not in the fingerprint.
-    pub stage: String,
-    /// What it is to the task, as `dataset whole`.
-    pub role: String,
-    /// Its content.
-    pub artifact: Digest,
+    /// Which of the stages that the task reads it is from, numbered from 0 in order of first appearance.
+    pub from: u32,
+    /// What that stage hands on: `dataset`, `model`, ….
+    pub output: String,
+    /// Which of its tasks: `whole`, `fold 3`, ….
+    pub part: String,
+    /// The files that are read, sorted by name.
+    pub files: Vec<(String, Digest)>,
 }
 
 /// A file or folder from outside, by content.
@@ -136,128 +143,202 @@ pub struct SourceDigest {
     pub digest: Digest,
 }
 
-impl Parts {
-    /// The digest of all of it.
+/// The first line of a record's text.
+const HEAD: &str = "convoy task 2";
+
+impl TaskRecord {
+    /// The digest of its text.
     pub fn fingerprint(&self) -> Digest {
-        let mut encoder = Encoder(blake3::Hasher::new());
-        encoder.text("convoy fingerprint 1");
-        encoder.text(&self.kind);
-        encoder.text(&self.revision);
-        encoder.text(&self.part);
-        encoder.count(usize::from(self.seed.is_some()));
-        if let Some(seed) = self.seed {
-            encoder.0.update(&seed.to_le_bytes());
-        }
-        encoder.count(self.keys.len());
-        for (key, value) in &self.keys {
-            encoder.text(key);
-            encoder.text(value);
-        }
-        encoder.count(self.names.len());
-        for name in &self.names {
-            encoder.text(name);
-        }
-        encoder.count(self.inputs.len());
-        for input in &self.inputs {
-            encoder.text(&input.role);
-            encoder.0.update(&input.artifact.0);
-        }
-        encoder.count(self.sources.len());
-        for source in &self.sources {
-            encoder.text(&source.role);
-            encoder.0.update(&source.digest.0);
-        }
-        Digest(*encoder.0.finalize().as_bytes())
+        Digest::of(self.text().as_bytes())
     }
 
-    /// The parts as lines of a record, for people.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines =
-            vec![format!("kind {}", self.kind), format!("revision {}", self.revision), format!("part {}", self.part)];
-        lines.extend(self.seed.map(|seed| format!("seed {seed}")));
-        lines.extend(self.keys.iter().map(|(key, value)| format!("key {key} = {value}")));
-        lines.extend(self.names.iter().map(|name| format!("name {name}")));
-        lines.extend(self.inputs.iter().map(|i| format!("input {} {} {}", i.stage, i.role, i.artifact)));
-        lines.extend(self.sources.iter().map(|s| format!("source {} {}", s.role, s.digest)));
-        lines
+    /// It as text: the same for equal records, different for different ones.
+    pub fn text(&self) -> String {
+        let mut text = format!("{HEAD}\n");
+        let mut line = |fields: &[&str]| {
+            for (i, field) in fields.iter().enumerate() {
+                text.push_str(if i == 0 { "" } else { "\t" });
+                escape_into(field, &mut text);
+            }
+            text.push('\n');
+        };
+        line(&["kind", &self.kind]);
+        line(&["part", &self.part]);
+        if let Some(seed) = self.seed {
+            line(&["seed", &seed.to_string()]);
+        }
+        for (room, revision) in &self.rooms {
+            line(&["room", room, &revision.to_string()]);
+        }
+        for (key, value) in &self.keys {
+            line(&["key", key, value]);
+        }
+        for name in &self.names {
+            line(&["name", name]);
+        }
+        for input in &self.inputs {
+            line(&["input", &input.from.to_string(), &input.output, &input.part]);
+            for (name, digest) in &input.files {
+                line(&["file", name, &digest.to_string()]);
+            }
+        }
+        for source in &self.sources {
+            line(&["source", &source.role, &source.digest.to_string()]);
+        }
+        text
+    }
+
+    /// Reads a record's text; `None` if it is not one, or not in its canonical form.
+    pub fn parse(text: &str) -> Option<TaskRecord> {
+        let mut record = TaskRecord::default();
+        let mut lines = text.split_terminator('\n');
+        if lines.next()? != HEAD {
+            return None;
+        }
+        for line in lines {
+            let fields: Vec<String> = line.split('\t').map(unescape).collect();
+            let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+            match fields[..] {
+                ["kind", kind] => record.kind = kind.to_owned(),
+                ["part", part] => record.part = part.to_owned(),
+                ["seed", seed] => record.seed = Some(seed.parse().ok()?),
+                ["room", room, revision] => record.rooms.push((room.to_owned(), revision.parse().ok()?)),
+                ["key", key, value] => record.keys.push((key.to_owned(), value.to_owned())),
+                ["name", name] => record.names.push(name.to_owned()),
+                ["input", from, output, part] => record.inputs.push(Input {
+                    from: from.parse().ok()?,
+                    output: output.to_owned(),
+                    part: part.to_owned(),
+                    files: Vec::new(),
+                }),
+                ["file", name, digest] => {
+                    record.inputs.last_mut()?.files.push((name.to_owned(), digest.parse().ok()?));
+                }
+                ["source", role, digest] => {
+                    record.sources.push(SourceDigest { role: role.to_owned(), digest: digest.parse().ok()? });
+                }
+                _ => return None,
+            }
+        }
+        // Whatever was read, it is what would be written: there is one text for each record.
+        (record.text() == text).then_some(record)
     }
 }
 
-/// Length first, so that two lists of texts never encode alike.
-struct Encoder(blake3::Hasher);
-
-impl Encoder {
-    fn count(&mut self, n: usize) {
-        self.0.update(&(n as u64).to_le_bytes());
+/// A field of a line: what would end it is written as in a string of many languages.
+pub(super) fn escape_into(field: &str, out: &mut String) {
+    for c in field.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c => {
+                let _ = out.write_char(c);
+            }
+        }
     }
+}
 
-    fn text(&mut self, text: &str) {
-        self.count(text.len());
-        self.0.update(text.as_bytes());
+/// What [`escape_into`] wrote.
+pub(super) fn unescape(field: &str) -> String {
+    let mut out = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some('r') => out.push('\r'),
+                Some('t') => out.push('\t'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            _ => out.push(c),
+        }
     }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parts() -> Parts {
-        Parts {
+    fn record() -> TaskRecord {
+        TaskRecord {
             kind: "train".into(),
-            revision: "3 engine 1".into(),
             part: "fold 1".into(),
             seed: Some(42),
-            keys: vec![("epochs".into(), "20".into()), ("l2".into(), "0.0".into())],
+            rooms: vec![("adam".into(), 1), ("train".into(), 3)],
+            keys: vec![("epochs".into(), "20".into()), ("vars.\"a\tb\"".into(), "\"x\\\\\"".into())],
             names: vec!["cnn".into()],
             inputs: vec![Input {
-                stage: "ingest".into(),
-                role: "dataset whole".into(),
-                artifact: Digest::of(b"pixels"),
+                from: 0,
+                output: "dataset".into(),
+                part: "whole".into(),
+                files: vec![("images.npy".into(), Digest::of(b"pixels"))],
             }],
-            sources: vec![SourceDigest { role: "images".into(), digest: Digest::of(b"folder") }],
+            sources: vec![SourceDigest { role: "odd\nrole".into(), digest: Digest::of(b"folder") }],
         }
     }
 
     #[test]
-    fn the_encoding_is_pinned() {
-        // A change here makes every cache in the world stale: bump "convoy fingerprint 1" with it.
+    fn the_text_is_pinned() {
+        // A change here makes every cache in the world stale: bump the number in `HEAD` with it.
         assert_eq!(
-            parts().fingerprint().to_string(),
-            "abd34112044c8361bba3b0767f85e1732ff69b547ac76d8ae8f882e03018886d"
+            record().fingerprint().to_string(),
+            "377cc6461ac21cc8b5e64c8af91c2a9b6ca93d17390177f97dc9246510b9eead"
         );
     }
 
     #[test]
-    fn every_part_counts_and_labels_do_not() {
-        let edits: &[fn(&mut Parts)] = &[
-            |p| p.kind = "reduce".into(),
-            |p| p.revision = "4 engine 1".into(),
-            |p| p.part = "fold 2".into(),
-            |p| p.seed = Some(43),
-            |p| p.seed = None,
-            |p| p.keys[0].1 = "21".into(),
-            |p| p.keys[0].0 = "epoch".into(),
+    fn a_record_survives_its_text_and_only_its_own() {
+        let text = record().text();
+        assert_eq!(TaskRecord::parse(&text), Some(record()));
+        for other in ["", "convoy task 3\nkind\ttrain\npart\twhole\n", &text[..text.len() - 1], &format!("{text}\n")] {
+            assert_eq!(TaskRecord::parse(other), None, "{other}");
+        }
+        // The same facts in another order are not how it is written.
+        let swapped = text.replace("kind\ttrain\npart\tfold 1\n", "part\tfold 1\nkind\ttrain\n");
+        assert_ne!(swapped, text);
+        assert_eq!(TaskRecord::parse(&swapped), None);
+    }
+
+    #[test]
+    fn every_fact_counts() {
+        let edits: &[fn(&mut TaskRecord)] = &[
+            |r| r.kind = "reduce".into(),
+            |r| r.part = "fold 2".into(),
+            |r| r.seed = Some(43),
+            |r| r.seed = None,
+            |r| r.rooms[0].1 = 2,
+            |r| r.rooms[0].0 = "adamw".into(),
+            |r| r.rooms.truncate(1),
+            |r| r.keys[0].1 = "21".into(),
+            |r| r.keys[0].0 = "epoch".into(),
             // The same bytes, cut elsewhere.
-            |p| p.keys = vec![("epochs2".into(), "0".into()), ("l2".into(), "0.0".into())],
-            |p| p.keys.truncate(1),
-            |p| p.names[0] = "net".into(),
-            |p| p.names.clear(),
-            |p| p.inputs[0].artifact = Digest::of(b"other"),
-            |p| p.inputs[0].role = "dataset all".into(),
-            |p| p.inputs.push(p.inputs[0].clone()),
-            |p| p.sources[0].role = "labels".into(),
-            |p| p.sources[0].digest = Digest::of(b"other"),
+            |r| r.keys[0] = ("epochs\t2".into(), "0".into()),
+            |r| r.keys[0] = ("epochs".into(), "20\nkey\tl2\t0".into()),
+            |r| r.keys.truncate(1),
+            |r| r.names[0] = "net".into(),
+            |r| r.names.clear(),
+            |r| r.inputs[0].files[0].1 = Digest::of(b"other"),
+            |r| r.inputs[0].files[0].0 = "index.csv".into(),
+            |r| r.inputs[0].files.clear(),
+            |r| r.inputs[0].part = "all".into(),
+            |r| r.inputs[0].from = 1,
+            |r| r.inputs[0].output = "splits".into(),
+            |r| r.inputs.push(r.inputs[0].clone()),
+            |r| r.sources[0].role = "labels".into(),
+            |r| r.sources[0].digest = Digest::of(b"other"),
         ];
-        let mut seen = vec![parts().fingerprint()];
+        let mut seen = vec![record().fingerprint()];
         for (i, edit) in edits.iter().enumerate() {
-            let mut edited = parts();
+            let mut edited = record();
             edit(&mut edited);
+            assert_eq!(TaskRecord::parse(&edited.text()), Some(edited.clone()), "edit {i}");
             let fingerprint = edited.fingerprint();
             assert!(!seen.contains(&fingerprint), "edit {i}");
             seen.push(fingerprint);
         }
-        let mut renamed = parts();
-        renamed.inputs[0].stage = "data".into();
-        assert_eq!(renamed.fingerprint(), parts().fingerprint());
     }
 }

@@ -249,7 +249,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::super::Found;
-    use super::super::fingerprint::Parts;
+    use super::super::fingerprint::TaskRecord;
     use super::*;
     use crate::artifact::Sink;
 
@@ -257,8 +257,8 @@ mod tests {
         let mut draft = store.draft().unwrap();
         draft.put("own", content).unwrap();
         draft.put("shared", b"shared").unwrap();
-        let parts = Parts { seed: Some(seed), ..Parts::default() };
-        let fingerprint = store.publish(draft, &parts, &format!("toy {seed}")).unwrap().entry.fingerprint;
+        let task = TaskRecord { seed: Some(seed), ..TaskRecord::default() };
+        let fingerprint = store.publish(draft, &task, &format!("toy {seed}")).unwrap().entry.fingerprint;
         let used = SystemTime::now() - Duration::from_secs(age);
         fs::File::open(store.entry_path(&fingerprint)).unwrap().set_modified(used).unwrap();
         fingerprint

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
 use super::entry::{Entry, Output};
-use super::fingerprint::Parts;
+use super::fingerprint::TaskRecord;
 use super::stamp::Stamp;
 use super::{Access, Error, Store, lock_file};
 use crate::artifact::Sink;
@@ -82,11 +82,11 @@ impl Store {
         }
     }
 
-    /// Makes a draft visible under the fingerprint of `parts`, all of it or nothing.
+    /// Makes a draft visible under the fingerprint of `task`, all of it or nothing.
     ///
     /// # Errors
     /// Those of the file system; nothing is visible then, and nothing was tried twice.
-    pub fn publish(&self, draft: Draft, parts: &Parts, label: &str) -> Result<Published, Error> {
+    pub fn publish(&self, draft: Draft, task: &TaskRecord, label: &str) -> Result<Published, Error> {
         debug_assert_eq!(self.access, Access::Write);
         let mut outputs = Vec::with_capacity(draft.files.len());
         for (name, path) in &draft.files {
@@ -99,14 +99,14 @@ impl Store {
         }
         let blobs = self.dir.join("cas");
         self.sync_folder(&blobs).map_err(Error::io("write", &blobs))?;
-        let fingerprint = parts.fingerprint();
+        let fingerprint = task.fingerprint();
         let entry = Entry { fingerprint, label: label.to_owned(), outputs };
         let path = self.entry_path(&fingerprint);
-        let differing = match self.read_entry(&fingerprint) {
+        let differing = match self.entry(&fingerprint) {
             Some(earlier) if earlier.outputs != entry.outputs => differing(&earlier.outputs, &entry.outputs),
             _ => Vec::new(),
         };
-        self.write_entry(&draft, &path, entry.render(parts).as_bytes()).map_err(Error::io("write", &path))?;
+        self.write_entry(&draft, &path, entry.render(task).as_bytes()).map_err(Error::io("write", &path))?;
         for output in &entry.outputs {
             if let Ok(metadata) = fs::metadata(self.blob_path(&output.digest)) {
                 self.remember_stamp(output.digest, Stamp::of(&metadata));
@@ -179,8 +179,8 @@ mod tests {
     use super::super::Found;
     use super::*;
 
-    fn parts(seed: u64) -> Parts {
-        Parts { kind: "toy".into(), seed: Some(seed), ..Parts::default() }
+    fn parts(seed: u64) -> TaskRecord {
+        TaskRecord { kind: "toy".into(), seed: Some(seed), ..TaskRecord::default() }
     }
 
     fn write(store: &Store, seed: u64, content: &[u8]) -> Result<Published, Error> {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::digest::Digest;
 use super::entry::{Entry, Output};
+use super::fingerprint::TaskRecord;
 use super::stamp::Stamp;
 use super::{Access, Error, Store};
 use crate::artifact::{Bytes, Files};
@@ -60,9 +61,16 @@ impl Store {
         Found::Hit(entry)
     }
 
-    /// The record of a fingerprint, as it stands.
-    pub(super) fn read_entry(&self, fingerprint: &Digest) -> Option<Entry> {
+    /// The record of a fingerprint, as it stands: its blobs are not looked at.
+    pub fn entry(&self, fingerprint: &Digest) -> Option<Entry> {
         Entry::parse(&fs::read_to_string(self.entry_path(fingerprint)).ok()?)
+    }
+
+    /// What the task with this fingerprint was, if its record is here and whole.
+    pub fn task(&self, fingerprint: &Digest) -> Option<TaskRecord> {
+        let text = fs::read_to_string(self.entry_path(fingerprint)).ok()?;
+        let (entry, task) = Entry::parse_with_task(&text)?;
+        if entry.fingerprint == *fingerprint { TaskRecord::parse(task) } else { None }
     }
 
     /// The files of a finished task, mapped (read, on a network file system).
@@ -70,9 +78,18 @@ impl Store {
     /// # Errors
     /// If a blob is gone or damaged (it is in quarantine then).
     pub fn open_artifact(&self, entry: &Entry) -> Result<Files, Error> {
+        self.open_files(entry, &|_| true)
+    }
+
+    /// Those of its files that are `wanted` by name.
+    ///
+    /// # Errors
+    /// As [`Store::open_artifact`].
+    pub fn open_files(&self, entry: &Entry, wanted: &dyn Fn(&str) -> bool) -> Result<Files, Error> {
         entry
             .outputs
             .iter()
+            .filter(|output| wanted(&output.name))
             .map(|output| Ok((output.name.clone(), self.open_blob(output)?)))
             .collect::<Result<_, _>>()
             .map(Files)
@@ -155,7 +172,6 @@ fn map(file: &File) -> io::Result<memmap2::Mmap> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fingerprint::Parts;
     use super::*;
     use crate::artifact::Sink;
 
@@ -164,7 +180,7 @@ mod tests {
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let mut draft = store.draft().unwrap();
         draft.put("a.bin", content).unwrap();
-        let entry = store.publish(draft, &Parts::default(), "toy").unwrap().entry;
+        let entry = store.publish(draft, &TaskRecord::default(), "toy").unwrap().entry;
         (temp, store, entry)
     }
 

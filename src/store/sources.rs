@@ -42,6 +42,23 @@ pub struct Changes {
     pub first: String,
 }
 
+impl Changes {
+    /// The first file that changed, came or went.
+    pub fn first(&self) -> &str {
+        &self.first
+    }
+}
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = [(self.changed, "changed"), (self.added, "added"), (self.removed, "removed")];
+        let counts: Vec<String> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let is_one = self.changed + self.added + self.removed == 1;
+        write!(f, "{}, {}`{}`", counts.join(", "), if is_one { "" } else { "first " }, self.first)
+    }
+}
+
 /// A file or folder as the index knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {

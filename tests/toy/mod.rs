@@ -11,7 +11,9 @@ use convoy::artifact::Sink;
 use convoy::config::{Log, Section, Span};
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Events, Options, Outcome, Plan, RunError, Session, Silent};
-use convoy::stages::{Context, Flow, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
+use convoy::stages::{
+    Context, Flow, Kind, Need, Output, Part, Places, Reads, Source, Stage, StageError, Task, Upstream,
+};
 use convoy::store::Access;
 
 /// A stage that writes down what it reads.
@@ -149,17 +151,19 @@ impl Stage for Toy {
             "fit" | "learn" => {
                 for stage in upstream.own_lineage() {
                     let is_whole = matches!(upstream.nodes[stage].flow.output, Output::Dataset | Output::Splits);
-                    needs.push(Need { stage, part: if is_whole { Part::Whole } else { part } });
+                    needs.push(Need { stage, part: if is_whole { Part::Whole } else { part }, files: Reads::ALL });
                 }
                 if self.kind == "learn" && part == Part::All {
                     // A refit asks its folds how long to train.
-                    needs.extend((1..=node.flow.folds).map(|f| Need { stage: upstream.own, part: Part::Fold(f) }));
+                    let of_fold = |f| Need { stage: upstream.own, part: Part::Fold(f), files: Reads::ALL };
+                    needs.extend((1..=node.flow.folds).map(of_fold));
                 }
             }
             _ => {
                 for &stage in &node.inputs {
                     let above = &upstream.nodes[stage];
-                    needs.extend(above.stage.parts(&above.flow).into_iter().map(|part| Need { stage, part }));
+                    let parts = above.stage.parts(&above.flow).into_iter();
+                    needs.extend(parts.map(|part| Need { stage, part, files: Reads::ALL }));
                 }
             }
         }
@@ -236,7 +240,7 @@ impl Stage for Toy {
                 text += &input.stage_name;
             }
             let bytes = input.files.get("out.txt")?;
-            text += &format!("{} {}\n", input.need.part, blake3::hash(bytes));
+            text += &format!("{} {}\n", input.part, blake3::hash(bytes));
         }
         sink.put("out.txt", text.as_bytes())?;
         if self.size > 0 {

@@ -1,25 +1,28 @@
 //! What was delivered of the members: models with their folds, and what each says of the test split and out of fold.
 
-use super::super::{Flow, Need, Output, Part, StageError, Task};
+use super::super::{Flow, Need, Output, Part, Reads, StageError, Task};
 use super::Combine;
 use crate::artifact::Files;
-use crate::artifact::ensemble::{Ensemble, read_validation};
+use crate::artifact::ensemble::{Ensemble, MEMBERS, read_validation};
 use crate::artifact::predictions::{Predictions, TEST, VALIDATION, VALIDATION_SELECTED, file_of, n_models};
+
+/// What models and ensembles said, of each of the models that a task hands on and of each fold, and what an ensemble is.
+const PREDICTIONS: Reads = Reads(&["test*.safetensors", "validation*.safetensors", MEMBERS]);
 
 /// The tasks of model stage `stage` that hold its predictions: its folds, and the refitted model where there is one.
 pub(in crate::stages) fn prediction_needs(stage: usize, flow: &Flow) -> Vec<Need> {
     if flow.output == Output::Ensemble {
-        return vec![Need { stage, part: Part::Whole }];
+        return vec![Need { stage, part: Part::Whole, files: PREDICTIONS }];
     }
     let folds = (1..=flow.folds).map(Part::Fold);
-    folds.chain(flow.refit.then_some(Part::All)).map(|part| Need { stage, part }).collect()
+    folds.chain(flow.refit.then_some(Part::All)).map(|part| Need { stage, part, files: PREDICTIONS }).collect()
 }
 
 /// One of the models of a stage, with the tasks that were delivered of it.
 #[derive(Debug)]
 pub(in crate::stages) struct Model<'a> {
-    /// The stage's index.
-    pub stage: usize,
+    /// Which of the stages that the task reads.
+    pub from: usize,
     /// What people call it: the stage's name, `NAME.2` for the second of the models that its tasks hand on.
     pub name: String,
     /// The stage's name.
@@ -40,11 +43,11 @@ pub(in crate::stages) fn name_of(stage: &str, model: u32) -> String {
 pub(in crate::stages) fn models<'a>(task: &'a Task<'_>) -> Vec<Model<'a>> {
     let mut stages: Vec<Model<'a>> = Vec::new();
     for delivered in task.inputs.iter().filter(|d| matches!(d.output, Output::Model | Output::Ensemble)) {
-        let part = (delivered.need.part, &delivered.files);
-        match stages.iter_mut().find(|model| model.stage == delivered.need.stage) {
+        let part = (delivered.part, &delivered.files);
+        match stages.iter_mut().find(|model| model.from == delivered.from) {
             Some(model) => model.parts.push(part),
             None => stages.push(Model {
-                stage: delivered.need.stage,
+                from: delivered.from,
                 name: delivered.stage_name.clone(),
                 stage_name: &delivered.stage_name,
                 model: 1,

@@ -2,7 +2,7 @@
 
 use super::super::StageError;
 use super::{Figures, Look};
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::Numbers;
 use crate::artifact::ensemble::{Ensemble, Member};
 use crate::artifact::evaluation::{Comparison, Gain};
 use crate::data::metrics::{Metric, holm, mcnemar};
@@ -92,7 +92,7 @@ fn gain(look: &Look, own: &Figures, members: &[(String, &Figures)], metric: &Met
 }
 
 /// McNemar's test of every two models that speak of the same samples of a split, sorted by split and names.
-pub(super) fn comparisons(looks: &[Look], dataset: &Dataset) -> Vec<Comparison> {
+pub(super) fn comparisons(looks: &[Look], dataset: &Numbers) -> Vec<Comparison> {
     let mut whole: Vec<&Look> = looks.iter().filter(|look| look.fold.is_none()).collect();
     whole.sort_by_key(|look| (look.split, &look.model));
     let is_correct = |look: &Look, i: usize| {

@@ -1,7 +1,7 @@
 //! The tables of an evaluation, each sorted by its columns from the left.
 
 use super::{Figures, Look};
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::evaluation::{Comparison, Gain, Score};
 use crate::artifact::table::{Cell, Table};
 use crate::data::metrics::{sample_log_loss, wilson_interval};
@@ -148,8 +148,8 @@ type Key<'a> = (u32, &'a str, Option<u32>, &'a str);
 
 /// `id,path,split,fold,model,actual,predicted,correct,confidence,loss,p_<class>…`: a row per image and model, the test
 /// split by final models.
-pub(super) fn predictions(looks: &[Look], dataset: &Dataset) -> Vec<u8> {
-    let classes = dataset.classes();
+pub(super) fn predictions(looks: &[Look], dataset: &Numbers, names: &Names) -> Vec<u8> {
+    let classes = names.classes();
     let mut header: Vec<String> =
         ["id", "path", "split", "fold", "model", "actual", "predicted", "correct", "confidence", "loss"]
             .map(str::to_owned)
@@ -172,7 +172,7 @@ pub(super) fn predictions(looks: &[Look], dataset: &Dataset) -> Vec<u8> {
         let (actual, predicted) = (dataset.label(id as usize) as usize, look.predictions.class(i));
         let about: [Cell<'_>; 10] = [
             id.into(),
-            dataset.path(id as usize).into(),
+            names.path(id as usize).into(),
             split.into(),
             fold.into(),
             model.into(),

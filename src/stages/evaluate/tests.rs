@@ -1,6 +1,7 @@
 //! Ensembles and evaluations of made-up predictions: what is combined, what is reported, and what is refused.
 
 use super::*;
+use crate::artifact::dataset::Names;
 use crate::artifact::ensemble::{Ensemble, Stacking, WEIGHTS, validation_name};
 use crate::artifact::evaluation::GateResult;
 use crate::artifact::predictions::{TEST, VALIDATION, VALIDATION_SELECTED, file_of};
@@ -92,7 +93,7 @@ fn said(rows: &[u32], shift: u32, p: f32) -> Predictions {
 /// A graph and the artifacts of its stages.
 struct Graph {
     nodes: Vec<Node>,
-    artifacts: Vec<(Need, Files)>,
+    artifacts: Vec<((usize, Part), Files)>,
     partition: Partition,
 }
 
@@ -104,7 +105,7 @@ impl Graph {
         let (files, dataset) = testing::dataset(shape, &labels, &(0..12).collect::<Vec<u8>>());
         let partition = Partition::new(places(folds, has_test), folds).unwrap();
         let mut sink = MemorySink::default();
-        Splits::new(partition.clone(), &dataset).write(&dataset, &mut sink).unwrap();
+        Splits::new(partition.clone(), &dataset).write(&dataset, &Names::read(&files).unwrap(), &mut sink).unwrap();
         let mut graph = Graph { nodes: Vec::new(), artifacts: Vec::new(), partition };
         graph.add("ingest", flow(Output::Dataset, 0, false), &[], Box::new(Fake), vec![(Part::Whole, files)]);
         graph.add(
@@ -127,7 +128,7 @@ impl Graph {
     ) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node { name: name.to_owned(), flow, inputs: inputs.to_vec(), stage: stage.into() });
-        self.artifacts.extend(artifacts.into_iter().map(|(part, files)| (Need { stage: index, part }, files)));
+        self.artifacts.extend(artifacts.into_iter().map(|(part, files)| ((index, part), files)));
         index
     }
 
@@ -153,6 +154,22 @@ impl Graph {
         self.add(name, flow, &[1], Box::new(Fake), artifacts)
     }
 
+    /// What a runner would deliver: the files that are asked for.
+    fn deliver(&self, needs: Vec<Need>) -> Vec<Delivered> {
+        let deliver = |need: Need| {
+            let artifact = self.artifacts.iter().find(|(known, _)| *known == (need.stage, need.part));
+            let files = artifact.unwrap().1.0.iter().filter(|(name, _)| need.files.covers(name));
+            Delivered {
+                from: need.stage,
+                part: need.part,
+                stage_name: self.nodes[need.stage].name.clone(),
+                output: self.nodes[need.stage].flow.output,
+                files: Files(files.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()),
+            }
+        };
+        needs.into_iter().map(deliver).collect()
+    }
+
     /// Adds a stage, checks it, runs it with exactly what it says it needs.
     fn run(&mut self, name: &str, kind: &Kind, keys: &[(&str, Value)], inputs: &[usize]) -> Result<Files, StageError> {
         let (stage, mut log) = testing::read(kind.read, &table(keys));
@@ -162,16 +179,10 @@ impl Graph {
         let upstream = Upstream { own, nodes: &self.nodes };
         self.nodes[own].stage.check_graph(&upstream, &mut log);
         assert_eq!(log.problems.iter().filter(|p| p.severity == config::Severity::Error).count(), 0, "{log:?}");
-        let deliver = |need: Need| Delivered {
-            need,
-            stage_name: self.nodes[need.stage].name.clone(),
-            output: self.nodes[need.stage].flow.output,
-            files: self.artifacts.iter().find(|(known, _)| *known == need).unwrap().1.clone(),
-        };
-        let inputs = self.nodes[own].stage.needs(Part::Whole, &upstream).into_iter().map(deliver).collect();
+        let inputs = self.deliver(self.nodes[own].stage.needs(Part::Whole, &upstream));
         let stage = self.nodes[own].stage.as_ref();
         let files = testing::run(stage, Part::Whole, inputs, &Places::default(), &TestContext::default())?;
-        self.artifacts.push((Need { stage: own, part: Part::Whole }, files.clone()));
+        self.artifacts.push(((own, Part::Whole), files.clone()));
         Ok(files)
     }
 
@@ -425,7 +436,7 @@ fn snapshots(graph: &mut Graph, name: &str, shifts: &[&[u32]], p: f32) -> usize 
                 .write(&mut sink, &file_of(VALIDATION, model))
                 .unwrap();
             said(&test, shift, p).write(&mut sink, &file_of(TEST, model)).unwrap();
-            let need = Need { stage: index, part: Part::Fold(fold) };
+            let need = (index, Part::Fold(fold));
             let files = &mut graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1;
             files.0.extend(sink.files().0);
         }
@@ -559,7 +570,7 @@ fn members_that_disagree_about_the_samples_are_an_error() {
     let mut sink = MemorySink::default();
     said(&[0, 1], 0, 0.9).write(&mut sink, TEST).unwrap();
     said(&graph.partition.validation_rows(2), 0, 0.9).write(&mut sink, VALIDATION).unwrap();
-    let need = Need { stage: model, part: Part::Fold(2) };
+    let need = (model, Part::Fold(2));
     graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1 = sink.files();
     let error = graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap_err();
     assert_eq!(error.message, "members of an ensemble predict different things: 3 samples of 3 classes, and 2 of 3");
@@ -692,13 +703,7 @@ fn a_gate_may_compare_with_a_baseline() {
     assert!(matches!(&stage.sources(&places).unwrap()[..], [Source::File { .. }]));
     let run = |places: &Places| {
         let upstream = Upstream { own: weak + 2, nodes: &graph.nodes };
-        let deliver = |need: Need| Delivered {
-            need,
-            stage_name: graph.nodes[need.stage].name.clone(),
-            output: graph.nodes[need.stage].flow.output,
-            files: graph.artifacts.iter().find(|(known, _)| *known == need).unwrap().1.clone(),
-        };
-        let inputs = stage.needs(Part::Whole, &upstream).into_iter().map(deliver).collect();
+        let inputs = graph.deliver(stage.needs(Part::Whole, &upstream));
         testing::run(stage.as_ref(), Part::Whole, inputs, places, &TestContext::default())
     };
     let results = Evaluation::read(&run(&places).unwrap()).unwrap().gates;

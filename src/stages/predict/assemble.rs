@@ -1,6 +1,6 @@
 //! From the artifacts of a model stage to a model that needs nothing else.
 
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::{Names, Numbers, read_decode_policy};
 use crate::artifact::ensemble::Ensemble;
 use crate::artifact::features::Features;
 use crate::artifact::model::{MODEL, WEIGHTS};
@@ -28,12 +28,14 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
     let above = Upstream { own: stage, nodes }.own_lineage();
     let source = above.iter().copied().find(|&above| nodes[above].flow.output == Output::Dataset);
     let source = source.expect("every model stage stands below a data set");
-    let dataset = Dataset::read(&deliver(source, &Part::Whole.to_string())?).map_err(StageError::from)?;
+    let files = deliver(source, &Part::Whole.to_string())?;
+    let dataset = Numbers::read(&files).map_err(StageError::from)?;
+    let policy = read_decode_policy(&files).map_err(StageError::from)?;
     Ok(Portable {
-        classes: dataset.classes().to_vec(),
+        classes: Names::classes_in(&files).map_err(StageError::from)?,
         shape: dataset.shape(),
         depth: dataset.depth(),
-        decode: effective(dataset.decode_policy(), &dataset),
+        decode: effective(&policy, &dataset),
         members,
         answer,
     })
@@ -41,7 +43,7 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
 
 /// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour, and
 /// `gray` does to every image of the data set what `keep` does.
-fn effective(policy: &DecodePolicy, dataset: &Dataset) -> DecodePolicy {
+fn effective(policy: &DecodePolicy, dataset: &Numbers) -> DecodePolicy {
     let mut policy = policy.clone();
     match dataset.shape().channels {
         1 => policy.channels = Channels::Gray,

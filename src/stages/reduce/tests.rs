@@ -1,6 +1,7 @@
 //! `reduce` against scikit-learn, and what it promises: no row that is not trained on is learned from, no thread shows.
 
 use super::*;
+use crate::artifact::dataset::Names;
 use crate::artifact::features::{Features, NUMBERS, read_projection};
 use crate::artifact::splits::Splits;
 use crate::artifact::{Bytes, Files};
@@ -82,13 +83,13 @@ impl Reference {
         let (files, dataset) = testing::dataset(self.shape(), &labels, &pixels);
         let mut sink = MemorySink::default();
         let partition = Partition::new((0..n).map(place).collect(), 2).unwrap();
-        Splits::new(partition, &dataset).write(&dataset, &mut sink).unwrap();
+        Splits::new(partition, &dataset).write(&dataset, &Names::read(&files).unwrap(), &mut sink).unwrap();
         vec![delivered(0, Output::Dataset, files), delivered(1, Output::Splits, sink.files())]
     }
 }
 
 fn delivered(stage: usize, output: Output, files: Files) -> Delivered {
-    Delivered { need: Need { stage, part: Part::Whole }, stage_name: format!("s{stage}"), output, files }
+    Delivered { from: stage, part: Part::Whole, stage_name: format!("s{stage}"), output, files }
 }
 
 fn run(stage: &dyn Stage, inputs: Vec<Delivered>, threads: usize) -> Files {

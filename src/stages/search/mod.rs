@@ -13,10 +13,11 @@
 mod rank;
 mod space;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
+use super::{Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage};
+use crate::artifact::dataset::NUMBERS_FILES;
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
-use crate::artifact::search::{Exploded, Round as RoundResult};
+use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult};
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Node, Problem, Section, Span, Table, Value};
 use crate::data::metrics;
@@ -60,6 +61,9 @@ pub struct Search {
     rank: u32,
     placement: Placement,
 }
+
+/// What a round reads of its trials.
+pub const TRIAL: Reads = Reads(&[MODEL, "validation*.safetensors", EXPLODED]);
 
 /// A round, as the manifest has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -525,21 +529,22 @@ impl Stage for Search {
                 Some(placed) => {
                     let mut needs: Vec<Need> = Vec::new();
                     for node in placed.trials.iter().filter_map(|(_, node)| *node) {
-                        let mut data = upstream.lineage(node).into_iter();
-                        let data = data.find(|&stage| upstream.nodes[stage].flow.output == Output::Dataset);
-                        let data = data.map(|stage| Need { stage, part: Part::Whole });
-                        needs.extend(data);
+                        let trial = Upstream { own: node, nodes: upstream.nodes };
+                        needs.extend(lineage::dataset_need(&trial, NUMBERS_FILES));
                         let parts = (1..=self.folds(round, folds)).map(Part::Fold);
-                        needs.extend(parts.map(|part| Need { stage: node, part }));
+                        needs.extend(parts.map(|part| Need { stage: node, part, files: TRIAL }));
                     }
                     needs
                 }
-                None if round > 1 => vec![Need { stage: search, part: Part::Round(round - 1) }],
+                None if round > 1 => vec![Need { stage: search, part: Part::Round(round - 1), files: Reads(&[ROUND]) }],
                 None => Vec::new(),
             },
             part => match self.placement.winners.get(self.rank as usize - 1) {
-                Some(&stage) => vec![Need { stage, part }],
-                None => vec![Need { stage: search, part: Part::Round(self.rounds.len() as u32) }],
+                Some(&stage) => vec![Need { stage, part, files: Reads::ALL }],
+                None => {
+                    let part = Part::Round(self.rounds.len() as u32);
+                    vec![Need { stage: search, part, files: Reads(&[ROUND]) }]
+                }
             },
         }
     }

@@ -1,14 +1,14 @@
 //! How good trials were, and in which order: at the end of a round, over all of its trials in index order.
 
 use super::{Search, Setting};
-use crate::artifact::dataset::Dataset;
+use crate::artifact::dataset::Numbers;
 use crate::artifact::model::Description;
 use crate::artifact::predictions::{Predictions, VALIDATION, VALIDATION_SELECTED};
 use crate::artifact::search::{Exploded, Round, Searched, TRIALS, TrialResult};
 use crate::artifact::table::{Cell, Table};
 use crate::artifact::{Files, Sink};
 use crate::data::metrics::{self, Metric, Scored, mean_and_deviation};
-use crate::stages::{Context, Delivered, Need, Output, StageError, Task};
+use crate::stages::{Context, Delivered, Output, StageError, Task};
 
 /// With fewer validation images a key than this, the winner of a round owes much to luck: at an accuracy of 0.9 and
 /// three keys the standard error is then 0.012 or more, as much as good settings differ by.
@@ -29,7 +29,7 @@ fn metric(name: &str) -> Result<&'static Metric, StageError> {
     metrics::find(name).ok_or_else(|| StageError::new(format!("there is no metric `{name}`")))
 }
 
-fn score(files: &Files, dataset: &Dataset, by: &Metric) -> Result<FoldScore, StageError> {
+fn score(files: &Files, dataset: &Numbers, by: &Metric) -> Result<FoldScore, StageError> {
     let mut predictions = None;
     for name in [VALIDATION, VALIDATION_SELECTED] {
         if predictions.is_none() {
@@ -54,7 +54,7 @@ pub(super) fn value(name: &str, folds: &[Files], dataset: &Files) -> Result<Opti
     if folds.iter().any(Exploded::is_in) {
         return Ok(None);
     }
-    let (dataset, metric) = (Dataset::read(dataset)?, metric(name)?);
+    let (dataset, metric) = (Numbers::read(dataset)?, metric(name)?);
     let values: Vec<f64> =
         folds.iter().map(|files| Ok(score(files, &dataset, metric)?.value)).collect::<Result<_, StageError>>()?;
     Ok(Some(mean_and_deviation(&values).0).filter(|value| value.is_finite()))
@@ -72,7 +72,8 @@ pub(super) fn run(
     let metric = metric(search.metric)?;
     let config = &search.rounds[round as usize - 1];
     let mut results = Vec::with_capacity(placed.trials.len());
-    let mut dataset: Option<(Need, Dataset)> = None;
+    let mut dataset: Option<(usize, Numbers)> = None;
+    let mut delivered = trials_in(task).into_iter();
     for (i, (trial, node)) in placed.trials.iter().enumerate() {
         let settings = search.space.iter().zip(&trial.settings).map(|(d, &setting)| d.text(setting)).collect();
         let mut result = TrialResult {
@@ -92,20 +93,19 @@ pub(super) fn run(
             settings,
         };
         context.progress(i as u64 + 1, placed.trials.len() as u64, "trials", "");
-        let Some(node) = *node else {
+        if node.is_none() {
             results.push(result);
             continue;
-        };
-        let own: Vec<&Delivered> = task.inputs_with(Output::Model).filter(|d| d.need.stage == node).collect();
-        let of_trial = dataset_of(task, node).ok_or_else(|| StageError::new("a trial has no data set"))?;
+        }
+        let Some((of_trial, own)) = delivered.next() else { return Err(StageError::new("a trial has no data set")) };
         let dataset = match &dataset {
-            Some((need, dataset)) if *need == of_trial.need => dataset,
-            _ => &dataset.insert((of_trial.need, Dataset::read(&of_trial.files)?)).1,
+            Some((from, dataset)) if *from == of_trial.from => dataset,
+            _ => &dataset.insert((of_trial.from, Numbers::read(&of_trial.files)?)).1,
         };
         let is_exploded = own.iter().any(|delivered| Exploded::is_in(&delivered.files));
         let mut folds = Vec::new();
         if !is_exploded {
-            for delivered in &own {
+            for delivered in own.iter() {
                 folds.push(score(&delivered.files, dataset, metric)?);
             }
         }
@@ -169,11 +169,18 @@ fn tuned_name(search: &Search) -> &str {
     &search.placement.tuned
 }
 
-/// The data set that stands directly before the models of a trial.
-fn dataset_of<'t>(task: &'t Task<'_>, node: usize) -> Option<&'t Delivered> {
-    let first = task.inputs.iter().position(|delivered| delivered.need.stage == node)?;
-    let before = task.inputs.get(first.checked_sub(1)?)?;
-    (before.output == Output::Dataset).then_some(before)
+/// What was delivered of each trial that was trained, in index order: the data set, which stands directly before its
+/// models, and those.
+fn trials_in<'t>(task: &'t Task<'_>) -> Vec<(&'t Delivered, Vec<&'t Delivered>)> {
+    let mut trials: Vec<(&Delivered, Vec<&Delivered>)> = Vec::new();
+    for delivered in &task.inputs {
+        match (delivered.output, trials.last_mut()) {
+            (Output::Dataset, _) => trials.push((delivered, Vec::new())),
+            (_, Some((_, models))) => models.push(delivered),
+            (_, None) => {}
+        }
+    }
+    trials
 }
 
 /// Puts trials in order, best first, equals by their place, what exploded last, and marks the `keep` best.

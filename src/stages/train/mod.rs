@@ -14,7 +14,10 @@ mod watch;
 
 use std::sync::Arc;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Trained, Upstream, lineage};
+use super::{
+    Advice, Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream, lineage,
+};
+use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Log, Problem, Section, Span};
@@ -316,7 +319,8 @@ impl Stage for Train {
         if part == Part::All {
             // How long to train on all rows is what the folds found.
             let folds = upstream.nodes[upstream.own].flow.folds;
-            needs.extend((1..=folds).map(|fold| Need { stage: upstream.own, part: Part::Fold(fold) }));
+            let of_fold = |fold| Need { stage: upstream.own, part: Part::Fold(fold), files: Reads(&[MODEL]) };
+            needs.extend((1..=folds).map(of_fold));
         }
         needs
     }
@@ -343,11 +347,11 @@ impl Stage for Train {
         }
     }
 
-    fn admits(&self, _: Part, files: &Files) -> Result<Vec<String>, StageError> {
+    fn admits(&self, _: Part, files: &Files) -> Result<Vec<Advice>, StageError> {
         let admitted = sanity::admits(&Findings::read(files)?);
         match admitted {
             // One bad setting must not end a search.
-            Err(error) if self.is_trial => Ok(vec![error.to_string()]),
+            Err(error) if self.is_trial => Ok(vec![Advice { message: error.to_string(), image: error.image }]),
             admitted => admitted,
         }
     }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, Part, StageError, Task, Train, fit, lineage};
+use super::{Advice, Context, Part, StageError, Task, Train, fit, lineage};
 use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::sanity::{Finding, Findings, Status};
@@ -65,7 +65,7 @@ pub(super) fn check(
     }
     findings.findings.push(labels(&dataset, rows));
     findings.findings.push(images(&feed, &dataset, rows));
-    let (finding, largest) = values(&feed, &dataset, rows);
+    let (finding, largest) = values(&feed, rows);
     findings.findings.push(finding);
     if findings.failure().is_none() {
         let plan = fit::plan(stage, feed.sample_shape(), dataset.n_classes())?;
@@ -77,12 +77,13 @@ pub(super) fn check(
 }
 
 /// What the findings mean for a training: an error where it would be for nothing, else everything worth a warning.
-pub(super) fn admits(findings: &Findings) -> Result<Vec<String>, StageError> {
-    if let Some(Finding { message, key, help, .. }) = findings.failure() {
-        let error = StageError { key: key.clone(), help: help.clone(), ..StageError::new(message.clone()) };
-        return Err(error);
+pub(super) fn admits(findings: &Findings) -> Result<Vec<Advice>, StageError> {
+    if let Some(Finding { message, key, help, image, .. }) = findings.failure() {
+        let error = StageError::new(message.clone());
+        return Err(StageError { key: key.clone(), help: help.clone(), image: *image, ..error });
     }
-    Ok(findings.findings.iter().filter(|finding| finding.status == Status::Warned).map(warning).collect())
+    let warned = findings.findings.iter().filter(|finding| finding.status == Status::Warned);
+    Ok(warned.map(|finding| Advice { message: warning(finding), image: finding.image }).collect())
 }
 
 /// A finding as one line of advice.
@@ -95,7 +96,7 @@ pub(super) fn warning(finding: &Finding) -> String {
 
 fn finding(check: &str, status: Status, value: f64, limit: Option<f64>, message: String) -> Finding {
     let value = value.is_finite().then_some(value);
-    Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None }
+    Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None, image: None }
 }
 
 fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
@@ -104,8 +105,7 @@ fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
     let n_present = counts.iter().filter(|&&n| n > 0).count();
     let of = |status, message| finding("labels", status, n_present as f64, Some(2.0), message);
     if n_present < 2 {
-        let class = &dataset.classes()[dataset.label(rows[0] as usize) as usize];
-        return of(Status::Failed, format!("all {} training images have the label `{class}`", rows.len()))
+        return of(Status::Failed, format!("all {} training images are of one class", rows.len()))
             .help("check the labels of the data set: there is nothing to tell apart");
     }
     of(Status::Passed, format!("{} training images of {n_present} classes", rows.len()))
@@ -134,27 +134,29 @@ fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
     let flat: Vec<u32> = spread(rows, LOOKED_AT).filter(|&row| is_flat(samples.values(row as usize))).collect();
     let share = flat.len() as f64 / n as f64;
     let of = |status, message| finding("images", status, share, Some(FLAT_SHARE), message);
-    let example = flat.first().map(|&row| dataset.path(row as usize)).unwrap_or_default();
+    let example = flat.first().copied().unwrap_or_default();
     if samples.shape().len() > 1 && flat.len() == n {
-        let message = format!("every training image is of one value throughout, such as `{example}`");
-        return of(Status::Failed, message).help("check what `ingest` reads: `data.csv` lists it");
+        let message = format!("every training image is of one value throughout, such as image {example}");
+        return of(Status::Failed, message).image(example).help("check what `ingest` reads: `data.csv` lists it");
     }
     if samples.shape().len() > 1 && share > FLAT_SHARE {
-        let message =
-            format!("{} of {n} training images looked at are of one value throughout, such as `{example}`", flat.len());
-        return of(Status::Warned, message).help("leave them out, or look at how they were made");
+        let message = format!(
+            "{} of {n} training images looked at are of one value throughout, such as image {example}",
+            flat.len()
+        );
+        return of(Status::Warned, message).image(example).help("leave them out, or look at how they were made");
     }
     of(Status::Passed, format!("{n} training images looked at differ, {} of one value throughout", flat.len()))
 }
 
 /// Whether what the network reads are numbers; and the largest magnitude of them.
-fn values(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> (Finding, f32) {
+fn values(feed: &Feed, rows: &[u32]) -> (Finding, f32) {
     let mut sample = vec![0.0; feed.sample_shape().len()];
     let mut largest = 0.0f32;
     for row in spread(rows, LOOKED_AT) {
         feed.load(&[row], &mut sample);
         if let Some(at) = sample.iter().position(|x| !x.is_finite()) {
-            return (not_a_number(dataset.path(row as usize), sample[at]), f32::NAN);
+            return (not_a_number(row, sample[at]), f32::NAN);
         }
         largest = sample.iter().fold(largest, |largest, x| largest.max(x.abs()));
     }
@@ -163,9 +165,10 @@ fn values(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> (Finding, f32) {
 }
 
 /// An image with a value that no network can use.
-pub(super) fn not_a_number(path: &str, value: f32) -> Finding {
-    let message = format!("`{path}` comes to the network with the value {value}");
+pub(super) fn not_a_number(image: u32, value: f32) -> Finding {
+    let message = format!("image {image} comes to the network with the value {value}");
     finding("values", Status::Failed, f64::NAN, None, message)
+        .image(image)
         .help("look at the stages above: a `scale` or a `reduce` made it of the image")
 }
 
@@ -371,12 +374,13 @@ fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
 mod tests {
     use super::super::tests::{SHAPE, delivered, run, stage};
     use super::*;
+    use crate::artifact::dataset::Names;
     use crate::artifact::splits::Splits;
     use crate::data::feed::Samples;
     use crate::data::fit_set::{Partition, Place};
     use crate::stages::testing::{self, MemorySink, TestContext};
     use crate::stages::{Delivered, Output};
-    use crate::tensor::{ImageShape, SampleShape};
+    use crate::tensor::SampleShape;
 
     const N: usize = 48;
 
@@ -387,7 +391,9 @@ mod tests {
         let (files, dataset) = testing::dataset(SHAPE, labels, &pixels);
         let places = (0..labels.len()).map(|i| Place::Fold(i as u32 / 2 % 2 + 1)).collect();
         let mut sink = MemorySink::default();
-        Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        Splits::new(Partition::new(places, 2).unwrap(), &dataset)
+            .write(&dataset, &Names::read(&files).unwrap(), &mut sink)
+            .unwrap();
         vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
     }
 
@@ -461,12 +467,7 @@ mod tests {
         // A second class that only fold 1 validates on.
         let mut labels = vec![0; N];
         labels[0] = 1;
-        fails(
-            &found(GOOD, "", inputs(&labels, noise)),
-            "labels",
-            "all 24 training images have the label `a`",
-            "labels",
-        );
+        fails(&found(GOOD, "", inputs(&labels, noise)), "labels", "all 24 training images are of one class", "labels");
         fails(
             &found(GOOD, "", inputs(&two_classes(), |_, i| noise(1, i))),
             "images",
@@ -484,7 +485,10 @@ mod tests {
         assert_eq!(some.findings[1].status, Status::Warned, "{some:?}");
         // Whether such images can be learned by heart is another matter.
         some.findings.truncate(2);
-        assert!(admits(&some).unwrap()[0].contains("2 of 24 training images looked at are of one value"), "{some:?}");
+        assert!(
+            admits(&some).unwrap()[0].message.contains("2 of 24 training images looked at are of one value"),
+            "{some:?}"
+        );
     }
 
     #[test]
@@ -553,14 +557,15 @@ mod tests {
 
     #[test]
     fn a_value_that_is_not_a_number_is_named_with_its_image() {
-        let shape = ImageShape { height: 1, width: 2, channels: 1 };
-        let (_, dataset) = testing::dataset(shape, &[0, 1, 0], &[1, 2, 3, 4, 5, 6]);
         let values_of = [1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0].map(f32::to_le_bytes).to_vec();
         let feed = Feed::new(Arc::new(Poisoned(values_of)), Vec::new());
-        let (finding, _) = values(&feed, &dataset, &[0, 1, 2]);
+        let (finding, _) = values(&feed, &[0, 1, 2]);
         assert_eq!((finding.status, finding.value), (Status::Failed, None));
-        assert_eq!(finding.message, "`1.png` comes to the network with the value NaN");
-        assert_eq!(values(&feed, &dataset, &[0, 2]).0.status, Status::Passed);
+        assert_eq!(
+            (finding.image, finding.message.as_str()),
+            (Some(1), "image 1 comes to the network with the value NaN")
+        );
+        assert_eq!(values(&feed, &[0, 2]).0.status, Status::Passed);
     }
 
     #[test]

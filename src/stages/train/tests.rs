@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::artifact::Files;
+use crate::artifact::dataset::Names;
 use crate::artifact::model::Description;
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::splits::Splits;
@@ -30,7 +31,7 @@ pub(super) fn stage(keys: &str) -> Box<dyn Stage> {
 }
 
 pub(super) fn delivered(stage: usize, part: Part, output: Output, files: Files) -> Delivered {
-    Delivered { need: Need { stage, part }, stage_name: format!("s{stage}"), output, files }
+    Delivered { from: stage, part, stage_name: format!("s{stage}"), output, files }
 }
 
 /// 60 images of two classes that differ in brightness; those that fold 2 does not train on hold `poison`, where given.
@@ -49,7 +50,9 @@ fn inputs(poison: Option<u8>) -> Vec<Delivered> {
         .collect();
     let (files, dataset) = testing::dataset(SHAPE, &labels, &pixels);
     let mut sink = MemorySink::default();
-    Splits::new(Partition::new(places, 3).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+    Splits::new(Partition::new(places, 3).unwrap(), &dataset)
+        .write(&dataset, &Names::read(&files).unwrap(), &mut sink)
+        .unwrap();
     vec![delivered(0, Part::Whole, Output::Dataset, files), delivered(1, Part::Whole, Output::Splits, sink.files())]
 }
 
@@ -257,7 +260,9 @@ fn filters_are_drawn_at_the_start_the_best_and_the_end() {
         let (files, dataset) = testing::dataset(grey, &labels, &pixels);
         let places = (0..24).map(|i: u32| Place::Fold(i / 2 % 2 + 1)).collect();
         let mut sink = MemorySink::default();
-        Splits::new(Partition::new(places, 2).unwrap(), &dataset).write(&dataset, &mut sink).unwrap();
+        Splits::new(Partition::new(places, 2).unwrap(), &dataset)
+            .write(&dataset, &Names::read(&files).unwrap(), &mut sink)
+            .unwrap();
         let inputs = vec![
             delivered(0, Part::Whole, Output::Dataset, files),
             delivered(1, Part::Whole, Output::Splits, sink.files()),

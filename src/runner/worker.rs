@@ -1,0 +1,263 @@
+//! Performs one task: takes its lock, looks whether somebody else was faster, opens what it reads, has it computed, looks
+//! twice whether what it read is still what its record says, and publishes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::clock::Clock;
+use super::events::{Event, Events, Failure};
+use super::executor::{Executor, Job, JobError, Local};
+use super::graph::{self, Graph, task_name};
+use super::plan::PlannedTask;
+use super::purse::Purse;
+use super::reason::StaleReason;
+use super::{Options, Session};
+use crate::stages::{Context, Delivered, Task};
+use crate::store::fingerprint::SourceDigest;
+use crate::store::{self, Digest, Entry, Found, Locking};
+
+/// Everything a worker has to know.
+pub(super) struct Order {
+    /// The task's place in the plan.
+    pub index: usize,
+    /// Threads that it starts with.
+    pub threads: usize,
+    /// Threads that it has now.
+    pub lent: AtomicUsize,
+    pub task: PlannedTask,
+    pub reasons: Vec<StaleReason>,
+    pub fingerprint: Digest,
+    /// The records of what it reads, in the order of its needs.
+    pub inputs: Vec<Entry>,
+    pub is_forced: bool,
+}
+
+/// What a worker says at the end of a task.
+pub(super) enum Reply {
+    Found(Entry),
+    Computed(Entry, Vec<String>),
+    Failed(Failure),
+    Cancelled,
+    /// An input, by its place among the needs, turned out damaged or gone.
+    Lost(usize, store::Error),
+    /// What it read from outside was not what the record says: what it is now, and what changed.
+    Changed(Vec<SourceDigest>, String),
+}
+
+/// What all workers share.
+pub(super) struct Workshop<'r> {
+    session: &'r Session<'r>,
+    pub graph: &'r Graph,
+    clock: &'r Clock,
+    options: &'r Options<'r>,
+    pub events: &'r dyn Events,
+    warned: Mutex<BTreeSet<String>>,
+    pub purse: Purse,
+    executor: &'r dyn Executor,
+}
+
+impl<'r> Workshop<'r> {
+    pub fn new(
+        session: &'r Session<'r>,
+        graph: &'r Graph,
+        options: &'r Options<'r>,
+        events: &'r dyn Events,
+        clock: &'r Clock,
+        purse: Purse,
+    ) -> Workshop<'r> {
+        Workshop { session, graph, options, events, warned: Mutex::default(), clock, purse, executor: &Local }
+    }
+
+    pub fn warn(&self, task: Option<&str>, message: &str) {
+        // Once for a stage, whichever of its folds says it first.
+        let stage = task.and_then(|name| name.split(", ").next()).unwrap_or_default();
+        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if warned.insert(format!("{stage}: {message}")) {
+            drop(warned);
+            self.events.event(&Event::Warning { task, message });
+        }
+    }
+
+    pub fn pass_warnings(&self) {
+        for warning in self.session.store.take_warnings() {
+            self.warn(None, &warning);
+        }
+    }
+
+    /// Computes one task, unless another run has done it meanwhile; also how long that took, in seconds.
+    pub fn work(&self, order: &Order) -> (Reply, f64) {
+        let start = Instant::now();
+        let reply = self.compute(order);
+        self.purse.give_back(order.lent.load(Ordering::Relaxed));
+        (reply, start.elapsed().as_secs_f64())
+    }
+
+    fn compute(&self, order: &Order) -> Reply {
+        let (graph, store) = (self.graph, &self.session.store);
+        if let Some(trial) = graph.trial(order.task.stage) {
+            self.clock.start(trial.search);
+        }
+        let node = &graph.nodes[order.task.stage];
+        let name = task_name(&node.name, order.task.part);
+        let label = format!("{} {name}", graph.name);
+        let mut waiting = |holder: &str| {
+            self.events.event(&Event::Waiting { task: &name, holder });
+            !self.options.cancel.load(Ordering::Relaxed)
+        };
+        let locking = Locking { who: &label, limit: self.options.lock_limit, waiting: &mut waiting };
+        let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
+        if !order.is_forced
+            && let Found::Hit(entry) = store.find(&order.fingerprint)
+        {
+            return Reply::Found(entry);
+        }
+        let inputs = match self.open(order) {
+            Ok(inputs) => inputs,
+            Err(reply) => return reply,
+        };
+        self.events.event(&Event::Started { task: &name, reasons: &order.reasons, threads: order.threads });
+        let mut draft = match store.draft() {
+            Ok(draft) => draft,
+            Err(error) => return Reply::Failed(Failure::Store(error)),
+        };
+        let seed = graph.entries[order.task.stage].seed;
+        let job = Job {
+            stage: &*node.stage,
+            task: Task { part: order.task.part, stage_name: &node.name, seed, inputs },
+            places: &graph.places,
+        };
+        let context = TaskContext { workshop: self, name: &name, order };
+        let ended = self.executor.execute(&job, &context, &mut draft);
+        if let Some(reply) = self.look_again(order, matches!(ended, Ok(()))) {
+            return reply;
+        }
+        match ended {
+            Ok(()) => {}
+            Err(JobError::Stage(error)) if error.is_cancelled => return Reply::Cancelled,
+            Err(JobError::Stage(error)) => return Reply::Failed(Failure::Stage(error)),
+            Err(JobError::Panic(message)) => return Reply::Failed(Failure::Bug(message)),
+        }
+        match store.publish(draft, &order.task.record, &label) {
+            Ok(published) => {
+                store.remove_checkpoint(&order.fingerprint);
+                Reply::Computed(published.entry, published.differing)
+            }
+            Err(error) => Reply::Failed(Failure::Store(error)),
+        }
+    }
+
+    /// What the task reads, and no other file.
+    fn open(&self, order: &Order) -> Result<Vec<Delivered>, Reply> {
+        let (graph, store) = (self.graph, &self.session.store);
+        let mut inputs = Vec::with_capacity(order.inputs.len());
+        let needs = order.task.needs.iter().zip(&order.inputs);
+        for (i, ((need, entry), record)) in needs.zip(&order.task.record.inputs).enumerate() {
+            let files = match store.open_files(entry, &|name| need.files.covers(name)) {
+                Ok(files) => files,
+                Err(error) if is_lost(&error) => return Err(Reply::Lost(i, error)),
+                Err(error) => return Err(Reply::Failed(Failure::Store(error))),
+            };
+            let above = &graph.nodes[need.stage];
+            inputs.push(Delivered {
+                from: record.from as usize,
+                part: need.part,
+                stage_name: above.name.clone(),
+                output: above.flow.output,
+                files,
+            });
+        }
+        Ok(inputs)
+    }
+
+    /// Compares what the task read with its record once more. An edit in mid-task gives an artifact of neither the old files
+    /// nor the new ones, and must not be published as either's.
+    fn look_again(&self, order: &Order, _is_done: bool) -> Option<Reply> {
+        if order.task.record.sources.is_empty() {
+            return None;
+        }
+        let (graph, store) = (self.graph, &self.session.store);
+        let stage = order.task.stage;
+        let now = graph::digest_sources(graph, store, [stage].into(), 1, &|_, _| (), &mut BTreeMap::new());
+        let now = match now {
+            Ok(mut digests) => digests.0.swap_remove(stage),
+            // What is not there any more is the stage's to say.
+            Err(_) => return None,
+        };
+        let old = &order.task.record.sources;
+        let changed = now.iter().find(|source| !old.contains(source));
+        if now == *old {
+            return None;
+        }
+        let before = changed.and_then(|new| old.iter().find(|old| old.role == new.role));
+        let what = match (before, changed) {
+            (Some(before), Some(after)) => match store.folder_changes(&before.digest, &after.digest) {
+                Some(changes) => format!("`{}`", changes.first()),
+                None => format!("its input `{}`", after.role),
+            },
+            _ => "what it reads".to_owned(),
+        };
+        Some(Reply::Changed(now, what))
+    }
+}
+
+/// Whether computing an artifact again helps.
+fn is_lost(error: &store::Error) -> bool {
+    match error {
+        store::Error::Corrupt { .. } => true,
+        store::Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// What the runner lends a running task.
+struct TaskContext<'r> {
+    workshop: &'r Workshop<'r>,
+    name: &'r str,
+    order: &'r Order,
+}
+
+impl Context for TaskContext<'_> {
+    fn threads(&self) -> usize {
+        self.order.threads
+    }
+
+    fn most_threads(&self) -> usize {
+        self.workshop.options.threads
+    }
+
+    fn threads_now(&self) -> usize {
+        let threads = self.workshop.purse.adjust(self.order.lent.load(Ordering::Relaxed));
+        self.order.lent.store(threads, Ordering::Relaxed);
+        threads
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.workshop.options.cancel.load(Ordering::Relaxed)
+            || self.workshop.clock.ends(self.workshop.graph, self.order.task.stage)
+    }
+
+    fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {
+        self.workshop.events.event(&Event::Progress { task: self.name, done, total, unit, note });
+    }
+
+    fn warn(&self, message: &str) {
+        self.workshop.warn(Some(self.name), message);
+    }
+
+    fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        // A task that is forced is computed from its start: that is what it is forced for.
+        if self.order.is_forced {
+            return None;
+        }
+        self.workshop.session.store.load_checkpoint(&self.order.fingerprint)
+    }
+
+    fn save_checkpoint(&self, bytes: &[u8]) {
+        if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes) {
+            self.warn(&format!("cannot keep a checkpoint: {error}"));
+        }
+    }
+}
