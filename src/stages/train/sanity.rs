@@ -12,6 +12,7 @@ use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::sanity::{Finding, Findings, Status};
 use crate::data::feed::{Feed, Values};
+use crate::data::fit_set::{TrainingRow, TrainingRows};
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::init::Initializer;
@@ -58,7 +59,7 @@ pub(super) fn check(
     let splits = lineage::splits(task)?;
     let feed = lineage::feed(task, &dataset)?;
     let fit_set = lineage::fit_set(&splits, Part::Fold(1));
-    let rows = fit_set.training().as_slice();
+    let rows = fit_set.training();
     let mut findings = Findings { format: 1, findings: Vec::new(), half_squares: 0.0, layers_l2_loss: 0.0 };
     if rows.is_empty() {
         return Err(fit::no_images());
@@ -98,28 +99,21 @@ fn finding(check: &str, status: Status, value: f64, limit: Option<f64>, message:
     Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None }
 }
 
-fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
-    let mut counts = vec![0u64; dataset.n_classes()];
-    rows.iter().for_each(|&row| counts[dataset.label(row as usize) as usize] += 1);
-    let n_present = counts.iter().filter(|&&n| n > 0).count();
+fn labels(dataset: &Dataset, rows: &TrainingRows) -> Finding {
+    let by_class = rows.by_class(dataset.n_classes(), |i| dataset.label(i));
+    let n_present = by_class.iter().filter(|rows| !rows.is_empty()).count();
     let of = |status, message| finding("labels", status, n_present as f64, Some(2.0), message);
     if n_present < 2 {
-        let class = &dataset.classes()[dataset.label(rows[0] as usize) as usize];
+        let class = &dataset.classes()[dataset.label(rows[0].index()) as usize];
         return of(Status::Failed, format!("all {} training images have the label `{class}`", rows.len()))
             .help("check the labels of the data set: there is nothing to tell apart");
     }
     of(Status::Passed, format!("{} training images of {n_present} classes", rows.len()))
 }
 
-/// Evenly spread rows, at most `most`.
-fn spread(rows: &[u32], most: usize) -> impl Iterator<Item = u32> + '_ {
-    let n = rows.len().min(most);
-    (0..n).map(move |i| rows[i * rows.len() / n])
-}
-
-fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
-    let first = dataset.digest(rows[0] as usize);
-    if rows.len() > 1 && rows.iter().all(|&row| dataset.digest(row as usize) == first) {
+fn images(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> Finding {
+    let first = dataset.digest(rows[0].index());
+    if rows.len() > 1 && rows.iter().all(|row| dataset.digest(row.index()) == first) {
         let message = format!("all {} training images are the same, pixel by pixel", rows.len());
         return finding("images", Status::Failed, 1.0, None, message)
             .help("check what `ingest` reads: `data.csv` lists it");
@@ -130,11 +124,12 @@ fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
         Values::F32(values) => values.iter().all(|x| *x == values[0]),
     };
     let samples = feed.samples();
-    let n = rows.len().min(LOOKED_AT);
-    let flat: Vec<u32> = spread(rows, LOOKED_AT).filter(|&row| is_flat(samples.values(row as usize))).collect();
+    let looked_at = rows.spread(LOOKED_AT);
+    let n = looked_at.len();
+    let flat: Vec<usize> = looked_at.iter().map(|row| row.index()).filter(|&i| is_flat(samples.values(i))).collect();
     let share = flat.len() as f64 / n as f64;
     let of = |status, message| finding("images", status, share, Some(FLAT_SHARE), message);
-    let example = flat.first().map(|&row| dataset.path(row as usize)).unwrap_or_default();
+    let example = flat.first().map(|&i| dataset.path(i)).unwrap_or_default();
     if samples.shape().len() > 1 && flat.len() == n {
         let message = format!("every training image is of one value throughout, such as `{example}`");
         return of(Status::Failed, message).help("check what `ingest` reads: `data.csv` lists it");
@@ -148,13 +143,13 @@ fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
 }
 
 /// Whether what the network reads are numbers; and the largest magnitude of them.
-fn values(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> (Finding, f32) {
+fn values(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> (Finding, f32) {
     let mut sample = vec![0.0; feed.sample_shape().len()];
     let mut largest = 0.0f32;
-    for row in spread(rows, LOOKED_AT) {
+    for &row in rows.spread(LOOKED_AT).iter() {
         feed.load(&[row], &mut sample);
         if let Some(at) = sample.iter().position(|x| !x.is_finite()) {
-            return (not_a_number(dataset.path(row as usize), sample[at]), f32::NAN);
+            return (not_a_number(dataset.path(row.index()), sample[at]), f32::NAN);
         }
         largest = sample.iter().fold(largest, |largest, x| largest.max(x.abs()));
     }
@@ -176,7 +171,7 @@ struct Learner<'a> {
     context: &'a dyn Context,
     feed: &'a Feed,
     dataset: &'a Dataset,
-    rows: &'a [u32],
+    rows: &'a TrainingRows,
 }
 
 impl Learner<'_> {
@@ -192,7 +187,7 @@ impl Learner<'_> {
             plain.layers.iter().flat_map(|layer| &layer.tensors).map(|tensor| tensor.spec.l2).collect();
         plain.layers.iter_mut().flat_map(|layer| &mut layer.tensors).for_each(|tensor| tensor.spec.l2 = Some(0.0));
 
-        let loss_rows: Vec<u32> = spread(self.rows, LOSS_ROWS).collect();
+        let loss_rows = self.rows.spread(LOSS_ROWS);
         let memorised = distinct(self.feed, self.dataset, self.rows);
         let engine = Engine::with_isa(self.context.threads(), Isa::detect());
         let mut network = self.network(&engine, &plain, loss_rows.len().max(memorised.len()));
@@ -328,9 +323,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn load(&mut self, feed: &Feed, dataset: &Dataset, rows: &[u32]) {
+    fn load(&mut self, feed: &Feed, dataset: &Dataset, rows: &TrainingRows) {
         self.labels.clear();
-        self.labels.extend(rows.iter().map(|&row| dataset.label(row as usize)));
+        self.labels.extend(rows.iter().map(|row| dataset.label(row.index())));
         self.images.resize(rows.len() * feed.sample_shape().len(), 0.0);
         feed.load(rows, &mut self.images);
     }
@@ -338,17 +333,16 @@ impl Loaded {
 
 /// Up to [`MEMORISED`] rows that differ in what the network sees, one class after the other: the same image under two
 /// labels could not be learned by heart.
-fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
-    let mut by_class: Vec<Vec<u32>> = vec![Vec::new(); dataset.n_classes()];
-    rows.iter().for_each(|&row| by_class[dataset.label(row as usize) as usize].push(row));
-    let mut queues: Vec<_> = by_class.into_iter().map(Vec::into_iter).collect();
-    let mut chosen: Vec<u32> = Vec::new();
+fn distinct(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> TrainingRows {
+    let by_class = rows.by_class(dataset.n_classes(), |i| dataset.label(i));
+    let mut queues: Vec<_> = by_class.iter().map(|rows| rows.iter().copied()).collect();
+    let mut chosen: Vec<TrainingRow> = Vec::new();
     let mut seen: Vec<Vec<u32>> = Vec::new();
     loop {
         let before = chosen.len();
         for queue in &mut queues {
             if chosen.len() == MEMORISED {
-                return chosen;
+                break;
             }
             let mut sample = vec![0.0; feed.sample_shape().len()];
             for row in queue.by_ref() {
@@ -361,8 +355,8 @@ fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
                 }
             }
         }
-        if chosen.len() == before {
-            return chosen;
+        if chosen.len() == before || chosen.len() == MEMORISED {
+            return chosen.into_iter().collect();
         }
     }
 }
@@ -373,7 +367,7 @@ mod tests {
     use super::*;
     use crate::artifact::splits::Splits;
     use crate::data::feed::Samples;
-    use crate::data::fit_set::{Partition, Place};
+    use crate::data::fit_set::{Partition, Place, first_rows};
     use crate::stages::testing::{self, MemorySink, TestContext};
     use crate::stages::{Delivered, Output};
     use crate::tensor::{ImageShape, SampleShape};
@@ -523,14 +517,13 @@ mod tests {
         let delivered = inputs(&labels, |image, i| noise(image / 2, i));
         let dataset = Arc::new(Dataset::read(&delivered[0].files).unwrap());
         let feed = Feed::new(Arc::<Dataset>::clone(&dataset) as _, Vec::new());
-        let rows: Vec<u32> = (0..N as u32).collect();
-        let chosen = distinct(&feed, &dataset, &rows);
-        let mut digests: Vec<u128> = chosen.iter().map(|&row| dataset.digest(row as usize)).collect();
+        let chosen = distinct(&feed, &dataset, &first_rows(N));
+        let mut digests: Vec<u128> = chosen.iter().map(|row| dataset.digest(row.index())).collect();
         digests.sort_unstable();
         digests.dedup();
         assert_eq!((chosen.len(), digests.len()), (20, 20));
         for class in 0..3 {
-            let n = chosen.iter().filter(|&&row| labels[row as usize] == class).count();
+            let n = chosen.iter().filter(|row| labels[row.index()] == class).count();
             assert!((5..=9).contains(&n), "{n} of class {class}");
         }
     }
@@ -557,10 +550,11 @@ mod tests {
         let (_, dataset) = testing::dataset(shape, &[0, 1, 0], &[1, 2, 3, 4, 5, 6]);
         let values_of = [1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0].map(f32::to_le_bytes).to_vec();
         let feed = Feed::new(Arc::new(Poisoned(values_of)), Vec::new());
-        let (finding, _) = values(&feed, &dataset, &[0, 1, 2]);
+        let rows = first_rows(3);
+        let (finding, _) = values(&feed, &dataset, &rows);
         assert_eq!((finding.status, finding.value), (Status::Failed, None));
         assert_eq!(finding.message, "`1.png` comes to the network with the value NaN");
-        assert_eq!(values(&feed, &dataset, &[0, 2]).0.status, Status::Passed);
+        assert_eq!(values(&feed, &dataset, &[rows[0], rows[2]].into_iter().collect()).0.status, Status::Passed);
     }
 
     #[test]
