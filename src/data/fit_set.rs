@@ -367,12 +367,10 @@ mod tests {
         assert_eq!(rows.spread(4).indices(), [0, 2, 4, 6]);
         assert_eq!(rows.spread(20), rows);
         let by_class = rows.by_class(4, |i| i as u32 % 3);
-        assert_eq!(by_class.iter().map(Rows::indices).collect::<Vec<_>>(), [
-            vec![0, 3, 6],
-            vec![1, 4, 7],
-            vec![2, 5, 8],
-            vec![]
-        ]);
+        assert_eq!(
+            by_class.iter().map(Rows::indices).collect::<Vec<_>>(),
+            [vec![0, 3, 6], vec![1, 4, 7], vec![2, 5, 8], vec![]]
+        );
         let drawn = rows.clone().drawn(5, &Stream::new(1, "test", &[]));
         assert_eq!(drawn.len(), 5);
         let mut ascending = drawn.indices();

@@ -237,7 +237,7 @@ fn own_parts(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Part
     }
     Parts {
         kind: node.stage.kind().to_owned(),
-        revision: node.stage.revision(),
+        revision: node.stage.revision(task.part, &Upstream { own: task.stage, nodes: &graph.nodes }),
         part: task.part.to_string(),
         seed: node.stage.uses_seed().then_some(entry.seed),
         keys,

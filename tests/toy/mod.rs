@@ -93,7 +93,11 @@ impl Stage for Toy {
         self.kind
     }
 
-    fn revision(&self) -> String {
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn revision(&self, _part: Part, _upstream: &Upstream<'_>) -> String {
         self.revision.to_string()
     }
 

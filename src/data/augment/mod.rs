@@ -165,6 +165,11 @@ impl Augmentation {
         Augmentation { operations: section.choices("augment", WORDS, Operation::read) }
     }
 
+    /// The words of its operations, in order.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.operations.iter().map(|operation| operation.word())
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

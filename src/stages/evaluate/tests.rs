@@ -21,8 +21,8 @@ impl Stage for Fake {
     fn kind(&self) -> &'static str {
         "fake"
     }
-    fn revision(&self) -> String {
-        String::new()
+    fn rooms(&self, _: Part, _: &Upstream<'_>) -> Vec<&'static str> {
+        Vec::new()
     }
     fn accepts(&self) -> &'static [Output] {
         &[]

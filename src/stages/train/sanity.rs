@@ -94,6 +94,11 @@ pub(super) fn warning(finding: &Finding) -> String {
     }
 }
 
+/// Whether the checks of a network keep a layer of this kind: what is drawn anew at each look is left out.
+pub(super) fn keeps(word: &str) -> bool {
+    !matches!(word, "dropout" | "noise")
+}
+
 fn finding(check: &str, status: Status, value: f64, limit: Option<f64>, message: String) -> Finding {
     let value = value.is_finite().then_some(value);
     Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None }
@@ -178,8 +183,7 @@ impl Learner<'_> {
     fn check(&self, plan: &NetworkPlan, largest: f32, findings: &mut Findings) -> Result<(), StageError> {
         // Dropout and noise off, and L2 with them: what is left must learn.
         let layers: Vec<_> = plan.layers.iter().map(|layer| Arc::clone(&layer.config)).collect();
-        let kept: Vec<usize> =
-            (0..layers.len()).filter(|&i| !matches!(layers[i].word(), "dropout" | "noise")).collect();
+        let kept: Vec<usize> = (0..layers.len()).filter(|&i| keeps(layers[i].word())).collect();
         let layers: Vec<_> = kept.iter().map(|&i| Arc::clone(&layers[i])).collect();
         let mut plain = NetworkPlan::new(&layers, plan.input, plan.n_classes)
             .map_err(|problems| fit::plan_error(problems).key("architecture"))?;
