@@ -86,11 +86,6 @@ impl Partition {
         self.rows(|place| place == Place::Test)
     }
 
-    /// The samples that fold `fold` (`1..=folds`) validates on, ascending.
-    pub fn validation_rows(&self, fold: u32) -> ValidationRows {
-        self.rows(|place| place == Place::Fold(fold))
-    }
-
     /// What `fit` trains and validates on.
     ///
     /// # Panics
@@ -182,9 +177,6 @@ pub struct Row<U> {
 /// let row: TrainingRow = partition.fit_set(Fit::Fold(1)).validation()[0];
 /// ```
 pub type TrainingRow = Row<Training>;
-
-/// A sample that was held out of a fit set: it may choose between models.
-pub type ValidationRow = Row<Validation>;
 
 impl<U> Row<U> {
     /// The sample's index.
@@ -344,7 +336,7 @@ mod tests {
             let mut both = [fit_set.training().indices(), fit_set.validation().indices()].concat();
             both.sort_unstable();
             assert_eq!(both, [0, 1, 2, 4, 5, 6, 7]);
-            assert_eq!(*fit_set.validation(), partition.validation_rows(fold));
+            assert!(fit_set.validation().iter().all(|row| partition.places()[row.index()] == Place::Fold(fold)));
             validated.extend(fit_set.validation().indices());
         }
         validated.sort_unstable();

@@ -129,7 +129,8 @@ impl Stage for Evaluate {
 
     fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
         let bootstrap = self.bootstrap.map(|_| "bootstrap");
-        [KIND.name, "intervals", "metrics"].into_iter().chain(bootstrap).collect()
+        // What a model says of the test split is the mean of its folds.
+        [KIND.name, "intervals", "mean-probability", "metrics"].into_iter().chain(bootstrap).collect()
     }
 
     fn accepts(&self) -> &'static [Output] {

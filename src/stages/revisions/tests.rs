@@ -640,7 +640,7 @@ fn made(name: &str) -> Made {
             combined(made, &Combine::Stacking(stacking));
         }
         "ingest" => {
-            let stage = stage(&stages::ingest::KIND, "source = \"builtin:digits\"\nlimit = 20");
+            let stage = stage(&stages::ingest::KIND, "source = \"builtin:digits\"\nlimit = 100");
             made.files(&run(&*stage, Part::Whole, Vec::new(), &places));
         }
         "split" => {
@@ -692,7 +692,11 @@ fn made(name: &str) -> Made {
 fn complaints(rooms: &[Room], made: impl Fn(&str) -> Made) -> Option<String> {
     let (mut changed, mut table) = (Vec::new(), Vec::new());
     for &Room { name, revision, golden } in rooms {
-        let made = made(name);
+        let Ok(made) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| made(name))) else {
+            changed.push(format!("`{name}` cannot be computed any more: see above"));
+            table.push(format!("    room(\"{name}\", {revision}, \"{golden}\"),"));
+            continue;
+        };
         let mut right = (revision, made.golden(revision));
         if right.1 != golden {
             // A room without a digest is new.
@@ -740,6 +744,17 @@ fn a_changed_byte_needs_a_new_revision_and_a_new_golden() {
     assert!(complaints(&room(4, golden("new", 5)), of("new")).is_some(), "the golden alone");
     assert!(complaints(&room(5, golden("old", 4)), of("new")).is_some(), "the revision alone");
     assert_eq!(complaints(&room(5, golden("new", 5)), of("new")), None);
+}
+
+#[test]
+fn winograds_room_is_computed_by_winograds_algorithm() {
+    let shape = ImageShape { height: 8, width: 8, channels: 16 };
+    let [winograd, direct] = ["winograd", "direct"].map(|algorithm| {
+        let mut made = Made::default();
+        layers(&mut made, &format!("input | conv filters=24 convolution={algorithm} | fc"), shape);
+        made.golden(1)
+    });
+    assert_ne!(winograd, direct);
 }
 
 #[test]
@@ -844,7 +859,12 @@ fn a_task_names_exactly_the_rooms_that_it_computes_with() {
     check_rooms(&reduced, "reduce", fold, &["affine", "pca", "reduce", "standardize-image", "zca"]);
     check_rooms(&reduced, "train", fold, &["adam", "constant", "fc", "init", "input", "softmax", "train"]);
     let scored = format!("{plain}[stages.evaluate]\nbootstrap = 100\n");
-    check_rooms(&scored, "evaluate", Part::Whole, &["bootstrap", "evaluate", "intervals", "metrics"]);
+    check_rooms(
+        &scored,
+        "evaluate",
+        Part::Whole,
+        &["bootstrap", "evaluate", "intervals", "mean-probability", "metrics"],
+    );
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn values(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> (Finding, f32)
 }
 
 /// An image with a value that no network can use.
-pub(super) fn not_a_number(path: &str, value: f32) -> Finding {
+fn not_a_number(path: &str, value: f32) -> Finding {
     let message = format!("`{path}` comes to the network with the value {value}");
     finding("values", Status::Failed, f64::NAN, None, message)
         .help("look at the stages above: a `scale` or a `reduce` made it of the image")
@@ -369,6 +369,7 @@ fn distinct(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> TrainingRows
 mod tests {
     use super::super::tests::{SHAPE, delivered, run, stage};
     use super::*;
+    use crate::artifact::sanity::SANITY;
     use crate::artifact::splits::Splits;
     use crate::data::feed::Samples;
     use crate::data::fit_set::{Partition, Place, first_rows};
@@ -441,17 +442,9 @@ mod tests {
         let stage = stage(&format!("architecture = \"{GOOD}\""));
         let of = |threads| {
             let context = TestContext { threads, ..TestContext::default() };
-            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context)
-                .unwrap()
-                .get(sanity_file())
-                .unwrap()
-                .to_vec()
+            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context).unwrap().get(SANITY).unwrap().to_vec()
         };
         assert_eq!(of(1), of(3));
-    }
-
-    fn sanity_file() -> &'static str {
-        crate::artifact::sanity::SANITY
     }
 
     #[test]
