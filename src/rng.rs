@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn vectors_are_pinned() {
-        // Any change here changes every split and every model: bump the revisions of all that draw.
+        // Any change here changes every split and every model: `stages/revisions.rs` names all that draw.
         let s = stream();
         let got = [s.bits(0), s.bits(1), s.bits(1 << 40), s.below(3, 10), s.below(5, 1000)];
         assert_eq!(

@@ -218,6 +218,22 @@ fn nothing_prints_but_cli_and_nothing_is_left_undone() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Rows begin as training, validation or test rows where a partition is made: where samples are divided, and where that is
+/// read back. From there on types keep them apart.
+#[test]
+fn only_a_split_and_its_artifact_say_which_rows_are_which() {
+    let allowed = ["src/data/fit_set.rs", "src/data/split.rs", "src/artifact/splits.rs"];
+    let mut made = Vec::new();
+    for path in program_files() {
+        let text = fs::read_to_string(&path).expect("UTF-8");
+        let lines = code_lines(&text);
+        let makes = |line: &str| line.contains("Partition::new(") || line.contains("Partition {");
+        made.extend(lines.iter().filter(|(_, line)| makes(line)).map(|(n, _)| (shown(&path), *n)));
+    }
+    let wrong: Vec<_> = made.iter().filter(|(path, _)| !allowed.contains(&path.as_str())).collect();
+    assert!(wrong.is_empty() && !made.is_empty(), "partitions are made at {wrong:?}");
+}
+
 #[test]
 fn unsafe_lives_in_the_engine_and_at_the_one_map() {
     let mut wrong = Vec::new();

@@ -16,7 +16,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::predictions::Predictions;
+use super::predictions::OutOfFold;
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
 
@@ -109,17 +109,12 @@ pub fn validation_name(fold: u32, is_selected: bool) -> String {
     }
 }
 
-/// The combined out-of-fold predictions of a fold, if there are any, and whether those rows chose a member.
+/// The combined out-of-fold predictions of a fold, if there are any.
 ///
 /// # Errors
 /// If the file is damaged.
-pub fn read_validation(files: &Files, fold: u32) -> Result<Option<(Predictions, bool)>, Error> {
-    for is_selected in [false, true] {
-        if let Some(predictions) = Predictions::read_optional(files, &validation_name(fold, is_selected))? {
-            return Ok(Some((predictions, is_selected)));
-        }
-    }
-    Ok(None)
+pub fn read_validation(files: &Files, fold: u32) -> Result<Option<OutOfFold>, Error> {
+    OutOfFold::read_either(files, |is_selected| validation_name(fold, is_selected))
 }
 
 impl Ensemble {

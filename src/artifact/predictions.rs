@@ -7,7 +7,9 @@
 //! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which is
 //! the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
 
+use std::borrow::Borrow;
 use std::io;
+use std::ops::Deref;
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
@@ -137,6 +139,83 @@ impl Predictions {
     }
 }
 
+/// What a model said of rows that were held out of its training and are not the test split's: what the rule of an ensemble
+/// may be fitted on, and trials ranked by. Only read from the files of such rows:
+///
+/// ```
+/// use convoy::artifact::Files;
+/// use convoy::artifact::predictions::OutOfFold;
+///
+/// let said: Option<OutOfFold> = OutOfFold::read(&Files::default(), 1).unwrap();
+/// assert!(said.is_none());
+/// ```
+///
+/// What is said of test rows, or of any other, cannot stand in its place:
+///
+/// ```compile_fail
+/// use convoy::artifact::Files;
+/// use convoy::artifact::predictions::{OutOfFold, Predictions, TEST};
+///
+/// let said: Option<OutOfFold> = Predictions::read_optional(&Files::default(), TEST).unwrap();
+/// ```
+///
+/// ```compile_fail
+/// use convoy::artifact::predictions::{OutOfFold, Predictions};
+///
+/// let said = OutOfFold { predictions: Predictions::new(vec![], 2, vec![]), is_selected: false };
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutOfFold {
+    predictions: Predictions,
+    is_selected: bool,
+}
+
+impl OutOfFold {
+    /// What the `model`-th (from 1) of a task's models says of its validation rows, if it has any.
+    ///
+    /// # Errors
+    /// If the file is there but not a table of predictions.
+    pub fn read(files: &Files, model: u32) -> Result<Option<OutOfFold>, Error> {
+        OutOfFold::read_either(files, |is_selected| {
+            file_of(if is_selected { VALIDATION_SELECTED } else { VALIDATION }, model)
+        })
+    }
+
+    /// From the file whose name `name` gives for rows that did not choose the model, or for those that did.
+    pub(super) fn read_either(files: &Files, name: impl Fn(bool) -> String) -> Result<Option<OutOfFold>, Error> {
+        for is_selected in [false, true] {
+            if let Some(predictions) = Predictions::read_optional(files, &name(is_selected))? {
+                return Ok(Some(OutOfFold { predictions, is_selected }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether those rows chose the model, or a member of it.
+    pub fn is_selected(&self) -> bool {
+        self.is_selected
+    }
+
+    /// What is said, where nothing is learned from it.
+    pub fn into_predictions(self) -> Predictions {
+        self.predictions
+    }
+}
+
+impl Deref for OutOfFold {
+    type Target = Predictions;
+
+    fn deref(&self) -> &Predictions {
+        &self.predictions
+    }
+}
+
+impl Borrow<Predictions> for OutOfFold {
+    fn borrow(&self) -> &Predictions {
+        &self.predictions
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -172,6 +251,18 @@ mod tests {
         assert_eq!(Predictions::read(&files, TEST).unwrap(), predictions);
         assert_eq!(Predictions::read_optional(&files, VALIDATION).unwrap(), None);
         assert_eq!((predictions.class(0), predictions.class(1)), (1, 0));
+    }
+
+    #[test]
+    fn what_is_said_out_of_fold_comes_from_the_files_of_such_rows_only() {
+        let (predictions, mut files) = written();
+        assert_eq!(OutOfFold::read(&files, 1).unwrap(), None, "there are test rows only");
+        let bytes = files.0[TEST].clone();
+        files.0.insert(VALIDATION_SELECTED.to_owned(), bytes.clone());
+        let said = OutOfFold::read(&files, 1).unwrap().unwrap();
+        assert!(said.is_selected() && *said == predictions);
+        files.0.insert(file_of(VALIDATION, 2), bytes);
+        assert!(!OutOfFold::read(&files, 2).unwrap().unwrap().is_selected());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::dataset::{Names, Numbers};
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
-use crate::data::fit_set::{Fit, FitSet, Partition, Place};
+use crate::data::fit_set::{Fit, FitSet, Partition, Place, TestRows};
 
 /// The partition's file name.
 pub const PLACES: &str = "places.safetensors";
@@ -108,7 +108,7 @@ impl Splits {
     }
 
     /// The held-out samples, ascending.
-    pub fn test_rows(&self) -> Vec<u32> {
+    pub fn test_rows(&self) -> TestRows {
         self.partition.test_rows()
     }
 

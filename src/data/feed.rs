@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::fit_set::TrainingRows;
+use super::fit_set::{Row, TrainingRow, TrainingRows};
 use super::transform::{Chain, Fitted};
 use crate::engine::Engine;
 use crate::tensor::SampleShape;
@@ -69,6 +69,24 @@ pub trait Samples: Send + Sync + fmt::Debug {
     fn values(&self, i: usize) -> Values<'_>;
 }
 
+/// Which sample: a plain index where nothing is learned, else a row that says what it may be used for.
+pub trait SampleIndex: Copy + Send + Sync {
+    /// The sample's index.
+    fn index(self) -> usize;
+}
+
+impl SampleIndex for u32 {
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl<U: Copy + Send + Sync> SampleIndex for Row<U> {
+    fn index(self) -> usize {
+        Row::index(self)
+    }
+}
+
 /// Samples under a chain of transforms.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -113,11 +131,11 @@ impl Feed {
     ///
     /// # Panics
     /// If `out` has another length, or a row does not exist.
-    pub fn load(&self, rows: &[u32], out: &mut [f32]) {
+    pub fn load(&self, rows: &[impl SampleIndex], out: &mut [f32]) {
         let len = self.sample_shape().len();
         assert_eq!(out.len(), rows.len() * len, "values of {} samples of {len}", rows.len());
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(len)) {
-            self.chain.apply(self.samples.values(row as usize), out);
+            self.chain.apply(self.samples.values(row.index()), out);
         }
     }
 
@@ -125,7 +143,7 @@ impl Feed {
     ///
     /// # Panics
     /// As [`Feed::load`].
-    pub fn load_on(&self, engine: &Engine, rows: &[u32], out: &mut [f32]) {
+    pub fn load_on(&self, engine: &Engine, rows: &[impl SampleIndex], out: &mut [f32]) {
         let len = self.sample_shape().len();
         assert_eq!(out.len(), rows.len() * len, "values of {} samples of {len}", rows.len());
         if len > 0 {
@@ -141,12 +159,12 @@ impl Feed {
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingSamples<'a> {
     feed: &'a Feed,
-    rows: TrainingRows<'a>,
+    rows: &'a TrainingRows,
 }
 
 impl<'a> TrainingSamples<'a> {
     /// The training rows of a fit set, out of `feed`.
-    pub fn new(feed: &'a Feed, rows: TrainingRows<'a>) -> TrainingSamples<'a> {
+    pub fn new(feed: &'a Feed, rows: &'a TrainingRows) -> TrainingSamples<'a> {
         TrainingSamples { feed, rows }
     }
 
@@ -156,8 +174,8 @@ impl<'a> TrainingSamples<'a> {
     }
 
     /// Which they are, ascending.
-    pub fn rows(&self) -> &'a [u32] {
-        self.rows.as_slice()
+    pub fn rows(&self) -> &'a [TrainingRow] {
+        self.rows
     }
 
     /// How many there are.

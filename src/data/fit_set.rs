@@ -1,8 +1,17 @@
-//! Which rows a fitted stage may learn from, and a type that no other rows can be dressed up as.
+//! Which rows a fitted stage may learn from, and types that no other rows can be dressed up as.
 //!
 //! A [`Partition`] puts every sample in exactly one place. [`Partition::fit_set`] derives from it what fit set `fold f`
-//! or `all` trains and validates on. Everything that learns (statistics, axes, weights) takes [`TrainingRows`], which
-//! only a [`FitSet`] can make: to fit on validation or test rows does not compile.
+//! or `all` trains and validates on. Everything that learns (statistics, axes, weights, class weights, the checks before a
+//! training) takes [`TrainingRows`], or [`TrainingRow`]s out of them; what may only choose (an epoch, a learning rate on a
+//! plateau) takes [`ValidationRows`]. A row's number is private to this file: to make a training row of a number, of a
+//! validation row or of a test row does not compile, and subsets, orders and repetitions are collected from rows that
+//! are there ([`Rows`] is [`FromIterator`] of its own rows).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use crate::rng::Stream;
 
 /// Where a sample is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,19 +76,14 @@ impl Partition {
         self.folds
     }
 
-    fn rows(&self, is_in: impl Fn(Place) -> bool) -> Vec<u32> {
+    fn rows<U>(&self, is_in: impl Fn(Place) -> bool) -> Rows<U> {
         let rows = self.places.iter().enumerate();
-        rows.filter(|(_, place)| is_in(**place)).map(|(row, _)| row as u32).collect()
+        rows.filter(|(_, place)| is_in(**place)).map(|(row, _)| Row { index: row as u32, of: PhantomData }).collect()
     }
 
     /// The held-out samples, ascending.
-    pub fn test_rows(&self) -> Vec<u32> {
+    pub fn test_rows(&self) -> TestRows {
         self.rows(|place| place == Place::Test)
-    }
-
-    /// The samples that fold `fold` (`1..=folds`) validates on, ascending.
-    pub fn validation_rows(&self, fold: u32) -> Vec<u32> {
-        self.rows(|place| place == Place::Fold(fold))
     }
 
     /// What `fit` trains and validates on.
@@ -104,48 +108,217 @@ impl Partition {
 /// The rows of one fit set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FitSet {
-    training: Vec<u32>,
-    validation: Vec<u32>,
+    training: TrainingRows,
+    validation: ValidationRows,
 }
 
 impl FitSet {
-    /// The rows that may be learned from.
-    pub fn training(&self) -> TrainingRows<'_> {
-        TrainingRows { rows: &self.training }
+    /// The rows that may be learned from, ascending.
+    pub fn training(&self) -> &TrainingRows {
+        &self.training
     }
 
-    /// The rows that were held out of this fit set and are not test rows: empty for the fit set `all`.
-    pub fn validation(&self) -> &[u32] {
+    /// The rows that were held out of this fit set and are not test rows, ascending: none for the fit set `all`.
+    pub fn validation(&self) -> &ValidationRows {
         &self.validation
     }
 }
 
-/// Rows that may be learned from: sample indices, ascending. Only a [`FitSet`] makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrainingRows<'a> {
-    rows: &'a [u32],
+/// Of rows that may be learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Training {}
+
+/// Of rows that were held out of a fit set: they may choose between models, and be predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Validation {}
+
+/// Of rows that nothing may look at before the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Test {}
+
+/// One sample, and what it may be used for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Row<U> {
+    index: u32,
+    of: PhantomData<U>,
 }
 
-impl<'a> TrainingRows<'a> {
-    /// The sample indices.
-    pub fn as_slice(self) -> &'a [u32] {
-        self.rows
+/// A sample that may be learned from. Only a [`FitSet`] has such rows:
+///
+/// ```
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRow};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2), Place::Test], 2).unwrap();
+/// let row: TrainingRow = partition.fit_set(Fit::Fold(1)).training()[0];
+/// assert_eq!(row.index(), 1);
+/// ```
+///
+/// None is made of a number:
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::TrainingRow;
+///
+/// let row = TrainingRow { index: 1, of: std::marker::PhantomData };
+/// ```
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRow};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2), Place::Test], 2).unwrap();
+/// let row: TrainingRow = 1.into();
+/// ```
+///
+/// Nor of a row that was held out:
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRow};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2), Place::Test], 2).unwrap();
+/// let row: TrainingRow = partition.fit_set(Fit::Fold(1)).validation()[0];
+/// ```
+pub type TrainingRow = Row<Training>;
+
+impl<U> Row<U> {
+    /// The sample's index.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+impl<U> fmt::Debug for Row<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.index.fmt(f)
+    }
+}
+
+/// Samples of one use, in some order; a sample may come up more than once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rows<U> {
+    rows: Vec<Row<U>>,
+}
+
+/// Rows that may be learned from. Only a [`FitSet`] makes them; a subset, an order, a repetition is collected from them:
+///
+/// ```
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};
+///
+/// let places = vec![Place::Fold(1), Place::Fold(2), Place::Fold(2), Place::Test];
+/// let fit_set = Partition::new(places, 2).unwrap().fit_set(Fit::Fold(1));
+/// let backwards: TrainingRows = fit_set.training().iter().rev().copied().collect();
+/// assert_eq!(backwards.indices(), [2, 1]);
+/// ```
+///
+/// Neither numbers nor held-out rows can be collected into them, nor stand in their place:
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};
+///
+/// let backwards: TrainingRows = [2u32, 1].iter().rev().copied().collect();
+/// ```
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};
+///
+/// let places = vec![Place::Fold(1), Place::Fold(2), Place::Fold(2), Place::Test];
+/// let fit_set = Partition::new(places, 2).unwrap().fit_set(Fit::Fold(1));
+/// let backwards: TrainingRows = fit_set.validation().iter().rev().copied().collect();
+/// ```
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};
+///
+/// let places = vec![Place::Fold(1), Place::Fold(2), Place::Fold(2), Place::Test];
+/// let tested: TrainingRows = Partition::new(places, 2).unwrap().test_rows();
+/// ```
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::TrainingRows;
+///
+/// let rows = TrainingRows { rows: Vec::new() };
+/// ```
+pub type TrainingRows = Rows<Training>;
+
+/// Rows that were held out of a fit set: what monitors watch. Training rows are none:
+///
+/// ```
+/// use convoy::data::fit_set::{Fit, Partition, Place, ValidationRows};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2)], 2).unwrap();
+/// let watched: ValidationRows = partition.fit_set(Fit::Fold(1)).validation().clone();
+/// ```
+///
+/// ```compile_fail
+/// use convoy::data::fit_set::{Fit, Partition, Place, ValidationRows};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2)], 2).unwrap();
+/// let watched: ValidationRows = partition.fit_set(Fit::Fold(1)).training().clone();
+/// ```
+pub type ValidationRows = Rows<Validation>;
+
+/// The rows of the test split.
+pub type TestRows = Rows<Test>;
+
+impl<U> Deref for Rows<U> {
+    type Target = [Row<U>];
+
+    fn deref(&self) -> &[Row<U>] {
+        &self.rows
+    }
+}
+
+impl<U> FromIterator<Row<U>> for Rows<U> {
+    fn from_iter<I: IntoIterator<Item = Row<U>>>(rows: I) -> Rows<U> {
+        Rows { rows: rows.into_iter().collect() }
+    }
+}
+
+impl<U> fmt::Debug for Rows<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rows.fmt(f)
+    }
+}
+
+impl<U: Copy> Rows<U> {
+    /// The samples' indices, in order.
+    pub fn indices(&self) -> Vec<u32> {
+        self.rows.iter().map(|row| row.index).collect()
     }
 
-    /// Number of rows.
-    pub fn len(self) -> usize {
-        self.rows.len()
+    /// The rows of each of `n_classes` classes, in order.
+    ///
+    /// # Panics
+    /// If `label` names a class beyond.
+    pub fn by_class(&self, n_classes: usize, label: impl Fn(usize) -> u32) -> Vec<Rows<U>> {
+        let mut by_class = vec![Rows { rows: Vec::new() }; n_classes];
+        self.rows.iter().for_each(|&row| by_class[label(row.index()) as usize].rows.push(row));
+        by_class
     }
 
-    /// Whether there is no row.
-    pub fn is_empty(self) -> bool {
-        self.rows.is_empty()
+    /// Evenly spread rows, at most `most`.
+    pub fn spread(&self, most: usize) -> Rows<U> {
+        let n = self.rows.len().min(most);
+        (0..n).map(|i| self.rows[i * self.rows.len() / n]).collect()
     }
 
-    /// The first `n` rows, or all if there are fewer.
-    pub fn first(self, n: usize) -> TrainingRows<'a> {
-        TrainingRows { rows: &self.rows[..n.min(self.rows.len())] }
+    /// The rows in random order, as `stream` shuffles them, cut off after `n`.
+    pub fn drawn(mut self, n: usize, stream: &Stream) -> Rows<U> {
+        stream.shuffle(&mut self.rows);
+        self.rows.truncate(n);
+        self
     }
+
+    /// The rows in ascending order.
+    pub fn ascending(mut self) -> Rows<U> {
+        self.rows.sort_unstable_by_key(|row| row.index);
+        self
+    }
+}
+
+/// The first `n` of `n + 1` samples, the last of which is held out.
+#[cfg(test)]
+pub(crate) fn first_rows(n: usize) -> TrainingRows {
+    let places = (0..=n).map(|i| if i < n { Place::Train } else { Place::Fold(1) }).collect();
+    Partition::new(places, 1).unwrap().fit_set(Fit::Fold(1)).training
 }
 
 #[cfg(test)]
@@ -156,15 +329,15 @@ mod tests {
     fn every_fit_set_parts_the_rows_outside_the_test_split() {
         let places = [1, 2, 3, 0, 1, 2, 3, 1].map(|f| if f == 0 { Place::Test } else { Place::Fold(f) });
         let partition = Partition::new(places.to_vec(), 3).unwrap();
-        assert_eq!(partition.test_rows(), [3]);
+        assert_eq!(partition.test_rows().indices(), [3]);
         let mut validated = Vec::new();
         for fold in 1..=3 {
             let fit_set = partition.fit_set(Fit::Fold(fold));
-            let mut both = [fit_set.training().as_slice(), fit_set.validation()].concat();
+            let mut both = [fit_set.training().indices(), fit_set.validation().indices()].concat();
             both.sort_unstable();
             assert_eq!(both, [0, 1, 2, 4, 5, 6, 7]);
-            assert_eq!(fit_set.validation(), partition.validation_rows(fold));
-            validated.extend_from_slice(fit_set.validation());
+            assert!(fit_set.validation().iter().all(|row| partition.places()[row.index()] == Place::Fold(fold)));
+            validated.extend(fit_set.validation().indices());
         }
         validated.sort_unstable();
         assert_eq!(validated, [0, 1, 2, 4, 5, 6, 7]);
@@ -178,5 +351,23 @@ mod tests {
         assert!(Partition::new(vec![Place::Fold(0), Place::Fold(1)], 1).is_err());
         assert!(Partition::new(vec![Place::Fold(1), Place::Test], 2).is_err());
         assert!(Partition::new(vec![Place::Fold(1), Place::Train], 1).is_ok());
+    }
+
+    #[test]
+    fn subsets_are_made_of_rows_that_are_there() {
+        let rows = first_rows(9);
+        assert_eq!(rows.spread(4).indices(), [0, 2, 4, 6]);
+        assert_eq!(rows.spread(20), rows);
+        let by_class = rows.by_class(4, |i| i as u32 % 3);
+        assert_eq!(
+            by_class.iter().map(Rows::indices).collect::<Vec<_>>(),
+            [vec![0, 3, 6], vec![1, 4, 7], vec![2, 5, 8], vec![]]
+        );
+        let drawn = rows.clone().drawn(5, &Stream::new(1, "test", &[]));
+        assert_eq!(drawn.len(), 5);
+        let mut ascending = drawn.indices();
+        ascending.sort_unstable();
+        assert_ne!(drawn.indices(), ascending, "drawn in random order");
+        assert_eq!(drawn.ascending().indices(), ascending);
     }
 }

@@ -591,10 +591,10 @@ mod tests {
         let data = Divisible { labels: &labels, classes: &classes(&labels), groups: None, marked: &marked };
         let given = SplitPlan { test: Share::Given, validation: Share::Given, folds: 1, ..plan() };
         let division = given.divide(&data, &Stream::new(1, "split", &[])).unwrap();
-        assert_eq!(division.partition.test_rows(), [4, 7]);
-        assert_eq!(division.partition.validation_rows(1), [2, 3]);
-        assert_eq!(division.partition.fit_set(Fit::Fold(1)).training().as_slice(), [0, 1, 5, 6]);
-        assert_eq!(division.partition.fit_set(Fit::All).training().as_slice(), [0, 1, 2, 3, 5, 6]);
+        assert_eq!(division.partition.test_rows().indices(), [4, 7]);
+        assert_eq!(division.partition.fit_set(Fit::Fold(1)).validation().indices(), [2, 3]);
+        assert_eq!(division.partition.fit_set(Fit::Fold(1)).training().indices(), [0, 1, 5, 6]);
+        assert_eq!(division.partition.fit_set(Fit::All).training().indices(), [0, 1, 2, 3, 5, 6]);
 
         let groups = [0, 1, 2, 3, 0, 5, 6, 7].map(Some);
         let error = given.divide(&Divisible { groups: Some(&groups), ..data }, &Stream::new(1, "split", &[]));

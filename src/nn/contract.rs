@@ -210,7 +210,7 @@ fn digest(network: &Network) -> String {
 
 #[test]
 fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads() {
-    // Any change here changes models: bump the revisions of the stages that train.
+    // Any change here changes models: `stages/revisions.rs` names the rooms whose revisions to bump.
     const GOLDEN: &str = "9d6655e8be90409e";
     const GOLDEN_SGD: &str = "e55672308f38a985";
     for isa in Isa::available() {
@@ -225,7 +225,7 @@ fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads(
 
 #[test]
 fn training_with_winograds_convolutions_gives_the_same_bytes_everywhere() {
-    // Any change here changes models: bump the revisions of the stages that train.
+    // Any change here changes models: `stages/revisions.rs` names the rooms whose revisions to bump.
     const GOLDEN: &str = "83977d2659a7d5cf";
     const NET: &str = "input | conv filters=6 | relu | conv filters=37 convolution=winograd | relu | pool | \
         conv filters=9 convolution=winograd padding=2 | bn | relu | conv filters=6 convolution=winograd | fc";

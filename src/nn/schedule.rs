@@ -108,6 +108,17 @@ impl Schedule {
             .unwrap_or(Schedule::Constant)
     }
 
+    /// The word in the manifest.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Schedule::Constant => WORDS[0],
+            Schedule::Step { .. } => WORDS[1],
+            Schedule::Exponential { .. } => WORDS[2],
+            Schedule::Cosine { .. } => WORDS[3],
+            Schedule::Plateau { .. } => WORDS[4],
+        }
+    }
+
     /// The epochs, from 1, at whose end a cycle ends, of `epochs` in all; the last one if there are no cycles.
     pub fn ends_of_cycles(&self, epochs: u64) -> Vec<u64> {
         let cycles = if let Schedule::Cosine { cycles, .. } = *self { cycles } else { 1 };

@@ -289,7 +289,7 @@ fn own_record(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Tas
         kind: node.stage.kind().to_owned(),
         part: task.part.to_string(),
         seed: node.stage.uses_seed().then_some(entry.seed),
-        rooms: rooms(&node.stage.revision(), node.stage.kind()),
+        rooms: node.stage.revisions(task.part, &Upstream { own: task.stage, nodes: &graph.nodes }),
         keys,
         names,
         inputs: Vec::new(),
@@ -318,18 +318,4 @@ pub(super) fn add_inputs(graph: &Graph, task: &mut PlannedTask, entries: &[&Entr
     let fingerprint = task.record.fingerprint();
     task.fingerprint = Some(fingerprint);
     fingerprint
-}
-
-/// The rooms of a stage.
-fn rooms(revision: &str, kind: &str) -> Vec<(String, u32)> {
-    let mut rooms: Vec<(String, u32)> = revision
-        .split([' ', ','])
-        .filter(|word| !word.is_empty())
-        .filter_map(|word| match word.split_once('=') {
-            Some((room, revision)) => Some((room.to_owned(), revision.parse().ok()?)),
-            None => Some((kind.to_owned(), word.parse().ok()?)),
-        })
-        .collect();
-    rooms.sort();
-    rooms
 }

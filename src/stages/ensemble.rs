@@ -24,7 +24,7 @@ use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, 
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NUMBERS_FILES, Numbers};
 use crate::artifact::ensemble::{Ensemble, Member, WEIGHTS, validation_name};
-use crate::artifact::predictions::{Predictions, TEST};
+use crate::artifact::predictions::{OutOfFold, TEST};
 use crate::artifact::table::{Cell, Table};
 use crate::config::{Bounds, Log, Problem, Section, Span};
 pub use combine::Combine;
@@ -92,8 +92,9 @@ impl Stage for EnsembleStage {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        "2".to_owned()
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        // Several folds of a member are its mean, however members are combined.
+        vec![KIND.name, WORDS[0], self.combine.word()]
     }
 
     fn accepts(&self) -> &'static [Output] {
@@ -216,7 +217,7 @@ impl Stage for EnsembleStage {
                 1 => &Combine::MeanProbability,
                 _ => rules.by_fold.get(i).unwrap_or(&rules.last),
             };
-            let is_selected = fold.is_selected || self.combine.is_fitted() && folds.len() == 1;
+            let is_selected = fold.is_selected() || self.combine.is_fitted() && folds.len() == 1;
             rule.apply(&fold.said)?.write(sink, &validation_name(fold.number, is_selected))?;
             context.progress(i as u64 + 1, folds.len() as u64, "folds", "");
         }
@@ -229,9 +230,14 @@ struct Fold {
     /// From 1.
     number: u32,
     /// By member.
-    said: Vec<Predictions>,
+    said: Vec<OutOfFold>,
+}
+
+impl Fold {
     /// Whether those rows chose a member.
-    is_selected: bool,
+    fn is_selected(&self) -> bool {
+        self.said.iter().any(OutOfFold::is_selected)
+    }
 }
 
 /// What members say of every fold; nothing of a fold that no member speaks of.
@@ -239,7 +245,7 @@ fn said_of_folds(models: &[Model<'_>]) -> Result<Vec<Fold>, StageError> {
     let n_folds = models.iter().filter_map(Model::folds).max().unwrap_or(0);
     let mut folds = Vec::new();
     for number in 1.. {
-        let said: Vec<(Predictions, bool)> =
+        let said: Vec<OutOfFold> =
             models.iter().map(|model| model.validation(number)).collect::<Result<Option<_>, _>>()?.unwrap_or_default();
         if said.is_empty() {
             if number <= n_folds {
@@ -247,8 +253,7 @@ fn said_of_folds(models: &[Model<'_>]) -> Result<Vec<Fold>, StageError> {
             }
             break;
         }
-        let is_selected = said.iter().any(|(_, is_selected)| *is_selected);
-        folds.push(Fold { number, said: said.into_iter().map(|(said, _)| said).collect(), is_selected });
+        folds.push(Fold { number, said });
     }
     Ok(folds)
 }
@@ -309,7 +314,7 @@ impl EnsembleStage {
     fn fitted(&self, folds: &[&Fold], dataset: &Numbers) -> (Combine, bool) {
         let n_members = folds[0].said.len();
         let samples = || folds.iter().flat_map(|fold| (0..fold.said[0].len()).map(move |i| (&fold.said, i)));
-        let label = |said: &[Predictions], i: usize| dataset.label(said[0].rows()[i] as usize);
+        let label = |said: &[OutOfFold], i: usize| dataset.label(said[0].rows()[i] as usize);
         match self.combine {
             CombineConfig::Stacking { l2 } => {
                 let labels: Vec<u32> = samples().map(|(said, i)| label(said, i)).collect();

@@ -127,8 +127,10 @@ impl Stage for Evaluate {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        "2".to_owned()
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        let bootstrap = self.bootstrap.map(|_| "bootstrap");
+        // What a model says of the test split is the mean of its folds.
+        [KIND.name, "intervals", "mean-probability", "metrics"].into_iter().chain(bootstrap).collect()
     }
 
     fn accepts(&self) -> &'static [Output] {
@@ -317,9 +319,9 @@ fn looks_at(model: &Model<'_>, folds: u32) -> Result<Vec<Look>, StageError> {
     let mut by_fold = Vec::new();
     let mut is_selected = false;
     for fold in 1..=folds {
-        if let Some((predictions, selected)) = model.validation(fold)? {
-            is_selected |= selected;
-            by_fold.push((fold, predictions));
+        if let Some(said) = model.validation(fold)? {
+            is_selected |= said.is_selected();
+            by_fold.push((fold, said.into_predictions()));
         }
     }
     let split = match (is_selected, folds) {

@@ -8,7 +8,7 @@ use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
 use crate::config::{Log, Problem, Section, Span, did_you_mean};
 use crate::data::catalogue::{self, Entry, Located};
-use crate::data::decode::{self, DecodePolicy, Decoded};
+use crate::data::decode::{DecodePolicy, Decoded};
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{self, FORMATS, Files, Found, GivenSplit, Limits, Pick, Reader};
 use crate::tensor::SampleShape;
@@ -25,9 +25,6 @@ source   = "builtin:digits"
 channels = "gray"
 resize   = { width = 8, height = 8, fit = "stretch", filter = "triangle" }
 "#;
-
-/// Bumped when the same files give other bytes.
-const REVISION: u32 = 1;
 
 /// Images a progress report covers.
 const REPORT_EVERY: u64 = 256;
@@ -311,8 +308,9 @@ impl Stage for Ingest {
         "ingest"
     }
 
-    fn revision(&self) -> String {
-        format!("ingest {REVISION}, decode {}", decode::REVISION)
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        // Which reader it takes, and whether there is anything to decode, is seen when it looks at the source.
+        ["decode", KIND.name, "readers"].into_iter().chain(self.policy.resize.map(|_| "resize")).collect()
     }
 
     fn check(&self, _inputs: &[Flow], _span: Span, _log: &mut Log) -> Flow {

@@ -103,6 +103,13 @@ pub fn feed(task: &Task<'_>, dataset: &Arc<Dataset>) -> Result<Feed, StageError>
     Ok(Feed::new(samples, fitted))
 }
 
+/// The rooms that [`feed`] computes with.
+pub fn rooms(upstream: &Upstream<'_>) -> Vec<&'static str> {
+    let mut rooms = Vec::new();
+    upstream.own_lineage().into_iter().for_each(|stage| upstream.nodes[stage].stage.feed(&mut rooms));
+    rooms
+}
+
 /// The fit set that a task of `part` is about.
 ///
 /// # Panics

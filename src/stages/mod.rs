@@ -14,6 +14,7 @@ pub mod lineage;
 pub mod predict;
 pub mod preprocess;
 pub mod reduce;
+pub mod revisions;
 pub mod search;
 pub mod split;
 pub mod train;
@@ -346,8 +347,18 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// The word in the manifest.
     fn kind(&self) -> &'static str;
 
-    /// Bumped whenever the same inputs give other bytes (with those of the rooms it computes with added in).
-    fn revision(&self) -> String;
+    /// The rooms that the task of `part` computes with, by their names in the table of [`revisions`], in any order: exactly
+    /// those whose change may change its bytes.
+    fn rooms(&self, part: Part, upstream: &Upstream<'_>) -> Vec<&'static str>;
+
+    /// The revisions of those rooms, sorted by name.
+    fn revisions(&self, part: Part, upstream: &Upstream<'_>) -> Vec<(String, u32)> {
+        revisions::of(&self.rooms(part, upstream))
+    }
+
+    /// Changes `rooms`, with which the stages above load samples, into those with which the stages below do so: what a
+    /// stage fits may be applied by those who read it.
+    fn feed(&self, _rooms: &mut Vec<&'static str>) {}
 
     /// Checks the stage against what is known of its inputs (in order), reports to `log`, returns what is known below.
     /// `span` is the stage's header.

@@ -10,7 +10,7 @@ use crate::artifact::Sink;
 use crate::artifact::transform;
 use crate::config::{Log, Problem, Section, Span};
 use crate::data::feed::TrainingSamples;
-use crate::data::transform::{KINDS, Transform, fit, read_steps};
+use crate::data::transform::{Transform, fit, read_steps, standardize_image};
 
 /// The line in the list.
 pub const KIND: Kind = Kind {
@@ -36,9 +36,18 @@ impl Stage for Preprocess {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        let transforms = KINDS.iter().filter(|kind| self.steps.iter().any(|step| step.name() == kind.name));
-        transforms.fold("1".to_owned(), |text, kind| format!("{text} {}={}", kind.name, kind.revision))
+    fn rooms(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
+        let mut rooms = lineage::rooms(upstream);
+        // A step is fitted on what the steps before it make of the samples.
+        self.feed(&mut rooms);
+        rooms.push(KIND.name);
+        rooms.extend(self.steps.iter().map(|step| step.name()));
+        rooms
+    }
+
+    fn feed(&self, rooms: &mut Vec<&'static str>) {
+        let room = |name| if name == standardize_image::KIND.name { name } else { "affine" };
+        rooms.extend(self.steps.iter().map(|step| room(step.name())));
     }
 
     fn accepts(&self) -> &'static [Output] {

@@ -10,7 +10,7 @@ use crate::artifact::Sink;
 use crate::artifact::features::{self, FeaturesWriter};
 use crate::config::{Log, Problem, Section, Span};
 use crate::data::feed::TrainingSamples;
-use crate::data::reduce::{FitError, Fitting, KINDS, Misfit, PROJECTED, Reduction, read_method};
+use crate::data::reduce::{FitError, Fitting, Misfit, PROJECTED, Reduction, read_method};
 use crate::engine::{Engine, Isa};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
@@ -90,9 +90,19 @@ impl Stage for Reduce {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        let method = KINDS.iter().find(|kind| self.method.as_ref().is_some_and(|method| method.name() == kind.name));
-        method.map_or_else(|| "1".to_owned(), |kind| format!("1 {}={}", kind.name, kind.revision))
+    fn rooms(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
+        let mut rooms = lineage::rooms(upstream);
+        rooms.push(KIND.name);
+        if let Some(method) = &self.method {
+            rooms.push(method.name());
+            rooms.extend(method.keeps_shape().then_some("zca"));
+        }
+        rooms
+    }
+
+    fn feed(&self, rooms: &mut Vec<&'static str>) {
+        // All that came before is in the features.
+        rooms.clear();
     }
 
     fn accepts(&self) -> &'static [Output] {

@@ -115,8 +115,8 @@ impl Stage for Split {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        "1".to_owned()
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        vec![KIND.name]
     }
 
     fn accepts(&self) -> &'static [Output] {

@@ -95,8 +95,12 @@ impl Stage for Toy {
         self.kind
     }
 
-    fn revision(&self) -> String {
-        self.revision.to_string()
+    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn revisions(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<(String, u32)> {
+        vec![(self.kind.to_owned(), self.revision)]
     }
 
     fn check(&self, inputs: &[Flow], _span: Span, _log: &mut Log) -> Flow {

@@ -17,6 +17,7 @@ mod draw;
 mod geometry;
 
 use super::feed::{Feed, Values};
+use super::fit_set::TrainingRow;
 use crate::config::{Bounds, Section};
 use crate::elementary::{cos, sin};
 use crate::rng::Stream;
@@ -164,6 +165,11 @@ impl Augmentation {
         Augmentation { operations: section.choices("augment", WORDS, Operation::read) }
     }
 
+    /// The words of its operations, in order.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.operations.iter().map(|operation| operation.word())
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
@@ -251,9 +257,9 @@ impl Augmenter {
     ///
     /// # Panics
     /// If no epoch has begun, or `out` has another length.
-    pub fn load(&mut self, feed: &Feed, row: u32, turn: u32, out: &mut [f32]) {
+    pub fn load(&mut self, feed: &Feed, row: TrainingRow, turn: u32, out: &mut [f32]) {
         assert_eq!(self.streams.len(), self.operations.len(), "an epoch has begun");
-        let values = feed.samples().values(row as usize);
+        let values = feed.samples().values(row.index());
         let most = match values {
             Values::U8(_) => Some(255.0),
             Values::U16(_) => Some(65535.0),
@@ -281,9 +287,9 @@ impl Augmenter {
     pub fn mix(
         &mut self,
         feed: &Feed,
-        (row, turn): (u32, u32),
-        rows: &[u32],
-        label: impl Fn(u32) -> u32,
+        (row, turn): (TrainingRow, u32),
+        rows: &[TrainingRow],
+        label: impl Fn(TrainingRow) -> u32,
         sample: &mut [f32],
         target: &mut [f32],
     ) {
@@ -307,8 +313,8 @@ impl Augmenter {
 }
 
 /// The first draw of a view of a sample, in each operation's stream.
-fn address(row: u32, turn: u32) -> u64 {
-    (u64::from(turn) << 32 | u64::from(row)) * DRAWS
+fn address(row: TrainingRow, turn: u32) -> u64 {
+    (u64::from(turn) << 32 | row.index() as u64) * DRAWS
 }
 
 /// What `operation` does to stored pixels, as f32, in place; `before` is room for the image as it was.

@@ -37,7 +37,7 @@ impl Covariance {
                 Fitted::StandardizeImage => None,
             })
             .collect();
-        let is_bytes = rows.first().is_some_and(|&row| matches!(feed.samples().values(row as usize), Values::U8(_)));
+        let is_bytes = rows.first().is_some_and(|&row| matches!(feed.samples().values(row.index()), Values::U8(_)));
         match steps {
             Some(steps) if is_bytes => Ok(moved(&byte_moments(fitting)?, &steps)),
             _ => in_single_precision(fitting),
@@ -52,9 +52,9 @@ fn byte_moments(fitting: &Fitting<'_>) -> Result<ByteMoments, FitError> {
         if (fitting.is_stopped)() {
             return Err(FitError::Stopped);
         }
-        products.add(rows.len(), |i| match feed.samples().values(rows[i] as usize) {
+        products.add(rows.len(), |i| match feed.samples().values(rows[i].index()) {
             Values::U8(values) => values,
-            other => panic!("sample {} is {other:?}, the first one had bytes", rows[i]),
+            other => panic!("sample {:?} is {other:?}, the first one had bytes", rows[i]),
         });
     }
     Ok(products.finish())

@@ -124,8 +124,6 @@ pub struct Kind {
     pub name: &'static str,
     /// Reads its keys.
     pub read: fn(&mut Section<'_>) -> Box<dyn Reduction>,
-    /// Bumped whenever the same samples give other bytes.
-    pub revision: u32,
     /// A value of `method` that uses it.
     pub example: &'static str,
 }

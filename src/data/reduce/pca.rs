@@ -17,7 +17,7 @@ use crate::tensor::SampleShape;
 
 /// The line in the list.
 pub const KIND: Kind =
-    Kind { name: "pca", read, revision: 3, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
+    Kind { name: "pca", read, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
 
 /// What is kept unless something is said.
 const DEFAULT_VARIANCE: f64 = 0.95;

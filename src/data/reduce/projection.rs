@@ -13,7 +13,6 @@ use crate::tensor::SampleShape;
 pub const GAUSSIAN: Kind = Kind {
     name: "gaussian-projection",
     read: |section| Box::new(Random { components: Components::read(section), kind: Draw::Gaussian }),
-    revision: 1,
     example: "{ gaussian-projection = { components = 20 } }",
 };
 
@@ -24,7 +23,6 @@ pub const SPARSE: Kind = Kind {
         let components = Components::read(section);
         Box::new(Random { components, kind: Draw::Sparse { density: read_density(section) } })
     },
-    revision: 1,
     example: "{ sparse-projection = { components = 20, density = 0.25 } }",
 };
 

@@ -12,7 +12,7 @@ pub struct Divide {
 }
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "divide", read, revision: 1, example: "{ divide = 255 }" };
+pub const KIND: Kind = Kind { name: "divide", read, example: "{ divide = 255 }" };
 
 fn read(section: &mut Section<'_>) -> Box<dyn Transform> {
     Box::new(Divide { by: section.number("divide", Bounds::Positive, None) })

@@ -83,8 +83,6 @@ pub struct Kind {
     pub name: &'static str,
     /// Reads its keys.
     pub read: fn(&mut Section<'_>) -> Box<dyn Transform>,
-    /// Bumped whenever the same samples give other bytes.
-    pub revision: u32,
     /// An item of `steps` that uses it.
     pub example: &'static str,
 }

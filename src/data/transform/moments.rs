@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Affine, Fitted, Per};
 use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+use crate::data::fit_set::TrainingRow;
 
 /// Samples per chunk where values are not whole numbers.
 const CHUNK: usize = 256;
@@ -119,9 +120,9 @@ impl<'a> Statistics<'a> {
 }
 
 /// The moments of each value of the samples `rows`.
-fn value_moments(feed: &Feed, rows: &[u32], threads: usize) -> Vec<Moments> {
+fn value_moments(feed: &Feed, rows: &[TrainingRow], threads: usize) -> Vec<Moments> {
     let samples: &dyn Samples = &**feed.samples();
-    let stored = rows.first().map(|&row| samples.values(row as usize));
+    let stored = rows.first().map(|row| samples.values(row.index()));
     match stored {
         Some(Values::U8(_)) if feed.chain().fitted().is_empty() => whole_moments(rows, threads, |rows| {
             let mut sums = Sums::new(samples.shape().len());
@@ -160,15 +161,15 @@ impl Sums {
         }
     }
 
-    fn add_u8(&mut self, samples: &dyn Samples, rows: &[u32]) {
+    fn add_u8(&mut self, samples: &dyn Samples, rows: &[TrainingRow]) {
         let n_values = self.sum.len();
         let mut sum = vec![0u16; n_values];
         let mut squares = vec![0u32; n_values];
         let mut min = vec![u8::MAX; n_values];
         let mut max = vec![0u8; n_values];
-        let image = |row: u32| match samples.values(row as usize) {
+        let image = |row: TrainingRow| match samples.values(row.index()) {
             Values::U8(values) => values,
-            other => panic!("sample {row} is {other:?}, the first one had bytes"),
+            other => panic!("sample {row:?} is {other:?}, the first one had bytes"),
         };
         for block in rows.chunks(ROWS_PER_U16) {
             sum.fill(0);
@@ -199,10 +200,10 @@ impl Sums {
         }
     }
 
-    fn add_u16(&mut self, samples: &dyn Samples, rows: &[u32]) {
+    fn add_u16(&mut self, samples: &dyn Samples, rows: &[TrainingRow]) {
         for &row in rows {
-            let Values::U16(values) = samples.values(row as usize) else {
-                panic!("sample {row} has no 16-bit values, the first one had");
+            let Values::U16(values) = samples.values(row.index()) else {
+                panic!("sample {row:?} has no 16-bit values, the first one had");
             };
             for (i, &x) in values.iter().enumerate() {
                 let x = u16::from_le_bytes(x);
@@ -263,7 +264,7 @@ fn add_four(rows: [&[u8]; 4], sum: &mut [u16], squares: &mut [u32], min: &mut [u
     }
 }
 
-fn whole_moments(rows: &[u32], threads: usize, sums: impl Fn(&[u32]) -> Sums + Sync) -> Vec<Moments> {
+fn whole_moments(rows: &[TrainingRow], threads: usize, sums: impl Fn(&[TrainingRow]) -> Sums + Sync) -> Vec<Moments> {
     let share = rows.len().div_ceil(threads).max(1);
     let parts: Vec<Sums> = in_parallel(rows.chunks(share).collect(), &sums);
     let mut parts = parts.into_iter();
@@ -290,8 +291,8 @@ fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: &(impl Fn(T) -> R + Sync))
 }
 
 /// Chunks in order, merged by a fixed tree: like a binary counter, two finished subtrees of the same size become one.
-fn chunked_moments(feed: &Feed, rows: &[u32], threads: usize) -> Vec<Moments> {
-    let chunks: Vec<&[u32]> = rows.chunks(CHUNK).collect();
+fn chunked_moments(feed: &Feed, rows: &[TrainingRow], threads: usize) -> Vec<Moments> {
+    let chunks: Vec<&[TrainingRow]> = rows.chunks(CHUNK).collect();
     let mut finished: Vec<(u32, Vec<Moments>)> = Vec::new();
     for wave in chunks.chunks(threads) {
         for mut moments in in_parallel(wave.to_vec(), &|rows| chunk_moments(feed, rows)) {
@@ -312,7 +313,7 @@ fn chunked_moments(feed: &Feed, rows: &[u32], threads: usize) -> Vec<Moments> {
 }
 
 /// The moments of one chunk: the mean first, then the distances from it, each a chain over the samples.
-fn chunk_moments(feed: &Feed, rows: &[u32]) -> Vec<Moments> {
+fn chunk_moments(feed: &Feed, rows: &[TrainingRow]) -> Vec<Moments> {
     let n_values = feed.sample_shape().len();
     let mut values = vec![0.0f32; rows.len() * n_values];
     feed.load(rows, &mut values);

@@ -23,7 +23,7 @@ pub struct Scale {
 }
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "scale", read, revision: 1, example: "{ scale = { to = \"unit-variance\" } }" };
+pub const KIND: Kind = Kind { name: "scale", read, example: "{ scale = { to = \"unit-variance\" } }" };
 
 const UNIT_VARIANCE: &str = "unit-variance";
 

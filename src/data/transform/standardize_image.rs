@@ -10,7 +10,7 @@ use crate::config::Section;
 pub struct StandardizeImage;
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "standardize-image", read, revision: 1, example: "\"standardize-image\"" };
+pub const KIND: Kind = Kind { name: "standardize-image", read, example: "\"standardize-image\"" };
 
 fn read(_: &mut Section<'_>) -> Box<dyn Transform> {
     Box::new(StandardizeImage)

@@ -112,6 +112,14 @@ impl LayerConfig for ConvConfig {
         "conv"
     }
 
+    fn rooms(&self) -> Vec<&'static str> {
+        match self.algorithm {
+            Algorithm::Direct => vec!["conv"],
+            // Shapes that it does not pay for are computed the other way.
+            Algorithm::Winograd => vec!["conv", "winograd"],
+        }
+    }
+
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         self.output(input).map(SampleShape::Image)
     }

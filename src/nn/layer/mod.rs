@@ -210,6 +210,11 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
     /// The word of its kind.
     fn word(&self) -> &'static str;
 
+    /// The rooms that compute it, as the table of revisions calls them: its word, and what its keys add.
+    fn rooms(&self) -> Vec<&'static str> {
+        vec![self.word()]
+    }
+
     /// The shape of one output sample.
     ///
     /// # Errors

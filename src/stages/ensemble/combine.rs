@@ -1,5 +1,7 @@
 //! How what several members say of the same samples becomes one answer.
 
+use std::borrow::Borrow;
+
 use super::super::StageError;
 use crate::artifact::ensemble::{Ensemble, Stacking};
 use crate::artifact::predictions::Predictions;
@@ -63,9 +65,10 @@ impl Combine {
     ///
     /// # Determinism
     /// Sums run over members in their order, in double precision.
-    pub fn apply(&self, members: &[Predictions]) -> Result<Predictions, StageError> {
-        let Some(first) = members.first() else { return Err(StageError::new("an ensemble has no members")) };
-        for other in members {
+    pub fn apply<P: Borrow<Predictions>>(&self, members: &[P]) -> Result<Predictions, StageError> {
+        let members: Vec<&Predictions> = members.iter().map(Borrow::borrow).collect();
+        let Some(&first) = members.first() else { return Err(StageError::new("an ensemble has no members")) };
+        for other in &members {
             if other.rows() != first.rows() || other.n_classes() != first.n_classes() {
                 return Err(StageError::new(format!(
                     "members of an ensemble predict different things: {} samples of {} classes, and {} of {}",
@@ -94,10 +97,10 @@ impl Combine {
         let mut sums = vec![0.0f64; n_classes];
         for i in 0..first.len() {
             match self {
-                Combine::MeanProbability => mean(members, i, &mut sums),
-                Combine::Vote => vote(members, i, &mut sums),
-                Combine::Weighted(weights) => mix(members, weights, i, &mut sums),
-                Combine::Stacking(stacking) => stack(members, stacking, i, &mut sums),
+                Combine::MeanProbability => mean(&members, i, &mut sums),
+                Combine::Vote => vote(&members, i, &mut sums),
+                Combine::Weighted(weights) => mix(&members, weights, i, &mut sums),
+                Combine::Stacking(stacking) => stack(&members, stacking, i, &mut sums),
             }
             probabilities.extend(sums.iter().map(|&p| p as f32));
         }
@@ -105,7 +108,7 @@ impl Combine {
     }
 }
 
-fn mean(members: &[Predictions], i: usize, out: &mut [f64]) {
+fn mean(members: &[&Predictions], i: usize, out: &mut [f64]) {
     out.fill(0.0);
     for member in members {
         for (sum, &p) in out.iter_mut().zip(member.row(i)) {
@@ -115,7 +118,7 @@ fn mean(members: &[Predictions], i: usize, out: &mut [f64]) {
     out.iter_mut().for_each(|sum| *sum /= members.len() as f64);
 }
 
-fn vote(members: &[Predictions], i: usize, out: &mut [f64]) {
+fn vote(members: &[&Predictions], i: usize, out: &mut [f64]) {
     mean(members, i, out);
     for member in members {
         out[arg_max(member.row(i))] += 1.0;
@@ -123,7 +126,7 @@ fn vote(members: &[Predictions], i: usize, out: &mut [f64]) {
     out.iter_mut().for_each(|sum| *sum /= members.len() as f64 + 1.0);
 }
 
-fn mix(members: &[Predictions], weights: &[f64], i: usize, out: &mut [f64]) {
+fn mix(members: &[&Predictions], weights: &[f64], i: usize, out: &mut [f64]) {
     out.fill(0.0);
     for (member, weight) in members.iter().zip(weights) {
         for (sum, &p) in out.iter_mut().zip(member.row(i)) {
@@ -132,7 +135,7 @@ fn mix(members: &[Predictions], weights: &[f64], i: usize, out: &mut [f64]) {
     }
 }
 
-fn stack(members: &[Predictions], stacking: &Stacking, i: usize, out: &mut [f64]) {
+fn stack(members: &[&Predictions], stacking: &Stacking, i: usize, out: &mut [f64]) {
     out.copy_from_slice(&stacking.intercepts);
     let said = members.iter().flat_map(|member| member.row(i));
     for (&p, coefficients) in said.zip(stacking.coefficients.chunks_exact(stacking.n_classes)) {

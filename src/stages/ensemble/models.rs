@@ -4,7 +4,7 @@ use super::super::{Flow, Need, Output, Part, Reads, StageError, Task};
 use super::Combine;
 use crate::artifact::Files;
 use crate::artifact::ensemble::{Ensemble, MEMBERS, read_validation};
-use crate::artifact::predictions::{Predictions, TEST, VALIDATION, VALIDATION_SELECTED, file_of, n_models};
+use crate::artifact::predictions::{OutOfFold, Predictions, TEST, file_of, n_models};
 
 /// What models and ensembles said, of each of the models that a task hands on and of each fold, and what an ensemble is.
 const PREDICTIONS: Reads = Reads(&["test*.safetensors", "validation*.safetensors", MEMBERS]);
@@ -144,20 +144,15 @@ impl<'a> Model<'a> {
         if tests.is_empty() { Ok(None) } else { Combine::MeanProbability.apply(&tests).map(Some) }
     }
 
-    /// What it says of the rows of `fold` out of fold, and whether those rows chose it.
+    /// What it says of the rows of `fold` out of fold.
     ///
     /// # Errors
     /// If a file is damaged.
-    pub fn validation(&self, fold: u32) -> Result<Option<(Predictions, bool)>, StageError> {
+    pub fn validation(&self, fold: u32) -> Result<Option<OutOfFold>, StageError> {
         if let Some(files) = self.part(Part::Whole) {
             return Ok(read_validation(files, fold)?);
         }
         let Some(files) = self.part(Part::Fold(fold)) else { return Ok(None) };
-        for (name, is_selected) in [(VALIDATION, false), (VALIDATION_SELECTED, true)] {
-            if let Some(predictions) = self.read(files, name)? {
-                return Ok(Some((predictions, is_selected)));
-            }
-        }
-        Ok(None)
+        Ok(OutOfFold::read(files, self.model)?)
     }
 }

@@ -8,7 +8,7 @@ use crate::artifact::predictions::{TEST, VALIDATION, VALIDATION_SELECTED, file_o
 use crate::artifact::splits::Splits;
 use crate::artifact::{Bytes, Files};
 use crate::config::{self, Entry, Table};
-use crate::data::fit_set::{Partition, Place};
+use crate::data::fit_set::{Fit, Partition, Place};
 use crate::stages::ensemble::Combine;
 use crate::stages::testing::{self, MemorySink, TestContext};
 use crate::stages::{Delivered, Node};
@@ -22,8 +22,8 @@ impl Stage for Fake {
     fn kind(&self) -> &'static str {
         "fake"
     }
-    fn revision(&self) -> String {
-        String::new()
+    fn rooms(&self, _: Part, _: &Upstream<'_>) -> Vec<&'static str> {
+        Vec::new()
     }
     fn accepts(&self) -> &'static [Output] {
         &[]
@@ -134,7 +134,7 @@ impl Graph {
 
     /// A model whose folds say `shifts` with probability `p`; with `refit`, one more fit that is always right.
     fn model(&mut self, name: &str, shifts: &[u32], p: f32, refit: bool, validation: &str) -> usize {
-        let test = self.partition.test_rows();
+        let test = self.partition.test_rows().indices();
         let files = |written: Vec<(&str, Predictions)>| {
             let mut sink = MemorySink::default();
             for (name, predictions) in written.iter().filter(|(_, predictions)| !predictions.is_empty()) {
@@ -144,7 +144,7 @@ impl Graph {
         };
         let mut artifacts = Vec::new();
         for (fold, &shift) in (1..).zip(shifts) {
-            let own = said(&self.partition.validation_rows(fold), shift, p);
+            let own = said(&self.partition.fit_set(Fit::Fold(fold)).validation().indices(), shift, p);
             artifacts.push((Part::Fold(fold), files(vec![(validation, own), (TEST, said(&test, shift, p))])));
         }
         if refit {
@@ -257,7 +257,7 @@ fn several_models_meet_fold_by_fold() {
     assert_eq!(members.members[1].parts, ["all"]);
     for fold in 1..=3 {
         let got = Predictions::read(&both, &validation_name(fold, false)).unwrap();
-        assert_eq!(got.rows(), graph.partition.validation_rows(fold));
+        assert_eq!(got.rows(), graph.partition.fit_set(Fit::Fold(fold)).validation().indices());
         let (a, b) = [[(0, 0.8), (1, 0.6)], [(0, 0.8), (0, 0.6)], [(1, 0.8), (0, 0.6)]][fold as usize - 1].into();
         let [a, b] = [a, b].map(|(shift, p)| said(got.rows(), shift, p));
         for ((got, a), b) in got.probabilities().iter().zip(a.probabilities()).zip(b.probabilities()) {
@@ -428,11 +428,11 @@ fn without_a_test_split_a_gate_must_name_a_model_with_a_score() {
 fn snapshots(graph: &mut Graph, name: &str, shifts: &[&[u32]], p: f32) -> usize {
     let index = graph.model(name, shifts[0], p, false, VALIDATION);
     graph.nodes[index].flow.models = shifts.len() as u32;
-    let test = graph.partition.test_rows();
+    let test = graph.partition.test_rows().indices();
     for (model, shifts) in (2..).zip(&shifts[1..]) {
         for (fold, &shift) in (1..).zip(*shifts) {
             let mut sink = MemorySink::default();
-            said(&graph.partition.validation_rows(fold), shift, p)
+            said(&graph.partition.fit_set(Fit::Fold(fold)).validation().indices(), shift, p)
                 .write(&mut sink, &file_of(VALIDATION, model))
                 .unwrap();
             said(&test, shift, p).write(&mut sink, &file_of(TEST, model)).unwrap();
@@ -491,7 +491,7 @@ fn weights_are_fitted_out_of_fold_and_cross_fitted() {
 
     // Truths of a fold do not reach what is said of it: other labels there, the same predictions.
     let before = graph.run("stacked", &ENSEMBLE, &[("combine", text("stacking"))], &[good, bad]).unwrap();
-    let rows = graph.partition.validation_rows(3);
+    let rows = graph.partition.fit_set(Fit::Fold(3)).validation().indices();
     let labels: Vec<u32> = (0..12).map(|i| if rows.contains(&i) { (i + 1) % 3 } else { i % 3 }).collect();
     let shape = ImageShape { height: 1, width: 1, channels: 1 };
     graph.artifacts[0].1 = testing::dataset(shape, &labels, &(0..12).collect::<Vec<u8>>()).0;
@@ -569,7 +569,7 @@ fn members_that_disagree_about_the_samples_are_an_error() {
     let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
     let mut sink = MemorySink::default();
     said(&[0, 1], 0, 0.9).write(&mut sink, TEST).unwrap();
-    said(&graph.partition.validation_rows(2), 0, 0.9).write(&mut sink, VALIDATION).unwrap();
+    said(&graph.partition.fit_set(Fit::Fold(2)).validation().indices(), 0, 0.9).write(&mut sink, VALIDATION).unwrap();
     let need = (model, Part::Fold(2));
     graph.artifacts.iter_mut().find(|(known, _)| *known == need).unwrap().1 = sink.files();
     let error = graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap_err();

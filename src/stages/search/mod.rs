@@ -35,9 +35,6 @@ pub const KIND: Kind = Kind {
               rounds = [{ trials = 8, epochs = 1 }, { trials = 4, epochs = 3 }, {}]\n",
 };
 
-/// Bumped when the same trials are ranked or written otherwise.
-const REVISION: &str = "1";
-
 /// Searches for the best settings of a train stage and the stages above it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
@@ -469,8 +466,11 @@ impl Stage for Search {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        REVISION.to_owned()
+    fn rooms(&self, part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        match part {
+            Part::Round(_) => vec![KIND.name, "draw", "metrics"],
+            _ => vec![KIND.name],
+        }
     }
 
     fn accepts(&self) -> &'static [Output] {

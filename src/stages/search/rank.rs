@@ -3,7 +3,7 @@
 use super::{Search, Setting};
 use crate::artifact::dataset::Numbers;
 use crate::artifact::model::Description;
-use crate::artifact::predictions::{Predictions, VALIDATION, VALIDATION_SELECTED};
+use crate::artifact::predictions::OutOfFold;
 use crate::artifact::search::{Exploded, Round, Searched, TRIALS, TrialResult};
 use crate::artifact::table::{Cell, Table};
 use crate::artifact::{Files, Sink};
@@ -30,13 +30,9 @@ fn metric(name: &str) -> Result<&'static Metric, StageError> {
 }
 
 fn score(files: &Files, dataset: &Numbers, by: &Metric) -> Result<FoldScore, StageError> {
-    let mut predictions = None;
-    for name in [VALIDATION, VALIDATION_SELECTED] {
-        if predictions.is_none() {
-            predictions = Predictions::read_optional(files, name)?;
-        }
-    }
-    let Some(predictions) = predictions else { return Err(StageError::new("a trial has no validation images")) };
+    let Some(predictions) = OutOfFold::read(files, 1)? else {
+        return Err(StageError::new("a trial has no validation images"));
+    };
     if predictions.rows().last().is_some_and(|&row| row as usize >= dataset.n_samples())
         || predictions.n_classes() < dataset.n_classes()
     {

@@ -3,7 +3,8 @@
 
 use crate::artifact::dataset::Dataset;
 use crate::data::augment::{Augmentation, Augmenter};
-use crate::data::feed::Feed;
+use crate::data::feed::{Feed, SampleIndex};
+use crate::data::fit_set::{TrainingRow, TrainingRows};
 use crate::engine::{Targets, prefetch};
 use crate::nn::network::AllSamples;
 use crate::nn::seeds::Seeds;
@@ -13,7 +14,6 @@ use crate::stages::Context;
 pub(super) struct Batches<'a> {
     feed: &'a Feed,
     dataset: &'a Dataset,
-    rows: Vec<u32>,
     images: Vec<f32>,
     labels: Vec<u32>,
 }
@@ -21,17 +21,15 @@ pub(super) struct Batches<'a> {
 impl<'a> Batches<'a> {
     pub fn new(feed: &'a Feed, dataset: &'a Dataset, batch: usize) -> Batches<'a> {
         let images = vec![0.0; batch * feed.sample_shape().len()];
-        Batches { feed, dataset, rows: Vec::with_capacity(batch), images, labels: Vec::with_capacity(batch) }
+        Batches { feed, dataset, images, labels: Vec::with_capacity(batch) }
     }
 
     /// Loads these rows; afterwards `images` and `labels` hold them.
-    pub fn load(&mut self, rows: impl Iterator<Item = u32>) -> (&[f32], &[u32]) {
-        self.rows.clear();
-        self.rows.extend(rows);
+    pub fn load(&mut self, rows: &[impl SampleIndex]) -> (&[f32], &[u32]) {
         self.labels.clear();
-        self.labels.extend(self.rows.iter().map(|&row| self.dataset.label(row as usize)));
-        let images = &mut self.images[..self.rows.len() * self.feed.sample_shape().len()];
-        self.feed.load(&self.rows, images);
+        self.labels.extend(rows.iter().map(|row| self.dataset.label(row.index())));
+        let images = &mut self.images[..rows.len() * self.feed.sample_shape().len()];
+        self.feed.load(rows, images);
         (images, &self.labels)
     }
 }
@@ -50,7 +48,7 @@ pub(super) struct TrainingBatches<'a> {
     /// Samples of one epoch.
     n_samples: usize,
     /// The rows of each class, where classes are oversampled.
-    by_class: Option<Vec<Vec<u32>>>,
+    by_class: Option<Vec<TrainingRows>>,
     /// What is learned from in this epoch, in order.
     order: Vec<View>,
     /// Two where a loader works in the background.
@@ -60,7 +58,7 @@ pub(super) struct TrainingBatches<'a> {
 /// One sample of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct View {
-    row: u32,
+    row: TrainingRow,
     /// How many times the row has come up before in this epoch, by oversampling.
     turn: u32,
 }
@@ -69,14 +67,14 @@ struct View {
 struct Source<'a> {
     feed: &'a Feed,
     dataset: &'a Dataset,
-    rows: &'a [u32],
+    rows: &'a TrainingRows,
     augmenter: Option<Augmenter>,
 }
 
 /// One batch of training samples.
 #[derive(Default)]
 struct Batch {
-    rows: Vec<u32>,
+    rows: Vec<TrainingRow>,
     images: Vec<f32>,
     labels: Vec<u32>,
     /// `[n, n_classes]` where samples are mixed, else empty.
@@ -88,7 +86,7 @@ impl<'a> TrainingBatches<'a> {
     /// the network learns from one.
     pub fn new(
         (feed, dataset): (&'a Feed, &'a Dataset),
-        rows: &'a [u32],
+        rows: &'a TrainingRows,
         seeds: &'a Seeds,
         batch: usize,
         augmentation: &Augmentation,
@@ -97,15 +95,11 @@ impl<'a> TrainingBatches<'a> {
     ) -> TrainingBatches<'a> {
         let shape = feed.sample_shape();
         let augmenter = (!augmentation.is_empty()).then(|| Augmenter::new(augmentation, shape));
-        let by_class = oversample.then(|| {
-            let mut by_class = vec![Vec::new(); dataset.n_classes()];
-            rows.iter().for_each(|&row| by_class[dataset.label(row as usize) as usize].push(row));
-            by_class
-        });
+        let by_class = oversample.then(|| rows.by_class(dataset.n_classes(), |i| dataset.label(i)));
         let n_samples = match &by_class {
             None => rows.len(),
             Some(by_class) => {
-                let classes = by_class.iter().map(Vec::len);
+                let classes = by_class.iter().map(|rows| rows.len());
                 classes.clone().filter(|&n| n > 0).count() * classes.max().unwrap_or(0)
             }
         };
@@ -215,14 +209,14 @@ impl Source<'_> {
         into.rows.clear();
         into.rows.extend(views.iter().map(|view| view.row));
         into.labels.clear();
-        into.labels.extend(views.iter().map(|view| self.dataset.label(view.row as usize)));
+        into.labels.extend(views.iter().map(|view| self.dataset.label(view.row.index())));
         let images = &mut into.images[..views.len() * len];
         let Some(augmenter) = &mut self.augmenter else { return self.feed.load(&into.rows, images) };
         for (view, image) in views.iter().zip(images.chunks_exact_mut(len)) {
             augmenter.load(self.feed, view.row, view.turn, image);
         }
         if augmenter.mixes() {
-            let label = |row: u32| self.dataset.label(row as usize);
+            let label = |row: TrainingRow| self.dataset.label(row.index());
             let targets = into.targets.chunks_exact_mut(self.dataset.n_classes());
             for ((view, image), target) in views.iter().zip(images.chunks_exact_mut(len)).zip(targets) {
                 augmenter.mix(self.feed, (view.row, view.turn), self.rows, label, image, target);
@@ -233,8 +227,8 @@ impl Source<'_> {
 
 /// Fills `order` with as many samples of each class as the largest has: each row as often as that goes, and for the rest
 /// rows drawn anew in each epoch, no row twice. A class without a row stays without.
-fn oversample(by_class: &[Vec<u32>], seeds: &Seeds, epoch: u32, order: &mut Vec<View>) {
-    let largest = by_class.iter().map(Vec::len).max().unwrap_or(0);
+fn oversample(by_class: &[TrainingRows], seeds: &Seeds, epoch: u32, order: &mut Vec<View>) {
+    let largest = by_class.iter().map(|rows| rows.len()).max().unwrap_or(0);
     for (class, rows) in by_class.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let turns = largest / rows.len();
         order.extend((0..turns as u32).flat_map(|turn| rows.iter().map(move |&row| View { row, turn })));
@@ -250,10 +244,13 @@ fn oversample(by_class: &[Vec<u32>], seeds: &Seeds, epoch: u32, order: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::fit_set::first_rows;
 
     #[test]
     fn oversampling_makes_classes_equal_and_repeats_rows_evenly() {
-        let by_class = [vec![1, 4, 9], vec![], (10..20).collect::<Vec<u32>>(), vec![7]];
+        let rows = first_rows(20);
+        let by_class = [&[1, 4, 9][..], &[], &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19], &[7]]
+            .map(|class| class.iter().map(|&i: &usize| rows[i]).collect::<TrainingRows>());
         let seeds = Seeds { seed: 1, indices: vec![("fit set", 2)] };
         let of_epoch = |epoch| {
             let mut order = Vec::new();
@@ -263,9 +260,9 @@ mod tests {
         let order = of_epoch(1);
         assert_eq!(order.len(), 30);
         for (rows, turns) in [(&by_class[0], [3, 4]), (&by_class[2], [1, 1]), (&by_class[3], [10, 10])] {
-            for row in rows {
+            for row in rows.iter() {
                 let n = order.iter().filter(|view| view.row == *row).count();
-                assert!(turns.contains(&n), "row {row}: {n} times");
+                assert!(turns.contains(&n), "row {row:?}: {n} times");
             }
             assert_eq!(order.iter().filter(|view| rows.contains(&view.row)).count(), 10);
         }

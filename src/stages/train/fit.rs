@@ -13,6 +13,7 @@ use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
 use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes, sheet};
+use crate::data::fit_set::{TrainingRows, ValidationRows};
 use crate::elementary::{ln, log10};
 use crate::engine::{Engine, Isa};
 use crate::nn::layer::Role;
@@ -65,12 +66,8 @@ pub(super) fn fit(
         Part::All | Part::Whole | Part::Round(_) | Part::Sanity => 0,
     };
     let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
-    let sampled;
-    let training_rows = match fit_set.training().as_slice() {
-        all if stage.data_fraction < 1.0 => {
-            sampled = trial::share_of_rows(stage.data_fraction, &seeds, &dataset, all);
-            &sampled
-        }
+    let training_rows = match fit_set.training() {
+        all if stage.data_fraction < 1.0 => &trial::share_of_rows(stage.data_fraction, &seeds, &dataset, all),
         all => all,
     };
     let validation_rows = fit_set.validation();
@@ -161,7 +158,7 @@ pub(super) fn fit(
             }
         }
     }
-    let test_rows = splits.test_rows();
+    let (held_out, test_rows) = (validation_rows.indices(), splits.test_rows().indices());
     let validation = if is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
     // The last snapshot is the network as it is.
     let earlier = run.snapshots.iter().rev().skip(1);
@@ -172,7 +169,7 @@ pub(super) fn fit(
         if model > 1 {
             network.load(weights).map_err(|error| StageError::new(error.to_string()))?;
         }
-        for (rows, name) in [(validation_rows, validation), (&test_rows, predictions::TEST)] {
+        for (rows, name) in [(&held_out, validation), (&test_rows, predictions::TEST)] {
             if !rows.is_empty() {
                 let known = if model == 1 && name == validation { run.validation.take() } else { None };
                 let predictions = match known {
@@ -230,7 +227,7 @@ fn run_epochs(
     network: &mut Network,
     training: &mut TrainingBatches<'_>,
     batches: &mut Batches<'_>,
-    validation_rows: &[u32],
+    validation_rows: &ValidationRows,
     setup: &watch::Setup,
     context: &dyn Context,
 ) -> Result<Run, StageError> {
@@ -296,7 +293,7 @@ fn run_epochs(
             (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows, &mut probabilities));
         if !probabilities.is_empty() {
             let n_classes = network.plan().n_classes;
-            run.validation = Some(Predictions::new(validation_rows.to_vec(), n_classes, probabilities));
+            run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
         }
         let row = EpochRow {
             epoch,
@@ -587,17 +584,17 @@ fn is_stopped(stage: &Train, best: &Best) -> bool {
     stage.early_stopping.is_some_and(|stopping| best.stale_epochs >= stopping.patience)
 }
 
-/// Loss and accuracy, and into `probabilities`, unless they are empty, what [`predict`] gives.
+/// Loss and accuracy, for what stops or slows a training, and into `probabilities`, unless they are empty, what [`predict`] gives.
 fn evaluate(
     network: &mut Network,
     batches: &mut Batches<'_>,
-    rows: &[u32],
+    rows: &ValidationRows,
     mut probabilities: &mut [f32],
 ) -> StepStats {
     let mut total = StepStats::default();
     let n_classes = network.plan().n_classes;
     for chunk in rows.chunks(network.batch()) {
-        let (images, labels) = batches.load(chunk.iter().copied());
+        let (images, labels) = batches.load(chunk);
         let out;
         (out, probabilities) = probabilities.split_at_mut(probabilities.len().min(chunk.len() * n_classes));
         total.add(network.evaluate(images, labels, (!out.is_empty()).then_some(out)));
@@ -618,7 +615,7 @@ fn predict(
         if context.is_cancelled() {
             return Err(StageError::cancelled());
         }
-        let (images, _) = batches.load(chunk.iter().copied());
+        let (images, _) = batches.load(chunk);
         network.predict(images, out);
     }
     Ok(Predictions::new(rows.to_vec(), n_classes, probabilities))
@@ -634,19 +631,18 @@ fn median_best_epoch(task: &Task<'_>) -> Result<u32, StageError> {
     Ok(epochs[(epochs.len() - 1) / 2].max(1))
 }
 
-fn class_weights(weights: ClassWeights, dataset: &Dataset, rows: &[u32]) -> Option<Vec<f32>> {
+fn class_weights(weights: ClassWeights, dataset: &Dataset, rows: &TrainingRows) -> Option<Vec<f32>> {
     match weights {
         ClassWeights::None => None,
         ClassWeights::Balanced => {
             let n_classes = dataset.n_classes();
-            let mut counts = vec![0u32; n_classes];
-            rows.iter().for_each(|&row| counts[dataset.label(row as usize) as usize] += 1);
+            let by_class = rows.by_class(n_classes, |i| dataset.label(i));
             // A class without a training image weighs nothing: it never comes up.
-            let weight = |count: u32| match count {
+            let weight = |count: usize| match count {
                 0 => 0.0,
-                count => (rows.len() as f64 / (n_classes as f64 * f64::from(count))) as f32,
+                count => (rows.len() as f64 / (n_classes as f64 * count as f64)) as f32,
             };
-            Some(counts.into_iter().map(weight).collect())
+            Some(by_class.iter().map(|rows| weight(rows.len())).collect())
         }
     }
 }

@@ -35,9 +35,6 @@ pub const KIND: Kind = Kind {
               [stages.train]\narchitecture = \"INPUT - CONV - RELU - POOL - FC\"\n",
 };
 
-/// Bumped when the same inputs train to other bytes.
-const REVISION: &str = "2";
-
 /// Trains a network.
 #[derive(Debug)]
 pub struct Train {
@@ -266,8 +263,22 @@ impl Stage for Train {
         KIND.name
     }
 
-    fn revision(&self) -> String {
-        REVISION.to_owned()
+    fn rooms(&self, part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
+        let mut rooms = lineage::rooms(upstream);
+        rooms.extend(["init", "softmax"]);
+        let layers = self.architecture.iter().flat_map(|architecture| &architecture.layers);
+        match part {
+            Part::Sanity => {
+                rooms.extend(layers.filter(|layer| sanity::keeps(layer.word())).flat_map(|layer| layer.rooms()));
+                rooms.extend(["adam", "sanity"]);
+            }
+            _ => {
+                rooms.extend(layers.flat_map(|layer| layer.rooms()));
+                rooms.extend([KIND.name, self.optimizer.word(), self.schedule.word()]);
+                rooms.extend(self.augment.words());
+            }
+        }
+        rooms
     }
 
     fn accepts(&self) -> &'static [Output] {

@@ -12,6 +12,7 @@ use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::sanity::{Finding, Findings, Status};
 use crate::data::feed::{Feed, Values};
+use crate::data::fit_set::{TrainingRow, TrainingRows};
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::init::Initializer;
@@ -58,7 +59,7 @@ pub(super) fn check(
     let splits = lineage::splits(task)?;
     let feed = lineage::feed(task, &dataset)?;
     let fit_set = lineage::fit_set(&splits, Part::Fold(1));
-    let rows = fit_set.training().as_slice();
+    let rows = fit_set.training();
     let mut findings = Findings { format: 1, findings: Vec::new(), half_squares: 0.0, layers_l2_loss: 0.0 };
     if rows.is_empty() {
         return Err(fit::no_images());
@@ -94,15 +95,19 @@ pub(super) fn warning(finding: &Finding) -> String {
     }
 }
 
+/// Whether the checks of a network keep a layer of this kind: what is drawn anew at each look is left out.
+pub(super) fn keeps(word: &str) -> bool {
+    !matches!(word, "dropout" | "noise")
+}
+
 fn finding(check: &str, status: Status, value: f64, limit: Option<f64>, message: String) -> Finding {
     let value = value.is_finite().then_some(value);
     Finding { check: check.to_owned(), status, value, limit, message, key: None, help: None, image: None }
 }
 
-fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
-    let mut counts = vec![0u64; dataset.n_classes()];
-    rows.iter().for_each(|&row| counts[dataset.label(row as usize) as usize] += 1);
-    let n_present = counts.iter().filter(|&&n| n > 0).count();
+fn labels(dataset: &Dataset, rows: &TrainingRows) -> Finding {
+    let by_class = rows.by_class(dataset.n_classes(), |i| dataset.label(i));
+    let n_present = by_class.iter().filter(|rows| !rows.is_empty()).count();
     let of = |status, message| finding("labels", status, n_present as f64, Some(2.0), message);
     if n_present < 2 {
         return of(Status::Failed, format!("all {} training images are of one class", rows.len()))
@@ -111,15 +116,9 @@ fn labels(dataset: &Dataset, rows: &[u32]) -> Finding {
     of(Status::Passed, format!("{} training images of {n_present} classes", rows.len()))
 }
 
-/// Evenly spread rows, at most `most`.
-fn spread(rows: &[u32], most: usize) -> impl Iterator<Item = u32> + '_ {
-    let n = rows.len().min(most);
-    (0..n).map(move |i| rows[i * rows.len() / n])
-}
-
-fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
-    let first = dataset.digest(rows[0] as usize);
-    if rows.len() > 1 && rows.iter().all(|&row| dataset.digest(row as usize) == first) {
+fn images(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> Finding {
+    let first = dataset.digest(rows[0].index());
+    if rows.len() > 1 && rows.iter().all(|row| dataset.digest(row.index()) == first) {
         let message = format!("all {} training images are the same, pixel by pixel", rows.len());
         return finding("images", Status::Failed, 1.0, None, message)
             .help("check what `ingest` reads: `data.csv` lists it");
@@ -130,11 +129,12 @@ fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
         Values::F32(values) => values.iter().all(|x| *x == values[0]),
     };
     let samples = feed.samples();
-    let n = rows.len().min(LOOKED_AT);
-    let flat: Vec<u32> = spread(rows, LOOKED_AT).filter(|&row| is_flat(samples.values(row as usize))).collect();
+    let looked_at = rows.spread(LOOKED_AT);
+    let n = looked_at.len();
+    let flat: Vec<usize> = looked_at.iter().map(|row| row.index()).filter(|&i| is_flat(samples.values(i))).collect();
     let share = flat.len() as f64 / n as f64;
     let of = |status, message| finding("images", status, share, Some(FLAT_SHARE), message);
-    let example = flat.first().copied().unwrap_or_default();
+    let example = flat.first().map_or(0, |&i| i as u32);
     if samples.shape().len() > 1 && flat.len() == n {
         let message = format!("every training image is of one value throughout, such as image {example}");
         return of(Status::Failed, message).image(example).help("check what `ingest` reads: `data.csv` lists it");
@@ -150,13 +150,13 @@ fn images(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Finding {
 }
 
 /// Whether what the network reads are numbers; and the largest magnitude of them.
-fn values(feed: &Feed, rows: &[u32]) -> (Finding, f32) {
+fn values(feed: &Feed, rows: &TrainingRows) -> (Finding, f32) {
     let mut sample = vec![0.0; feed.sample_shape().len()];
     let mut largest = 0.0f32;
-    for row in spread(rows, LOOKED_AT) {
+    for &row in rows.spread(LOOKED_AT).iter() {
         feed.load(&[row], &mut sample);
         if let Some(at) = sample.iter().position(|x| !x.is_finite()) {
-            return (not_a_number(row, sample[at]), f32::NAN);
+            return (not_a_number(row.index() as u32, sample[at]), f32::NAN);
         }
         largest = sample.iter().fold(largest, |largest, x| largest.max(x.abs()));
     }
@@ -165,7 +165,7 @@ fn values(feed: &Feed, rows: &[u32]) -> (Finding, f32) {
 }
 
 /// An image with a value that no network can use.
-pub(super) fn not_a_number(image: u32, value: f32) -> Finding {
+fn not_a_number(image: u32, value: f32) -> Finding {
     let message = format!("image {image} comes to the network with the value {value}");
     finding("values", Status::Failed, f64::NAN, None, message)
         .image(image)
@@ -179,15 +179,14 @@ struct Learner<'a> {
     context: &'a dyn Context,
     feed: &'a Feed,
     dataset: &'a Dataset,
-    rows: &'a [u32],
+    rows: &'a TrainingRows,
 }
 
 impl Learner<'_> {
     fn check(&self, plan: &NetworkPlan, largest: f32, findings: &mut Findings) -> Result<(), StageError> {
         // Dropout and noise off, and L2 with them: what is left must learn.
         let layers: Vec<_> = plan.layers.iter().map(|layer| Arc::clone(&layer.config)).collect();
-        let kept: Vec<usize> =
-            (0..layers.len()).filter(|&i| !matches!(layers[i].word(), "dropout" | "noise")).collect();
+        let kept: Vec<usize> = (0..layers.len()).filter(|&i| keeps(layers[i].word())).collect();
         let layers: Vec<_> = kept.iter().map(|&i| Arc::clone(&layers[i])).collect();
         let mut plain = NetworkPlan::new(&layers, plan.input, plan.n_classes)
             .map_err(|problems| fit::plan_error(problems).key("architecture"))?;
@@ -195,7 +194,7 @@ impl Learner<'_> {
             plain.layers.iter().flat_map(|layer| &layer.tensors).map(|tensor| tensor.spec.l2).collect();
         plain.layers.iter_mut().flat_map(|layer| &mut layer.tensors).for_each(|tensor| tensor.spec.l2 = Some(0.0));
 
-        let loss_rows: Vec<u32> = spread(self.rows, LOSS_ROWS).collect();
+        let loss_rows = self.rows.spread(LOSS_ROWS);
         let memorised = distinct(self.feed, self.dataset, self.rows);
         let engine = Engine::with_isa(self.context.threads(), Isa::detect());
         let mut network = self.network(&engine, &plain, loss_rows.len().max(memorised.len()));
@@ -331,9 +330,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn load(&mut self, feed: &Feed, dataset: &Dataset, rows: &[u32]) {
+    fn load(&mut self, feed: &Feed, dataset: &Dataset, rows: &TrainingRows) {
         self.labels.clear();
-        self.labels.extend(rows.iter().map(|&row| dataset.label(row as usize)));
+        self.labels.extend(rows.iter().map(|row| dataset.label(row.index())));
         self.images.resize(rows.len() * feed.sample_shape().len(), 0.0);
         feed.load(rows, &mut self.images);
     }
@@ -341,17 +340,16 @@ impl Loaded {
 
 /// Up to [`MEMORISED`] rows that differ in what the network sees, one class after the other: the same image under two
 /// labels could not be learned by heart.
-fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
-    let mut by_class: Vec<Vec<u32>> = vec![Vec::new(); dataset.n_classes()];
-    rows.iter().for_each(|&row| by_class[dataset.label(row as usize) as usize].push(row));
-    let mut queues: Vec<_> = by_class.into_iter().map(Vec::into_iter).collect();
-    let mut chosen: Vec<u32> = Vec::new();
+fn distinct(feed: &Feed, dataset: &Dataset, rows: &TrainingRows) -> TrainingRows {
+    let by_class = rows.by_class(dataset.n_classes(), |i| dataset.label(i));
+    let mut queues: Vec<_> = by_class.iter().map(|rows| rows.iter().copied()).collect();
+    let mut chosen: Vec<TrainingRow> = Vec::new();
     let mut seen: Vec<Vec<u32>> = Vec::new();
     loop {
         let before = chosen.len();
         for queue in &mut queues {
             if chosen.len() == MEMORISED {
-                return chosen;
+                break;
             }
             let mut sample = vec![0.0; feed.sample_shape().len()];
             for row in queue.by_ref() {
@@ -364,8 +362,8 @@ fn distinct(feed: &Feed, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
                 }
             }
         }
-        if chosen.len() == before {
-            return chosen;
+        if chosen.len() == before || chosen.len() == MEMORISED {
+            return chosen.into_iter().collect();
         }
     }
 }
@@ -375,9 +373,10 @@ mod tests {
     use super::super::tests::{SHAPE, delivered, run, stage};
     use super::*;
     use crate::artifact::dataset::Names;
+    use crate::artifact::sanity::SANITY;
     use crate::artifact::splits::Splits;
     use crate::data::feed::Samples;
-    use crate::data::fit_set::{Partition, Place};
+    use crate::data::fit_set::{Partition, Place, first_rows};
     use crate::stages::testing::{self, MemorySink, TestContext};
     use crate::stages::{Delivered, Output};
     use crate::tensor::SampleShape;
@@ -449,17 +448,9 @@ mod tests {
         let stage = stage(&format!("architecture = \"{GOOD}\""));
         let of = |threads| {
             let context = TestContext { threads, ..TestContext::default() };
-            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context)
-                .unwrap()
-                .get(sanity_file())
-                .unwrap()
-                .to_vec()
+            run(&*stage, Part::Sanity, inputs(&two_classes(), noise), &context).unwrap().get(SANITY).unwrap().to_vec()
         };
         assert_eq!(of(1), of(3));
-    }
-
-    fn sanity_file() -> &'static str {
-        crate::artifact::sanity::SANITY
     }
 
     #[test]
@@ -527,14 +518,13 @@ mod tests {
         let delivered = inputs(&labels, |image, i| noise(image / 2, i));
         let dataset = Arc::new(Dataset::read(&delivered[0].files).unwrap());
         let feed = Feed::new(Arc::<Dataset>::clone(&dataset) as _, Vec::new());
-        let rows: Vec<u32> = (0..N as u32).collect();
-        let chosen = distinct(&feed, &dataset, &rows);
-        let mut digests: Vec<u128> = chosen.iter().map(|&row| dataset.digest(row as usize)).collect();
+        let chosen = distinct(&feed, &dataset, &first_rows(N));
+        let mut digests: Vec<u128> = chosen.iter().map(|row| dataset.digest(row.index())).collect();
         digests.sort_unstable();
         digests.dedup();
         assert_eq!((chosen.len(), digests.len()), (20, 20));
         for class in 0..3 {
-            let n = chosen.iter().filter(|&&row| labels[row as usize] == class).count();
+            let n = chosen.iter().filter(|row| labels[row.index()] == class).count();
             assert!((5..=9).contains(&n), "{n} of class {class}");
         }
     }
@@ -559,13 +549,14 @@ mod tests {
     fn a_value_that_is_not_a_number_is_named_with_its_image() {
         let values_of = [1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0].map(f32::to_le_bytes).to_vec();
         let feed = Feed::new(Arc::new(Poisoned(values_of)), Vec::new());
-        let (finding, _) = values(&feed, &[0, 1, 2]);
+        let rows = first_rows(3);
+        let (finding, _) = values(&feed, &rows);
         assert_eq!((finding.status, finding.value), (Status::Failed, None));
         assert_eq!(
             (finding.image, finding.message.as_str()),
             (Some(1), "image 1 comes to the network with the value NaN")
         );
-        assert_eq!(values(&feed, &[0, 2]).0.status, Status::Passed);
+        assert_eq!(values(&feed, &[rows[0], rows[2]].into_iter().collect()).0.status, Status::Passed);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::artifact::dataset::Dataset;
 use crate::artifact::search::Exploded;
+use crate::data::fit_set::TrainingRows;
 use crate::elementary::ln;
 use crate::nn::seeds::Seeds;
 
@@ -14,20 +15,13 @@ const EXPLODED: f64 = 3.0;
 ///
 /// # Determinism
 /// The same images for every trial of a fit set, drawn per class from the stream "data fraction".
-pub(super) fn share_of_rows(fraction: f64, seeds: &Seeds, dataset: &Dataset, rows: &[u32]) -> Vec<u32> {
-    let mut by_class: Vec<Vec<u32>> = vec![Vec::new(); dataset.n_classes()];
-    for &row in rows {
-        by_class[dataset.label(row as usize) as usize].push(row);
-    }
-    let mut kept = Vec::new();
-    for (class, mut rows) in by_class.into_iter().enumerate() {
-        seeds.stream("data fraction", &[("class", class as u64)]).shuffle(&mut rows);
+pub(super) fn share_of_rows(fraction: f64, seeds: &Seeds, dataset: &Dataset, rows: &TrainingRows) -> TrainingRows {
+    let by_class = rows.by_class(dataset.n_classes(), |i| dataset.label(i)).into_iter();
+    let kept = (0u64..).zip(by_class).flat_map(|(class, rows)| {
         let n = (rows.len() as f64 * fraction).round() as usize;
-        rows.truncate(n.max(1));
-        kept.extend(rows);
-    }
-    kept.sort_unstable();
-    kept
+        rows.drawn(n.max(1), &seeds.stream("data fraction", &[("class", class)])).to_vec()
+    });
+    kept.collect::<TrainingRows>().ascending()
 }
 
 /// A batch of a trial whose loss is not finite.

@@ -1,0 +1,119 @@
+//! The revisions of everything that a task computes with: one table, whose digests a test computes anew.
+//!
+//! A *room* is a piece of the program whose bytes people's results depend on: a kind of layer, an optimizer, a filter of
+//! images, what a stage itself does. A task's fingerprint holds the revisions of exactly its rooms ([`Stage::rooms`]), so
+//! that a mended layer makes those networks stale that have it, and no others. `revisions/tests.rs` computes each room on a
+//! tiny input and compares the digest of (revision, bytes) with the table's: a changed byte fails there by the room's name,
+//! and no new digest is right for the old revision.
+//!
+//! What several rooms stand on (elementary functions, streams of random numbers, the engine's sums) has no line of its own:
+//! where it changes, so do the digests of those rooms.
+//!
+//! [`Stage::rooms`]: super::Stage::rooms
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its name: the word of the manifest, where it has one.
+    pub name: &'static str,
+    /// From 1, one more whenever the same input gives other bytes.
+    pub revision: u32,
+    /// The first 16 hexadecimal digits of BLAKE3 over the revision and what the room makes of a tiny input.
+    pub golden: &'static str,
+}
+
+const fn room(name: &'static str, revision: u32, golden: &'static str) -> Room {
+    Room { name, revision, golden }
+}
+
+/// Every room, by name.
+#[rustfmt::skip]
+pub const ROOMS: &[Room] = &[
+    room("adagrad", 1, "8bb51b1dbb524921"),
+    room("adam", 1, "6be50ec6b0a0d193"),
+    room("adamw", 1, "04a65caa5f6616a6"),
+    room("affine", 1, "f3fae932b056b478"),
+    room("avgpool", 1, "401ba7a8579bf4bc"),
+    room("bn", 1, "61270a68bd082bda"),
+    room("bootstrap", 1, "93d45973ae9e4ba9"),
+    room("brightness", 1, "a283ce34f0e61b12"),
+    room("center", 1, "1d1b7b9e31285ef0"),
+    room("constant", 1, "e0525fcbe52dfccf"),
+    room("conv", 1, "95530fd6c6bf6a55"),
+    room("cosine", 1, "8483c1a34604821e"),
+    room("crop", 1, "cdb87e2b54247911"),
+    room("cutout", 1, "15405bc849973ecb"),
+    room("decode", 1, "3164eacd7c36bf21"),
+    room("divide", 1, "a3848d8fc6d38527"),
+    room("draw", 1, "a3154cfbafcc355f"),
+    room("dropout", 1, "a8ea652c7e068c32"),
+    room("elu", 1, "3623668844b05ffa"),
+    room("ensemble", 2, "21ff90c10874db73"),
+    room("evaluate", 2, "e46da8ef476122e4"),
+    room("exponential", 1, "1c51eff6e358b4b9"),
+    room("fc", 1, "badc4ebf58ffa4d6"),
+    room("flatten", 1, "115472b58fe9c66d"),
+    room("flip", 1, "63dd017ac66a4f92"),
+    room("gap", 1, "20b14b107cac8bba"),
+    room("gaussian-projection", 1, "66f53a12c3998b6d"),
+    room("ingest", 1, "e05741f8a35852d1"),
+    room("init", 1, "d57cc1a49c2c1738"),
+    room("input", 1, "e87a53895e416697"),
+    room("intervals", 1, "2e884c25b6ed97a8"),
+    room("lbfgs", 1, "0b60388ab2db77cd"),
+    room("leaky", 1, "13006737359a5ef1"),
+    room("local", 1, "363a1d37ae3a8fff"),
+    room("mean-probability", 1, "e3701d711ffe315c"),
+    room("metrics", 1, "c47fbe70cd9d413e"),
+    room("mixup", 1, "dc5950a5caf8e76f"),
+    room("noise", 1, "6cc118b4e79fb241"),
+    room("pca", 3, "780e2b40e51f316d"),
+    room("plateau", 1, "7f9aa265f2c695f0"),
+    room("pool", 1, "b607515404c53d7e"),
+    room("preprocess", 1, "65681c748b8c5b6d"),
+    room("readers", 1, "ec85291fb165c4eb"),
+    room("reduce", 1, "8e035223fda2c6b6"),
+    room("relu", 1, "43b7225bf5e8845f"),
+    room("resize", 1, "e913a3caa106c08b"),
+    room("rmsprop", 1, "09c604bdefa3d1f1"),
+    room("rotate", 1, "3f4d6d327fd7ece2"),
+    room("sanity", 1, "d21c06912aa016b5"),
+    room("scale", 1, "06a7420076c29efe"),
+    room("search", 1, "1e9778e9d6526d97"),
+    room("sgd", 1, "b3ff19a3754d5ef2"),
+    room("shift", 1, "2d05054fc11f8c3a"),
+    room("softmax", 1, "6dee97a65c672f7e"),
+    room("sparse-projection", 1, "7712d1263741eeb8"),
+    room("split", 1, "0c126a9ddbde310d"),
+    room("stacking", 1, "328bd9fc65d695a3"),
+    room("standardize-image", 1, "a91729826afc21a1"),
+    room("step", 1, "e55b6edfd16cc690"),
+    room("train", 2, "7570b9def28fef48"),
+    room("vote", 1, "23b155759e8ffbda"),
+    room("weighted", 1, "c93f5cc52e900307"),
+    room("winograd", 1, "5d0bdfec92a47649"),
+    room("zca", 1, "8ebc9c290ea209ad"),
+];
+
+/// The revision of the room called `name`.
+pub fn revision_of(name: &str) -> Option<u32> {
+    ROOMS.binary_search_by_key(&name, |room| room.name).ok().map(|at| ROOMS[at].revision)
+}
+
+/// The rooms `names` with their revisions, sorted by name, none twice.
+///
+/// # Panics
+/// If a room is not in the table: a stage names one that nobody keeps a revision of.
+pub fn of(names: &[&'static str]) -> Vec<(String, u32)> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let pair = |name: &str| match revision_of(name) {
+        Some(revision) => (name.to_owned(), revision),
+        None => panic!("room `{name}` has no line in the table of revisions"),
+    };
+    names.into_iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests;
