@@ -195,6 +195,7 @@ fn network(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
     let training = Training {
         seeds: Seeds { seed: 1, indices: Vec::new() },
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
         l2: 0.0,
         weight_decay: None,

@@ -392,6 +392,7 @@ fn training_steps_stay_within_their_slices() {
                 let training = Training {
                     seeds: Seeds { seed: 1, indices: Vec::new() },
                     initializer: Initializer::HeNormal,
+                    last_layer_gain: 1.0,
                     optimizer,
                     l2: 1e-3,
                     weight_decay: None,

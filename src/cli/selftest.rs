@@ -88,6 +88,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
     let training = Training {
         seeds: seeds.clone(),
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(Adam::default()),
         l2: 1e-3,
         weight_decay: Some(1e-2),
@@ -98,7 +99,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
     };
     let mut network = Network::for_training(&engine, &plan, N, training);
     let mut images = vec![0.0; N * SHAPE.len()];
-    Initializer::HeNormal.fill(2, 2, &seeds.stream("images", &[]), &mut images);
+    Initializer::HeNormal.fill(1.0, 2, 2, &seeds.stream("images", &[]), &mut images);
     let labels: Vec<u32> = (0..N as u32).map(|i| i % 3).collect();
     for _ in 0..STEPS {
         network.train_step(&images, Targets::Labels(&labels), 0.01, None);

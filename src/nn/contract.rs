@@ -19,6 +19,7 @@ fn training(optimizer: impl OptimizerConfig + 'static) -> Training {
     Training {
         seeds: Seeds { seed: 7, indices: vec![("fit set", 1)] },
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(optimizer),
         l2: 0.0,
         weight_decay: None,

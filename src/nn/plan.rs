@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, TensorSpec, lay_out};
+use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, Start, TensorSpec, lay_out};
 use super::network::build;
 use crate::engine::Engine;
 use crate::tensor::SampleShape;
@@ -272,6 +272,12 @@ impl NetworkPlan {
     /// Multiply-adds of a forward pass of one sample; training takes about three times as many.
     pub fn multiply_adds(&self) -> u64 {
         self.layers.iter().map(|layer| layer.multiply_adds).sum()
+    }
+
+    /// The last layer whose weights are drawn, from 0: the one before the softmax, or before what averages its output.
+    pub fn last_drawn(&self) -> Option<usize> {
+        let is_drawn = |tensor: &PlannedTensor| matches!(tensor.spec.start, Start::Drawn { .. });
+        self.layers.iter().rposition(|layer| layer.tensors.iter().any(is_drawn))
     }
 
     /// All tensors, layer by layer.
