@@ -138,7 +138,7 @@ pub(super) fn fit(
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
     let description = Description {
-        format: 1,
+        format: model::FORMAT,
         architecture: architecture.shorthand(),
         input: axes(plan.input),
         n_classes: plan.n_classes,

@@ -242,7 +242,8 @@ impl Learner<'_> {
         let limit = guessing + WARN_ABOVE;
         let of = |status, message| finding("initial_loss", status, loss, Some(limit), message);
         // What is in place already is not advised.
-        let advise = |finding: Finding| match self.stage.initializer {
+        let advise = |finding: Finding| {
+            match self.stage.initializer {
             _ if largest > UNSCALED => finding.help(format!(
                 "scale the images, whose values go up to {largest:.0}: `[stages.preprocess]` with `steps = [\"center\", \"scale\"]`"
             )),
@@ -252,6 +253,7 @@ impl Learner<'_> {
             }
             _ if !has_bn => finding.key("architecture").help("add `BN` after its layers"),
             _ => finding.key("last_layer_gain").help("lower `last_layer_gain`"),
+        }
         };
         let against = format!("guessing among {n_classes} classes has {guessing:.2}");
         if !loss.is_finite() {
