@@ -399,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn multiplications_are_those_that_are_made() {
+        let of = |layer: &str| plan(&format!("input | conv filters=8 | {layer} | fc")).unwrap().layers[2].multiply_adds;
+        // 28x20 pixels are 14x10 tiles of 16 products for 4 pixels.
+        assert_eq!(of("conv filters=6"), 14 * 10 * 16 * 8 * 6);
+        assert_eq!(of("conv filters=6 padding=0"), 13 * 9 * 16 * 8 * 6);
+        assert_eq!(of("conv filters=6 padding=1 convolution=direct"), 28 * 20 * 9 * 8 * 6);
+        // Not for these shapes: too few channels, another kernel, a stride, groups.
+        assert_eq!(plan("input | conv filters=6 | fc").unwrap().layers[1].multiply_adds, 28 * 20 * 9 * 6);
+        assert_eq!(of("conv filters=6 kernel_size=5"), 28 * 20 * 25 * 8 * 6);
+        assert_eq!(of("conv filters=6 stride=2"), 14 * 10 * 9 * 8 * 6);
+        assert_eq!(of("conv filters=6 groups=2"), 28 * 20 * 9 * 4 * 6);
+    }
+
+    #[test]
     fn misfits_are_told_at_their_layer() {
         for (layers, layer, message) in [
             ("input | conv | fc units=7", 2, "the network ends with 7 values, but there are 10 classes"),

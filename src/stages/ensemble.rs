@@ -365,8 +365,13 @@ fn weights_table(rules: &Rules, models: &[Model<'_>]) -> Vec<u8> {
                     ]);
                 }
                 for (scored, intercept) in intercepts.iter().enumerate() {
-                    let none = || Cell::Text("");
-                    table.row(&[fold.into(), none(), none(), Cell::Whole(scored as u64), (*intercept).into()]);
+                    table.row(&[
+                        fold.into(),
+                        Cell::Empty,
+                        Cell::Empty,
+                        Cell::Whole(scored as u64),
+                        (*intercept).into(),
+                    ]);
                 }
             }
             Combine::MeanProbability | Combine::Vote => {}
