@@ -1,8 +1,9 @@
 //! Whole training steps: images per second and share of the processor's multiply-add peak.
 //!
 //! `cargo bench --bench steps -- [NET…] [--threads N] [--isa NAME] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`,
-//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (`convolution = "winograd"`, the default, where the others have `"direct"`; shares
-//! of the peak count the multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
+//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (computed by Winograd's
+//! algorithm, the default of manifests, where the others are computed the direct way; shares of the peak count the
+//! multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
 //! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch no
 //! memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
 //! gradient of the first layer, which nobody needs; taps in the padding count as done.
