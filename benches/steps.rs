@@ -1,8 +1,9 @@
 //! Whole training steps: images per second and share of the processor's multiply-add peak.
 //!
 //! `cargo bench --bench steps -- [NET…] [--threads N] [--isa NAME] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`,
-//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (`convolution = "winograd"`; shares
-//! of the peak count the multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
+//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (computed by Winograd's
+//! algorithm, the default of manifests, where the others are computed the direct way; shares of the peak count the
+//! multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
 //! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch no
 //! memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
 //! gradient of the first layer, which nobody needs; taps in the padding count as done.
@@ -38,15 +39,6 @@ const L: &str = "INPUT - CONV(64) - BN - RELU - POOL - CONV(128) - BN - RELU - P
 const VGG16: &str = "INPUT - [CONV(64) - RELU]*2 - POOL - [CONV(128) - RELU]*2 - POOL - [CONV(256) - RELU]*3 - POOL - \
     [[CONV(512) - RELU]*3 - POOL]*2 - [FC(4096) - RELU - DROPOUT(0.5)]*2 - FC";
 
-/// [`M`], [`MBN`] and [`L`] with `convolution = "winograd"`.
-const MW: &str = "INPUT - CONV(32) - RELU - CONV(32, convolution=winograd) - RELU - POOL - \
-    [CONV(64, convolution=winograd) - RELU]*2 - POOL - DROPOUT(0.25) - FC(128) - RELU - FC";
-const MBNW: &str = "INPUT - CONV(32) - BN - RELU - CONV(32, convolution=winograd) - BN - RELU - POOL - \
-    [CONV(64, convolution=winograd) - BN - RELU]*2 - POOL - DROPOUT(0.25) - FC(128) - RELU - FC";
-const LW: &str = "INPUT - CONV(64) - BN - RELU - POOL - CONV(128, convolution=winograd) - BN - RELU - POOL - \
-    [CONV(256, convolution=winograd) - BN - RELU]*2 - POOL - [CONV(512, convolution=winograd) - BN - RELU]*2 - POOL - \
-    [CONV(512, convolution=winograd) - BN - RELU]*2 - POOL - FC";
-
 struct Net {
     name: &'static str,
     architecture: &'static str,
@@ -68,11 +60,11 @@ const NETS: &[Net] = &[
     net("M32", M, 32, 3, 64),
     net("MBN32", MBN, 32, 3, 64),
     net("L", L, 32, 3, 128),
-    net("M/winograd", MW, 28, 1, 64),
-    net("MBN/winograd", MBNW, 28, 1, 64),
-    net("M32/winograd", MW, 32, 3, 64),
-    net("MBN32/winograd", MBNW, 32, 3, 64),
-    net("L/winograd", LW, 32, 3, 128),
+    net("M/winograd", M, 28, 1, 64),
+    net("MBN/winograd", MBN, 28, 1, 64),
+    net("M32/winograd", M, 32, 3, 64),
+    net("MBN32/winograd", MBN, 32, 3, 64),
+    net("L/winograd", L, 32, 3, 128),
     Net { name: "VGG16", architecture: VGG16, side: 224, channels: 3, n_classes: 1000, batch: 16 },
 ];
 
@@ -181,10 +173,11 @@ impl Sample {
     }
 }
 
-fn plan(architecture: &str, input: SampleShape, n_classes: usize) -> NetworkPlan {
+fn plan(architecture: &str, convolution: &str, input: SampleShape, n_classes: usize) -> NetworkPlan {
     let span = Span::default();
-    let node = Node { value: Value::Text { text: architecture.to_owned(), inner: None }, span };
-    let table = Table { entries: vec![Entry { key: "architecture".to_owned(), key_span: span, node }] };
+    let node = |text: &str| Node { value: Value::Text { text: text.to_owned(), inner: None }, span };
+    let entry = |key: &str, text: &str| Entry { key: key.to_owned(), key_span: span, node: node(text) };
+    let table = Table { entries: vec![entry("architecture", architecture), entry("convolution", convolution)] };
     let mut log = Log::default();
     let architecture = architecture::read(&mut Section::new(Some(&table), span, "", &mut log));
     let architecture = architecture.unwrap_or_else(|| panic!("{:?}", log.problems));
@@ -195,6 +188,7 @@ fn network(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
     let training = Training {
         seeds: Seeds { seed: 1, indices: Vec::new() },
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
         l2: 0.0,
         weight_decay: None,
@@ -208,7 +202,9 @@ fn network(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
 
 fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Option<usize>) -> Sample {
     let input = SampleShape::Image(ImageShape { height: net.side, width: net.side, channels: net.channels });
-    let plan = plan(net.architecture, input, net.n_classes);
+    let of = |convolution: &str| plan(net.architecture, convolution, input, net.n_classes);
+    let direct = of("direct");
+    let plan = if net.name.ends_with("/winograd") { of("winograd") } else { direct.clone() };
     let mut network = network(engine, &plan, batch);
     let mut images = vec![0.0; batch * input.len()];
     Stream::new(1, "bench images", &[]).fill_normal32(0, &mut images);
@@ -231,7 +227,7 @@ fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Opti
     times.sort_by(f64::total_cmp);
     let rate = |time: f64| batch as f64 / time;
     let median = rate(times[times.len() / 2]);
-    let first = plan.layers.iter().map(|layer| layer.multiply_adds).find(|&n| n > 0).unwrap_or(0);
+    let first = direct.layers.iter().map(|layer| layer.multiply_adds).find(|&n| n > 0).unwrap_or(0);
     Sample {
         net: net.name,
         threads: engine.threads(),
@@ -240,7 +236,7 @@ fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Opti
         best: rate(times[0]),
         busy,
         n_steps: times.len(),
-        gflops: 2.0 * (3 * plan.multiply_adds() - first) as f64 * median * 1e-9,
+        gflops: 2.0 * (3 * direct.multiply_adds() - first) as f64 * median * 1e-9,
         peaks: [before, after],
         memory: peak_mib(),
         predicted: plan.training_bytes(batch, 1) as f64 / f64::from(1 << 20),
@@ -251,7 +247,7 @@ fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Opti
 fn losses(engine: &Engine, folder: &Path) {
     const BATCH: usize = 64;
     let input = SampleShape::Image(ImageShape { height: 28, width: 28, channels: 1 });
-    let plan = plan(&M.replace("DROPOUT(0.25) - ", ""), input, 10);
+    let plan = plan(&M.replace("DROPOUT(0.25) - ", ""), "direct", input, 10);
     let mut network = network(engine, &plan, BATCH);
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let images: Vec<f32> =

@@ -59,6 +59,7 @@ fn training_steps_of(net: &str) {
         let training = Training {
             seeds: Seeds { seed: 1, indices: Vec::new() },
             initializer: Initializer::HeNormal,
+            last_layer_gain: 1.0,
             optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
             l2: 1e-3,
             weight_decay: None,

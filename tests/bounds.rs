@@ -248,13 +248,13 @@ fn dense_and_locally_connected_layers_and_products_stay_within_their_slices() {
                 dense.backward_weights(n, &x, &g, &mut dw, Some(&mut db));
                 matmul(&engine, n, inputs, units, &x, &w, &mut y);
                 let mut square = vec![0.0f64; inputs * inputs].into_boxed_slice();
-                gram(&engine, n, inputs, &x, Some(&w[..inputs]), &mut square);
-                gram(&engine, n, inputs, &x, None, &mut square);
+                gram(&engine, (n, inputs), &x, Some(&w[..inputs]), &|| false, &mut square);
+                gram(&engine, (n, inputs), &x, None, &|| false, &mut square);
                 let matrix = Matrix::new(&engine, inputs, units, &w);
                 matrix.product(n, |rows, to| to.copy_from_slice(&x[rows.start * inputs..rows.end * inputs]), &mut y);
                 let bytes: Vec<u8> = x.iter().map(|x| (x * 50.0) as u8).collect();
                 let mut products = ByteProducts::new(&engine, inputs);
-                products.add(n, |i| &bytes[i * inputs..][..inputs]);
+                products.add(n, |i| &bytes[i * inputs..][..inputs], &|| false);
                 products.finish();
             }
             for _ in 0..4 {
@@ -392,6 +392,7 @@ fn training_steps_stay_within_their_slices() {
                 let training = Training {
                     seeds: Seeds { seed: 1, indices: Vec::new() },
                     initializer: Initializer::HeNormal,
+                    last_layer_gain: 1.0,
                     optimizer,
                     l2: 1e-3,
                     weight_decay: None,

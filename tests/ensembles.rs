@@ -63,11 +63,11 @@ fn weights_agree_with_scipy() {
 fn stacking_agrees_with_scikit_learn() {
     for case in cases() {
         let (n_members, n_classes) = (case.members.len(), case.members[0][0].len());
-        let logs: Vec<f64> = (0..case.labels.len())
+        let probabilities: Vec<f64> = (0..case.labels.len())
             .flat_map(|i| case.members.iter().flat_map(move |member| &member[i]))
-            .map(|&p| -sample_log_loss(p))
+            .map(|&p| f64::from(p))
             .collect();
-        let said = stacking::Said { logs: &logs, labels: &case.labels, n_members, n_classes };
+        let said = stacking::Said { probabilities: &probabilities, labels: &case.labels, n_members, n_classes };
         let (got, is_converged) = stacking::fit(said, case.l2);
         assert!(is_converged, "{}", case.name);
         for (i, (got, expected)) in got.coefficients.iter().zip(&case.coefficients).enumerate() {

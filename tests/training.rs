@@ -71,6 +71,7 @@ fn network(plan: &NetworkPlan, batch: usize, change: impl FnOnce(&mut Training))
     let mut training = Training {
         seeds: Seeds { seed: 1, indices: Vec::new() },
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: true }),
         l2: 0.0,
         weight_decay: None,
@@ -242,7 +243,7 @@ fn initialisers_have_the_spread_of_theirs() {
         ("glorot-uniform", Initializer::GlorotUniform),
     ] {
         let mut values = vec![0.0; whole(&expected["n"])];
-        initializer.fill(fan_in, fan_out, &Stream::new(1, "test init", &[]), &mut values);
+        initializer.fill(1.0, fan_in, fan_out, &Stream::new(1, "test init", &[]), &mut values);
         let n = values.len() as f64;
         let mean = wide(&values).sum::<f64>() / n;
         let deviation = (wide(&values).map(|x| (x - mean) * (x - mean)).sum::<f64>() / n).sqrt();

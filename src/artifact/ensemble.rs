@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `ensemble.json` | how members are combined, which they are, their weights |
 //! | `stacking.safetensors` | with `combine = "stacking"`: the softmax regression that combines them ([`Stacking`]) |
-//! | `weights.csv` | with `combine = "weighted"`: `without_fold,member,weight`, with all folds (empty) and cross-fitted |
+//! | `weights.csv` | what was fitted, with all folds (`without_fold` is empty) and cross-fitted: with `combine = "weighted"` `without_fold,member,weight`, with `"stacking"` `without_fold,member,said,scored,weight`: what the member's probability of class `said` (by label, from 0) is multiplied by for the score of class `scored`; an intercept has neither `member` nor `said` |
 //! | `test.safetensors` | predictions on the test split, where there is one |
 //! | `validation_fold_K.safetensors` | what the members of fold K say of fold K together; `validation_selected_…` where those rows chose a member or its weight |
 //!
@@ -54,10 +54,9 @@ pub struct Member {
     pub weight: Option<f64>,
 }
 
-/// A softmax regression on the log-probabilities of members: the score of class c is
-/// `intercepts[c] + sum over members m, classes k of coefficients[m, k, c] * ln p[m, k]`, and the ensemble's
-/// probabilities are the softmax of the scores. Probabilities are clipped to `[ε, 1 - ε]` with the ε of single precision
-/// before the logarithm.
+/// A softmax regression on the probabilities of members: the score of class c is
+/// `intercepts[c] + sum over members m, classes k of coefficients[m, k, c] * p[m, k]`, and the ensemble's
+/// probabilities are the softmax of the scores.
 ///
 /// On disk (`stacking.safetensors`, f64): `coefficients` `[n_members, n_classes, n_classes]`, `intercepts` `[n_classes]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -24,6 +24,9 @@ pub const MODEL: &str = "model.json";
 /// The weights' file name.
 pub const WEIGHTS: &str = "weights.safetensors";
 
+/// The version of `model.json`. In 1, a convolution that did not say how it is computed was computed the direct way.
+pub const FORMAT: u32 = 2;
+
 /// What `model.json` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
@@ -69,7 +72,7 @@ impl Description {
         let error = |message: String| Error { file: MODEL.to_owned(), message };
         let description: Description =
             serde_json::from_slice(files.get(MODEL)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if description.format != 1 || description.shape().is_none() {
+        if description.format != FORMAT || description.shape().is_none() {
             return Err(error(format!("has format {} and input {:?}", description.format, description.input)));
         }
         Ok(description)

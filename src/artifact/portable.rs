@@ -27,6 +27,9 @@ use crate::tensor::ImageShape;
 const KEY: &str = "convoy";
 /// What errors call the file, which has no name of its own.
 const FILE: &str = "model";
+/// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a stacked
+/// ensemble read logarithms of probabilities.
+const FORMAT: u32 = 2;
 /// Tensors of a projection that only people need.
 const FOR_PEOPLE: [&str; 3] = ["components", "explained_variance", "total_variance"];
 
@@ -141,7 +144,7 @@ impl Portable {
             members.push(MemberDescription { chain, network: json(&member.network, model::MODEL)? });
         }
         let description = Description {
-            format: 1,
+            format: FORMAT,
             classes: self.classes.clone(),
             image: [self.shape.height, self.shape.width, self.shape.channels],
             depth: self.depth.bits(),
@@ -167,8 +170,14 @@ impl Portable {
             metadata.get(KEY).ok_or_else(|| error("is a safetensors file, but not one that `convoy export` wrote"))?;
         let unreadable = |cause: serde_json::Error| error(format!("has an unreadable description ({cause})"));
         let envelope: Envelope = serde_json::from_str(envelope).map_err(unreadable)?;
-        if let Some(format) = envelope.model.get("format").filter(|format| **format != 1) {
-            return Err(error(format!("has format {format}, expected 1: a newer version of Convoy wrote it")));
+        if let Some(format) = envelope.model.get("format").filter(|format| **format != FORMAT) {
+            let is_older = format.as_u64().is_some_and(|format| format < FORMAT.into());
+            let advice = if is_older {
+                "an older version of Convoy wrote it, export it again"
+            } else {
+                "a newer version of Convoy wrote it"
+            };
+            return Err(error(format!("has format {format}, expected {FORMAT}: {advice}")));
         }
         let tensors = Tensors::open(&file, FILE)?;
         if digest(&envelope.model, tensors.iter()) != envelope.digest {

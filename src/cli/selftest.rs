@@ -33,12 +33,12 @@ pub fn selftest(arguments: &SelftestArguments, terminal: &Terminal) -> anyhow::R
 }
 
 /// A small network of most kinds of layers.
-const NETWORK: &str = "INPUT - CONV(5) - BN - RELU - POOL - CONV(6, kernel_size=5) - LEAKY - AVGPOOL - LOCAL(3) - ELU \
+const NETWORK: &str = "INPUT - CONV(5) - BN - RELU - CONV(5) - RELU - POOL - CONV(6, kernel_size=5) - LEAKY - AVGPOOL - LOCAL(3) - ELU \
                        - DROPOUT(0.2) - FC(7) - RELU - FC";
 /// Its updates.
 const STEPS: u64 = 4;
 /// First bytes of the digest of its weights afterwards, whatever the machine: a change of the program's arithmetic.
-const GOLDEN: &str = "0eaeb8f811af4bfe";
+const GOLDEN: &str = "3576a0a65257c6c5";
 
 /// Trains a small network under every instruction set, on one thread and on three: the bytes must be those of every
 /// other machine.
@@ -88,6 +88,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
     let training = Training {
         seeds: seeds.clone(),
         initializer: Initializer::HeNormal,
+        last_layer_gain: 0.1,
         optimizer: Arc::new(Adam::default()),
         l2: 1e-3,
         weight_decay: Some(1e-2),
@@ -98,7 +99,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
     };
     let mut network = Network::for_training(&engine, &plan, N, training);
     let mut images = vec![0.0; N * SHAPE.len()];
-    Initializer::HeNormal.fill(2, 2, &seeds.stream("images", &[]), &mut images);
+    Initializer::HeNormal.fill(1.0, 2, 2, &seeds.stream("images", &[]), &mut images);
     let labels: Vec<u32> = (0..N as u32).map(|i| i % 3).collect();
     for _ in 0..STEPS {
         network.train_step(&images, Targets::Labels(&labels), 0.01, None);

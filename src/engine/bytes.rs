@@ -80,22 +80,36 @@ impl ByteProducts {
         }
     }
 
-    /// Adds `n_samples` samples; `sample(i)` is the `i`-th.
+    /// Adds `n_samples` samples; `sample(i)` is the `i`-th. Returns false, and unfinished sums, if it was stopped before the
+    /// end.
     ///
     /// # Panics
     /// If a sample has another number of features.
-    pub fn add<'a>(&mut self, n_samples: usize, sample: impl Fn(usize) -> &'a [u8] + Sync) {
+    pub fn add<'a>(
+        &mut self,
+        n_samples: usize,
+        sample: impl Fn(usize) -> &'a [u8] + Sync,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> bool {
         for first in (0..n_samples).step_by(BLOCKS * BLOCK) {
             let n = (n_samples - first).min(BLOCKS * BLOCK);
             if self.n_pending + n > MOST {
                 self.flush();
             }
-            self.add_blocks(n, |i| sample(first + i));
+            if !self.add_blocks(n, |i| sample(first + i), is_stopped) {
+                return false;
+            }
         }
+        true
     }
 
-    /// Adds at most [`BLOCKS`] blocks.
-    fn add_blocks<'a>(&mut self, n: usize, sample: impl Fn(usize) -> &'a [u8] + Sync) {
+    /// Adds at most [`BLOCKS`] blocks; false if it was stopped before the end.
+    fn add_blocks<'a>(
+        &mut self,
+        n: usize,
+        sample: impl Fn(usize) -> &'a [u8] + Sync,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> bool {
         let (isa, n_features) = (self.engine.isa(), self.n_features);
         let n_columns = self.byte_sums.len();
         let (n_blocks, block_len) = (n.div_ceil(BLOCK), n_columns / WIDE * PANEL);
@@ -115,14 +129,16 @@ impl ByteProducts {
             self.byte_sums.iter_mut().zip(sums).for_each(|(total, sum)| *total += u32::from(*sum));
         }
         let (tiles, kernel) = (&self.tiles, self.kernel);
-        self.engine.for_each_chunk(&mut self.tile_sums, WIDE * WIDE, |at, sums| {
+        let work = (n_blocks * BLOCK * WIDE * WIDE) as u64;
+        let add = |at: usize, sums: &mut [u32]| {
             let panel = |panel: usize| packed.get().wrapping_add(panel * PANEL).cast_const();
             let (rows, columns) = (panel(tiles[at].0), panel(tiles[at].1));
             // SAFETY: the processor has this kernel; `n_blocks` panels of both lie `block_len` apart in the buffer, and a
             // tile's sums are `WIDE` rows of `WIDE`.
             unsafe { kernel.add(rows, columns, n_blocks, block_len, sums) };
-        });
+        };
         self.n_pending += n;
+        self.engine.for_each_chunk_until(&mut self.tile_sums, WIDE * WIDE, work, is_stopped, add)
     }
 
     /// Moves the sums so far to where there is room for more.
@@ -392,8 +408,8 @@ mod tests {
                     let engine = Engine::with_isa(threads, isa);
                     let mut products = ByteProducts::with_kernel(&engine, n_features, kernel);
                     let half = n_samples / 2;
-                    products.add(half, |i| &samples[i]);
-                    products.add(n_samples - half, |i| &samples[half + i]);
+                    assert!(products.add(half, |i| &samples[i], &|| false));
+                    assert!(products.add(n_samples - half, |i| &samples[half + i], &|| false));
                     let got = products.finish();
                     assert!(got == expected, "{kernel:?}, {threads} threads, {n_samples} x {n_features}");
                 }
@@ -408,7 +424,7 @@ mod tests {
         let n = n_samples as u64;
         for (isa, kernel) in kernels() {
             let mut products = ByteProducts::with_kernel(&Engine::with_isa(2, isa), 3, kernel);
-            products.add(n_samples, |i| &samples[usize::from(i >= MOST)]);
+            assert!(products.add(n_samples, |i| &samples[usize::from(i >= MOST)], &|| false));
             let got = products.finish();
             let (first, rest) = (MOST as u64 * 255 * 255, (n - MOST as u64) * 255 * 255);
             assert_eq!(got.sums, [255 * n, first / 255, rest / 255], "{kernel:?}");

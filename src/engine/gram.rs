@@ -16,9 +16,18 @@ use super::threads::{Shares, part};
 /// - `centre`: `[n_features]`, subtracted from each sample with one rounding to f32
 /// - `g`: `[n_features, n_features]`, symmetric, overwritten
 ///
+/// Returns false, and unfinished sums, if it was stopped before the end.
+///
 /// # Panics
 /// If a slice is too short.
-pub fn gram(engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], centre: Option<&[f32]>, g: &mut [f64]) {
+pub fn gram(
+    engine: &Engine,
+    (n_samples, n_features): (usize, usize),
+    x: &[f32],
+    centre: Option<&[f32]>,
+    is_stopped: &dyn Fn() -> bool,
+    g: &mut [f64],
+) -> bool {
     assert!(x.len() >= n_samples * n_features && g.len() >= n_features * n_features, "an operand is too short");
     assert!(centre.is_none_or(|c| c.len() >= n_features), "the centre is too short");
     g[..n_features * n_features].fill(0.0);
@@ -45,18 +54,24 @@ pub fn gram(engine: &Engine, n_samples: usize, n_features: usize, x: &[f32], cen
             }
         });
         let packed = &packed[..];
-        engine.parallel_for(tiles.len(), |range, _| {
-            for tile in &tiles[range] {
-                // SAFETY: each tile of the upper triangle belongs to one worker.
-                unsafe { tile.add(kernels, packed, panel_len, wide, n, n_features, sums.get()) };
+        for tiles in tiles.chunks(engine.chunks_between_looks((wide * wide * n) as u64)) {
+            if is_stopped() {
+                return false;
             }
-        });
+            engine.parallel_for(tiles.len(), |range, _| {
+                for tile in &tiles[range] {
+                    // SAFETY: each tile of the upper triangle belongs to one worker.
+                    unsafe { tile.add(kernels, packed, panel_len, wide, n, n_features, sums.get()) };
+                }
+            });
+        }
     }
     for i in 0..n_features {
         for j in 0..i {
             g[i * n_features + j] = g[j * n_features + i];
         }
     }
+    true
 }
 
 /// Columns of the widest panel, over all instruction sets.

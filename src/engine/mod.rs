@@ -15,6 +15,7 @@ mod bytes;
 mod cache;
 mod conv;
 mod dense;
+pub mod double;
 mod fused;
 mod gram;
 mod isa;

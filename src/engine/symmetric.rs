@@ -94,7 +94,7 @@ pub fn subtract(engine: &Engine, share: f64, y: &[f64], x: &mut [f64]) {
 }
 
 #[inline(always)]
-fn tree([a, b, c, d, e, f, g, h]: [f64; 8]) -> f64 {
+pub(super) fn tree([a, b, c, d, e, f, g, h]: [f64; 8]) -> f64 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 

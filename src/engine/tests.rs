@@ -478,7 +478,7 @@ fn tall_products_and_gram_matrices_have_the_bits_of_the_definition() {
         let (x, c) = (dice.values(samples * features), dice.values(features));
         for centre in [None, Some(&c[..])] {
             let (mut ours, mut theirs) = (vec![7.0; features * features], vec![7.0; features * features]);
-            gram(&engine, samples, features, &x, centre, &mut ours);
+            assert!(gram(&engine, (samples, features), &x, centre, &|| false, &mut ours));
             reference::gram(samples, features, &x, centre, &mut theirs);
             let bits = |g: &[f64]| g.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&ours), bits(&theirs), "gram, {name}, {samples} x {features}");

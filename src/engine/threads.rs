@@ -269,6 +269,36 @@ impl Engine {
     }
 }
 
+/// Multiply-adds of a thread between two looks at whether to stop: some 50 ms, or 10.
+const BETWEEN_LOOKS: u64 = 1 << 28;
+
+impl Engine {
+    /// How many chunks of so many multiply-adds are worked on between two looks at whether to stop, by all threads.
+    pub fn chunks_between_looks(&self, multiply_adds: u64) -> usize {
+        self.threads() * (BETWEEN_LOOKS / multiply_adds.max(1)).max(1) as usize
+    }
+
+    /// [`Engine::for_each_chunk`], some chunks at a time: `is_stopped` is asked before each time, and ends it. A chunk takes
+    /// `multiply_adds`. Returns whether all chunks were visited.
+    pub fn for_each_chunk_until<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk_len: usize,
+        multiply_adds: u64,
+        is_stopped: &dyn Fn() -> bool,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) -> bool {
+        let together = self.chunks_between_looks(multiply_adds);
+        data.chunks_mut(chunk_len.saturating_mul(together)).enumerate().all(|(i, data)| {
+            let goes_on = !is_stopped();
+            if goes_on {
+                self.for_each_chunk(data, chunk_len, |at, chunk| f(i * together + at, chunk));
+            }
+            goes_on
+        })
+    }
+}
+
 /// A pointer that threads may share because each of them touches its own part of what it points to.
 #[derive(Clone, Copy)]
 pub(super) struct Shares<T>(pub(super) *mut T);

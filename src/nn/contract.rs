@@ -19,6 +19,7 @@ fn training(optimizer: impl OptimizerConfig + 'static) -> Training {
     Training {
         seeds: Seeds { seed: 7, indices: vec![("fit set", 1)] },
         initializer: Initializer::HeNormal,
+        last_layer_gain: 1.0,
         optimizer: Arc::new(optimizer),
         l2: 0.0,
         weight_decay: None,
@@ -145,11 +146,13 @@ fn strides_paddings_dilations_and_groups_agree_with_central_differences() {
 }
 
 #[test]
-fn winograds_convolutions_agree_with_central_differences() {
+fn both_kinds_of_convolutions_agree_with_central_differences() {
     let shape = ImageShape { height: 6, width: 8, channels: 2 };
     for layers in [
-        "input | conv filters=5 | elu | conv filters=6 convolution=winograd | elu | pool | fc",
-        "input | conv filters=6 | bn | elu | conv filters=5 convolution=winograd padding=2 | bn | elu | gap | fc",
+        "input | conv filters=5 | elu | conv filters=6 | elu | pool | fc",
+        "input | conv filters=5 | elu | conv filters=6 convolution=direct | elu | pool | fc",
+        "input | conv filters=6 | bn | elu | conv filters=5 padding=2 | bn | elu | gap | fc",
+        "input | conv filters=6 | bn | elu | conv filters=5 convolution=direct padding=2 | bn | elu | gap | fc",
     ] {
         check_gradients(layers, &network_of(layers), SampleShape::Image(shape));
     }
@@ -224,21 +227,54 @@ fn training_gives_the_same_bytes_on_every_instruction_set_and_number_of_threads(
 }
 
 #[test]
-fn training_with_winograds_convolutions_gives_the_same_bytes_everywhere() {
-    // Any change here changes models: `stages/revisions.rs` names the rooms whose revisions to bump.
-    const GOLDEN: &str = "83977d2659a7d5cf";
-    const NET: &str = "input | conv filters=6 | relu | conv filters=37 convolution=winograd | relu | pool | \
-        conv filters=9 convolution=winograd padding=2 | bn | relu | conv filters=6 convolution=winograd | fc";
-    for isa in Isa::available() {
-        for threads in [1, 2, 3, 7] {
-            let engine = Engine::with_isa(threads, isa);
-            let (tensors, probabilities) = stepped(NET, &engine, Sgd { momentum: 0.9, is_nesterov: false });
-            let mut hasher = blake3::Hasher::new();
-            tensors.iter().flatten().chain(&probabilities).for_each(|x| {
-                hasher.update(&x.to_bits().to_le_bytes());
-            });
-            assert_eq!(&hasher.finalize().to_hex()[..16], GOLDEN, "{isa}, {threads} threads");
+fn training_with_either_kind_of_convolutions_gives_the_same_bytes_everywhere() {
+    // Any change here changes models: bump the revisions of the stages that train.
+    const NET: &str = "input | conv filters=6 | relu | conv filters=37 | relu | pool | \
+        conv filters=9 padding=2 | bn | relu | conv filters=6 | fc";
+    let direct = NET.replace("conv ", "conv convolution=direct ");
+    for (net, golden) in [(NET, "83977d2659a7d5cf"), (&direct, "d7614d98a4a70da9")] {
+        for isa in Isa::available() {
+            for threads in [1, 2, 3, 7] {
+                let engine = Engine::with_isa(threads, isa);
+                let (tensors, probabilities) = stepped(net, &engine, Sgd { momentum: 0.9, is_nesterov: false });
+                let mut hasher = blake3::Hasher::new();
+                tensors.iter().flatten().chain(&probabilities).for_each(|x| {
+                    hasher.update(&x.to_bits().to_le_bytes());
+                });
+                assert_eq!(&hasher.finalize().to_hex()[..16], golden, "{net}, {isa}, {threads} threads");
+            }
         }
+    }
+}
+
+#[test]
+fn the_layer_before_the_softmax_starts_as_small_as_it_is_told() {
+    let weights = |layers: &str, gain: f64, initializer: Initializer| {
+        let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(SHAPE), N_CLASSES).unwrap();
+        let config = Training { last_layer_gain: gain, initializer, ..training(Adam::default()) };
+        let network = Network::for_training(&Engine::new(1), &plan, 2, config);
+        network.save().into_iter().filter(|tensor| tensor.name.ends_with("weights")).collect::<Vec<_>>()
+    };
+    for (layers, last) in [
+        ("input | conv filters=4 | relu | fc units=5 | relu | fc", 2),
+        ("input | conv filters=4 | relu | conv filters=3 | bn | relu | gap", 1),
+        ("input | fc", 0),
+    ] {
+        for initializer in [Initializer::HeNormal, Initializer::GlorotUniform] {
+            let whole = weights(layers, 1.0, initializer);
+            for gain in [0.0, 0.125, 2.0] {
+                let got = weights(layers, gain, initializer);
+                assert_eq!(got.len(), last + 1, "{layers}");
+                for (i, (got, whole)) in got.iter().zip(&whole).enumerate() {
+                    // A power of two rounds nothing.
+                    let gain = if i == last { gain as f32 } else { 1.0 };
+                    assert!(got.values.iter().zip(&whole.values).all(|(g, w)| *g == w * gain), "{layers}, layer {i}");
+                }
+            }
+        }
+        // A constant is what it says.
+        let constant = Initializer::Constant(0.5);
+        assert_eq!(weights(layers, 0.1, constant), weights(layers, 1.0, constant));
     }
 }
 
@@ -270,12 +306,12 @@ fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'sta
 #[test]
 fn batch_normalisation_within_the_layers_beside_it_gives_the_bytes_of_it_apart() {
     for middle in [
-        "conv filters=40 convolution=winograd | bn | relu | conv filters=6 convolution=winograd | relu | pool",
-        "conv filters=33 convolution=winograd | bn | relu | pool | conv filters=6 convolution=winograd | bn | leaky",
+        "conv filters=40 | bn | relu | conv filters=6 | relu | pool",
+        "conv filters=33 | bn | relu | pool | conv filters=6 | bn | leaky",
         // Chunks of 234 rows, of which some lie within one thread's share of 576 and some do not.
-        "conv filters=70 | bn | relu | conv filters=6",
-        "conv filters=70 | bn | relu | pool | conv filters=6 | relu | pool",
-        "conv filters=17 | bn | leaky | conv filters=70 stride=2 | bn | relu | conv filters=33 | bn",
+        "conv filters=70 convolution=direct | bn | relu | conv filters=6 convolution=direct",
+        "conv filters=70 convolution=direct | bn | relu | pool | conv filters=6 convolution=direct | relu | pool",
+        "conv filters=17 convolution=direct | bn | leaky | conv filters=70 stride=2 | bn | relu | conv filters=33 | bn",
         "bn | conv filters=64 kernel_size=1 | bn | relu | conv filters=40 | relu | pool | bn | relu | pool size=3 stride=1",
     ] {
         let net = |middle: &str| format!("input | conv filters=6 | relu | {middle} | dropout rate=0 | fc");
@@ -298,15 +334,23 @@ fn pooling_within_the_layer_above_gives_the_bytes_of_pooling_apart() {
     // Dropout of nothing keeps the two layers apart.
     for [together, apart] in [
         ["conv filters=5 | relu | pool", "conv filters=5 | relu | dropout rate=0 | pool"],
-        ["conv filters=17 | pool | relu", "conv filters=17 | dropout rate=0 | pool | relu"],
+        [
+            "conv filters=5 convolution=direct | relu | pool",
+            "conv filters=5 convolution=direct | relu | dropout rate=0 | pool",
+        ],
+        [
+            "conv filters=17 convolution=direct | pool | relu",
+            "conv filters=17 convolution=direct | dropout rate=0 | pool | relu",
+        ],
         ["conv filters=4 | relu | pool | relu", "conv filters=4 | relu | dropout rate=0 | pool | relu"],
         ["conv filters=4 kernel_size=5 | relu | pool", "conv filters=4 kernel_size=5 | relu | dropout rate=0 | pool"],
         ["conv filters=4 | bn | relu | pool", "conv filters=4 | bn | relu | dropout rate=0 | pool"],
-        [
-            "conv filters=37 convolution=winograd | relu | pool",
-            "conv filters=37 convolution=winograd | relu | dropout rate=0 | pool",
-        ],
+        ["conv filters=37 | relu | pool", "conv filters=37 | relu | dropout rate=0 | pool"],
         ["conv filters=33 | bn | pool", "conv filters=33 | bn | dropout rate=0 | pool"],
+        [
+            "conv filters=33 convolution=direct | bn | pool",
+            "conv filters=33 convolution=direct | bn | dropout rate=0 | pool",
+        ],
     ] {
         let net = |middle: &str| {
             format!("input | conv filters=6 | relu | {middle} | conv filters=7 groups=1 | relu | dropout rate=0 | fc")

@@ -48,8 +48,8 @@ fn read_choice(word: &str, section: &mut Section<'_>) -> Initializer {
 }
 
 impl Initializer {
-    /// Fills `values` (element `i` of the tensor is draw `i` of `stream`).
-    pub fn fill(self, fan_in: usize, fan_out: usize, stream: &Stream, values: &mut [f32]) {
+    /// Fills `values` (element `i` of the tensor is draw `i` of `stream`, times `gain`; a constant stays what it is).
+    pub fn fill(self, gain: f64, fan_in: usize, fan_out: usize, stream: &Stream, values: &mut [f32]) {
         let (fan_in, fan_out) = (fan_in.max(1) as f64, fan_out.max(1) as f64);
         let (scale, is_normal) = match self {
             Initializer::HeNormal => ((2.0 / fan_in).sqrt(), true),
@@ -58,6 +58,7 @@ impl Initializer {
             Initializer::GlorotUniform => ((6.0 / (fan_in + fan_out)).sqrt(), false),
             Initializer::Constant(value) => return values.fill(value),
         };
+        let scale = scale * gain;
         let mut draws = [0.0; 256];
         for (i, block) in values.chunks_mut(draws.len()).enumerate() {
             let first = (i * draws.len()) as u64;
@@ -89,7 +90,7 @@ mod tests {
             (Initializer::GlorotUniform, (2.0f64 / 120.0).sqrt(), (6.0f64 / 120.0).sqrt()),
         ] {
             let mut values = vec![0.0f32; 20_000];
-            initializer.fill(50, 70, &stream, &mut values);
+            initializer.fill(1.0, 50, 70, &stream, &mut values);
             let n = values.len() as f64;
             let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
             let square = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / n;
@@ -98,7 +99,7 @@ mod tests {
             assert!(values.iter().all(|x| f64::from(x.abs()) <= most));
         }
         let mut values = [0.0; 3];
-        Initializer::Constant(0.1).fill(1, 1, &stream, &mut values);
+        Initializer::Constant(0.1).fill(0.5, 1, 1, &stream, &mut values);
         assert_eq!(values, [0.1; 3]);
     }
 }

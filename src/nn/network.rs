@@ -25,6 +25,9 @@ pub struct Training {
     pub seeds: Seeds,
     /// For layers that do not name their own.
     pub initializer: Initializer,
+    /// What the deviation of the last layer with weights, the one before the softmax, is multiplied by, whatever its
+    /// initializer draws from; constants stay what they are. At 1 it starts as all others do.
+    pub last_layer_gain: f64,
     /// The rule.
     pub optimizer: Arc<dyn OptimizerConfig>,
     /// `l2 * w` is added to the gradient of weights (not of biases and batch normalisation); a layer's own goes first.
@@ -178,7 +181,9 @@ impl Network {
     /// If `batch` is 0.
     pub fn for_training(engine: &Engine, plan: &NetworkPlan, batch: usize, config: Training) -> Network {
         let mut network = Network::new(engine, plan, batch, true);
+        let last = plan.last_drawn();
         for (layer_idx, layer) in plan.layers.iter().enumerate() {
+            let gain = if Some(layer_idx) == last { config.last_layer_gain } else { 1.0 };
             for (tensor_idx, tensor) in layer.tensors.iter().enumerate() {
                 let values = match tensor.spec.is_trained() {
                     true => &mut network.parameters[tensor.range.clone()],
@@ -189,7 +194,7 @@ impl Network {
                     Start::Drawn { initializer, fan_in, fan_out } => {
                         let place = [("layer", layer_idx as u64), ("tensor", tensor_idx as u64)];
                         let stream = config.seeds.stream("init", &place);
-                        initializer.unwrap_or(config.initializer).fill(fan_in, fan_out, &stream, values);
+                        initializer.unwrap_or(config.initializer).fill(gain, fan_in, fan_out, &stream, values);
                     }
                 }
             }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, TensorSpec, lay_out};
+use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, Start, TensorSpec, lay_out};
 use super::network::build;
 use crate::engine::Engine;
 use crate::tensor::SampleShape;
@@ -274,6 +274,12 @@ impl NetworkPlan {
         self.layers.iter().map(|layer| layer.multiply_adds).sum()
     }
 
+    /// The last layer whose weights are drawn, from 0: the one before the softmax, or before what averages its output.
+    pub fn last_drawn(&self) -> Option<usize> {
+        let is_drawn = |tensor: &PlannedTensor| matches!(tensor.spec.start, Start::Drawn { .. });
+        self.layers.iter().rposition(|layer| layer.tensors.iter().any(is_drawn))
+    }
+
     /// All tensors, layer by layer.
     pub fn tensors(&self) -> impl Iterator<Item = &PlannedTensor> {
         self.layers.iter().flat_map(|layer| &layer.tensors)
@@ -390,6 +396,20 @@ mod tests {
         );
         assert!(plan.tensors().all(|t| t.range.start % 16 == 0));
         assert!(plan.training_bytes(64, 1) > plan.prediction_bytes(64));
+    }
+
+    #[test]
+    fn multiplications_are_those_that_are_made() {
+        let of = |layer: &str| plan(&format!("input | conv filters=8 | {layer} | fc")).unwrap().layers[2].multiply_adds;
+        // 28x20 pixels are 14x10 tiles of 16 products for 4 pixels.
+        assert_eq!(of("conv filters=6"), 14 * 10 * 16 * 8 * 6);
+        assert_eq!(of("conv filters=6 padding=0"), 13 * 9 * 16 * 8 * 6);
+        assert_eq!(of("conv filters=6 padding=1 convolution=direct"), 28 * 20 * 9 * 8 * 6);
+        // Not for these shapes: too few channels, another kernel, a stride, groups.
+        assert_eq!(plan("input | conv filters=6 | fc").unwrap().layers[1].multiply_adds, 28 * 20 * 9 * 6);
+        assert_eq!(of("conv filters=6 kernel_size=5"), 28 * 20 * 25 * 8 * 6);
+        assert_eq!(of("conv filters=6 stride=2"), 14 * 10 * 9 * 8 * 6);
+        assert_eq!(of("conv filters=6 groups=2"), 28 * 20 * 9 * 4 * 6);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::artifact::Sink;
 use crate::artifact::features::{self, FeaturesWriter};
 use crate::config::{Log, Problem, Section, Span};
 use crate::data::feed::TrainingSamples;
-use crate::data::reduce::{FitError, Fitting, Misfit, PROJECTED, Reduction, read_method};
+use crate::data::reduce::{FitError, Fitting, Misfit, Reduction, read_method};
 use crate::engine::{Engine, Isa};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
@@ -189,12 +189,13 @@ impl Stage for Reduce {
         let mut writer = FeaturesWriter::create(sink, n_samples, projection.output)?;
         let projector = projection.projector(&engine, &feed);
         let all: Vec<u32> = (0..n_samples as u32).collect();
-        let mut out = vec![0.0; PROJECTED.min(n_samples) * projection.output.len()];
-        for (i, rows) in all.chunks(PROJECTED).enumerate() {
+        let at_once = projector.at_once();
+        let mut out = vec![0.0; at_once.min(n_samples) * projection.output.len()];
+        for (i, rows) in all.chunks(at_once).enumerate() {
             if context.is_cancelled() {
                 return Err(StageError::cancelled());
             }
-            context.progress((i * PROJECTED) as u64, n_samples as u64, "images", "projecting");
+            context.progress((i * at_once) as u64, n_samples as u64, "images", "projecting");
             let out = &mut out[..rows.len() * projection.output.len()];
             projector.project(rows, out);
             writer.push(out)?;

@@ -42,8 +42,7 @@ def weights(labels, said):
 
 
 def stacking(labels, said, l2):
-    eps = np.finfo(np.float32).eps
-    x = np.log(np.clip(said, eps, 1 - eps).astype(float)).reshape(len(labels), -1)
+    x = said.astype(float).reshape(len(labels), -1)
     model = LogisticRegression(C=1 / (l2 * len(labels)), solver="newton-cholesky", tol=1e-12).fit(x, labels)
     return model, model.predict_proba(x)
 

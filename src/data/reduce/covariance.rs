@@ -6,12 +6,8 @@
 
 use super::{BLOCK, FitError, Fitting, centred};
 use crate::data::feed::Values;
-use crate::data::transform::moments::Statistics;
-use crate::data::transform::{Affine, Fitted, Per};
+use crate::data::transform::{Affine, Fitted};
 use crate::engine::{ByteMoments, ByteProducts, gram};
-
-/// Samples between two looks at whether to stop.
-const BYTES_BLOCK: usize = 1 << 16;
 
 /// What is known of training samples that have gone through the steps of their feed.
 pub struct Covariance {
@@ -39,7 +35,7 @@ impl Covariance {
             .collect();
         let is_bytes = rows.first().is_some_and(|&row| matches!(feed.samples().values(row.index()), Values::U8(_)));
         match steps {
-            Some(steps) if is_bytes => Ok(moved(&byte_moments(fitting)?, &steps)),
+            Some(steps) if is_bytes => moved(&byte_moments(fitting)?, &steps, fitting),
             _ => in_single_precision(fitting),
         }
     }
@@ -48,20 +44,15 @@ impl Covariance {
 fn byte_moments(fitting: &Fitting<'_>) -> Result<ByteMoments, FitError> {
     let (feed, rows) = (fitting.samples.feed(), fitting.samples.rows());
     let mut products = ByteProducts::new(fitting.engine, feed.sample_shape().len());
-    for rows in rows.chunks(BYTES_BLOCK) {
-        if (fitting.is_stopped)() {
-            return Err(FitError::Stopped);
-        }
-        products.add(rows.len(), |i| match feed.samples().values(rows[i].index()) {
-            Values::U8(values) => values,
-            other => panic!("sample {:?} is {other:?}, the first one had bytes", rows[i]),
-        });
-    }
-    Ok(products.finish())
+    let sample = |i: usize| match feed.samples().values(rows[i].index()) {
+        Values::U8(values) => values,
+        other => panic!("sample {:?} is {other:?}, the first one had bytes", rows[i]),
+    };
+    if products.add(rows.len(), sample, fitting.is_stopped) { Ok(products.finish()) } else { Err(FitError::Stopped) }
 }
 
 /// The covariance after affine steps.
-fn moved(moments: &ByteMoments, steps: &[&Affine]) -> Covariance {
+fn moved(moments: &ByteMoments, steps: &[&Affine], fitting: &Fitting<'_>) -> Result<Covariance, FitError> {
     let (n, features) = (moments.n, moments.sums.len());
     let mut factors = vec![1.0; features];
     let mut mean: Vec<f64> = moments.sums.iter().map(|&sum| sum as f64 / n as f64).collect();
@@ -75,6 +66,7 @@ fn moved(moments: &ByteMoments, steps: &[&Affine]) -> Covariance {
     let divisor = n as f64 * (n - 1) as f64;
     let mut matrix = vec![0.0; features * features];
     for (i, row) in matrix.chunks_exact_mut(features).enumerate() {
+        fitting.look()?;
         let products = &moments.products[i * features..][..features];
         for (j, (x, &product)) in row.iter_mut().zip(products).enumerate() {
             // n * product - sum * sum is exact; it is rounded once here, and by each of the following operations.
@@ -83,24 +75,22 @@ fn moved(moments: &ByteMoments, steps: &[&Affine]) -> Covariance {
             *x = spread as f64 / divisor * (factors[i] * factors[j]);
         }
     }
-    Covariance { mean, matrix }
+    Ok(Covariance { mean, matrix })
 }
 
 fn in_single_precision(fitting: &Fitting<'_>) -> Result<Covariance, FitError> {
     let (samples, engine) = (fitting.samples, fitting.engine);
     let (n, features) = (samples.len(), samples.feed().sample_shape().len());
-    let mean: Vec<f64> =
-        Statistics::new(samples, engine.threads()).moments(Per::Pixel).iter().map(|moments| moments.mean).collect();
+    let mean: Vec<f64> = fitting.moments()?.iter().map(|moments| moments.mean).collect();
     let mut matrix = vec![0.0f64; features * features];
     let mut block = if n > BLOCK { vec![0.0f64; features * features] } else { Vec::new() };
-    fitting.for_each_block(&centred(samples.feed(), &mean), |n_block, values| {
-        if block.is_empty() {
-            return gram(engine, n_block, features, values, None, &mut matrix);
+    fitting.for_each_block(&centred(samples.feed(), &mean), BLOCK, |n_block, values| {
+        let into = if block.is_empty() { &mut matrix } else { &mut block };
+        if !gram(engine, (n_block, features), values, None, fitting.is_stopped, into) {
+            return Err(FitError::Stopped);
         }
-        gram(engine, n_block, features, values, None, &mut block);
-        for (sum, x) in matrix.iter_mut().zip(&block) {
-            *sum += x;
-        }
+        matrix.iter_mut().zip(&block).for_each(|(sum, x)| *sum += x);
+        Ok(())
     })?;
     matrix.iter_mut().for_each(|x| *x /= (n - 1) as f64);
     Ok(Covariance { mean, matrix })

@@ -40,33 +40,39 @@ pub struct Eigen {
     pub vectors: Vec<f64>,
 }
 
-/// The matrix holds a value that is not finite.
+/// Why a matrix has no eigenvalues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotFinite;
+pub enum EigenError {
+    /// It holds a value that is not finite.
+    NotFinite,
+    /// The search was told to stop.
+    Stopped,
+}
 
 /// The eigenvalues of the symmetric `matrix`, `[n, n]`, and the eigenvectors of the first `n_kept(values)` of them, of
-/// which `n_expected` are thought to be wanted: that only spares work.
+/// which `n_expected` are thought to be wanted: that only spares work. Asks `is_stopped` several times a second.
 ///
 /// # Errors
-/// If a value is not finite.
+/// If a value is not finite, or it was told to stop.
 pub fn symmetric_eigen(
     engine: &Engine,
     n: usize,
     mut matrix: Vec<f64>,
     n_expected: usize,
     n_kept: impl FnOnce(&[f64]) -> usize,
-) -> Result<Eigen, NotFinite> {
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Eigen, EigenError> {
     assert_eq!(matrix.len(), n * n, "a matrix of {n} rows and columns");
     let largest = matrix.iter().fold(0.0f64, |max, x| max.max(x.abs()));
     if matrix.iter().any(|x| !x.is_finite()) {
-        return Err(NotFinite);
+        return Err(EigenError::NotFinite);
     }
     let scale = if largest < f64::MIN_POSITIVE { 1.0 } else { largest };
     matrix.iter_mut().for_each(|x| *x /= scale);
-    let tridiagonal = tridiagonalise(engine, n, &mut matrix);
+    let tridiagonal = tridiagonalise(engine, n, &mut matrix, is_stopped)?;
     let is_few = |n_vectors: usize| n >= LEAST_FOR_FEW && n_vectors * FEW <= n;
     let mut strips = (!is_few(n_expected)).then(|| Strips::identity(n));
-    let mut diagonal = diagonalised(engine, &tridiagonal, strips.as_mut())?;
+    let mut diagonal = diagonalised(engine, &tridiagonal, strips.as_mut(), is_stopped)?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
     let values: Vec<f64> = order.iter().map(|&i| diagonal[i] * scale).collect();
@@ -76,13 +82,13 @@ pub fn symmetric_eigen(
         // However many were expected: what is kept decides which bits come out.
         drop(strips);
         let values: Vec<f64> = order[..n_kept].iter().map(|&i| diagonal[i]).collect();
-        inverse_iteration(engine, &tridiagonal, &values, &mut vectors);
+        inverse_iteration(engine, &tridiagonal, &values, &mut vectors, is_stopped)?;
     } else {
         let strips = match strips {
             Some(strips) => strips,
             None => {
                 let mut strips = Strips::identity(n);
-                diagonal = diagonalised(engine, &tridiagonal, Some(&mut strips))?;
+                diagonal = diagonalised(engine, &tridiagonal, Some(&mut strips), is_stopped)?;
                 strips
             }
         };
@@ -91,7 +97,7 @@ pub fn symmetric_eigen(
             strips.copy_row(i, vector);
         }
     }
-    reflect_back(engine, n, &matrix, &tridiagonal.beta, &mut vectors);
+    reflect_back(engine, n, &matrix, &tridiagonal.beta, &mut vectors, is_stopped)?;
     vectors.chunks_exact_mut(n.max(1)).for_each(orient);
     Ok(Eigen { values, vectors })
 }
@@ -117,12 +123,23 @@ struct Tridiagonal {
     beta: Vec<f64>,
 }
 
-fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
+/// Goes on unless it was told to stop.
+fn look(is_stopped: &dyn Fn() -> bool) -> Result<(), EigenError> {
+    if is_stopped() { Err(EigenError::Stopped) } else { Ok(()) }
+}
+
+fn tridiagonalise(
+    engine: &Engine,
+    n: usize,
+    a: &mut [f64],
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Tridiagonal, EigenError> {
     let (mut diagonal, mut off_diagonal, mut beta) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     // The update `a -= v wᵀ + w vᵀ` that rows below the current one still wait for.
     let (mut v, mut w) = (vec![0.0; n], vec![0.0; n]);
     let mut next = vec![0.0; n];
     for k in 0..n {
+        look(is_stopped)?;
         let (above, below) = a.split_at_mut((k + 1) * n);
         let row = &mut above[k * n..];
         for j in k..n {
@@ -165,7 +182,7 @@ fn tridiagonalise(engine: &Engine, n: usize, a: &mut [f64]) -> Tridiagonal {
             *w -= share * v;
         }
     }
-    Tridiagonal { diagonal, off_diagonal, beta }
+    Ok(Tridiagonal { diagonal, off_diagonal, beta })
 }
 
 /// Eigenvectors on their way: row `i` belongs to eigenvalue `i`. Strip by strip, each `[n, STRIP]`.
@@ -183,10 +200,16 @@ impl Strips {
         Strips { n, values }
     }
 
-    fn rotate(&mut self, engine: &Engine, rotations: &[Rotation]) {
-        engine.for_each_chunk(&mut self.values, (self.n * STRIP).max(1), |_, strip| {
-            symmetric::rotate(engine, strip, rotations);
-        });
+    fn rotate(
+        &mut self,
+        engine: &Engine,
+        rotations: &[Rotation],
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<(), EigenError> {
+        let work = (4 * rotations.len() * STRIP) as u64;
+        let rotate = |_, strip: &mut [f64]| symmetric::rotate(engine, strip, rotations);
+        let is_done = engine.for_each_chunk_until(&mut self.values, (self.n * STRIP).max(1), work, is_stopped, rotate);
+        if is_done { Ok(()) } else { Err(EigenError::Stopped) }
     }
 
     fn copy_row(&self, i: usize, out: &mut [f64]) {
@@ -201,13 +224,15 @@ fn diagonalised(
     engine: &Engine,
     tridiagonal: &Tridiagonal,
     mut strips: Option<&mut Strips>,
-) -> Result<Vec<f64>, NotFinite> {
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Vec<f64>, EigenError> {
     let (mut d, mut e) = (tridiagonal.diagonal.clone(), tridiagonal.off_diagonal.clone());
     let n = d.len();
     let norm = d.iter().zip(&e).fold(0.0f64, |max, (d, e)| max.max(d.abs() + e.abs()));
     let negligible = f64::EPSILON * norm;
     let mut rotations: Vec<Rotation> = Vec::new();
     for l in 0..n {
+        look(is_stopped)?;
         let mut turns = 0;
         loop {
             let m = (l..n).find(|&m| m + 1 == n || e[m].abs() <= negligible).unwrap_or(l);
@@ -216,7 +241,7 @@ fn diagonalised(
             }
             turns += 1;
             if turns > MAX_TURNS {
-                return Err(NotFinite);
+                return Err(EigenError::NotFinite);
             }
             let mut g = (d[l + 1] - d[l]) / (2.0 * e[l]);
             let mut r = (g * g + 1.0).sqrt();
@@ -250,19 +275,25 @@ fn diagonalised(
                 e[m] = 0.0;
             }
             if let Some(strips) = strips.as_mut().filter(|_| rotations.len() >= MAX_ROTATIONS) {
-                strips.rotate(engine, &rotations);
+                strips.rotate(engine, &rotations, is_stopped)?;
                 rotations.clear();
             }
         }
     }
     if let Some(strips) = strips {
-        strips.rotate(engine, &rotations);
+        strips.rotate(engine, &rotations, is_stopped)?;
     }
     Ok(d)
 }
 
 /// Eigenvectors of the tridiagonal matrix for its eigenvalues `values`, descending: `[values.len(), n]`, of length 1.
-fn inverse_iteration(engine: &Engine, tridiagonal: &Tridiagonal, values: &[f64], vectors: &mut [f64]) {
+fn inverse_iteration(
+    engine: &Engine,
+    tridiagonal: &Tridiagonal,
+    values: &[f64],
+    vectors: &mut [f64],
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<(), EigenError> {
     let n = tridiagonal.diagonal.len();
     let norm = tridiagonal
         .diagonal
@@ -284,6 +315,7 @@ fn inverse_iteration(engine: &Engine, tridiagonal: &Tridiagonal, values: &[f64],
         let vector = &mut rest[..n];
         Stream::new(0, "inverse iteration", &[("vector", i as u64)]).fill_normal(0, vector);
         for _ in 0..N_INVERSE {
+            look(is_stopped)?;
             shifted.solve(vector);
             let largest = vector.iter().fold(0.0f64, |max, x| max.max(x.abs()));
             vector.iter_mut().for_each(|x| *x /= largest);
@@ -298,6 +330,7 @@ fn inverse_iteration(engine: &Engine, tridiagonal: &Tridiagonal, values: &[f64],
             }
         }
     }
+    Ok(())
 }
 
 /// `t - value` as the product of a lower and an upper triangle, rows exchanged for the larger pivot.
@@ -353,13 +386,23 @@ impl Shifted {
 const SIDE_BY_SIDE: usize = 8;
 
 /// Takes eigenvectors of the tridiagonal matrix (rows of `vectors`) to those of the matrix it was made of.
-fn reflect_back(engine: &Engine, n: usize, reflectors: &[f64], beta: &[f64], vectors: &mut [f64]) {
-    engine.for_each_chunk(vectors, (n * SIDE_BY_SIDE).max(1), |_, vectors| {
+fn reflect_back(
+    engine: &Engine,
+    n: usize,
+    reflectors: &[f64],
+    beta: &[f64],
+    vectors: &mut [f64],
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<(), EigenError> {
+    let work = (SIDE_BY_SIDE * n * n) as u64;
+    let reflect = |_, vectors: &mut [f64]| {
         for k in (0..n.saturating_sub(1)).rev().filter(|&k| beta[k] != 0.0) {
             let v = &reflectors[k * n + k + 1..(k + 1) * n];
             symmetric::reflect(engine, v, beta[k], n, k + 1, vectors);
         }
-    });
+    };
+    let is_done = engine.for_each_chunk_until(vectors, (n * SIDE_BY_SIDE).max(1), work, is_stopped, reflect);
+    if is_done { Ok(()) } else { Err(EigenError::Stopped) }
 }
 
 #[cfg(test)]
@@ -380,9 +423,10 @@ mod tests {
     }
 
     fn check_first(n: usize, matrix: &[f64], n_kept: usize) {
-        let found = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n_kept, |_| n_kept).unwrap();
+        let found = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n_kept, |_| n_kept, &|| false).unwrap();
         // What was expected beforehand changes nothing.
-        let unexpected = symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n - n_kept, |_| n_kept).unwrap();
+        let unexpected =
+            symmetric_eigen(&Engine::new(1), n, matrix.to_vec(), n - n_kept, |_| n_kept, &|| false).unwrap();
         assert!(found == unexpected, "{n}");
         let Eigen { values, vectors } = found;
         assert_eq!(vectors.len(), n_kept * n);
@@ -434,8 +478,9 @@ mod tests {
     #[test]
     fn instruction_sets_change_no_bit() {
         let matrix = gram(130, 140);
-        let of =
-            |isa, n_kept| symmetric_eigen(&Engine::with_isa(2, isa), 130, matrix.clone(), n_kept, |_| n_kept).unwrap();
+        let of = |isa, n_kept| {
+            symmetric_eigen(&Engine::with_isa(2, isa), 130, matrix.clone(), n_kept, |_| n_kept, &|| false).unwrap()
+        };
         for isa in [Isa::Avx512, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
             for n_kept in [10, 130] {
                 assert!(of(isa, n_kept) == of(Isa::Portable, n_kept), "{isa:?}, {n_kept}");
@@ -448,7 +493,7 @@ mod tests {
         let n = 40;
         let entry = |i: usize, j: usize| [2.0, -1.0, 0.0][i.abs_diff(j).min(2)];
         let matrix = (0..n * n).map(|at| entry(at / n, at % n)).collect();
-        let found = symmetric_eigen(&Engine::new(1), n, matrix, 1, |_| 1).unwrap();
+        let found = symmetric_eigen(&Engine::new(1), n, matrix, 1, |_| 1, &|| false).unwrap();
         for (i, value) in found.values.iter().enumerate() {
             let angle = std::f64::consts::PI * (n - i) as f64 / (n + 1) as f64;
             assert!((value - (2.0 - 2.0 * crate::elementary::cos(angle))).abs() < 1e-13);
@@ -459,9 +504,9 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let matrix = gram(190, 150);
-        let expected = symmetric_eigen(&Engine::new(1), 190, matrix.clone(), 20, |_| 20).unwrap();
+        let expected = symmetric_eigen(&Engine::new(1), 190, matrix.clone(), 20, |_| 20, &|| false).unwrap();
         for threads in [2, 3, 7] {
-            let got = symmetric_eigen(&Engine::new(threads), 190, matrix.clone(), 20, |_| 20).unwrap();
+            let got = symmetric_eigen(&Engine::new(threads), 190, matrix.clone(), 20, |_| 20, &|| false).unwrap();
             assert!(got == expected, "{threads} threads");
         }
     }
@@ -469,8 +514,29 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_refused() {
         for bad in [f64::NAN, f64::INFINITY] {
-            let found = symmetric_eigen(&Engine::new(1), 2, vec![1.0, bad, bad, 1.0], 1, |_| 1);
-            assert_eq!(found, Err(NotFinite));
+            let found = symmetric_eigen(&Engine::new(1), 2, vec![1.0, bad, bad, 1.0], 1, |_| 1, &|| false);
+            assert_eq!(found, Err(EigenError::NotFinite));
+        }
+    }
+
+    #[test]
+    fn it_stops_wherever_it_is_told_to() {
+        let matrix = gram(70, 70);
+        for n_kept in [5, 70] {
+            let asked = std::cell::Cell::new(0);
+            let find = |most: usize| {
+                asked.set(0);
+                let is_stopped = || asked.replace(asked.get() + 1) == most;
+                symmetric_eigen(&Engine::new(2), 70, matrix.clone(), n_kept, |_| n_kept, &is_stopped)
+            };
+            find(usize::MAX).unwrap();
+            // Each reflector, each value, each vector.
+            let n_looks = asked.get();
+            assert!(n_looks > 140, "{n_looks}");
+            for most in 0..n_looks {
+                assert_eq!(find(most), Err(EigenError::Stopped), "look {most} of {n_looks}");
+                assert_eq!(asked.get(), most + 1);
+            }
         }
     }
 }

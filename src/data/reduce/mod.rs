@@ -6,6 +6,7 @@
 
 mod covariance;
 pub mod eigen;
+mod few;
 pub mod pca;
 pub mod projection;
 
@@ -13,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::feed::{Feed, TrainingSamples};
+use super::transform::moments::{Moments, Statistics};
 use super::transform::{Affine, Fitted, Per};
 use crate::config::Section;
 use crate::engine::{Engine, Matrix};
@@ -22,8 +24,24 @@ use crate::tensor::SampleShape;
 /// Samples that are loaded at once. Sums over samples are cut here, so that it must never depend on the machine.
 pub const BLOCK: usize = 4096;
 
-/// Samples that are projected between two looks at whether to stop.
+/// Samples that are projected at once, at most.
 pub const PROJECTED: usize = 4096;
+
+/// Multiply-adds between two looks at whether to stop, where they are not cut by the engine: a quarter of a second of one
+/// thread. Sums over samples are cut by it, so that it must never depend on the machine.
+const BETWEEN_LOOKS: usize = 1 << 32;
+
+/// Random numbers that are drawn between two looks.
+const DRAWN: usize = 1 << 22;
+
+/// How many samples are worked on between two looks, if one takes so many multiply-adds and `most` are.
+fn samples_between_looks(multiply_adds: usize, most: usize) -> usize {
+    // Whole chunks of sums.
+    (BETWEEN_LOOKS / multiply_adds.max(1) / CHUNK * CHUNK).clamp(CHUNK, most)
+}
+
+/// Least samples of a block.
+const CHUNK: usize = 64;
 
 /// What keeps a method from being fitted, in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,22 +88,46 @@ pub struct Fitting<'a> {
     pub engine: &'a Engine,
     /// Its random numbers.
     pub stream: &'a Stream,
-    /// Whether it should stop.
-    pub is_stopped: &'a dyn Fn() -> bool,
+    /// Whether it should stop: asked several times a second, whatever is done.
+    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Fitting<'_> {
-    /// Calls `work` with each block of samples that have gone through `feed`: `[n, features]`, in order.
-    fn for_each_block(&self, feed: &Feed, mut work: impl FnMut(usize, &[f32])) -> Result<(), FitError> {
+    /// Goes on unless it was told to stop.
+    fn look(&self) -> Result<(), FitError> {
+        if (self.is_stopped)() { Err(FitError::Stopped) } else { Ok(()) }
+    }
+
+    /// The moments of each value of the samples.
+    fn moments(&self) -> Result<Vec<Moments>, FitError> {
+        let moments = Statistics::new(self.samples, self.engine.threads()).unless(self.is_stopped).moments(Per::Pixel);
+        self.look()?;
+        Ok(moments)
+    }
+
+    /// Calls `work` with each block of at most `most` samples that have gone through `feed`: `[n, features]`, in order.
+    fn for_each_block(
+        &self,
+        feed: &Feed,
+        most: usize,
+        mut work: impl FnMut(usize, &[f32]) -> Result<(), FitError>,
+    ) -> Result<(), FitError> {
         let len = feed.sample_shape().len();
-        let mut values = vec![0.0; self.samples.len().min(BLOCK) * len];
-        for rows in self.samples.rows().chunks(BLOCK) {
-            if (self.is_stopped)() {
-                return Err(FitError::Stopped);
-            }
+        let mut values = vec![0.0; self.samples.len().min(most) * len];
+        for rows in self.samples.rows().chunks(most) {
+            self.look()?;
             let values = &mut values[..rows.len() * len];
             feed.load_on(self.engine, rows, values);
-            work(rows.len(), values);
+            work(rows.len(), values)?;
+        }
+        Ok(())
+    }
+
+    /// Fills `values` piece by piece: `fill(i, piece)`, whose first value is number `i`.
+    fn fill<T>(&self, values: &mut [T], mut fill: impl FnMut(u64, &mut [T])) -> Result<(), FitError> {
+        for (i, piece) in values.chunks_mut(DRAWN).enumerate() {
+            self.look()?;
+            fill((i * DRAWN) as u64, piece);
         }
         Ok(())
     }
@@ -190,7 +232,8 @@ impl Projection {
     pub fn projector(&self, engine: &Engine, feed: &Feed) -> Projector {
         assert_eq!(feed.sample_shape(), self.input, "shape of the samples of a projection");
         let feed = if self.mean.is_empty() { feed.clone() } else { centred(feed, &self.mean) };
-        Projector { feed, weights: Matrix::new(engine, self.input.len(), self.output.len(), &self.weights) }
+        let n_out = self.output.len();
+        Projector { feed, weights: Matrix::new(engine, self.input.len(), n_out, &self.weights), n_out }
     }
 }
 
@@ -200,9 +243,16 @@ pub struct Projector {
     /// The samples, less the mean.
     feed: Feed,
     weights: Matrix,
+    n_out: usize,
 }
 
 impl Projector {
+    /// How many samples to project at once, at most [`PROJECTED`], so that each time takes less than a second. Shows in no
+    /// bit.
+    pub fn at_once(&self) -> usize {
+        samples_between_looks(self.feed.sample_shape().len() * self.n_out, PROJECTED)
+    }
+
     /// Projects the samples `rows`.
     ///
     /// # Shapes

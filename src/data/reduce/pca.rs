@@ -1,18 +1,20 @@
 //! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are images.
 //!
-//! `full` solves the eigenproblem of the covariance matrix. `randomized` never builds it: a
+//! `full` solves the eigenproblem of the covariance matrix; where there are fewer samples than features, that of the
+//! samples' products with one another, which has the same axes and is smaller (`few.rs`). `randomized` builds neither: a
 //! random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small problem
 //! inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
 
 use super::covariance::Covariance;
-use super::eigen::{NotFinite, orient, symmetric_eigen};
-use super::{BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted};
+use super::eigen::{EigenError, orient, symmetric_eigen};
+use super::few;
+use super::{
+    BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted, samples_between_looks,
+};
 use crate::config::{Bounds, Problem, Section};
 use crate::data::feed::Feed;
-use crate::data::transform::Per;
-use crate::data::transform::moments::Statistics;
 use crate::engine::symmetric::{dot, subtract};
-use crate::engine::{Dense, Engine, matmul};
+use crate::engine::{Dense, Engine, double, matmul};
 use crate::tensor::SampleShape;
 
 /// The line in the list.
@@ -21,7 +23,8 @@ pub const KIND: Kind =
 
 /// What is kept unless something is said.
 const DEFAULT_VARIANCE: f64 = 0.95;
-/// Features up to which `auto` solves in full: 1,000 features take less time than reading 10,000 samples twice more.
+/// Features, or samples where these are fewer, up to which `auto` solves in full: 1,000 features take less time than
+/// reading 10,000 samples twice more.
 const MOST_FULL: usize = 1024;
 /// Vectors beside the wanted ones (Halko et al. section 4.2: 5 or 10).
 const OVERSAMPLING: usize = 10;
@@ -42,7 +45,7 @@ pub struct Pca {
     zca: bool,
     /// Added to the variances before whitening divides by their roots, so that noise is not blown up [1e-5].
     epsilon: f64,
-    /// "full", "randomized" ["auto": full up to 1,024 features, or where most axes are kept].
+    /// "full", "randomized" ["auto": full up to 1,024 features or images, or where most axes are kept].
     solver: Solver,
 }
 
@@ -121,7 +124,7 @@ impl Reduction for Pca {
     }
 
     fn fit(&self, fitting: &Fitting<'_>) -> Result<Projection, FitError> {
-        let (samples, engine) = (fitting.samples, fitting.engine);
+        let samples = fitting.samples;
         let input = samples.feed().sample_shape();
         self.output_shape(Some(input), Some(samples.len()))?;
         if samples.len() < 2 {
@@ -130,11 +133,20 @@ impl Reduction for Pca {
         }
         let features = input.len();
         let (mean, mut axes) = match self.components {
-            Some(n) if self.is_randomized(features, n) => {
-                let moments = Statistics::new(samples, engine.threads()).moments(Per::Pixel);
+            Some(n) if self.is_randomized(features.min(samples.len()), n) => {
+                let moments = fitting.moments()?;
                 let mean: Vec<f64> = moments.iter().map(|moments| moments.mean).collect();
                 let total = moments.iter().fold(0.0, |sum, moments| sum + moments.m2) / (samples.len() - 1) as f64;
                 let axes = randomized(fitting, &centred(samples.feed(), &mean), n, total)?;
+                (mean, axes)
+            }
+            _ if samples.len() < features => {
+                let mean: Vec<f64> = fitting.moments()?.iter().map(|moments| moments.mean).collect();
+                let n = samples.len();
+                let n_expected = if self.zca { n } else { self.n_expected(n) };
+                // Axes without variance, of which there are thousands, need not be known to be turned back.
+                let fills = !(self.zca && self.components.is_none());
+                let axes = few::axes(fitting, &mean, n_expected, fills, |shares| self.n_kept(shares, n))?;
                 (mean, axes)
             }
             _ => {
@@ -145,18 +157,20 @@ impl Reduction for Pca {
                 } else {
                     (self.n_expected(features), features.min(samples.len()))
                 };
-                (mean, full(engine, matrix, n_expected, |shares| self.n_kept(shares, most))?)
+                (mean, full(fitting, matrix, n_expected, |shares| self.n_kept(shares, most))?)
             }
         };
         // Rounding may leave a variance below nothing.
         axes.variances.iter_mut().for_each(|variance| *variance = variance.max(0.0));
         let n_kept = axes.variances.len();
         let weights = if self.zca {
-            zca_weights(engine, features, &axes.vectors, &self.factors(&axes.variances))
+            let rest = if axes.is_all { self.factors(&[0.0])[0] } else { 0.0 };
+            zca_weights(fitting, features, &axes.vectors, &self.factors(&axes.variances), rest)?
         } else {
             let factors = if self.whiten { self.factors(&axes.variances) } else { vec![1.0; n_kept] };
             let mut weights = vec![0.0; features * n_kept];
             for (j, (vector, factor)) in axes.vectors.chunks_exact(features).zip(&factors).enumerate() {
+                fitting.look()?;
                 for (i, x) in vector.iter().enumerate() {
                     weights[i * n_kept + j] = (x * factor) as f32;
                 }
@@ -179,22 +193,23 @@ impl Reduction for Pca {
 }
 
 impl Pca {
-    fn is_randomized(&self, features: usize, components: usize) -> bool {
+    /// Whether the randomized solver finds the axes; `most` is how many there are.
+    fn is_randomized(&self, most: usize, components: usize) -> bool {
         match self.solver {
             Solver::Full => false,
             Solver::Randomized => true,
-            Solver::Auto => features > MOST_FULL && components * 5 < features,
+            Solver::Auto => most > MOST_FULL && components * 5 < most,
         }
     }
 
     /// How many axes will probably be kept.
-    fn n_expected(&self, features: usize) -> usize {
+    fn n_expected(&self, most: usize) -> usize {
         match (self.components, self.variance) {
             (Some(n), _) => n,
             // All but nothing of images' variance is in all but nothing less than all axes.
-            (None, Some(variance)) if variance > 0.999 => features,
+            (None, Some(variance)) if variance > 0.999 => most,
             (None, Some(_)) => 0,
-            (None, None) => features,
+            (None, None) => most,
         }
     }
 
@@ -217,36 +232,44 @@ impl Pca {
 }
 
 /// Orthogonal axes and the variances along them, descending.
-struct Axes {
+pub(super) struct Axes {
     /// `[components, features]`
-    vectors: Vec<f64>,
-    variances: Vec<f64>,
+    pub vectors: Vec<f64>,
+    pub variances: Vec<f64>,
     /// Along all axes together.
-    total: f64,
+    pub total: f64,
+    /// Whether all others have no variance, and are kept without being known.
+    pub is_all: bool,
 }
 
-fn not_finite(_: NotFinite) -> FitError {
-    Misfit::new("", "the features are too large, or not finite, so that there is no covariance").into()
+pub(super) fn eigen_error(error: EigenError) -> FitError {
+    match error {
+        EigenError::Stopped => FitError::Stopped,
+        EigenError::NotFinite => {
+            Misfit::new("", "the features are too large, or not finite, so that there is no covariance").into()
+        }
+    }
 }
 
 /// The share of each variance.
-fn shares(variances: &[f64], total: f64) -> Vec<f64> {
+pub(super) fn shares(variances: &[f64], total: f64) -> Vec<f64> {
     variances.iter().map(|v| if total > 0.0 { v.max(0.0) / total } else { 1.0 }).collect()
 }
 
 /// All axes of a covariance, of which the first `n_kept(shares)` are kept, probably `n_expected`.
-fn full(
-    engine: &Engine,
+pub(super) fn full(
+    fitting: &Fitting<'_>,
     covariance: Vec<f64>,
     n_expected: usize,
     n_kept: impl FnOnce(&[f64]) -> usize,
 ) -> Result<Axes, FitError> {
     let features = covariance.len().isqrt();
     let total = (0..features).fold(0.0, |sum, i| sum + covariance[i * features + i]);
-    let found = symmetric_eigen(engine, features, covariance, n_expected, |values| n_kept(&shares(values, total)))
-        .map_err(not_finite)?;
+    let n_kept = |values: &[f64]| n_kept(&shares(values, total));
+    let found = symmetric_eigen(fitting.engine, features, covariance, n_expected, n_kept, fitting.is_stopped)
+        .map_err(eigen_error)?;
     let n_kept = found.vectors.len() / features;
-    Ok(Axes { vectors: found.vectors, variances: found.values[..n_kept].to_vec(), total })
+    Ok(Axes { vectors: found.vectors, variances: found.values[..n_kept].to_vec(), total, is_all: false })
 }
 
 /// The first `n_kept` axes; `total` is the variance along all of them.
@@ -255,16 +278,17 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
     let width = (n_kept + OVERSAMPLING).min(features).min(n);
     // Rows are vectors: `[width, features]`.
     let mut basis = vec![0.0f64; width * features];
-    fitting.stream.fill_normal(0, &mut basis);
-    orthogonalise(engine, &mut basis, features);
+    fitting.fill(&mut basis, |first, piece| fitting.stream.fill_normal(first, piece))?;
+    orthogonalise(fitting, &mut basis, features)?;
     let mut product = vec![0.0f64; width * features];
-    let mut dense = Dense::new(fitting.engine, BLOCK.min(n), features, width);
-    let (mut columns, mut image) = (vec![0.0f32; features * width], vec![0.0f32; BLOCK.min(n) * width]);
+    let most = samples_between_looks(2 * features * width, BLOCK);
+    let mut dense = Dense::new(fitting.engine, most.min(n), features, width);
+    let (mut columns, mut image) = (vec![0.0f32; features * width], vec![0.0f32; most.min(n) * width]);
     let mut sums = vec![0.0f32; features * width];
     for turn in 0..N_PRODUCTS {
         if turn > 0 {
             std::mem::swap(&mut basis, &mut product);
-            orthogonalise(engine, &mut basis, features);
+            orthogonalise(fitting, &mut basis, features)?;
         }
         for (i, vector) in basis.chunks_exact(features).enumerate() {
             for (j, x) in vector.iter().enumerate() {
@@ -272,7 +296,7 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
             }
         }
         product.fill(0.0);
-        fitting.for_each_block(feed, |n_block, values| {
+        fitting.for_each_block(feed, most, |n_block, values| {
             let image = &mut image[..n_block * width];
             matmul(fitting.engine, n_block, features, width, values, &columns, image);
             dense.backward_weights(n_block, values, image, &mut sums, None);
@@ -281,18 +305,22 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
                     *x += f64::from(sums[j * width + i]);
                 }
             }
+            Ok(())
         })?;
     }
     // What the covariance does inside the span of the basis.
     let (basis_rows, product_rows) = (basis.chunks_exact(features), product.chunks_exact(features));
-    let inner: Vec<f64> = basis_rows
-        .clone()
-        .flat_map(|b| product_rows.clone().map(move |p| dot(engine, b, p) / (n - 1) as f64))
-        .collect();
+    let mut inner: Vec<f64> = Vec::with_capacity(width * width);
+    for b in basis_rows.clone() {
+        fitting.look()?;
+        inner.extend(product_rows.clone().map(|p| dot(engine, b, p) / (n - 1) as f64));
+    }
     let symmetric = (0..width * width).map(|at| 0.5 * (inner[at] + inner[at % width * width + at / width])).collect();
-    let found = symmetric_eigen(fitting.engine, width, symmetric, n_kept, |_| n_kept).map_err(not_finite)?;
+    let found = symmetric_eigen(fitting.engine, width, symmetric, n_kept, |_| n_kept, fitting.is_stopped)
+        .map_err(eigen_error)?;
     let mut vectors = vec![0.0; n_kept * features];
     for (vector, shares) in vectors.chunks_exact_mut(features).zip(found.vectors.chunks_exact(width)) {
+        fitting.look()?;
         for (share, basis) in shares.iter().zip(basis_rows.clone()) {
             for (x, b) in vector.iter_mut().zip(basis) {
                 *x += share * b;
@@ -300,48 +328,56 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
         }
         orient(vector);
     }
-    Ok(Axes { vectors, variances: found.values[..n_kept].to_vec(), total })
+    Ok(Axes { vectors, variances: found.values[..n_kept].to_vec(), total, is_all: false })
 }
 
 /// Makes the rows orthogonal and of length 1, in order (Gram and Schmidt, twice: once is not enough for rows that were
 /// nearly parallel). A row that adds nothing to those before it becomes 0.
-fn orthogonalise(engine: &Engine, rows: &mut [f64], n: usize) {
+fn orthogonalise(fitting: &Fitting<'_>, rows: &mut [f64], n: usize) -> Result<(), FitError> {
     for i in 0..rows.len() / n {
+        fitting.look()?;
         let (before, rest) = rows.split_at_mut(i * n);
-        let row = &mut rest[..n];
-        let length = dot(engine, row, row).sqrt();
-        for _ in 0..2 {
-            for other in before.chunks_exact(n) {
-                let share = dot(engine, other, row);
-                subtract(engine, share, other, row);
-            }
-        }
-        let left = dot(engine, row, row).sqrt();
-        let factor = if left > length * 1e-13 { 1.0 / left } else { 0.0 };
-        row.iter_mut().for_each(|x| *x *= factor);
+        straighten(fitting.engine, before, &mut rest[..n]);
     }
+    Ok(())
 }
 
-/// Rows of a ZCA matrix that one thread makes at a time.
-const ZCA_ROWS: usize = 8;
+/// Makes `row` orthogonal to those of length 1 `before` it, and of length 1 itself, or 0.
+pub(super) fn straighten(engine: &Engine, before: &[f64], row: &mut [f64]) {
+    let length = dot(engine, row, row).sqrt();
+    for _ in 0..2 {
+        for other in before.chunks_exact(row.len()) {
+            let share = dot(engine, other, row);
+            subtract(engine, share, other, row);
+        }
+    }
+    let left = dot(engine, row, row).sqrt();
+    let factor = if left > length * 1e-13 { 1.0 / left } else { 0.0 };
+    row.iter_mut().for_each(|x| *x *= factor);
+}
 
-/// `Σ factor v vᵀ`, `[features, features]`.
-fn zca_weights(engine: &Engine, features: usize, vectors: &[f64], factors: &[f64]) -> Vec<f32> {
+/// Rows of a ZCA matrix that are made at once.
+const ZCA_ROWS: usize = 512;
+
+/// `rest 1 + Σ (factor - rest) v vᵀ`, `[features, features]`: axes that are not known are multiplied by `rest`.
+pub(super) fn zca_weights(
+    fitting: &Fitting<'_>,
+    features: usize,
+    vectors: &[f64],
+    factors: &[f64],
+    rest: f64,
+) -> Result<Vec<f32>, FitError> {
     let mut weights = vec![0.0f32; features * features];
-    engine.for_each_chunk(&mut weights, ZCA_ROWS * features, |i, weights| {
-        let first = i * ZCA_ROWS;
-        let mut sums = vec![0.0f64; weights.len()];
-        for (vector, factor) in vectors.chunks_exact(features).zip(factors) {
-            for (row, sums) in sums.chunks_exact_mut(features).enumerate() {
-                let share = vector[first + row] * factor;
-                for (sum, x) in sums.iter_mut().zip(vector) {
-                    *sum += share * x;
-                }
-            }
+    let mut sums = vec![0.0f64; ZCA_ROWS.min(features) * features];
+    for (i, weights) in weights.chunks_mut(ZCA_ROWS * features).enumerate() {
+        let (first, sums) = (i * ZCA_ROWS, &mut sums[..weights.len()]);
+        sums.fill(0.0);
+        sums.chunks_exact_mut(features).enumerate().for_each(|(row, sums)| sums[first + row] = rest);
+        let share = |row: usize, axis: usize| vectors[axis * features + first + row] * (factors[axis] - rest);
+        if !double::add_rows(fitting.engine, features, share, vectors, sums, fitting.is_stopped) {
+            return Err(FitError::Stopped);
         }
-        for (weight, sum) in weights.iter_mut().zip(&sums) {
-            *weight = *sum as f32;
-        }
-    });
-    weights
+        weights.iter_mut().zip(&*sums).for_each(|(weight, sum)| *weight = *sum as f32);
+    }
+    Ok(weights)
 }

@@ -169,22 +169,27 @@ impl Reduction for Random {
         let mut weights = vec![0.0f32; features * components];
         match self.kind {
             Draw::Gaussian => {
-                fitting.stream.fill_normal32(0, &mut weights);
                 let scale = (1.0 / (components as f64).sqrt()) as f32;
-                weights.iter_mut().for_each(|x| *x *= scale);
+                fitting.fill(&mut weights, |first, piece| {
+                    fitting.stream.fill_normal32(first, piece);
+                    piece.iter_mut().for_each(|x| *x *= scale);
+                })?;
             }
             Draw::Sparse { density } => {
                 let density = density.unwrap_or(1.0 / (features as f64).sqrt());
                 let weight = (1.0 / (density * components as f64).sqrt()) as f32;
-                let mut draws = vec![0.0; weights.len()];
-                fitting.stream.fill_uniform(0, &mut draws);
-                for (x, draw) in weights.iter_mut().zip(draws) {
-                    *x = match draw {
-                        draw if draw < 0.5 * density => weight,
-                        draw if draw < density => -weight,
-                        _ => 0.0,
-                    };
-                }
+                let mut draws = Vec::new();
+                fitting.fill(&mut weights, |first, piece| {
+                    draws.resize(piece.len(), 0.0);
+                    fitting.stream.fill_uniform(first, &mut draws);
+                    for (x, &draw) in piece.iter_mut().zip(&draws) {
+                        *x = match draw {
+                            draw if draw < 0.5 * density => weight,
+                            draw if draw < density => -weight,
+                            _ => 0.0,
+                        };
+                    }
+                })?;
             }
         }
         Ok(Projection {

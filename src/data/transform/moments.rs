@@ -14,6 +14,9 @@ use crate::data::fit_set::TrainingRow;
 /// Samples per chunk where values are not whole numbers.
 const CHUNK: usize = 256;
 
+/// Values of whole numbers that one thread sums between two looks at whether to stop.
+const BETWEEN_LOOKS: usize = 1 << 27;
+
 /// What is known of a set of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
@@ -65,8 +68,10 @@ fn merge_tree(mut moments: Vec<Moments>) -> Moments {
     moments.pop().unwrap_or(Moments::EMPTY)
 }
 
+/// Whether to stop, as any thread may ask.
+type IsStopped<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// The training samples of a fit, between its steps.
-#[derive(Debug)]
 pub struct Statistics<'a> {
     samples: TrainingSamples<'a>,
     threads: usize,
@@ -74,13 +79,26 @@ pub struct Statistics<'a> {
     n_before: usize,
     /// Moments of each value after the first so many steps.
     base: Option<(usize, Vec<Moments>)>,
+    is_stopped: IsStopped<'a>,
+}
+
+impl std::fmt::Debug for Statistics<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statistics").field("steps", &self.steps).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Statistics<'a> {
     /// The samples before the first step.
     pub fn new(samples: TrainingSamples<'a>, threads: usize) -> Statistics<'a> {
         let steps = samples.feed().chain().fitted().to_vec();
-        Statistics { samples, threads: threads.max(1), n_before: steps.len(), steps, base: None }
+        Statistics { samples, threads: threads.max(1), n_before: steps.len(), steps, base: None, is_stopped: &|| false }
+    }
+
+    /// Asks, several times a second, whether to stop. What it finds then is of some of the samples only.
+    pub fn unless(mut self, is_stopped: IsStopped<'a>) -> Statistics<'a> {
+        self.is_stopped = is_stopped;
+        self
     }
 
     /// Sends the samples through one more step.
@@ -100,7 +118,7 @@ impl<'a> Statistics<'a> {
         let n_base = self.steps.iter().rposition(|step| !is_affine(step)).map_or(0, |at| at + 1);
         if self.base.as_ref().is_none_or(|(n, _)| *n != n_base) {
             let feed = Feed::new(Arc::clone(self.samples.feed().samples()), self.steps[..n_base].to_vec());
-            self.base = Some((n_base, value_moments(&feed, self.samples.rows(), self.threads)));
+            self.base = Some((n_base, value_moments(&feed, self.samples.rows(), self.threads, self.is_stopped)));
         }
         let mut moments = self.base.as_ref().map(|(_, moments)| moments.clone()).unwrap_or_default();
         for step in &self.steps[n_base..] {
@@ -120,21 +138,22 @@ impl<'a> Statistics<'a> {
 }
 
 /// The moments of each value of the samples `rows`.
-fn value_moments(feed: &Feed, rows: &[TrainingRow], threads: usize) -> Vec<Moments> {
+fn value_moments(feed: &Feed, rows: &[TrainingRow], threads: usize, is_stopped: IsStopped<'_>) -> Vec<Moments> {
     let samples: &dyn Samples = &**feed.samples();
+    let together = (BETWEEN_LOOKS / samples.shape().len().max(1)).max(1);
     let stored = rows.first().map(|row| samples.values(row.index()));
     match stored {
         Some(Values::U8(_)) if feed.chain().fitted().is_empty() => whole_moments(rows, threads, |rows| {
             let mut sums = Sums::new(samples.shape().len());
-            sums.add_u8(samples, rows);
+            rows.chunks(together).take_while(|_| !is_stopped()).for_each(|rows| sums.add_u8(samples, rows));
             sums
         }),
         Some(Values::U16(_)) if feed.chain().fitted().is_empty() => whole_moments(rows, threads, |rows| {
             let mut sums = Sums::new(samples.shape().len());
-            sums.add_u16(samples, rows);
+            rows.chunks(together).take_while(|_| !is_stopped()).for_each(|rows| sums.add_u16(samples, rows));
             sums
         }),
-        _ => chunked_moments(feed, rows, threads),
+        _ => chunked_moments(feed, rows, threads, is_stopped),
     }
 }
 
@@ -291,10 +310,10 @@ fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: &(impl Fn(T) -> R + Sync))
 }
 
 /// Chunks in order, merged by a fixed tree: like a binary counter, two finished subtrees of the same size become one.
-fn chunked_moments(feed: &Feed, rows: &[TrainingRow], threads: usize) -> Vec<Moments> {
+fn chunked_moments(feed: &Feed, rows: &[TrainingRow], threads: usize, is_stopped: IsStopped<'_>) -> Vec<Moments> {
     let chunks: Vec<&[TrainingRow]> = rows.chunks(CHUNK).collect();
     let mut finished: Vec<(u32, Vec<Moments>)> = Vec::new();
-    for wave in chunks.chunks(threads) {
+    for wave in chunks.chunks(threads).take_while(|_| !is_stopped()) {
         for mut moments in in_parallel(wave.to_vec(), &|rows| chunk_moments(feed, rows)) {
             let mut level = 0;
             while finished.last().is_some_and(|(other, _)| *other == level) {

@@ -45,14 +45,26 @@ pub enum GradOutput<'a> {
 /// How a convolution is defined. The bits of one are not those of the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// One chain of multiply-adds for each output value.
+    /// Winograd's F(2x2, 3x3) (Lavin & Gray 2016) for the shapes that it is made for: kernels of 3x3 with stride and
+    /// dilation 1, one group, at least 5 input channels, outputs of at least 6x6 pixels and padding of at most 2. All
+    /// others are computed as [`Algorithm::Direct`] says. This rule is part of the definition: it looks at the shape of
+    /// the layer and at nothing else, neither machine nor batch. 16 multiply-adds do the work of 36. Results are as near
+    /// to the exact ones, or nearer; an infinity or NaN spreads over the tiles of 4x4 inputs that it is in. The default.
     #[default]
-    Direct,
-    /// Winograd's F(2x2, 3x3) (Lavin & Gray 2016) where it is made for: kernels of 3x3 with stride and dilation 1, one
-    /// group, at least 5 input channels, outputs of at least 6x6 pixels and padding of at most 2. Elsewhere as
-    /// [`Algorithm::Direct`]. 16 multiply-adds do the work of 36. Results are as near to the exact ones on the whole; an
-    /// infinity or NaN spreads over the tiles of 4x4 inputs that it is in.
     Winograd,
+    /// One chain of multiply-adds for each output value, whatever the shape.
+    Direct,
+}
+
+impl Algorithm {
+    /// Multiply-adds of one image, forward, those with zeros beside the image counted. Winograd's are those of the
+    /// products; its transforms add and halve only, and are not counted.
+    pub fn multiply_adds(self, shape: &ConvShape) -> u64 {
+        match self {
+            Algorithm::Winograd if winograd::applies(shape) => winograd::multiply_adds(shape),
+            Algorithm::Winograd | Algorithm::Direct => shape.multiply_adds(),
+        }
+    }
 }
 
 /// One of the passes from image to image.

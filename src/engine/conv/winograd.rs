@@ -1,7 +1,7 @@
 //! Convolutions of 3x3 by Winograd's F(2x2, 3x3): products over channels for each of 16 points of transformed tiles.
 //!
-//! Four outputs take 16 multiply-adds a channel instead of 36 (Lavin & Gray 2016). It is a definition of its own, chosen by
-//! whoever asks for it, never by shape behind their back: [`reference::winograd_forward`] and its neighbours. Each point's
+//! Four outputs take 16 multiply-adds a channel instead of 36 (Lavin & Gray 2016). It is a definition of its own,
+//! [`reference::winograd_forward`] and its neighbours, and the default for the shapes that [`applies`] names. Each point's
 //! sum is one chain, over channels going forward and over tiles for the weights, so bits depend on neither threads nor
 //! instruction set here either.
 //!
@@ -38,7 +38,8 @@ const PRODUCT_TILES: usize = 14;
 /// and 112: steps of M 2,203, 2,195, 2,214, 2,236, 2,232 images/s; 14x14x64 -> 64 3.83, 3.65, 3.61, 3.50, 3.56 ms.)
 const GRADIENT_TILES: usize = 84;
 
-/// Whether F(2x2, 3x3) computes convolutions of this shape where it is asked for.
+/// Whether F(2x2, 3x3) computes convolutions of this shape unless the direct way is asked for: part of the definition, so
+/// that it depends on the shape alone.
 pub(in crate::engine) fn applies(s: &ConvShape) -> bool {
     let ones = [s.stride_h, s.stride_w, s.dilation_h, s.dilation_w, s.groups];
     let pads = [s.pad_top, s.pad_bottom, s.pad_left, s.pad_right];
@@ -47,6 +48,12 @@ pub(in crate::engine) fn applies(s: &ConvShape) -> bool {
         && pads.iter().all(|&pad| pad <= 2)
         && s.channels_in >= MIN_CHANNELS
         && s.height_out().min(s.width_out()) >= MIN_SIDE
+}
+
+/// Multiply-adds of the products of one image, forward: 16 a tile, input channel and filter.
+pub(in crate::engine) fn multiply_adds(s: &ConvShape) -> u64 {
+    let tiles = s.height_out().div_ceil(2) * s.width_out().div_ceil(2);
+    (tiles * POINTS * s.channels_in * s.filters) as u64
 }
 
 /// Images in each chunk of a weight gradient over `n` images: as [`ConvShape::chunk_images`], with tiles for pixels.

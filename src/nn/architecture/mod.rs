@@ -105,7 +105,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
     }
     vars.warn_unused(section.log());
     if algorithm != layer::ALGORITHMS[0] {
-        nodes.iter_mut().for_each(|node| layer::ask_for_winograd(node, convolution));
+        nodes.iter_mut().for_each(|node| layer::ask_for_direct(node, convolution));
     }
 
     let read: Vec<Option<Arc<dyn LayerConfig>>> = nodes
@@ -390,23 +390,23 @@ mod tests {
     }
 
     #[test]
-    fn a_network_asks_for_winograd_where_a_layer_does_not_say_and_can() {
+    fn a_network_asks_for_the_direct_way_where_a_layer_does_not_say_and_has_another() {
         let text = "INPUT - CONV - CONV(8) - CONV(8, 3, 1) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
-            CONV(8, convolution=direct) - LOCAL - CONV(8, [3, 3], dilation=1) - FC";
+            CONV(8, convolution=winograd) - LOCAL - CONV(8, [3, 3], dilation=1) - FC";
         let entries = |word: &str| vec![entry("architecture", text_node(text)), entry("convolution", text_node(word))];
-        let (asked, log) = read_table(entries("winograd"));
+        let (asked, log) = read_table(entries("direct"));
         assert_eq!(log.problems, []);
         let asked = asked.expect("no problem");
-        let expected = "INPUT - CONV(convolution=winograd) - CONV(8, convolution=winograd) - \
-            CONV(8, 3, 1, convolution=winograd) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
-            CONV(8, convolution=direct) - LOCAL - CONV(8, [3, 3], dilation=1, convolution=winograd) - FC";
+        let expected = "INPUT - CONV(convolution=direct) - CONV(8, convolution=direct) - \
+            CONV(8, 3, 1, convolution=direct) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
+            CONV(8, convolution=winograd) - LOCAL - CONV(8, [3, 3], dilation=1, convolution=direct) - FC";
         assert_eq!(asked.shorthand(), expected);
         // That is what a model says of itself.
         assert_eq!(parse(expected).expect("it reads").shorthand(), expected);
         // Whoever does not ask, or asks for what there is anyway, has the keys that there were before.
         let keys = |log: Log| log.resolved.into_iter().map(|r| (r.key, r.value)).collect::<Vec<_>>();
         let (plain, spelled) =
-            (read_table(vec![entry("architecture", text_node(text))]).1, read_table(entries("direct")).1);
+            (read_table(vec![entry("architecture", text_node(text))]).1, read_table(entries("winograd")).1);
         let plain = keys(plain);
         assert!(plain.iter().all(|(key, _)| !key.contains("convolution")), "{plain:?}");
         assert_eq!(keys(spelled), plain);

@@ -23,7 +23,7 @@ pub(super) const KIND: LayerKind = LayerKind {
 pub const CONVOLUTION: &str = "convolution";
 
 /// What it may say; the first is what it says unasked.
-pub const ALGORITHMS: &[&str] = &["direct", "winograd"];
+pub const ALGORITHMS: &[&str] = &["winograd", "direct"];
 
 /// Convolves images with a bank of filters (cross-correlation, as all networks mean it).
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +32,10 @@ pub struct ConvConfig {
     pub filters: usize,
     /// Channels are split into so many groups that do not see each other. Default 1.
     pub groups: usize,
-    /// How it is computed. Default "direct"; "winograd" is for 3x3 kernels with stride and dilation 1 and one group, and does
-    /// nothing up to 4 input channels or where the output is smaller than 6x6 ([`Algorithm::Winograd`]).
+    /// How it is computed. Default "winograd": Winograd's F(2x2, 3x3), 2.25 times fewer multiplications, for kernels of 3x3
+    /// with stride and dilation 1, one group, at least 5 input channels, at most 2 pixels of padding and outputs of at least
+    /// 6x6; all others by one chain of multiply-adds for each output value, as "direct" computes every convolution
+    /// ([`Algorithm`]).
     pub algorithm: Algorithm,
     pub(super) window: Window,
     pub(super) keys: WeightKeys,
@@ -46,14 +48,14 @@ impl ConvConfig {
         let window = Window::read(section, "kernel_size", 3, Some(1), "same", true);
         let groups = section.whole("groups", 1..=65_536, Some(1)) as usize;
         let algorithm = match section.later_word(CONVOLUTION, ALGORITHMS, ALGORITHMS[0]) {
-            "winograd" => Algorithm::Winograd,
-            _ => Algorithm::Direct,
+            "direct" => Algorithm::Direct,
+            _ => Algorithm::Winograd,
         };
         let is_suited = window.size == (3, 3) && window.stride == (1, 1) && window.dilation == (1, 1) && groups == 1;
         if let (Algorithm::Winograd, false, Some(node)) = (algorithm, is_suited, section.raw(CONVOLUTION)) {
             let message =
                 "`convolution = \"winograd\"` is for kernels of 3×3 with stride 1, without dilation and groups";
-            section.log().push(Problem::error(node.span, message).help("use `convolution = \"direct\"` here"));
+            section.log().push(Problem::error(node.span, message).help("leave `convolution` out here"));
         }
         ConvConfig { filters, groups, algorithm, window, keys: WeightKeys::read(section) }
     }
@@ -77,14 +79,14 @@ impl ConvConfig {
     }
 }
 
-/// Has a layer of the long form computed by Winograd's algorithm, if it is a convolution that this is for and does not say
-/// itself how it is computed; `span` is where that is asked for.
-pub fn ask_for_winograd(node: &mut Node, span: Span) {
+/// Has a layer of the long form computed the direct way, if it is a convolution that Winograd's algorithm may be for and
+/// does not say itself how it is computed; `span` is where that is asked for.
+pub fn ask_for_direct(node: &mut Node, span: Span) {
     let entry = |value| Entry { key: CONVOLUTION.to_owned(), key_span: span, node: Node { value, span } };
-    let winograd = entry(Value::Text { text: "winograd".to_owned(), inner: None });
+    let direct = entry(Value::Text { text: "direct".to_owned(), inner: None });
     match &mut node.value {
         Value::Text { text, .. } if text == KIND.word => {
-            let keys = Value::Table(Table { entries: vec![winograd] });
+            let keys = Value::Table(Table { entries: vec![direct] });
             let conv = Entry { key: text.clone(), ..entry(keys) };
             node.value = Value::Table(Table { entries: vec![conv] });
         }
@@ -100,7 +102,7 @@ pub fn ask_for_winograd(node: &mut Node, span: Span) {
             let suits = |&(name, wanted): &(&str, i64)| keys.get(name).is_none_or(|e| all(&e.node.value, wanted));
             let is_suited = [("kernel_size", 3), ("stride", 1), ("dilation", 1), ("groups", 1)].iter().all(suits);
             if key == KIND.word && is_suited && keys.get(CONVOLUTION).is_none() {
-                keys.entries.push(winograd);
+                keys.entries.push(direct);
             }
         }
         _ => {}
@@ -136,8 +138,9 @@ impl LayerConfig for ConvConfig {
     }
 
     fn multiply_adds(&self, input: SampleShape) -> u64 {
-        let positions = self.output(input).map_or(0, |shape| shape.height * shape.width);
-        positions as u64 * self.tensors(input)[0].len() as u64
+        let Some(image) = input.image() else { return 0 };
+        let Ok(placed) = self.window.place("conv", image) else { return 0 };
+        self.algorithm.multiply_adds(&self.window.conv_shape(1, image, placed, self.filters, self.groups))
     }
 
     fn reach(&self, _input: SampleShape) -> Reach {
@@ -149,7 +152,7 @@ impl LayerConfig for ConvConfig {
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
-        let shape = self.window.conv_shape(build, self.filters, self.groups);
+        let shape = self.window.built_shape(build, self.filters, self.groups);
         let n_taps = if build.pool_after && build.is_training { build.batch * shape.output_len() / 4 } else { 0 };
         Box::new(Conv {
             plan: engine::Conv::plan(build.engine, shape, self.algorithm, build.pool_after),

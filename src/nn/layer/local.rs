@@ -77,7 +77,7 @@ impl LayerConfig for LocalConfig {
     }
 
     fn build(&self, build: &Build<'_>) -> Box<dyn Layer> {
-        let shape = self.window.conv_shape(build, self.filters, 1);
+        let shape = self.window.built_shape(build, self.filters, 1);
         Box::new(Local {
             plan: engine::LocalConv::new(build.engine, shape),
             weights: Weights::new(build),

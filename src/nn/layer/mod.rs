@@ -17,7 +17,7 @@ mod noise;
 mod pool;
 mod window;
 
-pub use conv::{ALGORITHMS, CONVOLUTION, ask_for_winograd};
+pub use conv::{ALGORITHMS, CONVOLUTION, ask_for_direct};
 
 use std::fmt;
 use std::ops::Range;

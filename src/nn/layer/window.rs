@@ -93,11 +93,23 @@ impl Window {
         (input, placed)
     }
 
-    /// The engine's name for a convolution with this window.
-    pub fn conv_shape(&self, build: &Build<'_>, filters: usize, groups: usize) -> ConvShape {
+    /// The engine's name for a convolution with this window, as a layer is built.
+    pub fn built_shape(&self, build: &Build<'_>, filters: usize, groups: usize) -> ConvShape {
         let (input, placed) = self.placed(build);
+        self.conv_shape(build.batch, input, placed, filters, groups)
+    }
+
+    /// The engine's name for a convolution with this window over `input`.
+    pub fn conv_shape(
+        &self,
+        batch: usize,
+        input: ImageShape,
+        placed: Placed,
+        filters: usize,
+        groups: usize,
+    ) -> ConvShape {
         ConvShape {
-            batch: build.batch,
+            batch,
             height: input.height,
             width: input.width,
             channels_in: input.channels,

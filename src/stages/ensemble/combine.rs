@@ -6,7 +6,7 @@ use super::super::StageError;
 use crate::artifact::ensemble::{Ensemble, Stacking};
 use crate::artifact::predictions::Predictions;
 use crate::artifact::{Error, Files};
-use crate::data::metrics::{arg_max, sample_log_loss};
+use crate::data::metrics::arg_max;
 use crate::elementary::exp;
 
 /// The words of the manifest.
@@ -24,7 +24,7 @@ pub enum Combine {
     Vote,
     /// The mean of the probabilities, each member with its weight; weights sum to 1.
     Weighted(Vec<f64>),
-    /// A softmax regression on log-probabilities (Wolpert, 1992).
+    /// A softmax regression on the members' probabilities (Wolpert, 1992).
     Stacking(Stacking),
 }
 
@@ -139,17 +139,11 @@ fn stack(members: &[&Predictions], stacking: &Stacking, i: usize, out: &mut [f64
     out.copy_from_slice(&stacking.intercepts);
     let said = members.iter().flat_map(|member| member.row(i));
     for (&p, coefficients) in said.zip(stacking.coefficients.chunks_exact(stacking.n_classes)) {
-        let x = log_probability(p);
         for (score, coefficient) in out.iter_mut().zip(coefficients) {
-            *score += coefficient * x;
+            *score += coefficient * f64::from(p);
         }
     }
     softmax(out);
-}
-
-/// The logarithm of a probability, clipped as the log loss clips it.
-pub(super) fn log_probability(p: f32) -> f64 {
-    -sample_log_loss(p)
 }
 
 /// Scores become probabilities; returns the logarithm of what they were divided by, plus the largest score.

@@ -1,4 +1,5 @@
-//! Stacking: a softmax regression on what members say (Wolpert, 1992; Ting and Witten, 1999, on probabilities).
+//! Stacking: a softmax regression on the probabilities that members give (Wolpert, 1992; Ting and Witten, 1999). Not on
+//! their logarithms: those of networks that are too sure of themselves span tens of nats, and few images decide the fit.
 //!
 //! Minimises the mean log loss plus `l2 / 2 * |coefficients|^2` (intercepts are not shrunk) with L-BFGS (Nocedal, 1980;
 //! Liu and Nocedal, 1989), which is scikit-learn's `LogisticRegression` with `C = 1 / (l2 * n)`.
@@ -16,8 +17,8 @@ const MEMORY: usize = 20;
 /// What members say of labelled samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Said<'a> {
-    /// Log-probabilities, `[n, n_members, n_classes]`.
-    pub logs: &'a [f64],
+    /// Probabilities, `[n, n_members, n_classes]`.
+    pub probabilities: &'a [f64],
     /// True classes, `[n]`.
     pub labels: &'a [u32],
     /// Number of members.
@@ -36,16 +37,16 @@ pub struct Said<'a> {
 pub fn fit(said: Said<'_>, l2: f64) -> (Stacking, bool) {
     let (n, k) = (said.labels.len(), said.n_classes);
     let d = said.n_members * k;
-    assert_eq!(said.logs.len(), n * d, "log-probabilities of {n} samples");
+    assert_eq!(said.probabilities.len(), n * d, "probabilities of {n} samples");
     // Centred, the problem is far better conditioned; the intercepts, which are free, take it up.
     let mut means = vec![0.0; d];
-    for row in said.logs.chunks_exact(d) {
+    for row in said.probabilities.chunks_exact(d) {
         means.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
     }
     means.iter_mut().for_each(|mean| *mean /= n.max(1) as f64);
     let centred: Vec<f64> =
-        said.logs.chunks_exact(d).flat_map(|row| row.iter().zip(&means).map(|(x, mean)| x - mean)).collect();
-    let said = Said { logs: &centred, ..said };
+        said.probabilities.chunks_exact(d).flat_map(|row| row.iter().zip(&means).map(|(x, mean)| x - mean)).collect();
+    let said = Said { probabilities: &centred, ..said };
     let start = vec![0.0; (d + 1) * k];
     let (mut parameters, is_converged) = minimise(start, |at, gradient| loss(said, l2, at, gradient));
     let mut intercepts = parameters.split_off(d * k);
@@ -64,7 +65,7 @@ fn loss(said: Said<'_>, l2: f64, at: &[f64], gradient: &mut [f64]) -> f64 {
     gradient.fill(0.0);
     let mut total = 0.0;
     let mut scores = vec![0.0; k];
-    for (row, &label) in said.logs.chunks_exact(d).zip(said.labels) {
+    for (row, &label) in said.probabilities.chunks_exact(d).zip(said.labels) {
         scores.copy_from_slice(intercepts);
         for (x, weights) in row.iter().zip(weights.chunks_exact(k)) {
             scores.iter_mut().zip(weights).for_each(|(score, w)| *score += w * x);
@@ -164,9 +165,9 @@ mod tests {
     fn the_gradient_is_that_of_the_loss_and_vanishes_at_the_fit() {
         let stream = crate::rng::Stream::new(3, "test", &[]);
         let (n, m, k) = (40, 2, 3);
-        let logs: Vec<f64> = (0..n * m * k).map(|i| -3.0 * stream.uniform(i as u64)).collect();
+        let said: Vec<f64> = (0..n * m * k).map(|i| 3.0 * stream.uniform(i as u64)).collect();
         let labels: Vec<u32> = (0..n).map(|i| (stream.below(10_000 + i as u64, 3)) as u32).collect();
-        let said = Said { logs: &logs, labels: &labels, n_members: m, n_classes: k };
+        let said = Said { probabilities: &said, labels: &labels, n_members: m, n_classes: k };
         let at: Vec<f64> = (0..(m * k + 1) * k).map(|i| stream.normal(20_000 + i as u64)).collect();
         let mut gradient = vec![0.0; at.len()];
         loss(said, 0.01, &at, &mut gradient);
@@ -190,25 +191,26 @@ mod tests {
     fn members_that_know_are_believed_and_no_samples_teach_nothing() {
         // The first member is right, the second always says class 0.
         let labels = [0, 1, 2, 0, 1, 2];
-        let logs: Vec<f64> = labels
+        let said: Vec<f64> = labels
             .iter()
             .flat_map(|&label| {
                 (0..6).map(move |i| {
                     if i < 3 && i != label {
-                        -3.0
+                        0.05
                     } else if i < 4 {
-                        -0.1
+                        0.9
                     } else {
-                        -4.0
+                        0.02
                     }
                 })
             })
             .collect();
         let labels = labels.map(|label| label as u32);
-        let (stacking, is_converged) = fit(Said { logs: &logs, labels: &labels, n_members: 2, n_classes: 3 }, 1e-3);
+        let (stacking, is_converged) =
+            fit(Said { probabilities: &said, labels: &labels, n_members: 2, n_classes: 3 }, 1e-3);
         assert!(is_converged);
         assert!(stacking.coefficients[0] > 0.5 && stacking.coefficients[9..].iter().all(|w| w.abs() < 1e-6));
-        let (nothing, is_converged) = fit(Said { logs: &[], labels: &[], n_members: 2, n_classes: 3 }, 1e-3);
+        let (nothing, is_converged) = fit(Said { probabilities: &[], labels: &[], n_members: 2, n_classes: 3 }, 1e-3);
         assert!(is_converged && nothing.coefficients.iter().all(|w| *w == 0.0));
     }
 }

@@ -519,6 +519,14 @@ fn stacking_learns_whom_to_believe_and_is_read_back() {
     let combine = Combine::read(&files).unwrap();
     let Combine::Stacking(stacking) = &combine else { panic!("{combine:?}") };
     assert_eq!((stacking.n_members, stacking.n_classes, stacking.coefficients.len()), (2, 3, 18));
+    // Every number is in the table, too: with all folds, then without each of three.
+    let table = lines(&files, WEIGHTS);
+    assert_eq!(table[0], "without_fold,member,said,scored,weight");
+    assert_eq!(table.len(), 1 + 4 * (18 + 3));
+    assert_eq!(table[6], format!(",wrong,1,2,{:?}", stacking.coefficients[5]));
+    assert_eq!(table[10], format!(",noise,0,0,{:?}", stacking.coefficients[9]));
+    assert_eq!(table[20], format!(",,,1,{:?}", stacking.intercepts[1]));
+    assert!(table[22].starts_with("1,wrong,0,0,") && table[84].starts_with("3,,,2,"), "{table:?}");
     // What was read back says the same of the same.
     let members = [said(test.rows(), 1, 0.7), {
         let of = |shift| said(test.rows(), shift, 0.5);

@@ -263,6 +263,7 @@ fn network(layers: &str, shape: ImageShape, optimizer: Arc<dyn OptimizerConfig>)
         clip: None,
         label_smoothing: 0.0,
         class_weights: None,
+        last_layer_gain: 0.1,
     };
     let mut images = vec![0.0; 6 * shape.len()];
     Stream::new(3, "test images", &[]).fill_normal32(0, &mut images);
@@ -480,7 +481,7 @@ fn starts(made: &mut Made) {
         Initializer::Constant(0.3),
     ] {
         let mut values = [0.0; 300];
-        initializer.fill(50, 70, &Stream::new(1, "init", &[]), &mut values);
+        initializer.fill(0.5, 50, 70, &Stream::new(1, "init", &[]), &mut values);
         made.f32s(&values);
     }
     let (network, ..) = network("input | fc units=4 | relu | fc", SHAPE, Arc::new(optimizer::Adam::default()));
@@ -633,9 +634,10 @@ fn made(name: &str) -> Made {
             combined(made, &Combine::Weighted(weights));
         }
         "stacking" => {
-            let logs: Vec<f64> = (0..40 * 9).map(|i| -3.0 * Stream::new(2, "test logs", &[]).uniform(i)).collect();
+            let probabilities: Vec<f64> =
+                (0..40 * 9).map(|i| Stream::new(2, "test probabilities", &[]).uniform(i)).collect();
             let labels = labels(40);
-            let said = stacking::Said { logs: &logs, labels: &labels, n_members: 3, n_classes: 3 };
+            let said = stacking::Said { probabilities: &probabilities, labels: &labels, n_members: 3, n_classes: 3 };
             let (stacking, _) = stacking::fit(said, 0.01);
             made.f64s(&stacking.coefficients);
             made.f64s(&stacking.intercepts);

@@ -94,6 +94,7 @@ pub(super) fn fit(
         Training {
             seeds: seeds.clone(),
             initializer: stage.initializer,
+            last_layer_gain: stage.last_layer_gain,
             optimizer: Arc::clone(&stage.optimizer),
             l2: stage.l2,
             weight_decay: stage.weight_decay,
@@ -134,7 +135,7 @@ pub(super) fn fit(
     let is_selected =
         !validation_rows.is_empty() && (stage.early_stopping.is_some() || stage.schedule.needs_validation());
     let description = Description {
-        format: 1,
+        format: model::FORMAT,
         architecture: architecture.shorthand(),
         input: axes(plan.input),
         n_classes: plan.n_classes,
@@ -515,6 +516,7 @@ fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watc
         learning_rate: stage.learning_rate,
         epochs,
         stops_early: stage.early_stopping.is_some(),
+        starts_small: stage.last_layer_gain < 1.0,
         unused: means.into_iter().filter(|(_, is_used)| !is_used).map(|(name, _)| name).collect(),
         n_valid,
     }

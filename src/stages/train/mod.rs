@@ -35,11 +35,18 @@ pub const KIND: Kind = Kind {
               [stages.train]\narchitecture = \"INPUT - CONV - RELU - POOL - FC\"\n",
 };
 
+/// `last_layer_gain` unless something is said.
+const LAST_LAYER_GAIN: f64 = 0.1;
+/// The most that it may be: no first loss of a network that starts so is worth a training.
+const MOST_GAIN: f64 = 10.0;
+
 /// Trains a network.
 #[derive(Debug)]
 pub struct Train {
     /// The layers, as `architecture` or `layers` (and `vars`) say, and `convolution`: how those convolutions are computed that
-    /// do not say it themselves ["direct", or "winograd": see [`crate::engine::Algorithm`]]; `None` after a problem.
+    /// do not say it themselves: "winograd", 3x3 convolutions with 2.25 times fewer multiplications, for the shapes that
+    /// [`crate::engine::Algorithm`] names, or "direct", one chain of multiply-adds for each output of every convolution
+    /// ["winograd"]; `None` after a problem.
     architecture: Option<Architecture>,
     /// Passes over the training rows, at least 1 [10].
     epochs: u32,
@@ -62,6 +69,10 @@ pub struct Train {
     clip: Option<f64>,
     /// How weights start ["he-normal"].
     initializer: Initializer,
+    /// What the deviation of the weights before the softmax is multiplied by, from 0 to 10 [0.1]: with a tenth the first
+    /// loss is about ln(classes), that of guessing; with 0 exactly that; with 1 the layer starts as all others do. Acts
+    /// on whatever `initializer` draws; constants stay what they are.
+    last_layer_gain: f64,
     /// Share of the target probability that is spread over all classes, in `[0, 1)` [0].
     label_smoothing: f64,
     /// Classes weigh the same in the loss, however many images they have ["none", or "balanced"].
@@ -148,6 +159,13 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         },
         clip: section.optional_number("clip", Bounds::Positive),
         initializer: Initializer::read(section),
+        last_layer_gain: {
+            let gain = section.number("last_layer_gain", Bounds::NonNegative, Some(LAST_LAYER_GAIN));
+            if let (true, Some(node)) = (gain > MOST_GAIN, section.raw("last_layer_gain")) {
+                section.expected("last_layer_gain", node, "a number from 0 to 10");
+            }
+            gain
+        },
         label_smoothing: section.number("label_smoothing", Bounds::Rate, Some(0.0)),
         class_weights: match section.word("class_weights", &["none", "balanced"], "none") {
             "balanced" => ClassWeights::Balanced,
@@ -345,7 +363,7 @@ impl Stage for Train {
             |above: &str| key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         match part {
             // How long and how fast is no business of the checks.
-            Part::Sanity => ["layers", "initializer"].into_iter().any(is_below),
+            Part::Sanity => ["layers", "initializer", "last_layer_gain"].into_iter().any(is_below),
             // Which model is the final one decides what is planned, not what a task computes; so do the checks.
             _ => !["final", "sanity"].contains(&key),
         }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Advice, Context, Part, StageError, Task, Train, fit, lineage};
+use super::{Advice, Context, LAST_LAYER_GAIN, Part, StageError, Task, Train, fit, lineage};
 use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::sanity::{Finding, Findings, Status};
@@ -211,7 +211,7 @@ impl Learner<'_> {
         let mut loaded = Loaded::default();
         loaded.load(self.feed, self.dataset, &loss_rows);
         let loss = network.accumulate_gradients(&loaded.images, Targets::Labels(&loaded.labels)).loss();
-        findings.findings.push(self.initial_loss(loss, plan.n_classes, largest));
+        findings.findings.push(self.initial_loss(loss, plan, largest));
         if findings.failure().is_some() {
             return Ok(());
         }
@@ -225,6 +225,7 @@ impl Learner<'_> {
         let training = Training {
             seeds: Seeds { seed: self.task.seed, indices: vec![("sanity", 1)] },
             initializer: self.stage.initializer,
+            last_layer_gain: self.stage.last_layer_gain,
             optimizer: Arc::new(Adam::default()),
             l2: 0.0,
             weight_decay: None,
@@ -236,19 +237,24 @@ impl Learner<'_> {
         Network::for_training(engine, plan, batch, training)
     }
 
-    fn initial_loss(&self, loss: f64, n_classes: usize, largest: f32) -> Finding {
+    fn initial_loss(&self, loss: f64, plan: &NetworkPlan, largest: f32) -> Finding {
+        let n_classes = plan.n_classes;
         let guessing = ln(n_classes as f64);
+        let has_bn = plan.layers.iter().any(|layer| layer.config.word() == "bn");
         let limit = guessing + WARN_ABOVE;
         let of = |status, message| finding("initial_loss", status, loss, Some(limit), message);
+        // What is in place already is not advised.
         let advise = |finding: Finding| {
-            match largest > UNSCALED {
-            true => finding.help(format!(
+            match self.stage.initializer {
+            _ if largest > UNSCALED => finding.help(format!(
                 "scale the images, whose values go up to {largest:.0}: `[stages.preprocess]` with `steps = [\"center\", \"scale\"]`"
             )),
-            false if self.stage.initializer == Initializer::HeNormal => {
-                finding.key("architecture").help("add `BN` after its layers, or use `initializer = \"glorot-normal\"`")
+            Initializer::Constant(_) => finding.key("initializer").help("use `initializer = \"he-normal\"`"),
+            _ if self.stage.last_layer_gain > LAST_LAYER_GAIN => {
+                finding.key("last_layer_gain").help(format!("use `last_layer_gain = {LAST_LAYER_GAIN:?}`"))
             }
-            false => finding.key("initializer").help("use `initializer = \"he-normal\"`"),
+            _ if !has_bn => finding.key("architecture").help("add `BN` after its layers"),
+            _ => finding.key("last_layer_gain").help("lower `last_layer_gain`"),
         }
         };
         let against = format!("guessing among {n_classes} classes has {guessing:.2}");

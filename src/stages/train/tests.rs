@@ -297,7 +297,7 @@ fn layers_are_looked_at_in_a_whole_batch() {
 #[test]
 fn trouble_is_told_while_it_lasts() {
     let context = TestContext::default();
-    let fast = keys("").replace("learning_rate = 0.001", "learning_rate = 3.0");
+    let fast = keys("").replace("learning_rate = 0.001", "learning_rate = 30.0");
     // Whether it survives is not the question here.
     let _ = run(&*stage(&fast), Part::Fold(1), inputs(None), &context);
     let warnings = context.warnings.lock().unwrap().join("\n");

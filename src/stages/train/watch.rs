@@ -43,6 +43,8 @@ pub(super) struct Setup {
     pub stops_early: bool,
     /// Means against overfitting that are not in use, as one would write them.
     pub unused: Vec<&'static str>,
+    /// Whether the layer before the softmax starts smaller than its initializer has it: it then grows fast at first.
+    pub starts_small: bool,
     /// Rows that are validated on.
     pub n_valid: usize,
 }
@@ -65,8 +67,15 @@ pub(super) fn layers(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) ->
     let is_learning = |epoch: &EpochRow| epoch.train_accuracy < DONE;
     let ratio = |row: &LayerRow| Some(row.update_norm? / row.weight_norm.filter(|norm| *norm > 0.0)?);
     let mut said = Vec::new();
-    if let Some(name) = names.iter().find(|name| always(name, &|_, row, _| ratio(row).is_some_and(|r| r > MOST_RATIO)))
-    {
+    // A small start of the layer before the softmax is there to be left behind in the first epoch.
+    let is_meant = |epoch: &EpochRow, row: &LayerRow, rows: &[&LayerRow]| {
+        let last = rows.iter().rfind(|row| row.weight_norm.is_some());
+        setup.starts_small && epoch.epoch == 1 && last.is_some_and(|last| last.layer == row.layer)
+    };
+    let is_large = |epoch: &EpochRow, row: &LayerRow, rows: &[&LayerRow]| {
+        !is_meant(epoch, row, rows) && ratio(row).is_some_and(|ratio| ratio > MOST_RATIO)
+    };
+    if let Some(name) = names.iter().find(|name| always(name, &is_large)) {
         said.push(format!(
             "updates of layer `{name}` are larger than a tenth of its weights (about a thousandth is healthy): lower `learning_rate`"
         ));
@@ -175,6 +184,7 @@ mod tests {
             epochs,
             stops_early: false,
             unused: vec!["`l2 = 1e-4`", "`DROPOUT(0.5)`"],
+            starts_small: true,
             n_valid: 400,
         }
     }
@@ -228,6 +238,28 @@ mod tests {
         check_layers(1e-3, 1e-5, 0.5, Some("has vanished"));
         check_layers(0.0, 0.0, 0.5, Some("has vanished"));
         check_layers(1e-3, 0.1, 0.95, Some("use `LEAKY`"));
+    }
+
+    #[test]
+    fn a_small_start_before_the_softmax_may_grow_fast_in_the_first_epoch_only() {
+        let epochs: Vec<EpochRow> = (1..=3).map(|e| epoch(e, (2.0, 0.3), (2.0, 0.3))).collect();
+        let rows: Vec<LayerRow> =
+            (1..=3).flat_map(|e| [layer(e, "1.conv", 1e-3, 0.1, None), layer(e, "3.fc", 0.2, 1.0, None)]).collect();
+        let small = |epochs| Setup { starts_small: true, ..setup(epochs) };
+        let plain = |epochs| Setup { starts_small: false, ..setup(epochs) };
+        assert_eq!(layers(&small(1), &epochs[..1], &rows), Vec::<String>::new());
+        assert_eq!(layers(&small(3), &epochs[..2], &rows), Vec::<String>::new());
+        // From the second epoch on it is a layer like any other, as are all layers from the start.
+        for said in [
+            layers(&small(3), &epochs, &rows),
+            layers(&plain(3), &epochs[..2], &rows),
+            layers(&plain(1), &epochs[..1], &rows),
+        ] {
+            assert!(matches!(&said[..], [one] if one.contains("`3.fc`")), "{said:?}");
+        }
+        let above: Vec<LayerRow> =
+            (1..=2).flat_map(|e| [layer(e, "1.conv", 0.2, 0.1, None), layer(e, "3.fc", 1e-3, 1.0, None)]).collect();
+        assert_eq!(layers(&small(3), &epochs[..2], &above).len(), 1);
     }
 
     #[test]
