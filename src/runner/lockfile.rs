@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use super::RunError;
@@ -13,6 +12,7 @@ use super::graph::{Graph, SourceDigests};
 use super::memory::{Memory, task_key};
 use super::plan::{self, Forced, PlannedTask, State};
 use crate::artifact::search::Round;
+use crate::files;
 use crate::store::fingerprint::{Parts, SourceDigest};
 use crate::store::{self, Digest, Entry, Found, Output};
 
@@ -77,6 +77,9 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The largest lock file that is read, in bytes.
+pub(super) const MOST: u64 = 256 << 20;
+
 /// The number of the layout that this program writes.
 const VERSION: u32 = 1;
 
@@ -120,18 +123,18 @@ impl LockFile {
     /// # Errors
     /// If it cannot be read.
     pub fn read(path: &Path) -> Result<Option<LockFile>, String> {
-        match fs::read_to_string(path) {
-            Ok(text) => LockFile::parse(&text).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("cannot read the lock file: {error}")),
+        match files::read_regular(path, MOST) {
+            Ok(bytes) => LockFile::parse(&String::from_utf8_lossy(&bytes)).map(Some),
+            Err(error) if error.cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
         }
     }
 
     /// Its text.
     pub fn render(&self) -> String {
-        let mut text = String::from(
-            "# Written by `convoy run`, for Git: what each task was computed from and gave.\n\
-             # `convoy run --locked` compares with it.\n",
+        let mut text = format!(
+            "{}, for Git: what each task was computed from and gave.\n# `convoy run --locked` compares with it.\n",
+            files::LOCK_HEAD
         );
         let _ = writeln!(text, "version = {}\npipeline = {}", self.version, quote(&self.pipeline));
         if !self.metrics.is_empty() {
@@ -154,24 +157,9 @@ impl LockFile {
     /// Writes it to `path`, atomically, unless it says the same already.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = self.render();
-        if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(());
-        }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".convoy-").tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // A temporary file is private; a lock file is for everybody whom the folder lets in.
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+    /// Those of the file system, with the path.
+    pub fn write(&self, path: &Path) -> Result<(), files::Error> {
+        files::replace(path, self.render().as_bytes(), true)
     }
 
     /// In what a run (as a lock file) differs from this one, sorted.

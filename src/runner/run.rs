@@ -454,7 +454,15 @@ impl<'r> Run<'r> {
             let artifacts: Vec<Digest> = entries.map(Entry::artifact).collect();
             let (graph, task) = (&self.graph, &mut self.tasks[i]);
             plan::add_inputs(graph, task, &artifacts);
-            let found = self.session.store.find(&task.parts.fingerprint());
+            let found = match self.session.store.find(&task.parts.fingerprint()) {
+                Ok(found) => found,
+                // What cannot be read is not absent: it is not computed anew.
+                Err(error) => {
+                    self.outcomes[i].ended = Ended::Failed(Failure::Store(error));
+                    self.stands[i] = Stand::Ended;
+                    continue;
+                }
+            };
             plan::decide(graph, task, found, &self.memory, self.force);
             self.outcomes[i].parts = task.parts.clone();
             if task.state == State::Fresh {
@@ -793,10 +801,12 @@ impl Workshop<'_> {
         };
         let locking = Locking { who: &label, limit: self.options.lock_limit, waiting: &mut waiting };
         let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
-        if !order.is_forced
-            && let Found::Hit(entry) = store.find(&order.fingerprint)
-        {
-            return Reply::Found(entry);
+        if !order.is_forced {
+            match store.find(&order.fingerprint) {
+                Ok(Found::Hit(entry)) => return Reply::Found(entry),
+                Ok(_) => {}
+                Err(error) => return Reply::Failed(Failure::Store(error)),
+            }
         }
         let mut inputs = Vec::with_capacity(order.inputs.len());
         for (i, (need, entry)) in order.task.needs.iter().zip(&order.inputs).enumerate() {
@@ -890,7 +900,7 @@ impl Context for TaskContext<'_> {
 
     fn save_checkpoint(&self, bytes: &[u8]) {
         if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes) {
-            self.warn(&format!("cannot keep a checkpoint: {error}"));
+            self.warn(&format!("no checkpoint is kept: {error}"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The record of one finished task: readable text that names its outputs by digest and size.
 //!
 //! ```text
-//! convoy entry 1
+//! convoy entry 2
 //! fingerprint 8a…
 //! label digits train fold 1
 //! kind train
@@ -12,6 +12,16 @@
 
 use super::digest::Digest;
 use super::fingerprint::Parts;
+
+/// The first line, with the format's number.
+const HEAD: &str = "convoy entry ";
+const VERSION: u32 = 2;
+
+/// Whether a newer program wrote this record.
+pub(super) fn is_newer(text: &str) -> bool {
+    let number = text.lines().next().and_then(|line| line.strip_prefix(HEAD)?.parse::<u32>().ok());
+    number.is_some_and(|number| number > VERSION)
+}
 
 /// One file of an artifact, by content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -49,7 +59,7 @@ impl Entry {
     /// The record as text.
     pub fn render(&self, parts: &Parts) -> String {
         use std::fmt::Write as _;
-        let mut text = String::from("convoy entry 1\n");
+        let mut text = format!("{HEAD}{VERSION}\n");
         let _ = writeln!(text, "fingerprint {}", self.fingerprint);
         let _ = writeln!(text, "label {}", escape(&self.label));
         for line in parts.lines() {
@@ -71,7 +81,7 @@ impl Entry {
             return None;
         }
         let mut lines = body.lines();
-        if lines.next()? != "convoy entry 1" {
+        if lines.next()?.strip_prefix(HEAD)?.parse() != Ok(VERSION) {
             return None;
         }
         let fingerprint = lines.next()?.strip_prefix("fingerprint ")?.parse().ok()?;
