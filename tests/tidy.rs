@@ -221,7 +221,7 @@ fn nothing_prints_but_cli_and_nothing_is_left_undone() {
 }
 
 #[test]
-fn unsafe_lives_in_the_engine_and_at_the_one_map() {
+fn unsafe_lives_in_the_engine_and_at_the_one_map_with_its_guard() {
     let mut wrong = Vec::new();
     for path in program_files() {
         let text = fs::read_to_string(&path).expect("UTF-8");
@@ -229,7 +229,7 @@ fn unsafe_lives_in_the_engine_and_at_the_one_map() {
             continue;
         }
         let n = code_lines(&text).iter().filter(|(_, line)| line.contains("unsafe ")).count();
-        let allowed = if room(&path) == "store" { 1 } else { 0 };
+        let allowed = if path.ends_with("store/mapped.rs") { 4 } else { 0 };
         if n > allowed {
             wrong.push(format!("{}: {n} lines with `unsafe`", shown(&path)));
         }

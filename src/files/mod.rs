@@ -120,17 +120,17 @@ pub fn read_regular(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     open_regular(path)
         .and_then(|(file, metadata)| match metadata.len() > most {
             true => Err(too_large(most)),
-            false => read_at_most(file, most),
+            false => read_at_most(&file, most),
         })
         .map_err(Error::of("read", path))
 }
 
 /// What is left of `file`, if that is at most `most` bytes.
-fn read_at_most(file: File, most: u64) -> io::Result<Vec<u8>> {
+fn read_at_most(file: &File, most: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(size.min(most)).unwrap_or(0)).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Read::take(file, most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
 }
 
@@ -193,7 +193,7 @@ pub fn read_own(path: &Path, most: u64) -> io::Result<Own<Vec<u8>>> {
     Ok(match open_own(path)? {
         Own::Regular(_, metadata) if metadata.len() > most => Own::Foreign,
         Own::Regular(file, _) => {
-            let bytes = read_at_most(file.try_clone()?, most)?;
+            let bytes = read_at_most(&file, most)?;
             Own::Regular(file, bytes)
         }
         Own::Absent => Own::Absent,
