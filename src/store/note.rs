@@ -145,7 +145,7 @@ impl Store {
     /// If one cannot be read.
     pub fn roots(&self) -> Result<Vec<Root>, Error> {
         let mut roots = Vec::new();
-        for (name, used) in self.notes("roots")? {
+        for (name, used) in self.notes("roots")?.into_iter().filter(|(name, _)| name.parse::<Digest>().is_ok()) {
             let path = path_of(&self.read_sound_note("roots", &name)?);
             let (project, place) = match path.is_absolute() {
                 true => (Digest::of(path.as_os_str().as_encoded_bytes()).short(), path),
