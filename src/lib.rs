@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod elementary;
 pub mod engine;
+pub mod files;
 pub mod manifest;
 pub mod nn;
 pub mod report;

@@ -82,7 +82,7 @@ fn finished(root: &Path) -> Vec<String> {
     let verified = store.verify(&mut |_, _| ()).unwrap();
     assert!(verified.is_sound(), "{verified:?}");
     assert_eq!(verified.incomplete, [""; 0]);
-    store.list().into_iter().map(|listed| listed.entry.label).collect()
+    store.list().unwrap().into_iter().map(|listed| listed.entry.label).collect()
 }
 
 #[test]

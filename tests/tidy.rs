@@ -16,6 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "data",
             "elementary",
             "engine",
+            "files",
             "manifest",
             "nn",
             "report",
@@ -26,17 +27,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tensor",
         ],
     ),
-    ("report", &["runner", "stages", "artifact", "data", "nn", "tensor", "config", "elementary"]),
-    ("runner", &["manifest", "stages", "store", "artifact", "engine", "rng", "config"]),
-    ("manifest", &["stages", "artifact", "data", "nn", "config", "tensor"]),
-    ("store", &["artifact"]),
-    ("stages", &["artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary"]),
+    ("report", &["files", "runner", "stages", "artifact", "data", "nn", "tensor", "config", "elementary"]),
+    ("runner", &["files", "manifest", "stages", "store", "artifact", "engine", "rng", "config"]),
+    ("manifest", &["files", "stages", "artifact", "data", "nn", "config", "tensor"]),
+    ("store", &["files", "artifact"]),
+    ("stages", &["files", "artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary"]),
     ("artifact", &["data", "nn", "tensor", "config"]),
-    ("data", &["engine", "tensor", "rng", "config", "elementary"]),
+    ("data", &["files", "engine", "tensor", "rng", "config", "elementary"]),
     ("nn", &["engine", "tensor", "rng", "config", "elementary"]),
     ("engine", &["tensor", "elementary"]),
     ("rng", &["elementary"]),
     ("config", &[]),
+    ("files", &[]),
     ("elementary", &[]),
     ("tensor", &[]),
 ];
@@ -235,7 +237,7 @@ fn only_a_split_and_its_artifact_say_which_rows_are_which() {
 }
 
 #[test]
-fn unsafe_lives_in_the_engine_and_at_the_one_map() {
+fn unsafe_lives_in_the_engine_and_at_the_one_map_with_its_guard() {
     let mut wrong = Vec::new();
     for path in program_files() {
         let text = fs::read_to_string(&path).expect("UTF-8");
@@ -243,7 +245,7 @@ fn unsafe_lives_in_the_engine_and_at_the_one_map() {
             continue;
         }
         let n = code_lines(&text).iter().filter(|(_, line)| line.contains("unsafe ")).count();
-        let allowed = if room(&path) == "store" { 1 } else { 0 };
+        let allowed = if path.ends_with("store/mapped.rs") { 4 } else { 0 };
         if n > allowed {
             wrong.push(format!("{}: {n} lines with `unsafe`", shown(&path)));
         }

@@ -50,7 +50,7 @@ pub enum Verb {
     /// Look at and clean the store.
     Cache(CacheArguments),
     /// Check the digest of every stored file.
-    Verify(StoreArguments),
+    Verify(VerifyArguments),
     /// Check that this program computes as it should on this machine; or, with `training`, a manifest's networks.
     Selftest(SelftestArguments),
     /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
@@ -274,6 +274,17 @@ pub struct StoreArguments {
     pub cache_dir: Option<PathBuf>,
 }
 
+/// `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArguments {
+    /// Read and hash all that is stored (as `verify` without it does, too).
+    #[arg(long = "store")]
+    pub is_store: bool,
+    /// Where the store is.
+    #[command(flatten)]
+    pub place: StoreArguments,
+}
+
 /// `cache`.
 #[derive(Args, Debug)]
 pub struct CacheArguments {
@@ -295,6 +306,13 @@ pub enum CacheVerb {
         /// Keep at most this much, e.g. 500MiB, 2GiB.
         #[arg(long, value_name = "SIZE", default_value = "0")]
         max_size: String,
+        /// Keep these tasks as well: a fingerprint (its first 8 digits are enough) or the beginning of what `cache
+        /// list` calls them, e.g. a pipeline's name.
+        #[arg(long, value_name = "TASK")]
+        keep: Vec<String>,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

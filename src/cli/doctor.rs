@@ -52,11 +52,15 @@ pub fn doctor(arguments: &StoreArguments, terminal: &Terminal) -> anyhow::Result
     let _ = writeln!(text, "store            {}", dir.display());
     if dir.is_dir() {
         match Store::open(&dir, &root, Access::Look) {
-            Ok(store) => {
-                let listed = runner::cache_list(&store);
-                let size: u64 = listed.iter().map(|listed| listed.entry.size()).sum();
-                let _ = writeln!(text, "                 {} tasks, {}", listed.len(), bytes(size));
-            }
+            Ok(store) => match runner::cache_list(&store) {
+                Ok(listed) => {
+                    let size: u64 = listed.iter().map(|listed| listed.entry.size()).sum();
+                    let _ = writeln!(text, "                 {} tasks, {}", listed.len(), bytes(size));
+                }
+                Err(error) => {
+                    let _ = writeln!(text, "                 cannot be listed: {error}");
+                }
+            },
             Err(error) => {
                 let _ = writeln!(text, "                 cannot be read: {error}");
             }

@@ -11,6 +11,7 @@ use super::terminal::Terminal;
 use super::{Exit, check};
 use crate::artifact::Bytes;
 use crate::artifact::portable::{self, Portable};
+use crate::files;
 use crate::manifest::{Manifest, shown_path};
 use crate::report;
 use crate::runner::{Options, Plan, Session, State, variant_name};
@@ -19,6 +20,9 @@ use crate::store::Access;
 
 /// A model that was found, or how the program ends without it (what is wrong has been said).
 pub type Opened = Result<Model, Exit>;
+
+/// The largest model file that is read, in bytes.
+const MOST_MODEL: u64 = 16 << 30;
 
 /// A finished model and where it is from.
 pub struct Model {
@@ -39,7 +43,7 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
     };
     let bytes = model.model.to_bytes()?;
     let path = arguments.output.as_deref().unwrap_or(&model.default_path);
-    report::replace(path, &bytes)?;
+    files::replace(path, &bytes, false)?;
     terminal.note(&format!(
         "{}: {}, {} classes, {}",
         model.name,
@@ -71,9 +75,9 @@ pub fn open(
         return Ok(Err(Exit::Usage));
     }
     let mut head = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    if let Ok((file, _)) = files::open_regular(path) {
         use std::io::Read as _;
-        file.take(9).read_to_end(&mut head).with_context(|| format!("cannot read `{shown}`"))?;
+        file.take(9).read_to_end(&mut head).map_err(files::Error::of("read", path))?;
     }
     if !portable::is_likely(&head) && path.extension().is_none_or(|ending| ending != "safetensors") {
         return from_manifest(manifest, places, stage, terminal);
@@ -87,7 +91,7 @@ pub fn open(
         terminal.fault(&format!("`{given}` is about a manifest, and `{shown}` is an exported model"), None);
         return Ok(Err(Exit::Usage));
     }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let bytes = files::read_regular(path, MOST_MODEL)?;
     match Portable::from_bytes(Bytes::new(bytes)) {
         Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned() })),
         Err(error) => {

@@ -60,6 +60,7 @@ impl From<Exit> for ExitCode {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let terminal = Terminal::new();
     keep_decoders_quiet();
+    run::keep_writing_errors();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

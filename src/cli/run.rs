@@ -14,6 +14,7 @@ use super::terminal::{GREEN, RED, Terminal};
 use super::{Exit, check, results};
 use crate::artifact::Files;
 use crate::config::{Problem, Span};
+use crate::files;
 use crate::manifest::Manifest;
 use crate::report::{self, Finished};
 use crate::runner::{
@@ -81,8 +82,10 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         });
     }
     let mut exit = Exit::Done;
-    for (name, bytes) in report::tables(&finished) {
-        report::replace(&out_dir.join(name), &bytes)?;
+    let tables = report::tables(&finished);
+    sweep(&out_dir, tables.keys(), &session.graph.lock_path);
+    for (name, bytes) in tables {
+        files::replace(&out_dir.join(name), &bytes, false)?;
     }
     write_times(&out_dir, &manifest, &outcome, &options, started)?;
     if outcome.tasks.iter().any(|task| !task.differing.is_empty()) {
@@ -260,12 +263,43 @@ fn open_artifacts(outcome: &Outcome, session: &Session<'_>) -> anyhow::Result<Ve
 /// not a signal.
 pub fn stop_on_signals(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    for signal in [SIGINT, SIGTERM] {
+    let mut signals = vec![SIGINT, SIGTERM];
+    #[cfg(unix)]
+    if !hangs_on(signal_hook::consts::SIGHUP) {
+        signals.push(signal_hook::consts::SIGHUP);
+    }
+    for signal in signals {
         signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(cancel))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(cancel)))
             .context("cannot install a signal handler")?;
     }
     Ok(())
+}
+
+/// Whether this process was started to ignore a signal, as `nohup` starts one; where that cannot be told, it is left
+/// as it is.
+#[cfg(unix)]
+fn hangs_on(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_none_or(|ignored| ignored >> (signal - 1) & 1 == 1)
+}
+
+/// A file that grows beyond what the shell allows is an error of writing it, not the end of the process.
+pub fn keep_writing_errors() {
+    #[cfg(unix)]
+    {
+        // A handler that only sets a flag: without one the default would end the process.
+        let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    }
+}
+
+/// Removes what killed runs left beside the reports and the lock file.
+fn sweep<'a>(out_dir: &Path, names: impl Iterator<Item = &'a PathBuf>, lock: &Path) {
+    let mut folders: BTreeSet<PathBuf> = names.filter_map(|name| Some(out_dir.join(name.parent()?))).collect();
+    folders.insert(out_dir.to_owned());
+    folders.extend(lock.parent().map(|folder| Path::new(".").join(folder)));
+    folders.iter().for_each(|folder| files::sweep(folder));
 }
 
 /// Writes `timings.csv` and `run.json`: the only files that hold times.
@@ -286,7 +320,7 @@ fn write_times(
         };
         table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
-    report::replace(&out_dir.join("timings.csv"), &table.into_bytes())?;
+    files::replace(&out_dir.join("timings.csv"), &table.into_bytes(), false)?;
     let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let run = serde_json::json!({
         "convoy": env!("CARGO_PKG_VERSION"),
@@ -299,7 +333,7 @@ fn write_times(
         "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
     });
-    report::replace(&out_dir.join("run.json"), format!("{run:#}\n").as_bytes())?;
+    files::replace(&out_dir.join("run.json"), format!("{run:#}\n").as_bytes(), false)?;
     Ok(())
 }
 
@@ -333,7 +367,7 @@ fn keep_lock(
         return Ok(if differences.is_empty() { Exit::Done } else { Exit::Stale });
     }
     if !manifest.has_sets {
-        lock.write(path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        lock.write(path)?;
     }
     Ok(Exit::Done)
 }

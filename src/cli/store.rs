@@ -1,13 +1,14 @@
 //! `cache list`, `cache gc` and `verify`: the store from outside.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use super::arguments::{CacheVerb, StoreArguments};
-use super::terminal::{RED, Terminal};
+use super::arguments::{CacheVerb, StoreArguments, VerifyArguments};
+use super::terminal::Terminal;
 use crate::report::text::{Align, aligned, bytes};
-use crate::runner;
-use crate::store::{self, Access, Store};
+use crate::runner::{self, RunError};
+use crate::store::{self, Access, Digest, Listed, Store};
 
 /// Where the store of the project here (or the one that was named) is, and the project's root.
 pub fn locate(arguments: &StoreArguments) -> (PathBuf, PathBuf) {
@@ -18,15 +19,33 @@ pub fn locate(arguments: &StoreArguments) -> (PathBuf, PathBuf) {
 fn open(arguments: &StoreArguments, access: Access, terminal: &Terminal) -> Option<Store> {
     let (dir, root) = locate(arguments);
     match Store::open(&dir, &root, access) {
-        Ok(store) => Some(store),
+        Ok(store) => Some(told(store, terminal)),
         Err(error) => {
-            terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
-            if let Some(help) = error.help() {
-                terminal.note(&format!("  help: {help}"));
-            }
+            terminal.fault(&error.to_string(), error.help().as_deref());
             None
         }
     }
+}
+
+fn told(store: Store, terminal: &Terminal) -> Store {
+    store.take_warnings().iter().for_each(|warning| terminal.warning(warning));
+    store
+}
+
+fn failed(error: &RunError, terminal: &Terminal) -> Exit {
+    let help = if let RunError::Store(error) = error { error.help() } else { None };
+    terminal.fault(&error.to_string(), help.as_deref());
+    Exit::Failed
+}
+
+/// The tasks that a word of `--keep` names: by their fingerprint, or by the first words of what they are called.
+fn named(word: &str, listed: &[Listed]) -> Vec<Digest> {
+    let is_meant = |listed: &&Listed| {
+        let rest = listed.entry.label.strip_prefix(word);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+            || word.len() >= 8 && listed.entry.fingerprint.to_string().starts_with(word)
+    };
+    listed.iter().filter(is_meant).map(|listed| listed.entry.fingerprint).collect()
 }
 
 /// `cache`.
@@ -34,39 +53,76 @@ pub fn cache(verb: &CacheVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
     match verb {
         CacheVerb::List(arguments) => {
             let Some(store) = open(arguments, Access::Look, terminal) else { return Ok(Exit::Failed) };
-            let listed = runner::cache_list(&store);
+            let listed = match runner::cache_list(&store) {
+                Ok(listed) => listed,
+                Err(error) => return Ok(failed(&error, terminal)),
+            };
             let rows: Vec<Vec<String>> =
                 listed.iter().map(|entry| vec![bytes(entry.entry.size()), entry.entry.label.clone()]).collect();
             terminal.result(&aligned(&["size", "task"], &[Align::Right, Align::Left], &rows));
             Ok(Exit::Done)
         }
-        CacheVerb::Gc { store: arguments, max_size } => {
+        CacheVerb::Gc { store: arguments, max_size, keep, dry_run } => {
             let Some(max_size) = parse_size(max_size) else {
-                terminal.note(&format!(
-                    "{} `--max-size` expects a size such as `500MiB` or `2GiB`, got `{max_size}`",
-                    terminal.paint("error:", RED)
-                ));
+                let message = format!("`--max-size` expects a size such as `500MiB` or `2GiB`, got `{max_size}`");
+                terminal.fault(&message, None);
                 return Ok(Exit::Usage);
             };
-            let Some(mut store) = open(arguments, Access::Write, terminal) else { return Ok(Exit::Failed) };
-            let cleaned = match runner::cache_gc(&mut store, max_size, false) {
-                Ok(cleaned) => cleaned,
-                Err(error) => {
-                    terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
-                    return Ok(Exit::Failed);
-                }
-            };
-            terminal.result(&format!(
-                "removed {} tasks and {} files ({}), kept {} tasks ({})\n",
-                cleaned.removed_entries,
-                cleaned.removed_blobs,
-                bytes(cleaned.removed_bytes),
-                cleaned.kept_entries,
-                bytes(cleaned.kept_bytes)
-            ));
-            Ok(Exit::Done)
+            gc(arguments, keep, max_size, *dry_run, terminal)
         }
     }
+}
+
+fn gc(
+    arguments: &StoreArguments,
+    keep: &[String],
+    max_size: u64,
+    is_dry: bool,
+    terminal: &Terminal,
+) -> anyhow::Result<Exit> {
+    if !locate(arguments).0.exists() {
+        terminal.result("there is no store, and nothing to remove\n");
+        return Ok(Exit::Done);
+    }
+    let Some(mut store) = open(arguments, Access::Write, terminal) else { return Ok(Exit::Failed) };
+    let mut kept = BTreeSet::new();
+    if !keep.is_empty() {
+        let listed = match runner::cache_list(&store) {
+            Ok(listed) => listed,
+            Err(error) => return Ok(failed(&error, terminal)),
+        };
+        for word in keep {
+            let meant = named(word, &listed);
+            if meant.is_empty() {
+                let help = "`convoy cache list` shows what there is";
+                terminal.fault(&format!("no task in the store is called `{word}`"), Some(help));
+                return Ok(Exit::Usage);
+            }
+            kept.extend(meant);
+        }
+    }
+    let cleaned = match runner::cache_gc(&mut store, &kept, max_size, is_dry) {
+        Ok(cleaned) => cleaned,
+        Err(error) => return Ok(failed(&error, terminal)),
+    };
+    for root in store.roots()? {
+        if root.is_gone()? {
+            terminal.note(&format!(
+                "the project `{}` is gone; what only its lock files named may go, and it is forgotten 30 days after its last run",
+                root.place.display()
+            ));
+        }
+    }
+    terminal.result(&format!(
+        "{} {} tasks and {} files ({}), kept {} tasks ({})\n",
+        if is_dry { "would remove" } else { "removed" },
+        cleaned.removed_entries,
+        cleaned.removed_blobs,
+        bytes(cleaned.removed_bytes),
+        cleaned.kept_entries,
+        bytes(cleaned.kept_bytes)
+    ));
+    Ok(Exit::Done)
 }
 
 /// `500MiB`, `2GiB`, `1000000`.
@@ -89,17 +145,24 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// `verify`.
-pub fn verify(arguments: &StoreArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(store) = open(arguments, Access::Look, terminal) else { return Ok(Exit::Failed) };
+pub fn verify(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let (dir, root) = locate(&arguments.place);
+    // What is damaged is moved away where the store can be written to; where not, it is told only.
+    let writable = if dir.exists() { Store::open(&dir, &root, Access::Write).ok() } else { None };
+    let store = match writable {
+        Some(store) => told(store, terminal),
+        None => match open(&arguments.place, Access::Look, terminal) {
+            Some(store) => store,
+            None => return Ok(Exit::Failed),
+        },
+    };
     let verified = match runner::verify(&store, &mut |_, _| {}) {
         Ok(verified) => verified,
-        Err(error) => {
-            terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
-            return Ok(Exit::Failed);
-        }
+        Err(error) => return Ok(failed(&error, terminal)),
     };
     for (digest, labels) in &verified.corrupt {
-        terminal.note(&format!("corrupt: {} of {}", digest.short(), labels.join(", ")));
+        let of = if labels.is_empty() { String::new() } else { format!(" of {}", labels.join(", ")) };
+        terminal.note(&format!("corrupt: {}{of}", digest.short()));
     }
     for record in &verified.broken_records {
         terminal.note(&format!("corrupt: the record {record}"));
@@ -107,14 +170,31 @@ pub fn verify(arguments: &StoreArguments, terminal: &Terminal) -> anyhow::Result
     for task in &verified.incomplete {
         terminal.note(&format!("incomplete, will be computed again: {task}"));
     }
-    let verdict = if verified.is_sound() { "sound" } else { "corrupt files were moved to quarantine" };
+    for (task, place) in &verified.disputed {
+        terminal.note(&format!(
+            "disputed: {task} once gave other bytes, in `{}`; remove that folder to let the first result stand",
+            place.display()
+        ));
+    }
+    for path in &verified.left {
+        terminal.note(&format!("cannot be moved to quarantine: `{}`", path.display()));
+    }
+    let verdict = match (verified.is_sound(), verified.left.is_empty()) {
+        (true, _) => "sound",
+        (false, true) => "corrupt files were moved to quarantine",
+        (false, false) => "corrupt files were found and left where they are",
+    };
     terminal.result(&format!(
         "{} tasks, {} files, {}: {verdict}\n",
         verified.n_entries,
         verified.n_blobs,
         bytes(verified.n_bytes)
     ));
-    Ok(if verified.is_sound() { Exit::Done } else { Exit::Corrupt })
+    Ok(match (verified.is_sound(), verified.disputed.is_empty()) {
+        (false, _) => Exit::Corrupt,
+        (true, false) => Exit::NonDeterministic,
+        (true, true) => Exit::Done,
+    })
 }
 
 #[cfg(test)]

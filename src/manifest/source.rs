@@ -3,7 +3,6 @@
 //! The parser is `toml`'s recovering one; this file turns its tree into [`Table`]s in source order, remembers where
 //! the content of a string stands, and rewords what it complains about. What keys mean is not known here.
 
-use std::io::Read;
 use std::num::IntErrorKind;
 use std::ops::Range;
 use std::path::Path;
@@ -42,7 +41,7 @@ pub fn read(path: &Path) -> Result<String, (String, Problem)> {
     };
     let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => nowhere("the manifest does not exist".to_owned(), None),
-        _ => nowhere(format!("cannot read the manifest: {}", plain_io(&error)), None),
+        _ => nowhere(format!("cannot read the manifest: {}", crate::files::reason(&error)), None),
     })?;
     if meta.is_dir() {
         return Err(nowhere(
@@ -54,11 +53,16 @@ pub fn read(path: &Path) -> Result<String, (String, Problem)> {
     if !meta.is_file() {
         return Err(nowhere("expected a manifest, got something that is not a regular file".to_owned(), None));
     }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| nowhere(format!("cannot read the manifest: {}", plain_io(&error)), None))?;
+    let bytes = crate::files::read_regular(path, MAX_BYTES).map_err(|error| match error.cause.kind() {
+        std::io::ErrorKind::FileTooLarge => too_large(),
+        _ => nowhere(format!("cannot read the manifest: {}", crate::files::reason(&error.cause)), None),
+    })?;
     decode(bytes)
+}
+
+fn too_large() -> (String, Problem) {
+    let message = format!("the manifest is larger than {} MiB", MAX_BYTES >> 20);
+    (String::new(), Problem::error(Span::default(), message))
 }
 
 /// The text in `bytes`, without a byte-order mark.
@@ -67,8 +71,7 @@ pub fn read(path: &Path) -> Result<String, (String, Problem)> {
 /// As [`read`].
 pub fn decode(bytes: Vec<u8>) -> Result<String, (String, Problem)> {
     if bytes.len() as u64 > MAX_BYTES {
-        let message = format!("the manifest is larger than {} MiB", MAX_BYTES >> 20);
-        return Err((String::new(), Problem::error(Span::default(), message)));
+        return Err(too_large());
     }
     let bytes = match bytes.strip_prefix(b"\xEF\xBB\xBF") {
         Some(rest) => rest.to_vec(),
@@ -83,12 +86,6 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, (String, Problem)> {
         let span = span_of(0, at..at + '\u{FFFD}'.len_utf8());
         (shown, Problem::error(span, format!("the manifest is not UTF-8 text: byte 0x{byte:02X}")).help(hint))
     })
-}
-
-/// What the system says, without Rust's "(os error 2)".
-fn plain_io(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 /// Parses a whole document; spans get the number `source`.

@@ -9,8 +9,6 @@ pub mod svg;
 pub mod text;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::artifact::Files;
@@ -149,30 +147,6 @@ fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     out
 }
 
-/// Replaces `path` by `bytes`, atomically, unless it holds them already. Creates the folder.
-///
-/// # Errors
-/// Those of the file system, with the path.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let with_path =
-        |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    if fs::read(path).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(with_path)?;
-    let mut file = tempfile::Builder::new().prefix(".convoy-").tempfile_in(dir).map_err(with_path)?;
-    file.write_all(bytes).map_err(with_path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // A temporary file is private; a report is for everybody whom the folder lets in.
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(with_path)?;
-    }
-    file.persist(path).map_err(|error| with_path(error.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,18 +195,5 @@ mod tests {
             tables.keys().map(|p| p.display().to_string()).collect::<Vec<_>>(),
             ["a/predictions.csv", "b/predictions.csv"]
         );
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_left_alone_when_equal() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out/x/metrics.csv");
-        replace(&path, b"a\n").unwrap();
-        let before = fs::metadata(&path).unwrap().modified().unwrap();
-        replace(&path, b"a\n").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
-        replace(&path, b"b\n").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"b\n");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn digest_sources(
             (_, true) => Vec::new(),
             (pool, false) => {
                 if pool.is_none() {
-                    *pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
+                    *pool = super::pool(threads, "read");
                 }
                 match pool {
                     Some(pool) => pool.install(|| store.digest_sources(&places, &told)),

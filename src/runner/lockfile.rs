@@ -17,8 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use super::differ;
@@ -30,6 +29,7 @@ use super::outcome::Outcome;
 use super::plan::{self, Forced, Known, PlannedTask, State};
 use crate::artifact::search::Round;
 use crate::config::Span;
+use crate::files;
 use crate::store::fingerprint::{SourceDigest, TaskRecord};
 use crate::store::{self, Digest, Entry, Found};
 
@@ -126,11 +126,11 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The largest lock file that is read, in bytes: one of a search of 100,000 trials has 70 MB.
+pub(super) const MOST: u64 = 256 << 20;
+
 /// The number of the layout that this program writes.
 const VERSION: u32 = 2;
-
-/// More than any lock file has: one of a search of 100,000 trials has 70 MB.
-const MOST_BYTES: u64 = 1 << 30;
 
 /// Gives the digests of the sources that tasks of a graph read.
 pub(super) type DigestSources<'d> = dyn FnMut(&Graph, &[PlannedTask]) -> Result<SourceDigests, RunError> + 'd;
@@ -190,27 +190,24 @@ impl LockFile {
     /// # Errors
     /// If it cannot be read.
     pub fn read(path: &Path) -> Result<Option<LockFile>, String> {
-        match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot read the lock file: {error}")),
-            Ok(_) => {}
-        }
-        match fs::metadata(path) {
-            Ok(found) if !found.is_file() => return Err("the lock file is not a regular file".to_owned()),
-            Ok(found) if found.len() > MOST_BYTES => return Err(format!("the lock file has {} bytes", found.len())),
-            _ => {}
-        }
-        match fs::read_to_string(path) {
-            Ok(text) => LockFile::parse(&text).map(Some),
-            Err(error) => Err(format!("cannot read the lock file: {error}")),
+        let linked = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        match files::read_regular(path, MOST) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => LockFile::parse(&text).map(Some),
+                Err(_) => Err("the lock file is not UTF-8 text".to_owned()),
+            },
+            // A dangling link is a lock file that cannot be read.
+            Err(error) if error.cause.kind() == io::ErrorKind::NotFound && !linked => Ok(None),
+            Err(error) => Err(error.to_string()),
         }
     }
 
     /// Its text.
     pub fn render(&self) -> String {
-        let mut text = String::from(
-            "# Written by `convoy run`, for Git: what each task was and gave. `convoy check --locked` and\n\
+        let mut text = format!(
+            "{}, for Git: what each task was and gave. `convoy check --locked` and\n\
              # `convoy run --locked` compare with it.\n",
+            files::LOCK_HEAD
         );
         let _ = writeln!(text, "version = {}\npipeline = {}", self.version, quote(&self.pipeline));
         if !self.metrics.is_empty() {
@@ -255,24 +252,9 @@ impl LockFile {
     /// Writes it to `path`, atomically, unless it says the same already.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = self.render();
-        if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(());
-        }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".convoy-").tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // A temporary file is private; a lock file is for everybody whom the folder lets in.
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+    /// Those of the file system, with the path.
+    pub fn write(&self, path: &Path) -> Result<(), files::Error> {
+        files::replace(path, self.render().as_bytes(), true)
     }
 
     /// The tasks that are computed from the same in `run` (as a lock file) and gave other bytes, sorted.
@@ -333,13 +315,13 @@ impl LockFile {
         };
         let find = |fingerprint: &Digest| vouched(fingerprint).map_or(Found::Missing, Found::Hit);
         let memory = Memory::default();
-        let known = Known { find: &find, recall: &|_| None, memory: &memory };
+        let known = Known { recall: &|_| None, memory: &memory };
         let mut results = Results::new();
         let (plan, is_whole) = loop {
             let graph = expand(own, &results, &Cuts::new());
             let tasks = plan::tasks(&graph, None, None);
             let sources = digest(&graph, &tasks)?;
-            let plan = plan::plan(graph, tasks, &sources, &known, &Forced::default());
+            let plan = plan::plan(graph, tasks, &sources, &find, &known, &Forced::default());
             match read_results(&plan, open, &mut results) {
                 Ok(true) => {}
                 Ok(false) => break (plan, true),
@@ -490,6 +472,8 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn lock() -> LockFile {

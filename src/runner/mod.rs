@@ -21,6 +21,7 @@ mod reason;
 mod scheduler;
 mod worker;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -136,6 +137,7 @@ impl<'a> Session<'a> {
         let mut known = BTreeMap::new();
         let mut results = expand::Results::new();
         let mut damaged: BTreeMap<Digest, String> = BTreeMap::new();
+        let unreadable = RefCell::new(None);
         let mut plan = loop {
             let graph = expand::expand(&self.graph, &results, cuts);
             let tasks = plan::tasks(&graph, options.targets.as_deref(), options.part);
@@ -143,17 +145,25 @@ impl<'a> Session<'a> {
             let sources = graph::digest_sources(&graph, &self.store, needed, options.threads, &reading, &mut known)?;
             let find = |fingerprint: &Digest| match damaged.get(fingerprint) {
                 Some(file) => Found::Corrupt(file.clone()),
-                None => self.store.find(fingerprint),
+                // What cannot be read is not absent: nothing is computed anew for it.
+                None => self.store.find(fingerprint).unwrap_or_else(|error| {
+                    unreadable.borrow_mut().get_or_insert(error);
+                    Found::Missing
+                }),
             };
             let recall = |fingerprint: &Digest| self.store.task(fingerprint);
-            let known = Known { find: &find, recall: &recall, memory: &memory };
-            let plan = plan::plan(graph, tasks, &sources, &known, force);
+            let known = Known { recall: &recall, memory: &memory };
+            let plan = plan::plan(graph, tasks, &sources, &find, &known, force);
+            if let Some(error) = unreadable.take() {
+                return Err(error.into());
+            }
             match expand::read_results(&plan, &|entry| self.round(entry), &mut results) {
                 Ok(true) => {}
                 Ok(false) => break plan,
                 Err((fingerprint, store::Error::Corrupt { file, .. })) => {
                     damaged.insert(fingerprint, file);
                 }
+                Err((_, error @ store::Error::Io { .. })) if !is_absent(&error) => return Err(error.into()),
                 Err((fingerprint, _)) => {
                     damaged.insert(fingerprint, ROUND.to_owned());
                 }
@@ -214,24 +224,33 @@ impl<'a> Session<'a> {
             }
             false => Ok(lock.sources(graph)),
         };
-        let entry = |fingerprint: &Digest| self.store.entry(fingerprint);
+        let entry = |fingerprint: &Digest| self.store.read_entry(fingerprint).ok().flatten();
         lock.compare_plan(&self.graph, &mut digest, &entry, &|entry| self.round(entry))
     }
 }
 
-/// Every finished task in the store, by label.
-pub fn cache_list(store: &Store) -> Vec<Listed> {
-    store.list()
+/// Whether a blob was not there.
+fn is_absent(error: &store::Error) -> bool {
+    matches!(error, store::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Cleans the store: what lock files and recent runs name is kept, of the rest the most recently used, up to `max_size`
-/// bytes in all.
+/// Every finished task in the store, by label.
 ///
 /// # Errors
-/// If a run uses the store.
-pub fn cache_gc(store: &mut Store, max_size: u64, is_dry: bool) -> Result<Cleaned, RunError> {
-    let keep = memory::named_by_runs_and_locks(store);
-    Ok(store.gc(&keep, max_size, is_dry)?)
+/// If the store cannot be read.
+pub fn cache_list(store: &Store) -> Result<Vec<Listed>, RunError> {
+    Ok(store.list()?)
+}
+
+/// Cleans the store: what lock files, recent runs and `keep` name is kept; of the rest the most recently used, up to
+/// `max_size` bytes in all.
+///
+/// # Errors
+/// If a run uses the store; if something cannot be read: a record, a note, a project's folder, a lock file.
+pub fn cache_gc(store: &mut Store, keep: &BTreeSet<Digest>, max_size: u64, is_dry: bool) -> Result<Cleaned, RunError> {
+    let mut named = memory::named_by_runs_and_locks(store)?;
+    named.extend(keep);
+    Ok(store.gc(&named, max_size, is_dry)?)
 }
 
 /// Checks every record and every blob.
@@ -239,5 +258,16 @@ pub fn cache_gc(store: &mut Store, max_size: u64, is_dry: bool) -> Result<Cleane
 /// # Errors
 /// If the store cannot be read.
 pub fn verify(store: &Store, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verified, RunError> {
-    Ok(store.verify(progress)?)
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match pool(threads, "verify") {
+        Some(pool) => Ok(pool.install(|| store.verify(progress))?),
+        None => Ok(store.verify(progress)?),
+    }
+}
+
+/// A pool of threads called `name-0` and so on. Where they cannot be started they are done without: the pool is the
+/// current thread, or there is none if that is in a pool already. No byte depends on it.
+fn pool(threads: usize, name: &'static str) -> Option<rayon::ThreadPool> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |i| format!("{name}-{i}"));
+    threads.build().or_else(|_| rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()).ok()
 }

@@ -93,11 +93,9 @@ impl PlannedTask {
     }
 }
 
-/// What is remembered of the last time, and what the store knows.
+/// What is remembered of the last time.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'k> {
-    /// What the store has under a fingerprint.
-    pub find: &'k dyn Fn(&Digest) -> Found,
     /// The record under a fingerprint.
     pub recall: &'k dyn Fn(&Digest) -> Option<TaskRecord>,
     /// The fingerprints of the last time.
@@ -200,11 +198,12 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>, only: Option<Part>
     tasks
 }
 
-/// Decides every task: pure, given what is `known`.
+/// Decides every task: pure, given what the store has (`find`) and what is `known` of the last time.
 pub(super) fn plan(
     graph: Graph,
     mut tasks: Vec<PlannedTask>,
     sources: &SourceDigests,
+    find: &dyn Fn(&Digest) -> Found,
     known: &Known<'_>,
     force: &Forced,
 ) -> Plan {
@@ -217,7 +216,7 @@ pub(super) fn plan(
         if above.is_empty() && !graph.nodes[task.stage].stage.is_open(task.part) {
             let entries: Vec<&Entry> = task.above.iter().filter_map(|&above| tasks[above].entry.as_ref()).collect();
             let fingerprint = add_inputs(&graph, &mut task, &entries);
-            let what = found.entry(fingerprint).or_insert_with(|| (known.find)(&fingerprint)).clone();
+            let what = found.entry(fingerprint).or_insert_with(|| find(&fingerprint)).clone();
             decide(&graph, &mut task, what, known, force);
         } else {
             let old = remembered(&graph, &task, known).and_then(|old| (known.recall)(&old.fingerprint));

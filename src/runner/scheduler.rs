@@ -280,11 +280,18 @@ impl<'r> Run<'r> {
     /// Whether the store has a task whose record is whole.
     fn decide(&mut self, i: usize, workshop: &Workshop<'_>) {
         let store = &self.session.store;
-        let (find, recall) = (|fingerprint: &Digest| store.find(fingerprint), |old: &Digest| store.task(old));
-        let known = Known { find: &find, recall: &recall, memory: &self.memory };
+        let found = match self.tasks[i].fingerprint.map(|fingerprint| store.find(&fingerprint)) {
+            None => Found::Missing,
+            Some(Ok(found)) => found,
+            // What cannot be read is not absent: it is not computed anew.
+            Some(Err(error)) => {
+                self.outcomes[i].ended = Ended::Failed(Failure::Store(error));
+                return self.set(i, Stand::Ended, workshop);
+            }
+        };
+        let recall = |old: &Digest| store.task(old);
         let task = &mut self.tasks[i];
-        let found = task.fingerprint.map_or(Found::Missing, |fingerprint| find(&fingerprint));
-        plan::decide(&self.graph, task, found, &known, self.force);
+        plan::decide(&self.graph, task, found, &Known { recall: &recall, memory: &self.memory }, self.force);
         self.outcomes[i].record = task.record.clone();
         if task.state == State::Fresh {
             self.outcomes[i].entry = task.entry.clone();

@@ -109,10 +109,12 @@ impl<'r> Workshop<'r> {
         };
         let locking = Locking { who: &label, limit: self.options.lock_limit, waiting: &mut waiting };
         let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
-        if !order.is_forced
-            && let Found::Hit(entry) = store.find(&order.fingerprint)
-        {
-            return Reply::Found(entry);
+        if !order.is_forced {
+            match store.find(&order.fingerprint) {
+                Ok(Found::Hit(entry)) => return Reply::Found(entry),
+                Ok(_) => {}
+                Err(error) => return Reply::Failed(Failure::Store(error)),
+            }
         }
         let inputs = match self.open(order) {
             Ok(inputs) => inputs,
@@ -257,7 +259,7 @@ impl Context for TaskContext<'_> {
 
     fn save_checkpoint(&self, bytes: &[u8]) {
         if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes) {
-            self.warn(&format!("cannot keep a checkpoint: {error}"));
+            self.warn(&format!("no checkpoint is kept: {error}"));
         }
     }
 }

@@ -13,6 +13,16 @@
 use super::digest::Digest;
 use super::fingerprint::{TaskRecord, escape_into, unescape};
 
+/// The first line, with the format's number.
+const HEAD: &str = "convoy entry ";
+const VERSION: u32 = 2;
+
+/// Whether a newer program wrote this record.
+pub(super) fn is_newer(text: &str) -> bool {
+    let number = text.lines().next().and_then(|line| line.strip_prefix(HEAD)?.parse::<u32>().ok());
+    number.is_some_and(|number| number > VERSION)
+}
+
 /// One file of an artifact, by content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Output {
@@ -49,7 +59,7 @@ impl Entry {
     /// The record as text.
     pub fn render(&self, task: &TaskRecord) -> String {
         use std::fmt::Write as _;
-        let mut text = String::from("convoy entry 2\n");
+        let mut text = format!("{HEAD}{VERSION}\n");
         let _ = writeln!(text, "fingerprint {}", self.fingerprint);
         let _ = writeln!(text, "label {}", escape(&self.label));
         let task = task.text();
@@ -75,7 +85,10 @@ impl Entry {
         if end.parse() != Ok(Digest::of(body.as_bytes())) {
             return None;
         }
-        let rest = body.strip_prefix("convoy entry 2\n")?;
+        let (version, rest) = body.strip_prefix(HEAD)?.split_once('\n')?;
+        if version.parse() != Ok(VERSION) {
+            return None;
+        }
         let (fingerprint, rest) = rest.strip_prefix("fingerprint ")?.split_once('\n')?;
         let (label, rest) = rest.strip_prefix("label ")?.split_once('\n')?;
         let (n_lines, rest) = rest.strip_prefix("task ")?.split_once('\n')?;

@@ -57,15 +57,16 @@
 //! ```text
 //! .convoy/
 //!   CACHEDIR.TAG, .gitignore     so that backups and Git leave the folder alone
-//!   format                       a newer number is refused, not misread
+//!   format                       another number is refused, not misread; on the disk before anything else is
 //!   ac/8a31…                     one record per finished task: what it is, its outputs by digest and size
 //!   cas/3f90…                    blobs by their own digest, read-only
 //!   checkpoints/8a31…            a task that was killed half-way, and may go on from there
 //!   index/                       stamps that save hashing: of source files, of verified blobs
 //!   locks/                       one flock per fingerprint: the second run waits and then hits
+//!   roots/                       where the projects are that use the store: `gc` looks for lock files there
 //!   runs/NAME.json               what each task was computed from last time: used only to say *why*
 //!   tmp/                         artifacts being written
-//!   quarantine/                  blobs and records found damaged
+//!   quarantine/                  blobs and records found damaged; results that contradict a record, whole
 //! ```
 //!
 //! What a task was computed from stands in its record (`ac/`). It is never read to decide whether something is fresh, only to

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::digest::Digest;
-use super::{Error, Store, lock_file};
+use super::{Error, Store};
+use crate::files::{self, Own, lock_file};
 
 /// The right to compute a task. Freed when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ impl Store {
     /// Takes the lock of a fingerprint, waiting for its holder. `None` if `waiting` said to stop.
     pub fn lock(&self, fingerprint: &Digest, locking: Locking<'_>) -> Option<Lock> {
         let path = self.dir.join("locks").join(fingerprint.to_string());
+        if matches!(files::seen(&path), Ok(Some(Err(_)))) {
+            // Something that is no lock; where it stays, it is told below.
+            let _ = super::house::displace(&*self.calls, &self.dir, &path, &fingerprint.to_string());
+        }
         let mut file = match lock_file(&path) {
             Ok(file) => file,
             Err(error) => return Some(self.without_lock(&error)),
@@ -68,18 +73,28 @@ impl Store {
         }
     }
 
-    fn without_lock(&self, error: &io::Error) -> Lock {
+    pub(super) fn without_lock(&self, error: &io::Error) -> Lock {
         self.warn(format!(
             "cannot lock files in `{}` ({}): two runs at once may do the same work twice",
             self.dir.join("locks").display(),
-            super::reason(error)
+            files::reason(error)
         ));
         Lock { _file: None }
     }
 
     /// Says that a run uses the store, until the file is dropped. Sweeps what killed runs left.
     pub(super) fn lock_for_use(&self) -> Option<File> {
-        let file = lock_file(&self.dir.join("locks").join("store")).ok()?;
+        let path = self.dir.join("locks").join("store");
+        if matches!(files::seen(&path), Ok(Some(Err(_)))) {
+            let _ = super::house::displace(&*self.calls, &self.dir, &path, "store");
+        }
+        let file = match lock_file(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                self.without_lock(&error);
+                return None;
+            }
+        };
         // Others that come now wait in `lock_shared` until this one has swept.
         self.sweep(file.try_lock().is_ok());
         match file.lock_shared() {
@@ -110,8 +125,9 @@ fn sign(file: &mut File, who: &str) -> io::Result<()> {
 }
 
 fn holder(path: &Path) -> Option<String> {
+    let Ok(Own::Regular(file, _)) = files::open_own(path) else { return None };
     let mut text = String::new();
-    File::open(path).ok()?.take(300).read_to_string(&mut text).ok()?;
+    file.take(300).read_to_string(&mut text).ok()?;
     (!text.is_empty()).then_some(text)
 }
 

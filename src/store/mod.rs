@@ -9,29 +9,37 @@ mod digest;
 mod entry;
 pub mod fingerprint;
 mod gc;
+mod house;
 mod lock;
+mod mapped;
+mod note;
 mod publish;
 mod read;
 mod sources;
 mod stamp;
+mod verify;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use crate::files::{self, Calls, System, reason};
 
 pub use digest::{Digest, NotADigest};
 pub use entry::{Entry, Output, artifact_digest};
-pub use gc::{Cleaned, Listed, Verified};
+pub use gc::{Cleaned, Listed};
 pub use lock::{Lock, Locking};
+pub use note::Root;
 pub use publish::{Draft, Published};
 pub use read::Found;
 pub use sources::{Changes, Place};
 pub use stamp::Stamp;
+pub use verify::Verified;
 
 /// The number in `.convoy/format`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The folder's name within a project.
 pub const FOLDER: &str = ".convoy";
@@ -57,10 +65,41 @@ pub enum Error {
         /// Its format.
         found: u32,
     },
+    /// An earlier program made it.
+    #[error(
+        "the store `{path}` was made by an earlier convoy (format {found}, this program writes {FORMAT})",
+        path = path.display()
+    )]
+    Older {
+        /// Its folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
     /// The folder holds something else.
-    #[error("`{path}` is not a store: its file `format` holds no number", path = path.display())]
+    #[error("`{path}` is not a store: it holds other things than a store's", path = path.display())]
     NotAStore {
         /// Its folder.
+        path: PathBuf,
+    },
+    /// Something else is in the place of one of its folders.
+    #[error("`{path}` is {what}, not a folder of the store", path = path.display())]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+        /// "a link", "a file", …
+        what: &'static str,
+    },
+    /// A record or a note is damaged.
+    #[error("`{path}` is damaged", path = path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A record or a checkpoint of a newer program.
+    #[error("`{path}` was written by a newer convoy", path = path.display())]
+    NewerFile {
+        /// Which.
         path: PathBuf,
     },
     /// A blob does not have its digest; it is in quarantine now.
@@ -100,20 +139,27 @@ impl Error {
                 }
                 _ => None,
             },
-            Error::Newer { .. } => Some("use a newer `convoy`, or another folder with `--cache-dir`".to_owned()),
+            Error::Newer { .. } | Error::NewerFile { .. } => {
+                Some("use a newer `convoy`, or another folder with `--cache-dir`".to_owned())
+            }
+            Error::Older { .. } => Some(
+                "name another folder with `--cache-dir`, or remove this one and compute its tasks again".to_owned(),
+            ),
             Error::NotAStore { .. } => Some("name another folder with `--cache-dir`".to_owned()),
+            Error::Foreign { .. } => {
+                Some("remove it if you did not put it there, or name another folder with `--cache-dir`".to_owned())
+            }
+            Error::Damaged { .. } => Some("`convoy verify` moves damaged files to quarantine; run it first".to_owned()),
             Error::InUse { .. } => Some("try again when it has ended".to_owned()),
             Error::Corrupt { .. } => None,
         }
     }
 }
 
-/// The operating system's words without its number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+impl From<files::Error> for Error {
+    fn from(error: files::Error) -> Error {
+        Error::Io { doing: error.doing, path: error.path, source: error.cause }
+    }
 }
 
 /// Whether a store will be written to.
@@ -137,8 +183,7 @@ pub struct Store {
     warnings: Mutex<Vec<String>>,
     /// Held, shared, as long as this store is open for writing: `gc` takes it alone.
     in_use: Option<File>,
-    #[cfg(test)]
-    fuse: std::sync::atomic::AtomicUsize,
+    calls: Arc<dyn Calls>,
 }
 
 #[derive(Debug, Default)]
@@ -162,39 +207,30 @@ impl Store {
     /// root, are remembered by their path within it, so that a moved project need not hash them again.
     ///
     /// # Errors
-    /// If it cannot be created, or read, or is newer than this program.
+    /// If it cannot be created, or read, or written to although it will be; if it is of another format; if the folder
+    /// is not a store, or a link or a file stands in the place of one of its folders.
     pub fn open(dir: &Path, base: &Path, access: Access) -> Result<Store, Error> {
-        let format = dir.join("format");
-        match fs::read_to_string(&format) {
-            Ok(text) => {
-                let found = text.trim().parse::<u32>();
-                match found {
-                    Ok(found) if found > FORMAT => return Err(Error::Newer { path: dir.to_owned(), found }),
-                    Ok(_) => {}
-                    Err(_) => return Err(Error::NotAStore { path: dir.to_owned() }),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("read", &format)(error)),
-        }
-        if access == Access::Write {
-            create(dir)?;
-        }
+        Store::open_by(Arc::new(System), dir, base, access)
+    }
+
+    fn open_by(calls: Arc<dyn Calls>, dir: &Path, base: &Path, access: Access) -> Result<Store, Error> {
+        let warnings = house::open(&*calls, dir, access)?;
         let mut store = Store {
             dir: dir.to_owned(),
             base: std::path::absolute(base).unwrap_or_else(|_| base.to_owned()),
             access,
             is_remote: stamp::is_remote(if dir.is_dir() { dir } else { base }),
             verified: Mutex::default(),
-            warnings: Mutex::default(),
+            warnings: Mutex::new(warnings),
             in_use: None,
-            #[cfg(test)]
-            fuse: std::sync::atomic::AtomicUsize::new(usize::MAX),
+            calls,
         };
         if access == Access::Write {
             // Before anything is written: what lies in `tmp/` while nobody else uses the store is nobody's.
             store.in_use = store.lock_for_use();
-            describe(dir)?;
+            files::sweep(dir);
+            house::probe(&*store.calls, dir)?;
+            store.register_root();
         }
         if !store.is_remote {
             store.load_stamps();
@@ -224,47 +260,6 @@ impl Store {
         }
     }
 
-    /// A small file of the store that can be lost without harm, e.g. `runs/digits.json`.
-    ///
-    /// # Errors
-    /// Other than that it is not there.
-    pub fn read_note(&self, folder: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.dir.join(folder).join(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
-        }
-    }
-
-    /// Writes such a file, atomically.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn write_note(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.dir.join(folder).join(name);
-        replace(&self.dir.join("tmp"), &path, bytes).map_err(Error::io("write", &path))
-    }
-
-    /// The names of such files and when they were written, sorted.
-    pub fn notes(&self, folder: &str) -> Vec<(String, std::time::SystemTime)> {
-        let Ok(entries) = fs::read_dir(self.dir.join(folder)) else { return Vec::new() };
-        let mut notes: Vec<_> = entries
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?.modified().ok()?))
-            })
-            .collect();
-        notes.sort();
-        notes
-    }
-
-    /// Removes such a file, if it is there.
-    pub fn remove_note(&self, folder: &str, name: &str) {
-        // A note that stays does no harm.
-        let _ = fs::remove_file(self.dir.join(folder).join(name));
-    }
-
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.dir.join("cas").join(digest.to_string())
     }
@@ -288,7 +283,8 @@ impl Store {
     }
 
     fn load_stamps(&self) {
-        let Ok(bytes) = fs::read(self.dir.join("index").join("blobs")) else { return };
+        // Without them everything is hashed once more.
+        let Ok(Some(bytes)) = self.read_note("index", "blobs") else { return };
         unpoisoned(&self.verified).known = parse_stamps(&bytes);
     }
 
@@ -299,8 +295,10 @@ impl Store {
         if stamps.learned.is_empty() || !self.may_remember() {
             return;
         }
-        let path = self.dir.join("index").join("blobs");
-        let mut all = fs::read(&path).map(|bytes| parse_stamps(&bytes)).unwrap_or_default();
+        let mut all = match self.read_note("index", "blobs") {
+            Ok(Some(bytes)) => parse_stamps(&bytes),
+            _ => HashMap::new(),
+        };
         let learned = std::mem::take(&mut stamps.learned);
         all.extend(learned.iter());
         let mut sorted: Vec<_> = all.iter().collect();
@@ -310,38 +308,16 @@ impl Store {
             bytes.extend_from_slice(&digest.0);
             bytes.extend_from_slice(&stamp.to_bytes());
         }
-        let end = Digest::of(&bytes);
-        bytes.extend_from_slice(&end.0);
         // Lost stamps cost a little hashing.
-        let _ = replace(&self.dir.join("tmp"), &path, &bytes);
+        let _ = self.write_note("index", "blobs", &bytes);
         stamps.known = all;
-    }
-
-    /// Stands before every system call of publishing: in tests it burns through after a given number of them.
-    #[cfg(not(test))]
-    #[inline]
-    fn step(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn step(&self) -> io::Result<()> {
-        use std::sync::atomic::Ordering::SeqCst;
-        match self.fuse.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(usize::from(left != usize::MAX))))
-        {
-            Ok(0) => Err(io::Error::other("the fuse has blown")),
-            _ => Ok(()),
-        }
     }
 }
 
-/// `[digest, stamp]*, digest of that`; anything else is no stamps.
+/// `[digest, stamp]*`.
 fn parse_stamps(bytes: &[u8]) -> HashMap<Digest, Stamp> {
-    let Some((body, end)) = bytes.split_last_chunk::<32>() else { return HashMap::new() };
-    if Digest::of(body).0 != *end {
-        return HashMap::new();
-    }
-    body.as_chunks::<64>()
+    bytes
+        .as_chunks::<64>()
         .0
         .iter()
         .filter_map(|record| {
@@ -356,102 +332,18 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Replaces a file that may be lost but never torn: no fsync.
-fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = tempfile::Builder::new().prefix("note-").tempfile_in(tmp)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
-const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-    # This folder is a cache made by convoy; backups may leave it out. See https://bford.info/cachedir/\n";
-
-/// Makes the folders, where absent.
-fn create(dir: &Path) -> Result<(), Error> {
-    let format = dir.join("format");
-    if !format.exists() {
-        fs::create_dir_all(dir).map_err(Error::io("create the store", dir))?;
-        let is_empty = fs::read_dir(dir).map_err(Error::io("read", dir))?.next().is_none();
-        let is_ours = dir.file_name().is_some_and(|name| name == FOLDER) || dir.join("CACHEDIR.TAG").exists();
-        if !is_empty && !is_ours {
-            return Err(Error::NotAStore { path: dir.to_owned() });
-        }
-    }
-    for folder in ["ac", "cas", "checkpoints", "index", "locks", "quarantine", "runs", "tmp"] {
-        let path = dir.join(folder);
-        if !path.is_dir() {
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes the files that say what the folder is, where absent.
-fn describe(dir: &Path) -> Result<(), Error> {
-    for (name, content) in
-        [("CACHEDIR.TAG", CACHEDIR_TAG), (".gitignore", "*\n"), ("format", &format!("{FORMAT}\n") as &str)]
-    {
-        let path = dir.join(name);
-        if !path.exists() {
-            replace(&dir.join("tmp"), &path, content.as_bytes()).map_err(Error::io("write", &path))?;
-        }
-    }
-    // A store that cannot be written is told now, not after an hour of training.
-    let probe = dir.join("tmp");
-    tempfile::tempfile_in(&probe).map_err(Error::io("write to", &probe))?;
-    Ok(())
-}
-
-/// Opens a file to lock, creating it.
-fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-
-    #[test]
-    fn a_store_says_what_it_is_and_refuses_a_newer_one() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join(FOLDER);
-        drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
-        assert!(fs::read_to_string(dir.join("CACHEDIR.TAG")).unwrap().starts_with("Signature: 8a477f597d28d172"));
-        assert_eq!(fs::read_to_string(dir.join("format")).unwrap(), "1\n");
-        fs::write(dir.join("format"), "2\n").unwrap();
-        let error = Store::open(&dir, temp.path(), Access::Look).unwrap_err();
-        assert!(error.to_string().contains("has format 2, newer than 1"), "{error}");
-        fs::write(dir.join("format"), "convoy\n").unwrap();
-        assert!(matches!(Store::open(&dir, temp.path(), Access::Write), Err(Error::NotAStore { .. })));
-    }
-
-    #[test]
-    fn a_folder_of_other_things_is_not_made_a_store() {
-        let temp = tempfile::tempdir().unwrap();
-        fs::write(temp.path().join("thesis.txt"), "").unwrap();
-        assert!(matches!(Store::open(temp.path(), temp.path(), Access::Write), Err(Error::NotAStore { .. })));
-    }
-
-    #[test]
-    fn a_store_that_cannot_be_written_says_so() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join(FOLDER);
-        fs::write(&dir, "a file is in the way").unwrap();
-        let error = Store::open(&dir, temp.path(), Access::Write).unwrap_err();
-        assert!(error.to_string().contains(".convoy"), "{error}");
-        assert!(error.help().is_some(), "{error}");
-    }
 
     #[test]
     fn looking_creates_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join(FOLDER);
         let store = Store::open(&dir, temp.path(), Access::Look).unwrap();
-        assert!(matches!(store.find(&Digest::of(b"x")), Found::Missing));
+        assert!(matches!(store.find(&Digest::of(b"x")), Ok(Found::Missing)));
         assert!(!dir.exists());
     }
 

@@ -1,48 +1,100 @@
 //! Publishing: temporary file, fsync, rename, fsync of the folder; blobs first, then the record.
 //!
-//! The only code that adds to `cas/` and `ac/`. Every system call is preceded by `step`, so that the test at the foot
-//! of this file can stop it at each of them. An fsync that fails is never tried again: after a failure the kernel may
-//! have dropped the pages and call the file clean, so the task fails.
+//! The only code that adds to `cas/` and `ac/`. Everything that it asks of the file system goes through
+//! [`Calls`](crate::files::Calls), so that the tests at the foot of this file see the order of the calls and stop it at
+//! each of them. An fsync that fails is never tried again: after a failure the kernel may have dropped the pages and
+//! call the file clean, so the task fails.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::digest::Digest;
 use super::entry::{Entry, Output};
 use super::fingerprint::TaskRecord;
 use super::stamp::Stamp;
-use super::{Access, Error, Store, lock_file};
+use super::{Access, Error, Store};
 use crate::artifact::Sink;
+use crate::files::{self, Calls, Folder, lock_file};
+
+/// What the names of drafts begin with.
+const TASK: &str = "task-";
+
+/// The name of the record in a draft, and in a result in quarantine.
+pub(super) const RECORD: &str = "record";
 
 /// An artifact being written, in a folder of its own below `tmp/`. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Draft {
-    dir: tempfile::TempDir,
+    /// `tmp/`.
+    tmp: PathBuf,
+    name: String,
     /// Held as long as the draft lives: a folder whose lock is free belonged to a killed run.
     _alive: Option<File>,
     files: BTreeMap<String, PathBuf>,
+    calls: Arc<dyn Calls>,
+}
+
+impl Draft {
+    fn dir(&self) -> PathBuf {
+        self.tmp.join(&self.name)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What stays is swept by the next run.
+        if let Ok(tmp) = Folder::open(&self.tmp) {
+            clear(&*self.calls, &tmp, &self.name);
+        }
+    }
 }
 
 impl Sink for Draft {
     fn create(&mut self, name: &str) -> io::Result<File> {
-        let path = self.dir.path().join(self.files.len().to_string());
+        let path = self.dir().join(self.files.len().to_string());
         if self.files.contains_key(name) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("`{name}` is there already")));
         }
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let file = self.calls.create(&path)?;
         self.files.insert(name.to_owned(), path);
         Ok(file)
     }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.create(name)?;
+        self.calls.write(&mut file, &self.files[name], bytes)
+    }
+}
+
+/// Whether `name` is one that a file in a draft, or in a result in quarantine, has.
+pub(super) fn is_made(name: &str) -> bool {
+    name == "lock"
+        || name == RECORD
+        || name.parse::<Digest>().is_ok()
+        || name.len() <= 9 && !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Removes a folder of ours with the files that we make in one; with anything else in it, it stays.
+pub(super) fn clear(calls: &dyn Calls, above: &Folder, name: &str) {
+    let Ok(folder) = above.inner(name) else { return };
+    for file in folder.names().unwrap_or_default() {
+        if let Some(file) = file.to_str().filter(|file| is_made(file)) {
+            let _ = calls.unlink(&folder, file);
+        }
+    }
+    let _ = above.remove_folder(name);
 }
 
 /// What publishing did.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// The new record.
+    /// The record that stands now: the new one, or the first one if it names other bytes.
     pub entry: Entry,
-    /// Files that had other bytes in an earlier record of the same fingerprint: the stage does not do the same twice.
+    /// Files that have other bytes in an earlier record of the same fingerprint: the stage does not do the same twice.
+    /// The earlier record stays, and the new result is in quarantine, whole.
     pub differing: Vec<String>,
 }
 
@@ -53,39 +105,50 @@ impl Store {
     /// If the store cannot be written.
     pub fn draft(&self) -> Result<Draft, Error> {
         let tmp = self.dir.join("tmp");
-        let dir = tempfile::Builder::new().prefix("task-").tempdir_in(&tmp).map_err(Error::io("write to", &tmp))?;
-        let alive = lock_file(&dir.path().join("lock")).ok().filter(|file| file.try_lock().is_ok());
-        Ok(Draft { dir, _alive: alive, files: BTreeMap::new() })
+        let name = files::unused_name(TASK);
+        let dir = tmp.join(&name);
+        self.calls.make_folder(&dir).map_err(Error::io("write to", &tmp))?;
+        let alive = lock_file(&dir.join("lock")).ok().filter(|file| file.try_lock().is_ok());
+        Ok(Draft { tmp, name, _alive: alive, files: BTreeMap::new(), calls: Arc::clone(&self.calls) })
     }
 
-    /// Removes what killed runs left in `tmp/`: everything, if nobody else uses the store.
+    /// Removes what killed runs left in `tmp/`, by names that we make: all of it, if nobody else uses the store.
     pub(super) fn sweep(&self, is_alone: bool) {
-        let Ok(drafts) = fs::read_dir(self.dir.join("tmp")) else { return };
-        for draft in drafts.flatten() {
-            let path = draft.path();
-            let lock = path.join("lock");
-            let is_dead = if is_alone {
-                true
-            } else if lock.exists() {
-                File::open(&lock).is_ok_and(|file| file.try_lock().is_ok())
-            } else {
-                // Without a lock only age can tell.
-                draft
-                    .metadata()
-                    .and_then(|m| m.modified())
-                    .is_ok_and(|at| super::stamp::now() - super::stamp::since_epoch(at) > 24 * 3600 * 1_000_000_000)
-            };
-            if is_dead {
-                // What stays is swept next time.
-                let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let path = self.dir.join("tmp");
+        let Ok(tmp) = Folder::open(&path) else { return };
+        for name in tmp.names().unwrap_or_default() {
+            let Some(name) = name.to_str() else { continue };
+            if files::is_unused_name(name, super::house::NOTE) && is_alone {
+                let _ = self.calls.unlink(&tmp, name);
             }
+            if !files::is_unused_name(name, TASK) {
+                continue;
+            }
+            let lock = path.join(name).join("lock");
+            let is_dead = is_alone
+                || match files::open_own(&lock) {
+                    Ok(files::Own::Regular(file, _)) => file.try_lock().is_ok(),
+                    // Without a lock only age can tell.
+                    Ok(files::Own::Absent) => std::fs::symlink_metadata(path.join(name))
+                        .and_then(|metadata| metadata.modified())
+                        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 24 * 3600)),
+                    Ok(files::Own::Foreign) | Err(_) => false,
+                };
+            if is_dead {
+                clear(&*self.calls, &tmp, name);
+            }
+        }
+        if !is_alone {
+            files::sweep_names(&path, super::house::NOTE);
         }
     }
 
-    /// Makes a draft visible under the fingerprint of `task`, all of it or nothing.
+    /// Makes a draft visible under the fingerprint of `task`, all of it or nothing. If a record of that fingerprint
+    /// names other bytes, that one stays, and the draft goes to quarantine.
     ///
     /// # Errors
-    /// Those of the file system; nothing is visible then, and nothing was tried twice.
+    /// Those of the file system; nothing is visible then, and nothing was tried twice. That the record that is there
+    /// was written by a newer program.
     pub fn publish(&self, draft: Draft, task: &TaskRecord, label: &str) -> Result<Published, Error> {
         debug_assert_eq!(self.access, Access::Write);
         let mut outputs = Vec::with_capacity(draft.files.len());
@@ -93,76 +156,83 @@ impl Store {
             let (digest, size) = self.seal(path).map_err(Error::io("write", path))?;
             outputs.push(Output { name: name.clone(), size, digest });
         }
-        for (output, path) in outputs.iter().zip(draft.files.values()) {
+        let fingerprint = task.fingerprint();
+        let entry = Entry { fingerprint, label: label.to_owned(), outputs };
+        let text = entry.render(task);
+        if let Some(first) = self.read_entry(&fingerprint)?.filter(|first| first.outputs != entry.outputs) {
+            let differing = differing(&first.outputs, &entry.outputs);
+            self.set_aside(draft, &entry, text.as_bytes())?;
+            return Ok(Published { entry: first, differing });
+        }
+        for (output, path) in entry.outputs.iter().zip(draft.files.values()) {
             let blob = self.blob_path(&output.digest);
             self.adopt(path, &blob, output).map_err(Error::io("write", &blob))?;
         }
         let blobs = self.dir.join("cas");
-        self.sync_folder(&blobs).map_err(Error::io("write", &blobs))?;
-        let fingerprint = task.fingerprint();
-        let entry = Entry { fingerprint, label: label.to_owned(), outputs };
+        self.calls.sync_folder(&blobs).map_err(Error::io("write", &blobs))?;
         let path = self.entry_path(&fingerprint);
-        let differing = match self.entry(&fingerprint) {
-            Some(earlier) if earlier.outputs != entry.outputs => differing(&earlier.outputs, &entry.outputs),
-            _ => Vec::new(),
-        };
-        self.write_entry(&draft, &path, entry.render(task).as_bytes()).map_err(Error::io("write", &path))?;
+        self.write_entry(&draft, &path, text.as_bytes()).map_err(Error::io("write", &path))?;
         for output in &entry.outputs {
-            if let Ok(metadata) = fs::metadata(self.blob_path(&output.digest)) {
+            if let Ok(metadata) = std::fs::symlink_metadata(self.blob_path(&output.digest)) {
                 self.remember_stamp(output.digest, Stamp::of(&metadata));
             }
         }
-        Ok(Published { entry, differing })
+        Ok(Published { entry, differing: Vec::new() })
     }
 
     /// Makes a file read-only, brings it to the disk, and says what it holds.
     fn seal(&self, path: &Path) -> io::Result<(Digest, u64)> {
-        self.step()?;
         let mut file = File::open(path)?;
-        self.step()?;
         let sealed = Digest::of_reader(&mut file)?;
-        self.step()?;
-        let mut permissions = file.metadata()?.permissions();
-        #[cfg(unix)]
-        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o444);
-        #[cfg(not(unix))]
-        permissions.set_readonly(true);
-        fs::set_permissions(path, permissions)?;
-        self.step()?;
-        file.sync_all()?;
+        self.calls.protect(&file, path)?;
+        self.calls.sync(&file, path)?;
         Ok(sealed)
     }
 
     /// Moves a sealed file to its place in `cas/`, unless a verified one is there.
     fn adopt(&self, path: &Path, blob: &Path, output: &Output) -> io::Result<()> {
-        self.step()?;
-        let is_there = fs::metadata(blob).is_ok_and(|metadata| {
-            metadata.len() == output.size && self.stamp_known(&output.digest) == Some(Stamp::of(&metadata))
-        });
-        if is_there {
-            return Ok(());
-        }
-        self.step()?;
-        fs::rename(path, blob)
+        let is_there = match files::seen(blob)? {
+            Some(Ok(metadata)) => {
+                metadata.len() == output.size && self.stamp_known(&output.digest) == Some(Stamp::of(&metadata))
+            }
+            Some(Err(_)) => {
+                super::house::displace(&*self.calls, &self.dir, blob, &output.digest.to_string())?;
+                false
+            }
+            None => false,
+        };
+        if is_there { Ok(()) } else { self.calls.rename(path, blob) }
     }
 
     fn write_entry(&self, draft: &Draft, path: &Path, text: &[u8]) -> io::Result<()> {
-        let temporary = draft.dir.path().join("entry");
-        self.step()?;
-        let mut file = File::create(&temporary)?;
-        self.step()?;
-        file.write_all(text)?;
-        self.step()?;
-        file.sync_all()?;
-        self.step()?;
-        fs::rename(&temporary, path)?;
-        self.sync_folder(&self.dir.join("ac"))
+        let temporary = self.write_record(draft, text)?;
+        self.calls.rename(&temporary, path)?;
+        self.calls.sync_folder(&self.dir.join("ac"))
     }
 
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.step()?;
-        // Elsewhere a folder cannot be opened, and renames are journalled.
-        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    fn write_record(&self, draft: &Draft, text: &[u8]) -> io::Result<PathBuf> {
+        let temporary = draft.dir().join(RECORD);
+        let mut file = self.calls.create(&temporary)?;
+        self.calls.write(&mut file, &temporary, text)?;
+        self.calls.sync(&file, &temporary)?;
+        Ok(temporary)
+    }
+
+    /// Moves a result that contradicts the record to `quarantine/FINGERPRINT-TIME/`: its blobs under their digests,
+    /// and its record.
+    fn set_aside(&self, draft: Draft, entry: &Entry, text: &[u8]) -> Result<(), Error> {
+        let dir = draft.dir();
+        let place = self.dir.join("quarantine").join(format!("{}-{}", entry.fingerprint, super::stamp::now()));
+        let move_all = || {
+            for (output, path) in entry.outputs.iter().zip(draft.files.values()) {
+                self.calls.rename(path, &dir.join(output.digest.to_string()))?;
+            }
+            self.write_record(&draft, text)?;
+            self.calls.sync_folder(&dir)?;
+            self.calls.rename(&dir, &place)?;
+            self.calls.sync_folder(&self.dir.join("quarantine"))
+        };
+        move_all().map_err(Error::io("write", &place))
     }
 }
 
@@ -174,10 +244,11 @@ fn differing(earlier: &[Output], later: &[Output]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::SeqCst;
+    use std::fs;
 
     use super::super::Found;
     use super::*;
+    use crate::files::{How, Recorder};
 
     fn parts(seed: u64) -> TaskRecord {
         TaskRecord { kind: "toy".into(), seed: Some(seed), ..TaskRecord::default() }
@@ -195,63 +266,146 @@ mod tests {
     fn what_is_published_is_found_and_read() {
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
-        assert!(matches!(store.find(&parts(1).fingerprint()), Found::Missing));
+        assert_eq!(store.find(&parts(1).fingerprint()).unwrap(), Found::Missing);
         let published = write(&store, 1, b"hello").unwrap();
-        let Found::Hit(entry) = store.find(&parts(1).fingerprint()) else { panic!("no hit") };
+        let Found::Hit(entry) = store.find(&parts(1).fingerprint()).unwrap() else { panic!("no hit") };
         assert_eq!(entry, published.entry);
         let files = store.open_artifact(&entry).unwrap();
         assert_eq!(&**files.get("a.bin").unwrap(), b"hello");
         assert_eq!(&**files.get("empty").unwrap(), b"");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let blob = fs::metadata(store.blob_path(&Digest::of(b"hello"))).unwrap();
-            assert_eq!(blob.permissions().mode() & 0o777, 0o444);
-        }
         assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
-    fn other_bytes_for_the_same_fingerprint_are_noticed() {
+    fn of_two_results_the_first_stays_and_the_other_goes_to_quarantine_whole() {
         let temp = tempfile::tempdir().unwrap();
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         assert!(write(&store, 1, b"hello").unwrap().differing.is_empty());
         assert!(write(&store, 1, b"hello").unwrap().differing.is_empty());
-        assert_eq!(write(&store, 1, b"other").unwrap().differing, ["a.bin"]);
+        assert!(store.disputes().unwrap().is_empty());
+        for n in 1..3 {
+            let published = write(&store, 1, b"other").unwrap();
+            assert_eq!(published.differing, ["a.bin"]);
+            assert_eq!(published.entry.outputs[0].digest, Digest::of(b"hello"));
+            let Found::Hit(entry) = store.find(&parts(1).fingerprint()).unwrap() else { panic!("no hit") };
+            assert_eq!(entry, published.entry);
+            assert!(!store.blob_path(&Digest::of(b"other")).exists());
+            let disputes = store.disputes().unwrap();
+            assert_eq!(disputes.len(), n);
+            let (place, other) = &disputes[0];
+            assert_eq!(other.fingerprint, entry.fingerprint);
+            assert_eq!(fs::read(place.join(Digest::of(b"other").to_string())).unwrap(), b"other");
+            assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 0);
+        }
     }
 
     #[test]
-    fn stopped_at_any_system_call_the_store_is_whole() {
+    fn blobs_are_on_the_disk_before_the_record_is() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("s");
-        let mut calls = 0;
-        loop {
-            let seed = calls as u64;
-            let store = Store::open(&dir, temp.path(), Access::Write).unwrap();
-            store.fuse.store(calls + 1, SeqCst);
-            let content = format!("content {seed}");
-            let done = write(&store, seed, content.as_bytes()).is_ok();
-            drop(store);
-            // As the next run sees it: either all of it, or nothing.
-            let store = Store::open(&dir, temp.path(), Access::Write).unwrap();
-            match store.find(&parts(seed).fingerprint()) {
-                Found::Hit(entry) => {
-                    let files = store.open_artifact(&entry).unwrap();
-                    assert_eq!(&**files.get("a.bin").unwrap(), content.as_bytes());
-                    assert_eq!(files.0.len(), 3);
+        let mut store = Store::open(&dir, temp.path(), Access::Write).unwrap();
+        let recorder = Arc::new(Recorder::new(&dir));
+        store.calls = Arc::clone(&recorder) as Arc<dyn Calls>;
+        write(&store, 1, b"hello").unwrap();
+        let blobs = 3;
+        let expected = [
+            vec!["make-folder tmp"],
+            ["create tmp", "write tmp"].repeat(blobs),
+            ["protect tmp", "sync tmp"].repeat(blobs),
+            vec!["rename tmp cas"; blobs],
+            vec!["sync-folder cas"],
+            vec!["create tmp", "write tmp", "sync tmp", "rename tmp ac", "sync-folder ac"],
+            vec!["unlink tmp"],
+        ]
+        .concat();
+        assert_eq!(recorder.log(), expected);
+    }
+
+    #[test]
+    fn stopped_at_any_call_the_store_is_whole() {
+        for how in [How::Fail, How::Die, How::DieAfter] {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = temp.path().join("s");
+            for at in 1.. {
+                let content = format!("content {at}");
+                let mut store = Store::open(&dir, temp.path(), Access::Write).unwrap();
+                let recorder = Arc::new(Recorder::failing(&dir, at, how));
+                store.calls = Arc::clone(&recorder) as Arc<dyn Calls>;
+                let draft = store.draft().and_then(|mut draft| {
+                    for (name, bytes) in [("a.bin", content.as_bytes()), ("b.bin", b"the same every time")] {
+                        draft.put(name, bytes).map_err(Error::io("write", &dir))?;
+                    }
+                    Ok(draft)
+                });
+                let published = draft.and_then(|draft| store.publish(draft, &parts(at as u64), "toy"));
+                let n_calls = recorder.log().len();
+                drop(store);
+                // The calls up to the last one that publishes; after it only the draft is cleared away.
+                let is_all = n_calls < at;
+                if how == How::Fail {
+                    assert_eq!(published.is_ok(), recorder.log().get(at - 1).is_none_or(|call| call == "unlink tmp"));
                 }
-                Found::Missing => assert!(!done, "done after {calls} calls, and not there"),
-                other => panic!("after {calls} calls: {other:?}"),
+                // As the next run sees it: either all of it, or nothing.
+                let store = Store::open(&dir, temp.path(), Access::Write).unwrap();
+                match store.find(&parts(at as u64).fingerprint()).unwrap() {
+                    Found::Hit(entry) => {
+                        let files = store.open_artifact(&entry).unwrap();
+                        assert_eq!(&**files.get("a.bin").unwrap(), content.as_bytes());
+                        assert_eq!(files.0.len(), 2);
+                    }
+                    Found::Missing => assert!(published.is_err(), "done at call {at}, and not there"),
+                    other => panic!("at call {at}: {other:?}"),
+                }
+                assert_eq!(fs::read_dir(dir.join("tmp")).unwrap().count(), 0, "{how:?} {at}");
+                assert!(store.verify(&mut |_, _| ()).unwrap().is_sound());
+                // And it can be done again.
+                let mut draft = store.draft().unwrap();
+                draft.put("a.bin", content.as_bytes()).unwrap();
+                draft.put("b.bin", b"the same every time").unwrap();
+                assert!(store.publish(draft, &parts(at as u64), "toy").unwrap().differing.is_empty());
+                if is_all {
+                    assert!(at > 15, "only {at} calls were seen");
+                    break;
+                }
             }
-            assert!(store.verify(&mut |_, _| ()).unwrap().is_sound());
-            // And it can be done again.
-            write(&store, seed, content.as_bytes()).unwrap();
-            if done {
-                break;
-            }
-            calls += 1;
         }
-        assert!(calls > 15, "only {calls} system calls were seen");
+    }
+
+    #[test]
+    fn the_rest_of_a_sealed_file_is_readable_as_the_umask_says() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
+        let entry = write(&store, 1, b"hello").unwrap().entry;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let plain = temp.path().join("plain");
+            File::create(&plain).unwrap();
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(&store.blob_path(&entry.outputs[0].digest)), mode(&plain) & !0o222);
+            assert_eq!(mode(&store.entry_path(&entry.fingerprint)), mode(&plain));
+            assert_eq!(mode(&store.dir.join("format")), mode(&plain));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_link_in_tmp_leads_to_is_never_swept() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("s");
+        drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
+        let photos = temp.path().join("photos");
+        fs::create_dir(&photos).unwrap();
+        fs::write(photos.join("0"), "a photo").unwrap();
+        fs::write(dir.join("tmp/holiday.jpg"), "a photo").unwrap();
+        std::os::unix::fs::symlink(&photos, dir.join("tmp").join(files::unused_name(TASK))).unwrap();
+        let mixed = dir.join("tmp").join(files::unused_name(TASK));
+        fs::create_dir(&mixed).unwrap();
+        fs::write(mixed.join("0"), "half").unwrap();
+        fs::write(mixed.join("thesis.txt"), "mine").unwrap();
+        drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
+        assert!(photos.join("0").exists() && dir.join("tmp/holiday.jpg").exists());
+        assert!(mixed.join("thesis.txt").exists() && !mixed.join("0").exists());
     }
 
     #[test]
@@ -269,15 +423,15 @@ mod tests {
         let dir = temp.path().join("s");
         let store = Store::open(&dir, temp.path(), Access::Write).unwrap();
         let alive = store.draft().unwrap();
-        let dead = dir.join("tmp").join("task-dead");
+        let dead = dir.join("tmp").join(files::unused_name(TASK));
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         fs::write(dead.join("0"), "half").unwrap();
         // Without a lock nobody can tell, as long as somebody uses the store.
-        let unknown = dir.join("tmp").join("note-x");
-        fs::write(&unknown, "half").unwrap();
+        let unknown = dir.join("tmp").join(files::unused_name(TASK));
+        fs::create_dir(&unknown).unwrap();
         drop(Store::open(&dir, temp.path(), Access::Write).unwrap());
-        assert!(alive.dir.path().exists());
+        assert!(alive.dir().exists());
         assert!(!dead.exists());
         assert!(unknown.exists());
         drop((alive, store));

@@ -302,7 +302,7 @@ fn csv_error(input: &input::Input, error: csv::Error) -> Error {
 
 /// Whether a file or folder of this name is hidden, or left behind by a file manager.
 pub fn is_hidden(name: &str) -> bool {
-    name.starts_with('.') || matches!(name, "__MACOSX" | "Thumbs.db" | "desktop.ini")
+    crate::files::is_hidden(name.as_ref())
 }
 
 /// The names in a folder that are not hidden, sorted by their bytes.

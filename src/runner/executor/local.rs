@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Executor, Job, JobError};
 use crate::artifact::Sink;
-use crate::stages::{Context, StageError};
+use crate::stages::Context;
 
 /// This process, in a rayon pool as wide as the task's share of the threads: whatever a stage does with rayon stays
 /// within that share.
@@ -18,13 +18,13 @@ impl Executor for Local {
     }
 
     fn execute(&self, job: &Job<'_>, context: &dyn Context, sink: &mut (dyn Sink + Send)) -> Result<(), JobError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(context.threads())
-            .thread_name(|i| format!("task-{i}"))
-            .build()
-            .map_err(|error| JobError::Stage(StageError::new(format!("cannot start threads: {error}"))))?;
+        let pool = super::super::pool(context.threads(), "task");
         // What a panic leaves half-done is the sink's content only, and that is thrown away.
-        let run = AssertUnwindSafe(|| pool.install(|| job.stage.run(&job.task, job.places, context, sink)));
+        let mut run = || job.stage.run(&job.task, job.places, context, sink);
+        let run = AssertUnwindSafe(move || match &pool {
+            Some(pool) => pool.install(run),
+            None => run(),
+        });
         match catch_unwind(run) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(JobError::Stage(error)),

@@ -349,7 +349,7 @@ fn model(stage: usize) -> Vec<Delivered> {
         said(&rows(Place::Fold(fold)), member).write(&mut sink, VALIDATION).unwrap();
         said(&rows(Place::Test), member).write(&mut sink, TEST).unwrap();
         let description = Description {
-            format: 1,
+            format: crate::artifact::model::FORMAT,
             architecture: "INPUT - FC".to_owned(),
             input: vec![6, 5, 2],
             n_classes: 3,
