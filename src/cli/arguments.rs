@@ -110,9 +110,15 @@ pub struct RunArguments {
     /// Run these stages even if they are fresh (repeatable).
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
+    /// Only this stage and what it reads; the lock file is left alone.
+    #[arg(long, value_name = "STAGE")]
+    pub to: Option<String>,
     /// Compare with the lock file and exit with 3 where they differ; never write it.
     #[arg(long)]
     pub locked: bool,
+    /// Write the lock file anew even where it says that the same inputs gave other bytes, or cannot be read.
+    #[arg(long, conflicts_with = "locked")]
+    pub relock: bool,
     /// Print the results as JSON.
     #[arg(long)]
     pub json: bool,
@@ -127,6 +133,16 @@ pub struct CheckArguments {
     /// Which manifest.
     #[command(flatten)]
     pub manifest: ManifestArguments,
+    /// Compare with the lock file, from the manifest, the lock file and the records in the store alone; exit with 3 where
+    /// a run would come to something else.
+    #[arg(long)]
+    pub locked: bool,
+    /// With `--locked`: read the sources, too.
+    #[arg(long, requires = "locked")]
+    pub inputs: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::arguments::{CheckArguments, ManifestArguments};
+use super::run::{run_error, threads};
 use super::terminal::Terminal;
 use crate::manifest::{Diagnostics, Manifest};
+use crate::runner::{Difference, LockFile, Session};
+use crate::store::Access;
 
 /// The manifest that the arguments name, checked; `None` after its problems have been printed.
 pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
@@ -71,6 +74,9 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
         }
         return Ok(Exit::Usage);
     };
+    if arguments.locked {
+        return locked(arguments, &manifest, terminal);
+    }
     if arguments.json {
         terminal.result(&format!("{}\n", serde_json::json!({ "ok": true, "warnings": manifest.warnings.len() })));
     } else {
@@ -81,4 +87,62 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
         ));
     }
     Ok(Exit::Done)
+}
+
+/// `check --locked`: whether a run would come to what the lock file says, as far as manifest, lock file and records tell.
+fn locked(arguments: &CheckArguments, manifest: &Manifest, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let places = &arguments.places;
+    let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
+    let session = match opened {
+        Ok(session) => session,
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
+    };
+    let path = &session.graph.lock_path;
+    let shown = crate::manifest::shown_path(path);
+    let lock = match LockFile::read(path) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => {
+            terminal.fault(&format!("there is no lock file `{shown}`"), Some("write it with `convoy run`"));
+            return Ok(Exit::Stale);
+        }
+        Err(message) => {
+            terminal.fault(
+                &format!("`{shown}`: {message}"),
+                Some("restore it, or write it anew with `convoy run --relock`"),
+            );
+            return Ok(Exit::Stale);
+        }
+    };
+    let differences = match session.compare_with_lock(&lock, arguments.inputs, threads(places)) {
+        Ok(differences) => differences,
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
+    };
+    if arguments.json {
+        let found: Vec<serde_json::Value> = differences
+            .iter()
+            .map(|difference| match difference {
+                Difference::Setting(stage, key, old, new, span) => serde_json::json!({
+                    "stage": stage, "key": key, "old": old, "new": new, "text": difference.to_string(),
+                    "at": span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string()),
+                }),
+                _ => serde_json::json!({ "text": difference.to_string() }),
+            })
+            .collect();
+        let ok = differences.is_empty();
+        terminal.result(&format!("{}\n", serde_json::json!({ "ok": ok, "lock": shown, "differences": found })));
+        return Ok(if ok { Exit::Done } else { Exit::Stale });
+    }
+    for difference in &differences {
+        terminal.result(&format!("{shown}: {difference}\n"));
+        if let Difference::Setting(.., Some(span)) = difference
+            && let Some(at) = manifest.texts.location(*span)
+        {
+            terminal.result(&format!("  --> {at}\n"));
+        }
+    }
+    if differences.is_empty() {
+        let n_tasks = lock.tasks.len();
+        terminal.result(&format!("{shown}: {n_tasks} tasks, nothing differs as far as manifest and records tell\n"));
+    }
+    Ok(if differences.is_empty() { Exit::Done } else { Exit::Stale })
 }

@@ -1,6 +1,6 @@
 //! `run`: what is stale is computed, then the reports are written and the results printed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,12 +16,13 @@ use crate::artifact::Files;
 use crate::config::{Problem, Span};
 use crate::files;
 use crate::manifest::Manifest;
+use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
     Difference, Ended, Event, Events, Failure, LockFile, Options, Outcome, RunError, Session, StaleReason, variant_name,
 };
 use crate::stages::StageError;
-use crate::store::Access;
+use crate::store::{Access, Digest};
 
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
@@ -41,6 +42,13 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             return Ok(Exit::Usage);
         };
         options.force.insert(stage);
+    }
+    if let Some(name) = &arguments.to {
+        let Some(stage) = manifest.stage(name) else {
+            terminal.note(&unknown_stage(&manifest, name, terminal));
+            return Ok(Exit::Usage);
+        };
+        options.targets = Some(vec![stage]);
     }
     if arguments.dry_run {
         return match session.plan(&options) {
@@ -73,6 +81,11 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         })
         .collect();
     let out_dir = session.store.base().join("out").join(variant_name(&manifest));
+    // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours.
+    write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal)?;
+    if let Some(folder) = session.graph.lock_path.parent() {
+        files::sweep(&Path::new(".").join(folder));
+    }
     if !is_complete {
         return Ok(if outcome.is_interrupted {
             terminal.note("interrupted; what was finished is kept, run again to go on");
@@ -81,31 +94,15 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             Exit::Failed
         });
     }
-    let mut exit = Exit::Done;
-    let tables = report::tables(&finished);
-    sweep(&out_dir, tables.keys(), &session.graph.lock_path);
-    for (name, bytes) in tables {
-        files::replace(&out_dir.join(name), &bytes, false)?;
-    }
-    write_times(&out_dir, &manifest, &outcome, &options, started)?;
-    if outcome.tasks.iter().any(|task| !task.differing.is_empty()) {
-        for task in outcome.tasks.iter().filter(|task| !task.differing.is_empty()) {
-            let files = task.differing.join("`, `");
-            terminal.note(&format!(
-                "{} {}: the same inputs gave other bytes in `{files}`",
-                terminal.paint("error:", RED),
-                task.name
-            ));
-        }
-        exit = Exit::NonDeterministic;
-    }
+    let mut exit = tell_disputes(&outcome, &session, arguments.relock, terminal)?;
     let results = results::Results::of(&finished)?;
     let has_failed_search = tell_truncated(&outcome, terminal);
     if exit == Exit::Done
+        && arguments.to.is_none()
         && outcome.truncated.is_empty()
         && let Some(lock) = outcome.lock_file()
     {
-        exit = keep_lock(lock, &results, &session, &manifest, arguments.locked, terminal)?;
+        exit = keep_lock(lock, &results, &session, &manifest, arguments, terminal)?;
     }
     if arguments.json {
         terminal
@@ -294,33 +291,43 @@ pub fn keep_writing_errors() {
     }
 }
 
-/// Removes what killed runs left beside the reports and the lock file.
-fn sweep<'a>(out_dir: &Path, names: impl Iterator<Item = &'a PathBuf>, lock: &Path) {
-    let mut folders: BTreeSet<PathBuf> = names.filter_map(|name| Some(out_dir.join(name.parent()?))).collect();
-    folders.insert(out_dir.to_owned());
-    folders.extend(lock.parent().map(|folder| Path::new(".").join(folder)));
-    folders.iter().for_each(|folder| files::sweep(folder));
-}
-
-/// Writes `timings.csv` and `run.json`: the only files that hold times.
-fn write_times(
+/// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times.
+fn write_reports(
     out_dir: &Path,
+    finished: &[Finished<'_>],
     manifest: &Manifest,
     outcome: &Outcome,
     options: &Options<'_>,
     started: Instant,
+    terminal: &Terminal,
 ) -> anyhow::Result<()> {
+    let before = Noted::read(out_dir);
+    if finished.is_empty() && before == Noted::default() {
+        return Ok(());
+    }
+    let written = outputs::write(out_dir, &report::tables(finished), &before)?;
+    for path in &written.left {
+        let shown = crate::manifest::shown_path(&out_dir.join(path));
+        terminal.warning(&format!("`{shown}` is of an earlier run and was edited since: it is left"));
+    }
+    if written.noted == before && outcome.computed().next().is_none() && outcome.is_complete() {
+        // Nothing was done: what the last run took stays to be read.
+        return Ok(());
+    }
     let mut table = crate::artifact::table::Table::new(&["stage", "part", "outcome", "seconds"]);
     for task in &outcome.tasks {
         let part = task.part.to_string();
         let (word, seconds) = match task.ended {
             Ended::Computed => ("computed", Some(task.seconds)),
             Ended::Found => ("found", None),
-            _ => ("fresh", None),
+            Ended::Fresh => ("fresh", None),
+            Ended::Failed(_) => ("failed", None),
+            Ended::Cancelled => ("stopped", None),
+            Ended::NotStarted => ("not-started", None),
         };
         table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
-    files::replace(&out_dir.join("timings.csv"), &table.into_bytes(), false)?;
+    files::replace(&out_dir.join(outputs::TIMINGS), &table.into_bytes(), false)?;
     let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let run = serde_json::json!({
         "convoy": env!("CARGO_PKG_VERSION"),
@@ -332,35 +339,73 @@ fn write_times(
         "tasks": outcome.tasks.len(),
         "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
+        "complete": outcome.is_complete(),
+        "files": written.noted.files,
     });
-    files::replace(&out_dir.join("run.json"), format!("{run:#}\n").as_bytes(), false)?;
+    files::replace(&out_dir.join(outputs::RUN), format!("{run:#}\n").as_bytes(), false)?;
     Ok(())
 }
 
-/// Writes the lock file, or with `--locked` compares it.
+/// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
+/// other bytes, or cannot be read, it is left alone.
 fn keep_lock(
     mut lock: LockFile,
     results: &results::Results,
     session: &Session<'_>,
     manifest: &Manifest,
-    is_locked: bool,
+    arguments: &RunArguments,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     lock.metrics = results.headline();
     let path: &PathBuf = &session.graph.lock_path;
-    if is_locked {
-        let shown = crate::manifest::shown_path(path);
-        let differences: Vec<Difference> = match LockFile::read(path) {
-            Ok(Some(old)) => old.compare(&lock),
-            Ok(None) => {
-                terminal.note(&format!("{} there is no lock file `{shown}`", terminal.paint("error:", RED)));
-                return Ok(Exit::Stale);
+    let shown = crate::manifest::shown_path(path);
+    let old = match LockFile::read(path) {
+        Ok(old) => old,
+        Err(_) if arguments.relock => None,
+        Err(message) => {
+            let help = format!("restore `{shown}`, for example with Git, or write it anew with `convoy run --relock`");
+            terminal.fault(&format!("`{shown}`: {message}"), Some(&help));
+            return Ok(if arguments.locked { Exit::Stale } else { Exit::Failed });
+        }
+    };
+    if !arguments.relock
+        && let Some(old) = &old
+    {
+        let contradicted: Vec<String> = old.contradictions(&lock).cloned().collect();
+        if !contradicted.is_empty() {
+            for task in &contradicted {
+                let message = format!("`{task}` gave other bytes from the same inputs than `{shown}` says");
+                terminal.fault(&message, None);
             }
-            Err(message) => {
-                terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
-                return Ok(Exit::Stale);
-            }
+            let stage = contradicted[0].split('/').next().unwrap_or_default();
+            terminal.note(&format!(
+                "  help: `convoy run --force {stage}` computes it once more and tells which one this machine gives; \
+                 `convoy run --relock` accepts what is here"
+            ));
+            return Ok(Exit::NonDeterministic);
+        }
+    }
+    if arguments.locked {
+        let Some(old) = old else {
+            terminal.fault(&format!("there is no lock file `{shown}`"), Some("write it with `convoy run`"));
+            return Ok(Exit::Stale);
         };
+        let mut exit = Exit::Done;
+        // What is vouched for is read and hashed, whatever stamps say.
+        for task in lock.tasks.values() {
+            match session.store.find_verified(&task.key)? {
+                crate::store::Found::Hit(_) => {}
+                _ => {
+                    terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
+                    exit = Exit::Corrupt;
+                }
+            }
+        }
+        if exit != Exit::Done {
+            terminal.note("  help: run again: what is damaged is in quarantine now and is computed anew");
+            return Ok(exit);
+        }
+        let differences: Vec<Difference> = old.compare(&lock);
         for difference in &differences {
             terminal.note(&format!("{shown}: {difference}"));
         }
@@ -370,6 +415,40 @@ fn keep_lock(
         lock.write(path)?;
     }
     Ok(Exit::Done)
+}
+
+/// Tells of tasks that gave other bytes than a record says, now or in an earlier run that nobody has decided about.
+fn tell_disputes(
+    outcome: &Outcome,
+    session: &Session<'_>,
+    is_accepted: bool,
+    terminal: &Terminal,
+) -> anyhow::Result<Exit> {
+    let own: BTreeMap<Digest, &str> =
+        outcome.tasks.iter().filter_map(|task| Some((task.entry.as_ref()?.fingerprint, task.name.as_str()))).collect();
+    let mut disputed: BTreeMap<&str, String> = BTreeMap::new();
+    for (place, entry) in session.store.disputes()? {
+        let Some(&name) = own.get(&entry.fingerprint) else { continue };
+        if is_accepted {
+            session.store.settle(&place)?;
+        } else {
+            disputed.insert(name, crate::manifest::shown_path(&place));
+        }
+    }
+    for task in outcome.tasks.iter().filter(|task| !task.differing.is_empty()) {
+        terminal.fault(
+            &format!("{}: the same inputs gave other bytes in `{}`", task.name, task.differing.join("`, `")),
+            None,
+        );
+    }
+    for (name, place) in &disputed {
+        terminal.note(&format!("  {name}: the first result stays; the other one is in `{place}`"));
+    }
+    if disputed.is_empty() {
+        return Ok(Exit::Done);
+    }
+    terminal.note("  help: `convoy run --relock` accepts the first results and removes the others");
+    Ok(Exit::NonDeterministic)
 }
 
 /// Tells a person what the runner tells.

@@ -151,41 +151,65 @@ pub(super) fn digest_sources(
             let bytes = read_bytes.fetch_add(n, Ordering::Relaxed) + n;
             reading(&node.name, bytes);
         };
-        let failed = |error| RunError::Stage { stage: node.name.clone(), error };
-        let sources = node.stage.sources(&graph.places).map_err(failed)?;
-        let places: Vec<Place> = sources.iter().filter_map(place).collect();
-        let read = match (&mut pool, places.is_empty()) {
-            (_, true) => Vec::new(),
-            (pool, false) => {
-                if pool.is_none() {
-                    *pool = super::pool(threads, "read");
-                }
-                match pool {
-                    Some(pool) => pool.install(|| store.digest_sources(&places, &told)),
-                    None => store.digest_sources(&places, &told),
-                }
-                .map_err(|error| failed(StageError::new(error.to_string())))?
-            }
-        };
-        let mut read = read.into_iter();
-        let mut by_role: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
-        for source in sources {
-            let (role, digest) = match source {
-                Source::Builtin { name, digest } => {
-                    let digest = digest.parse().unwrap_or_else(|_| Digest::of(digest.as_bytes()));
-                    (format!("builtin {name}"), Some(digest))
-                }
-                Source::File { role, .. } | Source::Folder { role, .. } => (role, read.next()),
-            };
-            by_role.entry(role).or_default().extend(digest);
+        let sources = sources_of(graph, stage)?;
+        if pool.is_none() && sources.iter().any(|source| place(source).is_some()) {
+            pool = super::pool(threads, "read");
         }
-        // Ten thousand files of one role are one line in records and lock files.
-        digests.0[stage] = by_role.into_iter().map(|(role, all)| SourceDigest { role, digest: joined(&all) }).collect();
+        digests.0[stage] = match &pool {
+            Some(pool) => pool.install(|| digest_of(graph, store, stage, &sources, &told)),
+            None => digest_of(graph, store, stage, &sources, &told),
+        }?;
         if stage < graph.n_own {
             known.insert(stage, digests.0[stage].clone());
         }
     }
     Ok(digests)
+}
+
+fn failed(graph: &Graph, stage: usize) -> impl Fn(StageError) -> RunError {
+    let stage = graph.nodes[stage].name.clone();
+    move |error| RunError::Stage { stage: stage.clone(), error }
+}
+
+fn sources_of(graph: &Graph, stage: usize) -> Result<Vec<Source>, RunError> {
+    graph.nodes[stage].stage.sources(&graph.places).map_err(failed(graph, stage))
+}
+
+/// The digests of a stage's sources, by role, on the current pool.
+fn digest_of(
+    graph: &Graph,
+    store: &Store,
+    stage: usize,
+    sources: &[Source],
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<SourceDigest>, RunError> {
+    let places: Vec<Place> = sources.iter().filter_map(place).collect();
+    let read = store
+        .digest_sources(&places, told)
+        .map_err(|error| failed(graph, stage)(StageError::new(error.to_string())))?;
+    let mut read = read.into_iter();
+    let mut by_role: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
+    for source in sources {
+        let (role, digest) = match source {
+            Source::Builtin { name, digest } => {
+                let digest = digest.parse().unwrap_or_else(|_| Digest::of(digest.as_bytes()));
+                (format!("builtin {name}"), Some(digest))
+            }
+            Source::File { role, .. } | Source::Folder { role, .. } => (role.clone(), read.next()),
+        };
+        by_role.entry(role).or_default().extend(digest);
+    }
+    // Ten thousand files of one role are one line in records and lock files.
+    Ok(by_role.into_iter().map(|(role, all)| SourceDigest { role, digest: joined(&all) }).collect())
+}
+
+/// What a stage reads from outside, as it is now: what it holds, and a witness of when that was written.
+pub(super) fn look(graph: &Graph, store: &Store, stage: usize) -> Result<(Vec<SourceDigest>, Digest), RunError> {
+    let sources = sources_of(graph, stage)?;
+    let places: Vec<Place> = sources.iter().filter_map(place).collect();
+    // In this order: what is written after the look at stamps changes the next one.
+    let witness = store.witness(&places).map_err(|error| failed(graph, stage)(StageError::new(error.to_string())))?;
+    Ok((digest_of(graph, store, stage, &sources, &|_| ())?, witness))
 }
 
 /// One digest for the sources of one role, in order; a single one is its own.

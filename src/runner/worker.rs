@@ -1,7 +1,7 @@
 //! Performs one task: takes its lock, looks whether somebody else was faster, opens what it reads, has it computed, looks
 //! twice whether what it read is still what its record says, and publishes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -120,6 +120,10 @@ impl<'r> Workshop<'r> {
             Ok(inputs) => inputs,
             Err(reply) => return reply,
         };
+        let seen = match self.look(order) {
+            Ok(seen) => seen,
+            Err(changed) => return changed,
+        };
         self.events.event(&Event::Started { task: &name, reasons: &order.reasons, threads: order.threads });
         let mut draft = match store.draft() {
             Ok(draft) => draft,
@@ -133,7 +137,7 @@ impl<'r> Workshop<'r> {
         };
         let context = TaskContext { workshop: self, name: &name, order };
         let ended = self.executor.execute(&job, &context, &mut draft);
-        if let Some(reply) = self.look_again(order, matches!(ended, Ok(()))) {
+        if let Some(reply) = self.look_again(order, seen) {
             return reply;
         }
         match ended {
@@ -174,34 +178,50 @@ impl<'r> Workshop<'r> {
         Ok(inputs)
     }
 
-    /// Compares what the task read with its record once more. An edit in mid-task gives an artifact of neither the old files
-    /// nor the new ones, and must not be published as either's.
-    fn look_again(&self, order: &Order, _is_done: bool) -> Option<Reply> {
-        if order.task.record.sources.is_empty() {
-            return None;
-        }
+    /// Compares what the task reads from outside with its record: the witness of how it was found, or a reply if it is
+    /// something else by now. What is not there any more is the stage's to say.
+    fn look(&self, order: &Order) -> Result<Option<Digest>, Reply> {
         let (graph, store) = (self.graph, &self.session.store);
-        let stage = order.task.stage;
-        let now = graph::digest_sources(graph, store, [stage].into(), 1, &|_, _| (), &mut BTreeMap::new());
-        let now = match now {
-            Ok(mut digests) => digests.0.swap_remove(stage),
-            // What is not there any more is the stage's to say.
-            Err(_) => return None,
-        };
+        let record = &order.task.record;
+        if record.sources.is_empty() {
+            return Ok(None);
+        }
+        let Ok((now, witness)) = graph::look(graph, store, order.task.stage) else { return Ok(None) };
+        if now == record.sources { Ok(Some(witness)) } else { Err(self.changed(order, now)) }
+    }
+
+    /// Looks once more after the task has run. An edit in mid-task gives an artifact of neither the old files nor the new
+    /// ones, which must not be published as either's, even if the edit was taken back.
+    fn look_again(&self, order: &Order, before: Option<Digest>) -> Option<Reply> {
+        match self.look(order) {
+            Err(changed) => Some(changed),
+            Ok(after) if after != before => Some(self.changed(order, order.task.record.sources.clone())),
+            Ok(_) => {
+                let needs = order.task.needs.iter().zip(&order.inputs).enumerate();
+                let store = &self.session.store;
+                let mut lost = needs
+                    .filter(|(_, (need, entry))| !store.is_unchanged(entry, &|name| need.files.covers(name)))
+                    .map(|(i, (_, entry))| (i, entry));
+                let (need, entry) = lost.next()?;
+                let file = entry.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
+                Some(Reply::Lost(need, store::Error::Corrupt { file, digest: entry.artifact() }))
+            }
+        }
+    }
+
+    fn changed(&self, order: &Order, now: Vec<SourceDigest>) -> Reply {
         let old = &order.task.record.sources;
         let changed = now.iter().find(|source| !old.contains(source));
-        if now == *old {
-            return None;
-        }
         let before = changed.and_then(|new| old.iter().find(|old| old.role == new.role));
-        let what = match (before, changed) {
-            (Some(before), Some(after)) => match store.folder_changes(&before.digest, &after.digest) {
+        let what = match (before, changed.or(now.first())) {
+            (Some(before), Some(after)) => match self.session.store.folder_changes(&before.digest, &after.digest) {
                 Some(changes) => format!("`{}`", changes.first()),
                 None => format!("its input `{}`", after.role),
             },
-            _ => "what it reads".to_owned(),
+            (None, Some(after)) => format!("its input `{}`", after.role),
+            (_, None) => "what it reads".to_owned(),
         };
-        Some(Reply::Changed(now, what))
+        Reply::Changed(now, what)
     }
 }
 

@@ -178,6 +178,19 @@ impl Store {
         Ok(Bytes::new(mapped::Map::of(&file, &path).map_err(Error::io("map", &path))?))
     }
 
+    /// Whether the `wanted` files of a finished task are still those that were verified when they were opened: a map shows
+    /// whatever is written to its file. One that is not there any more stays in its map as it was.
+    pub fn is_unchanged(&self, entry: &Entry, wanted: &dyn Fn(&str) -> bool) -> bool {
+        // On a network file system files are read whole, and verified then.
+        self.is_remote
+            || entry.outputs.iter().filter(|output| wanted(&output.name)).all(|output| match std::fs::symlink_metadata(
+                self.blob_path(&output.digest),
+            ) {
+                Ok(metadata) => self.stamp_known(&output.digest) == Some(Stamp::of(&metadata)),
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            })
+    }
+
     /// Opens a blob that is a regular file of the right size; what is not goes to quarantine.
     fn open_regular_blob(&self, output: &Output) -> Result<(File, Metadata), Error> {
         let path = self.blob_path(&output.digest);

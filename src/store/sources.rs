@@ -188,6 +188,31 @@ impl Store {
         Ok(digest)
     }
 
+    /// A digest of the stamps of all that lies at these places, as they are now: equal before and after something was
+    /// done, nothing there was written meanwhile, not even if it was put back.
+    ///
+    /// # Errors
+    /// If a folder cannot be listed.
+    pub fn witness(&self, places: &[Place]) -> Result<Digest, Error> {
+        let mut hasher = blake3::Hasher::new();
+        let mut note = |path: &Path| {
+            hasher.update(&(path.as_os_str().len() as u64).to_le_bytes());
+            hasher.update(&to_bytes(path));
+            hasher.update(&stamp_of(path).unwrap_or_default().to_bytes());
+        };
+        for place in places {
+            match place {
+                Place::File(path) => note(path),
+                Place::Folder(root) => {
+                    for record in list(root, &self.base.join("out"))? {
+                        note(&root.join(to_path(&record.path)));
+                    }
+                }
+            }
+        }
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
     /// How the folder with digest `new` differs from the one with digest `old`, if both are remembered.
     pub fn folder_changes(&self, old: &Digest, new: &Digest) -> Option<Changes> {
         let (old, new) = (self.load_tree(old)?, self.load_tree(new)?);

@@ -1,7 +1,7 @@
 //! Whether all that is in the store is what its name says. What is not goes to quarantine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use super::publish::RECORD;
 use super::read::Stored;
 use super::stamp::Stamp;
 use super::{Access, Error, Store, house, read, unpoisoned};
-use crate::files::{self, Own};
+use crate::files::{self, Folder, Own};
 
 /// What `verify` found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,6 +180,19 @@ impl Store {
             }
         }
         Ok(disputes)
+    }
+
+    /// Removes a result that [`Store::disputes`] told of: somebody has decided for the first one.
+    ///
+    /// # Errors
+    /// If the quarantine cannot be opened.
+    pub fn settle(&self, place: &Path) -> Result<(), Error> {
+        let quarantine = self.dir.join("quarantine");
+        let folder = Folder::open(&quarantine).map_err(Error::io("open", &quarantine))?;
+        if let Some(name) = place.file_name().and_then(|name| name.to_str()) {
+            super::publish::clear(&*self.calls, &folder, name);
+        }
+        Ok(())
     }
 }
 
