@@ -281,10 +281,10 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
     fitting.fill(&mut basis, |first, piece| fitting.stream.fill_normal(first, piece))?;
     orthogonalise(fitting, &mut basis, features)?;
     let mut product = vec![0.0f64; width * features];
-    let most = samples_between_looks(2 * features * width, BLOCK);
+    let most = samples_between_looks(features * width, BLOCK);
     let mut dense = Dense::new(fitting.engine, most.min(n), features, width);
     let (mut columns, mut image) = (vec![0.0f32; features * width], vec![0.0f32; most.min(n) * width]);
-    let mut sums = vec![0.0f32; features * width];
+    let (mut sums, mut totals) = (vec![0.0f32; features * width], vec![0.0f64; features * width]);
     for turn in 0..N_PRODUCTS {
         if turn > 0 {
             std::mem::swap(&mut basis, &mut product);
@@ -295,18 +295,17 @@ fn randomized(fitting: &Fitting<'_>, feed: &Feed, n_kept: usize, total: f64) -> 
                 columns[j * width + i] = *x as f32;
             }
         }
-        product.fill(0.0);
+        totals.fill(0.0);
         fitting.for_each_block(feed, most, |n_block, values| {
             let image = &mut image[..n_block * width];
             matmul(fitting.engine, n_block, features, width, values, &columns, image);
             dense.backward_weights(n_block, values, image, &mut sums, None);
-            for (i, product) in product.chunks_exact_mut(features).enumerate() {
-                for (j, x) in product.iter_mut().enumerate() {
-                    *x += f64::from(sums[j * width + i]);
-                }
-            }
+            totals.iter_mut().zip(&sums).for_each(|(total, &sum)| *total += f64::from(sum));
             Ok(())
         })?;
+        for (i, product) in product.chunks_exact_mut(features).enumerate() {
+            product.iter_mut().zip(totals[i..].iter().step_by(width)).for_each(|(x, total)| *x = *total);
+        }
     }
     // What the covariance does inside the span of the basis.
     let (basis_rows, product_rows) = (basis.chunks_exact(features), product.chunks_exact(features));
