@@ -143,8 +143,7 @@ impl<'a> Printer<'a> {
         let mut header = vec!["path".to_owned(), "predicted".to_owned(), "confidence".to_owned()];
         match top {
             Some(k) => header.extend((2..=k).flat_map(|i| [format!("predicted_{i}"), format!("confidence_{i}")])),
-            // A header stays on its line whatever a class is called.
-            None => header.extend(classes.iter().map(|class| format!("p_{}", class.replace(char::is_control, " ")))),
+            None => header.extend(classes.iter().map(|class| format!("p_{class}"))),
         }
         Printer {
             chunk_len: predictor.chunk_len(),

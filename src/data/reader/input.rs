@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
 
@@ -56,7 +58,10 @@ impl Input {
         let mut raw = self.open_raw()?;
         let head = raw.fill_buf().map_err(|e| self.error(e))?;
         Ok(if is_gzip(head) {
-            Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(raw)))
+            let n_in = Arc::new(AtomicU64::new(0));
+            let packed = Counted { inner: raw, n: Arc::clone(&n_in) };
+            let inflated = Inflated { inner: flate2::bufread::MultiGzDecoder::new(packed), n_in, n_out: 0 };
+            Box::new(BufReader::with_capacity(1 << 18, inflated))
         } else {
             raw
         })
@@ -93,6 +98,55 @@ impl Input {
     }
 }
 
+/// Bytes that may always be inflated.
+const FREE_OUTPUT: u64 = 256 << 20;
+/// Beyond that, bytes of output for each one of input: DEFLATE reaches 1,032, images never come near.
+const MAX_RATIO: u64 = 200;
+
+/// Counts what is taken from a stream.
+struct Counted {
+    inner: Stream,
+    n: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+impl BufRead for Counted {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.n.fetch_add(n as u64, Ordering::Relaxed);
+        self.inner.consume(n);
+    }
+}
+
+/// Inflates, but not a bomb.
+struct Inflated {
+    inner: flate2::bufread::MultiGzDecoder<Counted>,
+    n_in: Arc<AtomicU64>,
+    n_out: u64,
+}
+
+impl Read for Inflated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n_out += n as u64;
+        if self.n_out > FREE_OUTPUT && self.n_out / MAX_RATIO > self.n_in.load(Ordering::Relaxed) {
+            let message = format!("it inflates to more than {MAX_RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(n)
+    }
+}
+
 fn is_gzip(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b, 8])
 }
@@ -119,6 +173,21 @@ pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
         }));
     }
     Ok((file, metadata.len()))
+}
+
+/// Reads a whole regular file of at most `most` bytes.
+///
+/// # Errors
+/// Those of the file system, "is not a regular file", "has N bytes, more than M".
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (file, len) = open_regular(path)?;
+    let too_long = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it has {len} bytes, more than {most}"));
+    if len > most {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(len as usize);
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_long()) } else { Ok(bytes) }
 }
 
 /// Reads exactly `out.len()` bytes.

@@ -253,40 +253,40 @@ fn is_text(head: &[u8]) -> bool {
     is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
 }
 
-/// A stream that ends in an error after `most` bytes without a [`RowStart::reset`]: a table whose row never ends must not
-/// fill the memory.
-fn limited(stream: input::Stream, most: u64) -> (impl Read, RowStart) {
-    let row_start = RowStart(Rc::new(Cell::new(0)));
-    (RowLimited { stream, most, since: row_start.clone() }, row_start)
+/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends must
+/// not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
+fn limited(stream: input::Stream, what: &'static str) -> (impl Read, Allowance) {
+    let left = Allowance(Rc::new(Cell::new((0, 0))));
+    (Limited { stream, what, left: left.clone() }, left)
 }
 
-/// Tells a [`limited`] stream that a row has ended.
+/// How much may still be read of a [`limited`] stream.
 #[derive(Clone)]
-struct RowStart(Rc<Cell<u64>>);
+struct Allowance(Rc<Cell<(u64, u64)>>);
 
-impl RowStart {
-    fn reset(&self) {
-        self.0.set(0);
+impl Allowance {
+    /// From here on, `most` bytes; `u64::MAX` for any number.
+    fn set(&self, most: u64) {
+        self.0.set((most, most));
     }
 }
 
-struct RowLimited {
+struct Limited {
     stream: input::Stream,
-    most: u64,
-    since: RowStart,
+    what: &'static str,
+    left: Allowance,
 }
 
-impl Read for RowLimited {
+impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.since.0.get() > self.most {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a row is longer than {} bytes", self.most),
-            ));
+        let (left, most) = self.left.0.get();
+        if left == 0 {
+            let message = format!("{} is longer than {most} bytes", self.what);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        let n = self.stream.read(buffer)?;
-        self.since.0.set(self.since.0.get() + n as u64);
-        Ok(n)
+        let n = self.stream.read(buffer)? as u64;
+        self.left.0.set((if most == u64::MAX { most } else { left.saturating_sub(n) }, most));
+        Ok(n as usize)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes, sheet};
 use crate::elementary::{ln, log10};
 use crate::engine::{Engine, Isa};
+use crate::memory;
 use crate::nn::layer::Role;
 use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
 use crate::nn::plan::{NetworkPlan, PlanProblem};
@@ -197,7 +198,12 @@ pub(super) fn no_images() -> StageError {
 /// What `check` could not know before the shape and the number of classes were.
 pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Result<NetworkPlan, StageError> {
     let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
-    NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)
+    let plan = NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)?;
+    let needed = plan.least_training_bytes(stage.batch_size, stage.optimizer.n_moments());
+    memory::check("training this network", needed).map_err(|message| {
+        StageError::new(message).key("architecture").help("make its layers or `batch_size` smaller")
+    })?;
+    Ok(plan)
 }
 
 /// The first problem of a plan.
