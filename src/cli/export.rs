@@ -11,11 +11,15 @@ use super::terminal::Terminal;
 use super::{Exit, check};
 use crate::artifact::Bytes;
 use crate::artifact::portable::{self, Portable};
+use crate::data::reader::input::{open_regular, read_regular};
 use crate::manifest::{Manifest, shown_path};
 use crate::report;
 use crate::runner::{Options, Plan, Session, State, variant_name};
 use crate::stages::{Output, predict};
 use crate::store::Access;
+
+/// The longest model file that is read, in bytes.
+const MAX_MODEL: u64 = 16 << 30;
 
 /// A model that was found, or how the program ends without it (what is wrong has been said).
 pub type Opened = Result<Model, Exit>;
@@ -71,9 +75,11 @@ pub fn open(
         return Ok(Err(Exit::Usage));
     }
     let mut head = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    if path.exists() {
         use std::io::Read as _;
-        file.take(9).read_to_end(&mut head).with_context(|| format!("cannot read `{shown}`"))?;
+        // A FIFO would wait for a writer, a device never end.
+        let read = open_regular(path).and_then(|(file, _)| file.take(9).read_to_end(&mut head));
+        read.with_context(|| format!("cannot read `{shown}`"))?;
     }
     if !portable::is_likely(&head) && path.extension().is_none_or(|ending| ending != "safetensors") {
         return from_manifest(manifest, places, stage, terminal);
@@ -87,7 +93,7 @@ pub fn open(
         terminal.fault(&format!("`{given}` is about a manifest, and `{shown}` is an exported model"), None);
         return Ok(Err(Exit::Usage));
     }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let bytes = read_regular(path, MAX_MODEL).with_context(|| format!("cannot read `{shown}`"))?;
     match Portable::from_bytes(Bytes::new(bytes)) {
         Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned() })),
         Err(error) => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
+use crate::memory;
 
 /// Opening a FIFO for reading would wait for a writer for ever; with this flag it returns at once.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -185,6 +186,7 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if len > most {
         return Err(too_long());
     }
+    memory::check("reading it", len).map_err(|message| io::Error::new(io::ErrorKind::OutOfMemory, message))?;
     let mut bytes = Vec::with_capacity(len as usize);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_long()) } else { Ok(bytes) }
