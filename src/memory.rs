@@ -18,9 +18,12 @@ struct Room {
 /// A sentence with both figures; `what` is its subject.
 pub fn check(what: &str, needed: u64) -> Result<(), String> {
     match left() {
-        Some(room) if needed > room.bytes => {
-            Err(format!("{what} needs {} of memory, and {} are left ({})", bytes(needed), bytes(room.bytes), room.limit))
-        }
+        Some(room) if needed > room.bytes => Err(format!(
+            "{what} needs {} of memory, and {} are left ({})",
+            bytes(needed),
+            bytes(room.bytes),
+            room.limit
+        )),
         _ => Ok(()),
     }
 }

@@ -134,8 +134,7 @@ pub fn with_columns(bytes: &[u8], header: &[&str], cells: &[Cell<'_>]) -> Vec<u8
         }
         front
     };
-    let (first, others) =
-        (front(&header.iter().map(|name| Cell::Text(name)).collect::<Vec<_>>()), front(cells));
+    let (first, others) = (front(&header.iter().map(|name| Cell::Text(name)).collect::<Vec<_>>()), front(cells));
     let mut out = Vec::with_capacity(bytes.len() * 2);
     let starts = record_starts(bytes);
     for (i, &start) in starts.iter().enumerate() {
@@ -250,10 +249,7 @@ mod tests {
         let bytes = table.into_bytes();
         assert_eq!(&bytes[..header_len(&bytes)], b"class,\"p_a\nb\"\n");
         let text = String::from_utf8(with_columns(&bytes, &["stage", "fold"], &["a,b".into(), Cell::Empty])).unwrap();
-        assert_eq!(
-            text,
-            "stage,fold,class,\"p_a\nb\"\n\"a,b\",,\"two\nlines\",1\n\"a,b\",,\"say \"\"hi\"\"\n\",2\n"
-        );
+        assert_eq!(text, "stage,fold,class,\"p_a\nb\"\n\"a,b\",,\"two\nlines\",1\n\"a,b\",,\"say \"\"hi\"\"\n\",2\n");
     }
 
     #[test]

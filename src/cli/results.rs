@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::terminal::{GREEN, RED, Terminal};
-use crate::escape::on_line;
 use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, Score};
+use crate::escape::on_line;
 use crate::report::Finished;
 
 /// The evaluations of a run.
@@ -134,8 +134,13 @@ fn gain_lines(gains: &[Gain]) -> Vec<String> {
 
 /// Scikit-learn's layout: a line per class, the accuracy, and both averages.
 fn classification_report(report: &ClassReport) -> String {
-    let longest =
-        report.classes.iter().map(|row| on_line(&row.name).chars().count()).max().unwrap_or(0).max("weighted avg".len());
+    let longest = report
+        .classes
+        .iter()
+        .map(|row| on_line(&row.name).chars().count())
+        .max()
+        .unwrap_or(0)
+        .max("weighted avg".len());
     let mut text = format!("{} on {}\n\n", report.model, report.split);
     let _ = writeln!(text, "{:>longest$} {:>9} {:>9} {:>9} {:>9}\n", "", "precision", "recall", "f1-score", "support");
     let row = |name: &str, row: &crate::artifact::evaluation::ClassRow| {

@@ -70,7 +70,8 @@ impl Texts {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = annotate_snippets::Group::with_title(level.primary_title(on_line(&problem.message).into_owned()));
+        let mut group =
+            annotate_snippets::Group::with_title(level.primary_title(on_line(&problem.message).into_owned()));
         if let Some(text) = self.text(problem.span) {
             if text.content.is_empty() {
                 group = group.element(annotate_snippets::Origin::path(text.name.as_str()));

@@ -176,8 +176,7 @@ impl NetworkPlan {
         }
         if plan.parameters_len > MAX_PARAMETERS {
             let widest = (0..plan.layers.len()).max_by_key(|&i| plan.layers[i].n_parameters).unwrap_or(0);
-            let message =
-                format!("the network has {} parameters, more than {MAX_PARAMETERS}", plan.parameters_len);
+            let message = format!("the network has {} parameters, more than {MAX_PARAMETERS}", plan.parameters_len);
             return Err(problem(widest, message, Some("make its largest layer smaller, or pool before it")));
         }
         plan.first_trained = plan.ops.iter().position(|op| !op.parameters.is_empty()).unwrap_or(0);

@@ -275,12 +275,7 @@ impl Ingest {
         }
     }
 
-    fn skip(
-        &self,
-        image: Skipped,
-        fault: Fault,
-        skipped: &mut Vec<(Skipped, Fault)>,
-    ) -> Result<(), StageError> {
+    fn skip(&self, image: Skipped, fault: Fault, skipped: &mut Vec<(Skipped, Fault)>) -> Result<(), StageError> {
         if !self.skips_corrupt {
             let what = match fault {
                 _ if image.reason.starts_with("does not exist (looked for") => {
@@ -349,7 +344,11 @@ fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) 
     }
     if let Some(first) = aside.others.first() {
         let n = aside.others.len();
-        let files = if n == 1 { "1 file that is no image was".to_owned() } else { format!("{n} files that are no images were") };
+        let files = if n == 1 {
+            "1 file that is no image was".to_owned()
+        } else {
+            format!("{n} files that are no images were")
+        };
         context.warn(&format!("{files} left out, first `{first}`"));
     }
 }
@@ -377,7 +376,7 @@ fn warn_of_twins(classes: &[String], context: &dyn Context) {
 /// Whether it is a table whose images lie in files of their own.
 fn has_images_apart(files: &Files) -> bool {
     match files {
-        Files::Each(files) => files.iter().any(|(role, path)| role == "table" && !path.as_os_str().is_empty()),
+        Files::Each(files) => files.iter().any(|(role, _)| role == "table"),
         Files::Folder(_) => false,
     }
 }
@@ -425,9 +424,12 @@ fn check_classes(
         && (classes.len() == 1 || ingest.allow_empty)
     {
         let within = ingest.limit.map_or(String::new(), |limit| format!(" within `limit = {limit}`"));
-        return Err(StageError::new(format!("the data set has one class{within}, `{}`, and two are needed", classes[only]))
-            .key("source")
-            .help("whatever a model says of one class is right: give it images of another one"));
+        return Err(StageError::new(format!(
+            "the data set has one class{within}, `{}`, and two are needed",
+            classes[only]
+        ))
+        .key("source")
+        .help("whatever a model says of one class is right: give it images of another one"));
     }
     let Some(label) = counts.iter().position(|&n| n == 0).filter(|_| !ingest.allow_empty) else { return Ok(()) };
     let name = &classes[label];
@@ -725,11 +727,11 @@ mod tests {
         assert_eq!(error.key.as_deref(), Some("source"));
         // Also where it is the last that is left.
         put(folder.path(), "img/other/1.png", b"broken");
-        let keys =
-            [("source", text("img")), ("on_corrupt", text("skip")), ("allow_empty", Value::Boolean(true))];
+        let keys = [("source", text("img")), ("on_corrupt", text("skip")), ("allow_empty", Value::Boolean(true))];
         let error = files_in(folder.path(), &keys, 1).unwrap_err();
         assert_eq!(error.message, "the data set has one class, `only`, and two are needed");
-        let one = [("source", text("builtin:digits")), ("limit", Value::Integer(1)), ("allow_empty", Value::Boolean(true))];
+        let one =
+            [("source", text("builtin:digits")), ("limit", Value::Integer(1)), ("allow_empty", Value::Boolean(true))];
         let error = files_in(folder.path(), &one, 1).unwrap_err();
         assert!(error.message.contains("one class within `limit = 1`"), "{error}");
     }
@@ -766,7 +768,9 @@ mod tests {
             warn_of_twins(&classes.iter().map(|class| (*class).to_owned()).collect::<Vec<_>>(), &context);
             context.warnings.lock().unwrap().join("\n")
         };
-        assert!(warned(&["caf\u{e9}", "cafe\u{301}", "tea"]).ends_with("differ only in their Unicode form: are they one?"));
+        assert!(
+            warned(&["caf\u{e9}", "cafe\u{301}", "tea"]).ends_with("differ only in their Unicode form: are they one?")
+        );
         for twins in [["Cat", "cat"], ["cat ", "cat"], ["ca\u{200b}t", "cat"], ["\u{ff23}at", "cat"]] {
             assert!(warned(&twins).contains("differ only in case, blanks or marks"), "{twins:?}");
         }

@@ -82,13 +82,17 @@ pub(super) fn of_png(bytes: &[u8]) -> Option<Orientation> {
     let (mut exif, mut text, mut xmp) = (None, None, None);
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
-        let (Some(kind), Some(data)) = (after.get(..4), length.checked_add(4).and_then(|end| after.get(4..end))) else { break };
+        let (Some(kind), Some(data)) = (after.get(..4), length.checked_add(4).and_then(|end| after.get(4..end))) else {
+            break;
+        };
         match kind {
             b"eXIf" if exif.is_none() => exif = of_exif(data),
             b"tEXt" | b"zTXt" | b"iTXt" if text.is_none() || xmp.is_none() => {
                 if let Some((keyword, value)) = text_of(kind, data) {
                     match keyword {
-                        b"Raw profile type exif" | b"Raw profile type APP1" if text.is_none() => text = of_profile(&value),
+                        b"Raw profile type exif" | b"Raw profile type APP1" if text.is_none() => {
+                            text = of_profile(&value)
+                        }
                         b"XML:com.adobe.xmp" if xmp.is_none() => xmp = of_xmp(&value),
                         _ => {}
                     }
@@ -130,7 +134,8 @@ fn text_of<'a>(kind: &[u8], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
 /// ImageMagick's `\nexif\n   LENGTH\nHEX…`.
 fn of_profile(text: &[u8]) -> Option<Orientation> {
     let mut lines = text.trim_ascii_start().splitn(3, |&byte| byte == b'\n').skip(2);
-    let digits: Vec<u8> = lines.next()?.iter().filter_map(|&byte| char::from(byte).to_digit(16)).map(|d| d as u8).collect();
+    let digits: Vec<u8> =
+        lines.next()?.iter().filter_map(|&byte| char::from(byte).to_digit(16)).map(|d| d as u8).collect();
     let block: Vec<u8> = digits.as_chunks::<2>().0.iter().map(|[high, low]| high << 4 | low).collect();
     of_exif(&block)
 }

@@ -32,7 +32,9 @@ impl<'a> Tags<'a> {
             let directory = directory as usize;
             for i in 0..usize::from(tags.u16(directory).unwrap_or(0)) {
                 let at = directory.saturating_add(2 + 12 * i);
-                let (Some(tag), Some(kind), Some(n)) = (tags.u16(at), tags.u16(at + 2), tags.u32(at + 4)) else { break };
+                let (Some(tag), Some(kind), Some(n)) = (tags.u16(at), tags.u16(at + 2), tags.u32(at + 4)) else {
+                    break;
+                };
                 tags.entries.push((tag, kind, n as usize, at + 8));
             }
         }

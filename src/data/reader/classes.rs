@@ -84,7 +84,9 @@ pub fn by_folder(files: &[String]) -> Result<Assigned, Error> {
         .into_iter()
         .map(|file| {
             // Every class is among those that are made of them.
-            file.map(|(class, split)| (classes.binary_search(&class).unwrap_or_default() as u32, split.filter(|_| is_apart)))
+            file.map(|(class, split)| {
+                (classes.binary_search(&class).unwrap_or_default() as u32, split.filter(|_| is_apart))
+            })
         })
         .collect();
     Ok(Assigned { classes: classes.into_iter().map(str::to_owned).collect(), files })
@@ -95,7 +97,7 @@ fn wrapper_depth(files: &[String]) -> usize {
     let mut depth = 0;
     loop {
         let tops = children(files, depth, |_| true);
-        let mut names = tops.iter();
+        let mut names = tops.iter().copied();
         let (Some(only), None) = (names.next(), names.next()) else { return depth };
         let inside: Vec<&String> = files.iter().filter(|path| component(path, depth) == Some(only)).collect();
         // A class has images in it; a wrapper has folders.
@@ -137,29 +139,30 @@ fn split_folders<'a>(
             }
         }
     };
-    let named: Vec<(&'a str, GivenSplit, bool, usize, BTreeSet<String>)> = tops
+    struct Named<'a> {
+        name: &'a str,
+        split: GivenSplit,
+        is_exact: bool,
+        /// The depth of its classes.
+        at: usize,
+        classes: BTreeSet<String>,
+    }
+    let named: Vec<Named<'a>> = tops
         .iter()
-        .filter_map(|&top| {
-            let split = GivenSplit::in_name(top)?;
-            let (at, classes) = inside(top);
-            Some((top, split, GivenSplit::parse(top).is_some(), at, classes))
+        .filter_map(|&name| {
+            let split = GivenSplit::in_name(name)?;
+            let (at, classes) = inside(name);
+            Some(Named { name, split, is_exact: GivenSplit::parse(name).is_some(), at, classes })
         })
         .collect();
     // A class may be called `train`: then the images lie right in it.
-    let has_classes = |(_, _, is_exact, at, classes): &(&str, GivenSplit, bool, usize, BTreeSet<String>)| {
-        *is_exact && !classes.is_empty() && *at == depth + 1
-    };
-    let is_decided = named.iter().any(has_classes);
+    let is_decided = named.iter().any(|top| top.is_exact && !top.classes.is_empty() && top.at == depth + 1);
     // Folders that are all called as splits are: a classifier of splits is of no use to anybody.
     let are_all = named.len() == tops.len();
-    let shares = |own: &BTreeSet<String>, top: &str| {
-        named.iter().any(|(other, _, _, _, classes)| *other != top && !classes.is_disjoint(own))
-    };
-    named
-        .iter()
-        .filter(|(top, _, is_exact, _, classes)| are_all || (is_decided && *is_exact) || shares(classes, top))
-        .map(|(top, split, _, at, _)| (*top, (*split, *at)))
-        .collect()
+    let shares =
+        |top: &Named<'_>| named.iter().any(|other| other.name != top.name && !other.classes.is_disjoint(&top.classes));
+    let is_split = |top: &&Named<'_>| are_all || (is_decided && top.is_exact) || shares(top);
+    named.iter().filter(is_split).map(|top| (top.name, (top.split, top.at))).collect()
 }
 
 /// Whether every class has its splits inside: `cat/train`, `cat/test`, `dog/train`, ….
@@ -187,8 +190,10 @@ fn check_classes(files: &[String], depth: usize, tops: &BTreeSet<&str>) -> Resul
     let listed = some_of(inner.iter().copied());
     let others: Vec<&str> = tops.iter().copied().filter(|other| *other != top && within(other) == inner).collect();
     Err(if others.is_empty() {
-        Error::new(format!("the source has a folder `{prefix}{top}` that would be a class, but has folders of images: {listed}"))
-            .help(format!("set `source` to its folder `{prefix}{top}`, or put the images of each class into one folder"))
+        Error::new(format!(
+            "the source has a folder `{prefix}{top}` that would be a class, but has folders of images: {listed}"
+        ))
+        .help(format!("set `source` to its folder `{prefix}{top}`, or put the images of each class into one folder"))
     } else {
         let tops = some_of(std::iter::once(top).chain(others));
         Error::new(format!("the source has the folders {tops} on top, which hold the same folders again: {listed}")).help(
@@ -317,7 +322,12 @@ mod tests {
     fn splits_are_words_anywhere_in_a_name() {
         // As Intel's images of scenes come.
         case(
-            &["seg_train/seg_train/sea/1", "seg_test/seg_test/sea/1", "seg_pred/seg_pred/1", "seg_train/seg_train/ice/1"],
+            &[
+                "seg_train/seg_train/sea/1",
+                "seg_test/seg_test/sea/1",
+                "seg_pred/seg_pred/1",
+                "seg_train/seg_train/ice/1",
+            ],
             &["ice", "sea"],
             &[Some((1, Some(Train))), Some((1, Some(Test))), None, Some((0, Some(Train)))],
         );
@@ -340,11 +350,7 @@ mod tests {
             &[Some((0, Some(Train))), Some((0, Some(Test))), Some((1, Some(Train)))],
         );
         // Images that lie in no class folder are nowhere, and are told.
-        case(
-            &["train/a/1", "train/b/1", "test/1"],
-            &["a", "b"],
-            &[Some((0, None)), Some((1, None)), None],
-        );
+        case(&["train/a/1", "train/b/1", "test/1"], &["a", "b"], &[Some((0, None)), Some((1, None)), None]);
     }
 
     #[test]

@@ -188,9 +188,8 @@ impl CsvPixels {
             return Ok(None);
         };
         GivenSplit::in_name(word).map(Some).ok_or_else(|| {
-            self.input().wrong(format_args!(
-                "has the split `{word}` in line {line}, expected `train`, `validation` or `test`"
-            ))
+            self.input()
+                .wrong(format_args!("has the split `{word}` in line {line}, expected `train`, `validation` or `test`"))
         })
     }
 }
@@ -257,7 +256,13 @@ impl Reader for CsvPixelsReader {
                 label,
                 given: table.given(record, line)?,
                 group: table.group.map(|i| record[i].trim()).filter(|group| !group.is_empty()).map(str::to_owned),
-                content: Content::Raw(Raw { shape: table.shape, depth: Depth::U8, pixels, format: "csv", alpha: RawAlpha::None }),
+                content: Content::Raw(Raw {
+                    shape: table.shape,
+                    depth: Depth::U8,
+                    pixels,
+                    format: "csv",
+                    alpha: RawAlpha::None,
+                }),
             })
         })
     }
@@ -306,7 +311,9 @@ mod tests {
 
     #[test]
     fn a_label_that_could_stand_at_either_end_is_not_guessed() {
-        let row = |first: usize, last: usize, i: usize| format!("{first},{},{},{},{last}\n", i * 7 % 256, i * 5 % 256, i * 3 % 256);
+        let row = |first: usize, last: usize, i: usize| {
+            format!("{first},{},{},{},{last}\n", i * 7 % 256, i * 5 % 256, i * 3 % 256)
+        };
         let error = |rows: &dyn Fn(usize) -> String| {
             let folder = tempfile::tempdir().unwrap();
             let table = folder.path().join("t.csv");
@@ -314,7 +321,9 @@ mod tests {
             error_of(&table)
         };
         // Labels last, and a corner that is always black, or has many values.
-        assert!(error(&|i| row(0, i % 10, i)).contains("is not clear whether its first column is the label (1 different"));
+        assert!(
+            error(&|i| row(0, i % 10, i)).contains("is not clear whether its first column is the label (1 different")
+        );
         assert!(error(&|i| row(i, i % 10, i)).contains("(60 different values in 60 rows) or its last (10)"));
         // Labels first.
         assert_eq!(error(&|i| row(i % 10, 0, i)), "nothing is wrong");

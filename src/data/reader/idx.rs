@@ -205,7 +205,13 @@ impl Reader for IdxReader {
                     label,
                     given: part.pair.given,
                     group: None,
-                    content: Content::Raw(Raw { shape: part.shape, depth: Depth::U8, pixels, format: "idx", alpha: RawAlpha::None }),
+                    content: Content::Raw(Raw {
+                        shape: part.shape,
+                        depth: Depth::U8,
+                        pixels,
+                        format: "idx",
+                        alpha: RawAlpha::None,
+                    }),
                 })?;
             }
         }

@@ -173,8 +173,9 @@ pub struct Aside {
 /// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image that
 /// can be read or not. Others are looked into.
 const IMAGE_ENDINGS: &[&str] = &[
-    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "pam",
-    "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2", "nef", "arw", "dng",
+    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
+    "pnm", "pam", "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2",
+    "nef", "arw", "dng",
 ];
 
 /// Whether a file is an image by its name; `None` if its content must tell.
@@ -559,7 +560,7 @@ pub(crate) mod testing {
     use std::path::Path;
 
     use super::load::{Loaded, Plan, load};
-    use super::{Error, Limits, Pick, find};
+    use super::{Error, Hints, Limits, Pick, find};
     use crate::data::decode::DecodePolicy;
 
     pub(crate) const LIMITS: Limits = Limits { max_pixels: 1 << 20, max_bytes: 1 << 22 };
@@ -638,7 +639,9 @@ mod tests {
 
     #[test]
     fn what_systems_leave_behind_is_hidden() {
-        for name in [".git", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "Desktop.ini"] {
+        for name in
+            [".git", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "Desktop.ini"]
+        {
             assert!(is_hidden(name), "{name}");
         }
         assert!(!is_hidden("eaDir") && !is_hidden("cat"));
@@ -661,13 +664,13 @@ mod tests {
     fn unknown_content_and_absent_sources_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let message = || find(&path, None, "auto").unwrap_err().message;
+        let message = || find(&path, &Hints::default(), "auto").unwrap_err().message;
         assert!(message().contains("does not exist"));
         std::fs::write(&path, "").unwrap();
         assert!(message().contains("is empty"));
         std::fs::write(&path, b"\x01\x02\x03 something").unwrap();
         assert!(message().contains("has no format that ingest knows"));
-        let error = find(&path, None, "npz").unwrap_err();
+        let error = find(&path, &Hints::default(), "npz").unwrap_err();
         assert!(error.message.contains("does not have the format `npz`"), "{error}");
     }
 }

@@ -214,7 +214,9 @@ impl Header {
         let n = self.shape.iter().try_fold(self.kind.len() as u64, |n, axis| n.checked_mul(*axis));
         match n {
             Some(n) if len >= n && len - n <= (MAX_HEADER + 12) as u64 => Ok(()),
-            _ => Err(holder.input().wrong(format_args!("has {len} bytes, which are not those of an array {:?}", self.shape))),
+            _ => Err(holder
+                .input()
+                .wrong(format_args!("has {len} bytes, which are not those of an array {:?}", self.shape))),
         }
     }
 
@@ -400,7 +402,13 @@ impl Reader for Arrays {
                         label,
                         given: part.pair.given,
                         group: None,
-                        content: Content::Raw(Raw { shape: part.layout.shape, depth, pixels, format: "npy", alpha: RawAlpha::None }),
+                        content: Content::Raw(Raw {
+                            shape: part.layout.shape,
+                            depth,
+                            pixels,
+                            format: "npy",
+                            alpha: RawAlpha::None,
+                        }),
                     })?;
                 }
                 Ok(())

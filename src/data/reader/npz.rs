@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::input::{Input, open_regular};
 use super::classes::some_of;
+use super::input::{Input, open_regular};
 use super::npy::{Arrays, Header, Holder, Pair};
 use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
 
@@ -28,7 +28,11 @@ struct Npz {
 /// # Errors
 /// None.
 pub fn find(query: &Query<'_>) -> super::FindResult {
-    Ok(if !query.is_folder && is_zip(&query.head) { Some(Box::new(Npz { path: query.path.to_owned(), labels: query.labels.map(Path::to_owned) })) } else { None })
+    Ok(if !query.is_folder && is_zip(&query.head) {
+        Some(Box::new(Npz { path: query.path.to_owned(), labels: query.labels.map(Path::to_owned) }))
+    } else {
+        None
+    })
 }
 
 /// The arrays of an archive.
@@ -39,13 +43,14 @@ fn names(path: &Path) -> Result<Vec<Named>, Error> {
     let mut n_others = 0;
     let mut n_images = 0;
     for (index, name) in archive.file_names().enumerate() {
+        let name = name.map_err(|e| said(&input, &e))?;
         let is_hidden = name.split('/').any(super::is_hidden);
         match name.strip_suffix(".npy") {
             Some(name) => names.push((index, name.to_owned())),
             None if name.ends_with('/') || is_hidden => {}
             None => {
                 n_others += 1;
-                n_images += usize::from(super::is_image_name(name) == Some(true));
+                n_images += usize::from(super::is_image_name(&name) == Some(true));
             }
         }
     }
@@ -74,7 +79,8 @@ fn member(path: &Path, index: usize, name: &str) -> Box<dyn Holder> {
 /// The array of an archive that has one of `known` names or is the only one of a shape that `fits`.
 fn only(path: &Path, known: &[&str], fits: impl Fn(&[u64]) -> bool) -> Result<Box<dyn Holder>, Error> {
     let names = names(path)?;
-    let mut found: Vec<&Named> = names.iter().filter(|(_, name)| known.contains(&name.to_lowercase().as_str())).collect();
+    let mut found: Vec<&Named> =
+        names.iter().filter(|(_, name)| known.contains(&name.to_lowercase().as_str())).collect();
     if found.is_empty() {
         for array in &names {
             let header = header(&*member(path, array.0, &array.1))?;
@@ -167,7 +173,9 @@ impl Member {
         let start = archive.by_index_raw(self.index).map_err(|e| said(&self.input, &e))?.header_start();
         let (mut file, _) = open_regular(&self.path).map_err(|e| self.input.error(e))?;
         let mut header = [0; 8];
-        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut header)).map_err(|e| self.input.error(e))?;
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_exact(&mut header))
+            .map_err(|e| self.input.error(e))?;
         let is_entry = header.starts_with(b"PK\x03\x04");
         if !is_entry || header[6] & 1 != 0 {
             let what = if is_entry { "is encrypted" } else { "has no header where its archive says" };
@@ -225,10 +233,7 @@ impl Npz {
                 .help("set `labels` to the file that holds them, or save both into one archive"));
         }
         Err(input
-            .wrong(format_args!(
-                "holds the arrays {}, and it is not clear which are images and labels",
-                shown(&names)
-            ))
+            .wrong(format_args!("holds the arrays {}, and it is not clear which are images and labels", shown(&names)))
             .help("name them `images` and `labels`, or `x` and `y`"))
     }
 
@@ -387,7 +392,11 @@ mod tests {
             out.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
         }
         std::fs::write(&path, out.finish().unwrap().into_inner()).unwrap();
-        assert!(error_of(&path).ends_with("is a zip archive of 2 image files, which is not read"), "{}", error_of(&path));
+        assert!(
+            error_of(&path).ends_with("is a zip archive of 2 image files, which is not read"),
+            "{}",
+            error_of(&path)
+        );
     }
 
     #[test]

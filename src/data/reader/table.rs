@@ -42,7 +42,8 @@ impl Encoding {
                 Ok(stream)
             }
             Encoding::Utf16 { is_big_endian } => {
-                let units = Utf16 { inner: stream, is_big_endian, waiting: None, is_start: true, out: Vec::new(), at: 0 };
+                let units =
+                    Utf16 { inner: stream, is_big_endian, waiting: None, is_start: true, out: Vec::new(), at: 0 };
                 Ok(Box::new(BufReader::with_capacity(1 << 16, units)))
             }
         }
@@ -112,7 +113,8 @@ impl Utf16 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut units: Vec<u16> = self.waiting.take().into_iter().collect();
-        let unit = |pair: &[u8; 2]| if self.is_big_endian { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
+        let unit =
+            |pair: &[u8; 2]| if self.is_big_endian { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
         units.extend(bytes.as_chunks().0.iter().map(unit));
         if !is_end && units.last().is_some_and(|unit| (0xd800..0xdc00).contains(unit)) {
             self.waiting = units.pop();
