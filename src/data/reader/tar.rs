@@ -3,7 +3,7 @@
 //! Opening walks the archive once for its names; reading streams it again. Links inside an archive are not followed, and
 //! a path that leaves the archive is an error. Of members of one path the last one counts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 
 use super::cifar::{self, Batch};
@@ -119,8 +119,8 @@ fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
 
 /// Whether a path is absolute or climbs, also as Windows would read it.
 fn leaves(path: &str) -> bool {
-    let is_drive = matches!(path.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
-    path.starts_with(['/', '\\']) || is_drive || path.split(['/', '\\']).any(|part| part == "..")
+    let is_drive = matches!(path.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
+    path.starts_with('/') || is_drive || path.split(['/', '\\']).any(|part| part == "..")
 }
 
 /// What headers say of the member that follows them.
@@ -196,15 +196,14 @@ impl Found for Tar {
     }
 
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        // By path: what was added later replaces what was there, as unpacking has it.
-        let mut last: HashMap<String, usize> = HashMap::new();
         let mut files: Vec<(usize, String, bool)> = Vec::new();
         let mut batches = cifar::Batches::default();
         walk(&self.input, &mut |member, content| {
             if member.kind == Kind::Folder {
                 return Ok(());
             }
-            let mut is_image = super::is_image_name(member.path);
+            // A link may be an image or a folder: it is not followed, and so it is a bad image.
+            let mut is_image = super::is_image_name(member.path).or((member.kind == Kind::Link).then_some(true));
             if member.kind == Kind::File {
                 batches.note(member.path, member.size, content).map_err(|e| said(&self.input, e))?;
                 if is_image.is_none() && !Batch::is_named(member.path) {
@@ -213,26 +212,31 @@ impl Found for Tar {
                     is_image = Some(is_known_image(&head));
                 }
             }
-            last.insert(member.path.to_owned(), member.index);
             files.push((member.index, member.path.to_owned(), is_image == Some(true)));
             Ok(())
         })?;
-        files.retain(|(index, path, _)| last.get(path) == Some(index));
+        keep_last(&mut files);
         if !batches.is_empty() {
             let batches = batches.finish(&self.input)?;
             let kept = files.into_iter().map(|(index, ..)| index).collect();
             return Ok(Box::new(CifarReader { input: self.input.clone(), batches, kept }));
         }
-        let (images, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, _, is_image)| *is_image);
-        let paths: Vec<String> = images.iter().map(|(_, path, _)| path.clone()).collect();
+        let (mut indices, mut paths, mut aside) = (Vec::new(), Vec::new(), Aside::default());
+        for (index, path, is_image) in files {
+            if is_image {
+                indices.push(index);
+                paths.push(path);
+            } else {
+                aside.others.push(path);
+            }
+        }
         let shown = self.input.shown();
         let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
             ..error
         })?;
-        let mut aside = Aside { others: others.into_iter().map(|(_, path, _)| path).collect(), ..Aside::default() };
         let mut kept = BTreeMap::new();
-        for ((index, path, _), assigned) in images.into_iter().zip(assigned) {
+        for ((index, path), assigned) in indices.into_iter().zip(paths).zip(assigned) {
             match assigned {
                 Ok(assigned) => drop(kept.insert(index, assigned)),
                 Err(reason) => aside.images.push((path, reason)),
@@ -240,6 +244,18 @@ impl Found for Tar {
         }
         Ok(Box::new(FolderReader { input: self.input.clone(), limits: *limits, classes, kept, aside }))
     }
+}
+
+/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it.
+fn keep_last(files: &mut Vec<(usize, String, bool)>) {
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_unstable_by_key(|&i| (&files[i].1, i));
+    let replaced: HashSet<usize> = order
+        .windows(2)
+        .filter(|pair| files[pair[0]].1 == files[pair[1]].1)
+        .map(|pair| files[pair[0]].0)
+        .collect();
+    files.retain(|(index, ..)| !replaced.contains(index));
 }
 
 struct FolderReader {
