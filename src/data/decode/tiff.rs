@@ -124,7 +124,7 @@ impl<'a> Tags<'a> {
         let mut grey = self.bytes.to_vec();
         let one = if self.is_big_endian { 1_u16.to_be_bytes() } else { 1_u16.to_le_bytes() };
         grey.get_mut(at..at + 2)?.copy_from_slice(&one);
-        Some((grey, Palette { colours }))
+        Some((grey, Palette::of(colours)))
     }
 }
 
@@ -134,6 +134,11 @@ pub(super) struct Palette {
 }
 
 impl Palette {
+    /// A palette of these colours, by index.
+    pub(super) fn of(colours: Vec<[u8; 3]>) -> Palette {
+        Palette { colours }
+    }
+
     /// Colours for indices that were decoded as grey.
     pub(super) fn apply(&self, indices: Raw) -> Result<Raw, Refused> {
         if indices.shape.channels != 1 || indices.depth != Depth::U8 {

@@ -53,10 +53,15 @@ fn at(first: &csv::StringRecord, names: &[&str]) -> Vec<usize> {
     (0..first.len()).filter(|&i| is_one(&first[i])).collect()
 }
 
-/// The columns that a header names.
+/// Other columns from which on a table with ids is one of numbers.
+const MANY: usize = 4;
+
+/// The columns that a header names. An id is taken for a path where nothing else is and there are few other columns.
 fn named(first: &csv::StringRecord) -> Option<Columns> {
-    let path = at(first, PATH).first().or(at(first, ID).first()).copied()?;
     let labels = at(first, LABEL);
+    let n_known = [PATH, ID, LABEL, SPLIT, GROUP].iter().map(|names| at(first, names).len()).sum::<usize>();
+    let ids = if first.len().saturating_sub(n_known) < MANY { at(first, ID) } else { Vec::new() };
+    let path = at(first, PATH).first().or(ids.first()).copied()?;
     let one = |names| at(first, names).first().copied();
     (!labels.is_empty()).then(|| Columns { path, labels, split: one(SPLIT), group: one(GROUP) })
 }

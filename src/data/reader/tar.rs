@@ -250,11 +250,8 @@ impl Found for Tar {
 fn keep_last(files: &mut Vec<(usize, String, bool)>) {
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_unstable_by_key(|&i| (&files[i].1, i));
-    let replaced: HashSet<usize> = order
-        .windows(2)
-        .filter(|pair| files[pair[0]].1 == files[pair[1]].1)
-        .map(|pair| files[pair[0]].0)
-        .collect();
+    let replaced: HashSet<usize> =
+        order.windows(2).filter(|pair| files[pair[0]].1 == files[pair[1]].1).map(|pair| files[pair[0]].0).collect();
     files.retain(|(index, ..)| !replaced.contains(index));
 }
 
