@@ -1,6 +1,6 @@
 //! Texts for a terminal: aligned tables.
 
-pub use crate::memory::bytes;
+use crate::memory;
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,11 @@ pub fn grouped(n: u64) -> String {
         out.push(c);
     }
     out
+}
+
+/// Bytes for people: `512 B`, `1.5 KiB`, `3.2 GiB`.
+pub fn bytes(n: u64) -> String {
+    memory::bytes(n)
 }
 
 /// Seconds for people: `0.4 s`, `12 s`, `3 min 20 s`.
