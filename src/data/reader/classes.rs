@@ -110,7 +110,7 @@ fn wrapper_depth(files: &[String]) -> usize {
 }
 
 /// The names of the folders at `depth` of those images that `wants` takes.
-fn children<'a>(files: &'a [String], depth: usize, wants: impl Fn(&str) -> bool) -> BTreeSet<&'a str> {
+fn children(files: &[String], depth: usize, wants: impl Fn(&str) -> bool) -> BTreeSet<&str> {
     files.iter().filter(|path| wants(path)).filter_map(|path| component(path, depth)).collect()
 }
 
