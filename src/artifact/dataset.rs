@@ -19,6 +19,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::table::guarded;
 use super::{Bytes, Error, Files, Sink};
 use crate::data::decode::{DecodePolicy, Depth, pixel_digest};
 use crate::data::reader::GivenSplit;
@@ -572,15 +573,6 @@ fn write_skipped(file: File, skipped: &[Skipped]) -> io::Result<()> {
 
 fn table(file: File) -> csv::Writer<BufWriter<File>> {
     csv::Writer::from_writer(BufWriter::new(file))
-}
-
-/// A cell that a spreadsheet will not run as a formula.
-fn guarded(cell: &str) -> std::borrow::Cow<'_, str> {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err() {
-        format!("'{cell}").into()
-    } else {
-        cell.into()
-    }
 }
 
 /// The NPY header (version 1.0) of the blob, [`HEADER_LEN`] bytes.

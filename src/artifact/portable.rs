@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, features, model, transform};
 use crate::data::decode::{DecodePolicy, Depth};
+use crate::data::reader::classes::MAX_CLASSES;
 use crate::tensor::ImageShape;
 
 /// The key of the metadata.
@@ -184,6 +185,12 @@ impl Portable {
             return Err(error("is damaged: its content is not what its digest says"));
         }
         let description: Description = serde_json::from_value(envelope.model).map_err(unreadable)?;
+        check(&description)?;
+        for (name, values) in tensors.floats() {
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(error(format!("has the tensor `{name}` with values that are not finite numbers")));
+            }
+        }
         let depth = match description.depth {
             8 => Depth::U8,
             16 => Depth::U16,
@@ -222,6 +229,27 @@ impl Portable {
             answer: description.answer,
         })
     }
+}
+
+/// Whether a manifest could have said so: a file from elsewhere may say anything.
+fn check(model: &Description) -> Result<(), Error> {
+    let [height, width, channels] = model.image;
+    let is_image = height > 0 && width > 0 && (1..=4).contains(&channels);
+    let wrong = |what: String| Err(error(format!("has an impossible description: {what}")));
+    if !model.decode.limits.is_in_range() {
+        return wrong(format!("`max_pixels` and `max_bytes` are {:?}", model.decode.limits));
+    }
+    let shape = ImageShape { height, width, channels };
+    if !is_image || model.decode.limits.check_decoded(shape, Depth::U8).is_err() {
+        return wrong(format!("images of {width}x{height}x{channels}"));
+    }
+    if let Some(resize) = model.decode.resize.filter(|resize| (resize.height, resize.width) != (height, width)) {
+        return wrong(format!("`resize` to {}x{} gives images of {width}x{height}", resize.width, resize.height));
+    }
+    if model.classes.is_empty() || model.classes.len() > MAX_CLASSES {
+        return wrong(format!("{} classes", model.classes.len()));
+    }
+    Ok(())
 }
 
 /// Of the description and of every tensor, in the order of their names.

@@ -1,7 +1,9 @@
 //! CSV tables: RFC 4180, UTF-8, LF, header always, shortest round-trip numbers, an empty cell where nothing applies.
 //!
 //! Every CSV of the program is written here, so that all of them follow the same rules. A text cell (or a heading) that
-//! begins with `=`, `+`, `-` or `@` and is not a number gets a leading `'`: a spreadsheet would run it as a formula.
+//! begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is not a number gets a leading `'`: a spreadsheet would run
+//! it as a formula (OWASP's list). One that begins with `'` gets another, so that whoever takes one leading `'` away has the
+//! text again, and no two texts become one.
 
 use std::borrow::Cow;
 
@@ -120,6 +122,48 @@ impl Table {
     }
 }
 
+/// Puts `cells` (under `header`) before every record of the finished table `bytes`.
+pub fn with_columns(bytes: &[u8], header: &[&str], cells: &[Cell<'_>]) -> Vec<u8> {
+    let front = |cells: &[Cell<'_>]| {
+        let mut table = Table { writer: writer(), n_columns: cells.len() };
+        table.row(cells);
+        let mut front = table.into_bytes();
+        // The line feed becomes the comma before what was the first cell.
+        if let Some(end) = front.last_mut() {
+            *end = b',';
+        }
+        front
+    };
+    let (first, others) = (front(&header.iter().map(|name| Cell::Text(name)).collect::<Vec<_>>()), front(cells));
+    let mut out = Vec::with_capacity(bytes.len() * 2);
+    let starts = record_starts(bytes);
+    for (i, &start) in starts.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { &first } else { &others });
+        out.extend_from_slice(&bytes[start..starts.get(i + 1).copied().unwrap_or(bytes.len())]);
+    }
+    out
+}
+
+/// Where the first record of a finished table, its header, ends.
+pub fn header_len(bytes: &[u8]) -> usize {
+    record_starts(bytes).get(1).copied().unwrap_or(bytes.len())
+}
+
+/// Where each record begins: after a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that their
+/// number tells).
+fn record_starts(bytes: &[u8]) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let (mut is_quoted, mut is_start) = (false, true);
+    for (i, &byte) in bytes.iter().enumerate() {
+        if is_start {
+            starts.push(i);
+        }
+        is_quoted ^= byte == b'"';
+        is_start = byte == b'\n' && !is_quoted;
+    }
+    starts
+}
+
 fn writer() -> csv::Writer<Vec<u8>> {
     csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(Vec::new())
 }
@@ -139,8 +183,11 @@ fn text<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
     }
 }
 
-fn guarded(text: &str) -> Cow<'_, str> {
-    if text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err() {
+/// A cell that a spreadsheet will not run as a formula; no two texts give the same one.
+pub fn guarded(text: &str) -> Cow<'_, str> {
+    // `-inf` parses as a number, but not in a spreadsheet.
+    let is_number = || text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit());
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) && !is_number() {
         Cow::Owned(format!("'{text}"))
     } else {
         Cow::Borrowed(text)
@@ -182,6 +229,27 @@ mod tests {
         check(&["-1.5e3".into(), "+7".into(), "a=b".into()], "-1.5e3,+7,a=b");
         let header = String::from_utf8(Table::new(&["=cmd", "p_cat"]).into_bytes()).unwrap();
         assert_eq!(header, "'=cmd,p_cat\n");
+    }
+
+    #[test]
+    fn the_guard_can_be_taken_away_again() {
+        let texts = ["=1", "'=1", "''=1", "'", "''", "\t=1", "\r=1", "-inf", "+nan", "a'", "", "-1", "'-1"];
+        let cells: Vec<Cow<'_, str>> = texts.iter().map(|text| guarded(text)).collect();
+        for (text, cell) in texts.iter().zip(&cells) {
+            assert_eq!(cell.strip_prefix('\'').unwrap_or(cell), *text);
+            assert!(text.parse::<i32>().is_ok() || !cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
+        }
+    }
+
+    #[test]
+    fn columns_are_put_before_records_not_before_lines() {
+        let mut table = Table::new(&["class", "p_a\nb"]);
+        table.row(&["two\nlines".into(), 1u32.into()]);
+        table.row(&["say \"hi\"\n".into(), 2u32.into()]);
+        let bytes = table.into_bytes();
+        assert_eq!(&bytes[..header_len(&bytes)], b"class,\"p_a\nb\"\n");
+        let text = String::from_utf8(with_columns(&bytes, &["stage", "fold"], &["a,b".into(), Cell::Empty])).unwrap();
+        assert_eq!(text, "stage,fold,class,\"p_a\nb\"\n\"a,b\",,\"two\nlines\",1\n\"a,b\",,\"say \"\"hi\"\"\n\",2\n");
     }
 
     #[test]

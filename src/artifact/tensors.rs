@@ -146,6 +146,20 @@ impl<'a> Tensors<'a> {
         self.tensors.iter().map(|(name, view)| (name, view.shape().to_vec(), view.data()))
     }
 
+    /// Name and values of each tensor of floating-point numbers, in the order of their names.
+    pub fn floats(&self) -> impl Iterator<Item = (&str, Vec<f64>)> {
+        self.names().into_iter().filter_map(|name| {
+            let view = self.tensors.tensor(name).ok()?;
+            let bytes = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+                Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+                _ => return None,
+            };
+            Some((name, values))
+        })
+    }
+
     fn error(&self, message: String) -> Error {
         Error { file: self.file.clone(), message }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::arguments::DataVerb;
-use super::terminal::{RED, Terminal};
+use super::terminal::Terminal;
 use crate::data::catalogue;
 use crate::report::text::{Align, aligned, grouped};
 use crate::store;
@@ -36,12 +36,7 @@ pub fn data(verb: &DataVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
 
 fn verify(name: &str, data_dir: Option<&Path>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let root = store::project_root(Path::new("."));
-    let error = |message: String, help: Option<&str>| {
-        terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
-        if let Some(help) = help {
-            terminal.note(&format!("  help: {help}"));
-        }
-    };
+    let error = |message: String, help: Option<&str>| terminal.fault(&message, help);
     let entry = match catalogue::find_entry(name, &root) {
         Ok(Some(entry)) => entry,
         Ok(None) => {

@@ -106,7 +106,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Completions(arguments) => {
             let mut script = Vec::new();
             clap_complete::generate(arguments.shell, &mut Arguments::command(), "convoy", &mut script);
-            terminal.result(&String::from_utf8_lossy(&script));
+            terminal.part(&script)?;
             Ok(Exit::Done)
         }
         Verb::Run(arguments) => run::run(&arguments, terminal),

@@ -16,14 +16,11 @@ use crate::artifact::predictions::Predictions;
 use crate::artifact::table::{Cell, Table};
 use crate::data::reader::images::Images;
 use crate::data::reader::load::{Loaded, Plan, load};
-use crate::data::reader::{self, Limits, Pick, Reader};
+use crate::data::reader::{self, Pick, Reader};
 use crate::engine::{Engine, Isa};
 use crate::report::text::grouped;
 use crate::stages::StageError;
 use crate::stages::predict::Predictor;
-
-/// What one image may cost: the defaults of `ingest`.
-const LIMITS: Limits = Limits { max_pixels: 100_000_000, max_bytes: 256 << 20 };
 
 /// Why predicting ends early.
 enum Stop {
@@ -71,7 +68,7 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     let n_images = images.n_samples();
     let mut printer = Printer::new(arguments, predictor, *terminal, n_images, &progress);
     let policy = printer.predictor.decode_policy().clone();
-    let plan = Plan { policy: &policy, limits: LIMITS, pick: Pick::new(n_images, None), threads: n_threads };
+    let plan = Plan { policy: &policy, pick: Pick::new(n_images, None), threads: n_threads };
     let done = load(&images, &plan, &mut |loaded| printer.take(loaded)).and_then(|()| printer.flush());
     let (n_predicted, n_failed) = (printer.n_predicted, printer.n_failed);
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };
@@ -143,8 +140,7 @@ impl<'a> Printer<'a> {
         let mut header = vec!["path".to_owned(), "predicted".to_owned(), "confidence".to_owned()];
         match top {
             Some(k) => header.extend((2..=k).flat_map(|i| [format!("predicted_{i}"), format!("confidence_{i}")])),
-            // A header stays on its line whatever a class is called.
-            None => header.extend(classes.iter().map(|class| format!("p_{}", class.replace(char::is_control, " ")))),
+            None => header.extend(classes.iter().map(|class| format!("p_{class}"))),
         }
         Printer {
             chunk_len: predictor.chunk_len(),
@@ -164,7 +160,11 @@ impl<'a> Printer<'a> {
 
     fn take(&mut self, loaded: Loaded) -> Result<(), Stop> {
         let Loaded { path, image, .. } = loaded;
-        match image.and_then(|(image, _)| self.predictor.push(&image)) {
+        let pushed = match image {
+            Ok((image, _)) => self.predictor.push(&image),
+            Err(refused) => Err(refused.reason),
+        };
+        match pushed {
             Ok(()) => self.paths.push(path),
             Err(reason) => {
                 self.n_failed += 1;

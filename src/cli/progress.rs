@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::terminal::{DIM, Terminal};
+use crate::escape::on_line;
 
 /// Not more often than this, where lines are printed.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -221,7 +222,7 @@ impl Progress {
 
     /// A line that is never left out, after a word that is painted: about one of many things that failed.
     pub fn warn_as(&self, word: &str, style: &str, text: &str) {
-        let line = format!("{} {text}", self.terminal.paint(word, style));
+        let line = format!("{} {}", self.terminal.paint(word, style), on_line(text));
         if self.terminal.is_interactive {
             self.bars.suspend(|| self.terminal.note(&line));
         } else {

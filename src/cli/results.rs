@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::terminal::{GREEN, RED, Terminal};
 use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, Score};
+use crate::escape::on_line;
 use crate::report::Finished;
 
 /// The evaluations of a run.
@@ -133,15 +134,20 @@ fn gain_lines(gains: &[Gain]) -> Vec<String> {
 
 /// Scikit-learn's layout: a line per class, the accuracy, and both averages.
 fn classification_report(report: &ClassReport) -> String {
-    let longest =
-        report.classes.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max("weighted avg".len());
+    let longest = report
+        .classes
+        .iter()
+        .map(|row| on_line(&row.name).chars().count())
+        .max()
+        .unwrap_or(0)
+        .max("weighted avg".len());
     let mut text = format!("{} on {}\n\n", report.model, report.split);
     let _ = writeln!(text, "{:>longest$} {:>9} {:>9} {:>9} {:>9}\n", "", "precision", "recall", "f1-score", "support");
     let row = |name: &str, row: &crate::artifact::evaluation::ClassRow| {
         format!("{name:>longest$} {:>9.2} {:>9.2} {:>9.2} {:>9}\n", row.precision, row.recall, row.f1, row.support)
     };
     for class in &report.classes {
-        text.push_str(&row(&class.name, class));
+        text.push_str(&row(&on_line(&class.name), class));
     }
     let support = report.weighted_average.support;
     let _ = writeln!(text, "\n{:>longest$} {:>9} {:>9} {:>9.2} {support:>9}", "accuracy", "", "", report.accuracy);

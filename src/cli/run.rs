@@ -206,12 +206,7 @@ fn stage_error_at(who: &str, error: &StageError, span: Option<Span>, manifest: &
             let problem = Problem { help: error.help.clone(), ..Problem::error(span, message) };
             terminal.page(&manifest.texts.render(&problem, terminal.has_colour));
         }
-        _ => {
-            terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
-            if let Some(help) = &error.help {
-                terminal.note(&format!("  help: {help}"));
-            }
-        }
+        _ => terminal.fault(&message, error.help.as_deref()),
     }
 }
 
@@ -234,12 +229,7 @@ pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Termin
                 terminal.paint("error:", RED),
                 task.name
             )),
-            Failure::Store(error) => {
-                terminal.note(&format!("{} stage `{}`: {error}", terminal.paint("error:", RED), task.name));
-                if let Some(help) = error.help() {
-                    terminal.note(&format!("  help: {help}"));
-                }
-            }
+            Failure::Store(error) => terminal.fault(&format!("stage `{}`: {error}", task.name), error.help().as_deref()),
         }
     }
 }

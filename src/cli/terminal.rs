@@ -1,9 +1,11 @@
 //! What a person sees: results on stdout, everything else on stderr, colour only where it is wanted.
 //!
 //! A write that fails (a closed pipe, a full disk behind a redirect) is dropped: `| head` ends quietly, and a closed
-//! stderr must not panic.
+//! stderr must not panic. What is written goes through [`escape`](crate::escape): names of files and classes are foreign.
 
 use std::io::{self, IsTerminal, Write};
+
+use crate::escape::{on_line, on_lines};
 
 /// The two streams and what they can show.
 #[derive(Clone, Copy, Debug)]
@@ -26,35 +28,40 @@ impl Terminal {
     /// A result: one or more lines on stdout, with their line feeds.
     pub fn result(&self, text: &str) {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
+        let _ = out.write_all(on_lines(text, self.has_colour).as_bytes());
         let _ = out.flush();
     }
 
-    /// Part of a result that is long in coming, on stdout.
+    /// Part of a result that is long in coming, or that a program will read, on stdout: the bytes as they are, unless
+    /// stdout is a terminal, which would obey them.
     ///
     /// # Errors
     /// Those of stdout: whoever computes for it can stop then.
     pub fn part(&self, bytes: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(bytes)?;
+        if out.is_terminal() {
+            out.write_all(on_lines(&String::from_utf8_lossy(bytes), false).as_bytes())?;
+        } else {
+            out.write_all(bytes)?;
+        }
         out.flush()
     }
 
-    /// A line on stderr.
+    /// A line on stderr, or a few.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", on_lines(text, self.has_colour));
     }
 
     /// A rendered page of diagnostics on stderr.
     pub fn page(&self, text: &str) {
-        let _ = io::stderr().lock().write_all(text.as_bytes());
+        let _ = io::stderr().lock().write_all(on_lines(text, self.has_colour).as_bytes());
     }
 
     /// `error: …`, with the action that helps on a line of its own.
     pub fn fault(&self, message: &str, help: Option<&str>) {
-        self.note(&format!("{} {message}", self.paint("error:", RED)));
+        self.note(&format!("{} {}", self.paint("error:", RED), on_line(message)));
         if let Some(help) = help {
-            self.note(&format!("  help: {help}"));
+            self.note(&format!("  help: {}", on_line(help)));
         }
     }
 
@@ -62,16 +69,16 @@ impl Terminal {
     pub fn error(&self, error: &anyhow::Error) {
         let mut chain = error.chain();
         if let Some(first) = chain.next() {
-            self.note(&format!("{} {first}", self.paint("error:", RED)));
+            self.note(&format!("{} {}", self.paint("error:", RED), on_line(&first.to_string())));
         }
         for cause in chain {
-            self.note(&format!("  caused by: {cause}"));
+            self.note(&format!("  caused by: {}", on_line(&cause.to_string())));
         }
     }
 
     /// `warning: …`.
     pub fn warning(&self, text: &str) {
-        self.note(&format!("{} {text}", self.paint("warning:", YELLOW)));
+        self.note(&format!("{} {}", self.paint("warning:", YELLOW), on_line(text)));
     }
 
     /// `text` in a style, where colour is wanted.

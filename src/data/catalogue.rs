@@ -141,7 +141,7 @@ impl Entry {
             let paths: Option<Vec<PathBuf>> = self.files.iter().map(|file| file.path_in(folder)).collect();
             let Some(paths) = paths else { continue };
             let source = if let [path] = &paths[..] { path } else { folder };
-            let found = reader::find(source, None, &self.format)?;
+            let found = reader::find(source, &reader::Hints::default(), &self.format)?;
             if let reader::Files::Each(each) = found.files()
                 && let Some((_, extra)) = each.iter().find(|(_, path)| !paths.contains(path))
             {

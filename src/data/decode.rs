@@ -3,22 +3,24 @@
 //! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder that
 //! panics is an error of that image. Everything after the decoder is whole-number arithmetic.
 
+mod jpeg;
+mod orientation;
+mod tiff;
+
 use std::cell::Cell;
+use std::fmt;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat};
 use serde::{Deserialize, Serialize};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
 
-use super::reader::{Limits, Raw};
+use super::reader::{Limits, Raw, RawAlpha};
 use super::resize::Resize;
 use crate::config::Section;
+use crate::memory;
 use crate::tensor::ImageShape;
 
 /// Bits of one pixel value.
@@ -66,6 +68,45 @@ pub struct DecodePolicy {
     pub depth: DepthPolicy,
     /// `resize`: `{ width, height, fit, filter }`; without it all images must have one size.
     pub resize: Option<Resize>,
+    /// `max_pixels`, `max_bytes`: what one image may cost.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Why there is no image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// To follow the image's name.
+    pub reason: String,
+}
+
+/// Whose fault it is that there is no image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The file is damaged, absent, or no image.
+    Damaged,
+    /// The file is sound, but of a form that is not read.
+    Unsupported,
+    /// The image is larger than it may be.
+    TooLarge,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl From<String> for Refused {
+    fn from(reason: String) -> Refused {
+        Refused { fault: Fault::Damaged, reason }
+    }
+}
+
+fn too_large(reason: String) -> Refused {
+    Refused { fault: Fault::TooLarge, reason }
 }
 
 /// Which channels images have afterwards.
@@ -182,6 +223,7 @@ impl DecodePolicy {
                 _ => DepthPolicy::Keep,
             },
             resize: read_resize(section),
+            limits: Limits::read(section),
         }
     }
 
@@ -205,22 +247,22 @@ impl DecodePolicy {
     /// Decodes an image file.
     ///
     /// # Errors
-    /// The reason, to follow the image's name: it is not an image, truncated, too large, ….
-    pub fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, String> {
-        let (stored, orientation) = guarded(|| open(bytes, limits, self.exif == Exif::Apply))?;
+    /// If it is not an image, truncated, too large, of a form that is not read, ….
+    pub fn decode(&self, bytes: &[u8]) -> Result<Decoded, Refused> {
+        let (stored, orientation, _turn) = guarded(|| open(bytes, &self.limits, self.exif == Exif::Apply))?;
         self.finish(stored, orientation)
     }
 
     /// Applies the policy to pixels that need no decoding.
     ///
     /// # Errors
-    /// The reason, to follow the image's name.
-    pub fn apply(&self, raw: Raw) -> Result<Decoded, String> {
+    /// If they have channels of which the policy's cannot be made.
+    pub fn apply(&self, raw: Raw) -> Result<Decoded, Refused> {
         self.finish(raw, Orientation::NoTransforms)
     }
 
-    fn finish(&self, raw: Raw, orientation: Orientation) -> Result<Decoded, String> {
-        let Raw { mut shape, mut depth, mut pixels, format } = raw;
+    fn finish(&self, raw: Raw, orientation: Orientation) -> Result<Decoded, Refused> {
+        let Raw { mut shape, mut depth, mut pixels, format, alpha } = raw;
         let seen = Seen {
             format,
             width: shape.width as u32,
@@ -231,14 +273,21 @@ impl DecodePolicy {
         if orientation != Orientation::NoTransforms {
             (shape, pixels) = oriented(orientation, shape, shape.channels * depth.bytes(), &pixels);
         }
-        if matches!(shape.channels, 2 | 4) {
+        if alpha != RawAlpha::None {
+            let is_product = alpha == RawAlpha::Premultiplied;
             pixels = match depth {
-                Depth::U8 => without_alpha::<1>(&pixels, shape.channels, self.alpha),
-                Depth::U16 => without_alpha::<2>(&pixels, shape.channels, self.alpha),
+                Depth::U8 => without_alpha::<1>(&pixels, shape.channels, self.alpha, is_product),
+                Depth::U16 => without_alpha::<2>(&pixels, shape.channels, self.alpha, is_product),
             };
             shape.channels -= 1;
         }
         match (self.channels, shape.channels) {
+            (Channels::Gray | Channels::Rgb, channels @ (2 | 4..)) => {
+                let word = if self.channels == Channels::Gray { "gray" } else { "rgb" };
+                let reason =
+                    format!("has {channels} channels, of which `channels = \"{word}\"` cannot be made: use \"keep\"");
+                return Err(Refused { fault: Fault::Unsupported, reason });
+            }
             (Channels::Gray, 3) => {
                 pixels = match depth {
                     Depth::U8 => luma::<1>(&pixels),
@@ -307,86 +356,174 @@ pub fn pixel_digest(shape: ImageShape, depth: Depth, pixels: &[u8]) -> u128 {
     head.iter().fold(0, |digest, &byte| digest << 8 | u128::from(byte))
 }
 
+/// Whether a file that begins with these bytes (32 will do) is an image of a format that is known by name.
+pub fn is_known_image(head: &[u8]) -> bool {
+    image::guess_format(head).is_ok() || foreign_format(head).is_some()
+}
+
+/// The name of a format that is not read and has no name in the crate either.
+fn foreign_format(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [_, _, _, _, b'f', b't', b'y', b'p', b'h', b'e', b'i' | b'v', ..]
+        | [_, _, _, _, b'f', b't', b'y', b'p', b'm', b'i' | b's', b'f', b'1', ..] => Some("heic"),
+        [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => Some("jpeg 2000"),
+        [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] | [0xff, 0x0a, ..] => Some("jpeg xl"),
+        [b'8', b'B', b'P', b'S', ..] => Some("psd"),
+        [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some("bigtiff"),
+        _ => None,
+    }
+}
+
+/// Held by an image that needs more memory than this, so that there is one at a time whatever the number of threads.
+static LARGE: Mutex<()> = Mutex::new(());
+/// Bytes of decoded pixels.
+const LARGE_BYTES: u64 = 64 << 20;
+
+type Turn = Option<MutexGuard<'static, ()>>;
+
+/// Waits for its turn if an image of this shape needs one, after it was seen to fit.
+fn turn(shape: ImageShape, depth: Depth, limits: &Limits) -> Result<Turn, Refused> {
+    let n = limits.check_decoded(shape, depth).map_err(too_large)?;
+    if n <= LARGE_BYTES {
+        return Ok(None);
+    }
+    let turn = LARGE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The pixels, what the decoder keeps, and what is made of them.
+    let what = format!("is {}x{} pixels and", shape.width, shape.height);
+    memory::check(&what, n.saturating_mul(3)).map_err(too_large)?;
+    Ok(Some(turn))
+}
+
 /// Decodes the first image of a file as it is stored.
-fn open(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation), String> {
+fn open(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation, Turn), Refused> {
     if bytes.is_empty() {
-        return Err("is empty".to_owned());
+        return Err("is empty".to_owned().into());
+    }
+    let not_read = |name: &str| Refused {
+        fault: Fault::Unsupported,
+        reason: format!("is an image of the format {name}, which is not supported"),
+    };
+    if let Some(name) = foreign_format(bytes) {
+        return Err(not_read(name));
     }
     let format = image::guess_format(bytes).map_err(|_| "is not an image of a known format".to_owned())?;
-    let name = format_name(format).ok_or_else(|| {
-        format!(
-            "is an image of the format {}, which is not supported",
-            format.to_mime_type().trim_start_matches("image/")
-        )
-    })?;
-    if format == ImageFormat::Jpeg {
-        return open_jpeg(bytes, limits, wants_orientation);
+    let name = format_name(format).ok_or_else(|| not_read(format.to_mime_type().trim_start_matches("image/")))?;
+    match format {
+        ImageFormat::Jpeg => return jpeg::open(bytes, limits, wants_orientation),
+        ImageFormat::Tiff => return open_tiff(bytes, limits, wants_orientation),
+        ImageFormat::Pnm => check_pnm_header(bytes)?,
+        _ => {}
     }
-    let mut decoder = decoder(format, bytes).map_err(|e| said(name, e))?;
-    let (width, height) = decoder.dimensions();
-    limits.check_size(u64::from(width), u64::from(height))?;
-    // Room for working buffers of a decoder: a few bytes per pixel beside the output.
-    let room = decoder.total_bytes().saturating_mul(4).saturating_add(64 << 20);
-    let mut allowed = image::Limits::no_limits();
-    allowed.max_alloc = Some(room);
-    decoder.set_limits(allowed).map_err(|e| said(name, e))?;
-    let (channels, depth) = match decoder.color_type() {
-        ColorType::L8 => (1, Depth::U8),
-        ColorType::La8 => (2, Depth::U8),
-        ColorType::Rgb8 => (3, Depth::U8),
-        ColorType::Rgba8 => (4, Depth::U8),
-        ColorType::L16 => (1, Depth::U16),
-        ColorType::La16 => (2, Depth::U16),
-        ColorType::Rgb16 => (3, Depth::U16),
-        ColorType::Rgba16 => (4, Depth::U16),
-        other => return Err(format!("holds pixels of the type {other:?}, expected 8 or 16 bits per value")),
+    let (raw, orientation, turn) = open_by_crate(format, name, bytes, limits, wants_orientation)?;
+    // In PNG it may stand where the decoder does not look.
+    let orientation = match format {
+        ImageFormat::Png if wants_orientation => orientation::of_png(bytes).unwrap_or(orientation),
+        _ => orientation,
     };
-    let orientation = match wants_orientation {
-        true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
-        false => Orientation::NoTransforms,
+    Ok((raw, orientation, turn))
+}
+
+/// Decodes a TIFF file, the tags in mind that the decoder does not heed.
+fn open_tiff(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation, Turn), Refused> {
+    let tags = tiff::Tags::of(bytes);
+    tags.check()?;
+    let palette = tags.palette();
+    let grey = palette.as_ref().map_or(bytes, |(grey, _)| grey.as_slice());
+    let opened = open_by_crate(ImageFormat::Tiff, "tiff", grey, limits, wants_orientation);
+    let (mut raw, orientation, turn) = opened.map_err(|refused| match refused.fault {
+        Fault::Unsupported => {
+            Refused { reason: format!("is a TIFF file with {}, which is not supported", tags.named()), ..refused }
+        }
+        _ => refused,
+    })?;
+    if raw.alpha != RawAlpha::None {
+        raw.alpha = tags.alpha();
+    }
+    if let Some((_, palette)) = palette {
+        raw = palette.apply(raw)?;
+    }
+    Ok((raw, orientation, turn))
+}
+
+/// The longest header of a PNM file, comments included.
+const MAX_PNM_HEADER: usize = 1 << 16;
+
+/// A PNM header may be as long as one likes, and the decoder reads it byte by byte.
+fn check_pnm_header(bytes: &[u8]) -> Result<(), Refused> {
+    let head = &bytes[..bytes.len().min(MAX_PNM_HEADER)];
+    let is_whole = match head {
+        [b'P', b'7', ..] => head.windows(6).any(|window| window == b"ENDHDR"),
+        _ => {
+            let n_numbers = if matches!(head, [b'P', b'1' | b'4', ..]) { 2 } else { 3 };
+            let lines = head.split(|&byte| byte == b'\n');
+            let uncommented = lines.flat_map(|line| line.split(|&byte| byte == b'#').next());
+            let words =
+                uncommented.flat_map(|line| line.split(u8::is_ascii_whitespace)).filter(|word| !word.is_empty());
+            // The magic is the first word.
+            words.take(n_numbers + 1).count() == n_numbers + 1
+        }
+    };
+    if is_whole || bytes.len() < MAX_PNM_HEADER {
+        return Ok(());
+    }
+    Err(format!("is a corrupt pnm file: its header is longer than {MAX_PNM_HEADER} bytes").into())
+}
+
+/// Memory that a decoder may take before the size of the image is known: profiles and texts unpack to anything.
+const MAX_METADATA: u64 = 64 << 20;
+
+fn open_by_crate(
+    format: ImageFormat,
+    name: &'static str,
+    bytes: &[u8],
+    limits: &Limits,
+    wants_orientation: bool,
+) -> Result<(Raw, Orientation, Turn), Refused> {
+    let mut reader = image::ImageReader::with_format(Cursor::new(bytes), format);
+    let mut allowed = image::Limits::no_limits();
+    allowed.max_alloc = Some(MAX_METADATA);
+    reader.limits(allowed.clone());
+    let mut decoder = reader.into_decoder().map_err(|e| said(name, e))?;
+    let (width, height) = decoder.dimensions();
+    limits.check_size(u64::from(width), u64::from(height)).map_err(too_large)?;
+    // Room for working buffers of a decoder: a few bytes per pixel beside the output.
+    allowed.max_alloc = Some(decoder.total_bytes().saturating_mul(4).saturating_add(MAX_METADATA));
+    decoder.set_limits(allowed).map_err(|e| said(name, e))?;
+    let (channels, depth, alpha) = match decoder.color_type() {
+        ColorType::L8 => (1, Depth::U8, RawAlpha::None),
+        ColorType::La8 => (2, Depth::U8, RawAlpha::Straight),
+        ColorType::Rgb8 => (3, Depth::U8, RawAlpha::None),
+        ColorType::Rgba8 => (4, Depth::U8, RawAlpha::Straight),
+        ColorType::L16 => (1, Depth::U16, RawAlpha::None),
+        ColorType::La16 => (2, Depth::U16, RawAlpha::Straight),
+        ColorType::Rgb16 => (3, Depth::U16, RawAlpha::None),
+        ColorType::Rgba16 => (4, Depth::U16, RawAlpha::Straight),
+        other => {
+            let reason = format!("holds pixels of the type {other:?}, expected 8 or 16 bits per value");
+            return Err(Refused { fault: Fault::Unsupported, reason });
+        }
     };
     let shape = ImageShape { height: height as usize, width: width as usize, channels };
+    let turn = turn(shape, depth, limits)?;
+    let orientation = match wants_orientation {
+        true => orientation_of(&mut decoder).unwrap_or(Orientation::NoTransforms),
+        false => Orientation::NoTransforms,
+    };
     let mut pixels = vec![0; shape.len() * depth.bytes()];
     decoder.read_image(&mut pixels).map_err(|e| said(name, e))?;
     if cfg!(target_endian = "big") && depth == Depth::U16 {
         pixels.chunks_exact_mut(2).for_each(<[u8]>::reverse);
     }
-    Ok((Raw { shape, depth, pixels, format: name }, orientation))
+    Ok((Raw { shape, depth, pixels, format: name, alpha }, orientation, turn))
 }
 
-fn decoder<'a>(format: ImageFormat, bytes: &'a [u8]) -> image::ImageResult<Box<dyn ImageDecoder + 'a>> {
-    image::ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map(|d| Box::new(d) as _)
-}
-
-/// Decodes a JPEG file with the decoder that `image` wraps, whose headers are then read once and not three times (half the
-/// time of a 32x32 image), and which reports damage inside the image that `image` paints grey.
-fn open_jpeg(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, Orientation), String> {
-    let options = DecoderOptions::default().set_max_width(usize::MAX).set_max_height(usize::MAX);
-    // Lenient about what stands between headers, as every other decoder is.
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options.set_strict_mode(false));
-    decoder.decode_headers().map_err(said_jpeg)?;
-    let (width, height) = decoder.dimensions().ok_or("is a corrupt jpeg file: it has no size")?;
-    limits.check_size(width as u64, height as u64)?;
-    let (colours, channels) = match decoder.input_colorspace() {
-        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
-        _ => (ColorSpace::RGB, 3),
-    };
-    decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(colours));
-    let shape = ImageShape { height, width, channels };
-    let mut pixels = vec![0; shape.len()];
-    decoder.decode_into(&mut pixels).map_err(said_jpeg)?;
-    let orientation = match decoder.exif().filter(|_| wants_orientation) {
-        Some(exif) => Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms),
-        None => Orientation::NoTransforms,
-    };
-    Ok((Raw { shape, depth: Depth::U8, pixels, format: "jpeg" }, orientation))
-}
-
-fn said_jpeg(error: DecodeErrors) -> String {
-    match error {
-        DecodeErrors::ExhaustedData => "is a truncated jpeg file".to_owned(),
-        other => said_text("jpeg", &format!("{other:?}")),
+fn orientation_of(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
+    let exif = decoder.exif_metadata().ok().flatten();
+    if let Some(found) = exif.and_then(|block| orientation::of_exif(&block)) {
+        return Some(found);
     }
+    let own = decoder.orientation().ok().filter(|found| *found != Orientation::NoTransforms);
+    own.or_else(|| orientation::of_xmp(&decoder.xmp_metadata().ok().flatten()?))
 }
 
 /// The closed list of formats.
@@ -404,8 +541,19 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
 }
 
 /// A decoder's error in our words, on one line.
-fn said(format: &str, error: image::ImageError) -> String {
-    said_text(format, &error.to_string())
+fn said(format: &str, error: image::ImageError) -> Refused {
+    let fault = match error {
+        image::ImageError::Unsupported(_) => Fault::Unsupported,
+        image::ImageError::Limits(_) => Fault::TooLarge,
+        _ => return said_text(format, &error.to_string()).into(),
+    };
+    let text = error.to_string().replace(['\n', '\r'], " ");
+    let text = text.trim().trim_end_matches('.');
+    let reason = match fault {
+        Fault::Unsupported => format!("is a {format} file of a kind that is not supported: {text}"),
+        _ => format!("is a {format} file that takes too much memory: {text}"),
+    };
+    Refused { fault, reason }
 }
 
 fn said_text(format: &str, text: &str) -> String {
@@ -460,24 +608,25 @@ fn value<const N: usize>(bytes: &[u8]) -> u64 {
     bytes[..N].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
-/// Takes the last channel away. Values have `N` bytes.
-fn without_alpha<const N: usize>(pixels: &[u8], channels: usize, policy: Alpha) -> Vec<u8> {
+/// Takes the last channel away. Values have `N` bytes. `is_product`: colours are multiplied by it already.
+fn without_alpha<const N: usize>(pixels: &[u8], channels: usize, policy: Alpha, is_product: bool) -> Vec<u8> {
     let most = (1_u64 << (8 * N)) - 1;
     let mut out = Vec::with_capacity(pixels.len() / channels * (channels - 1));
     for pixel in pixels.chunks_exact(channels * N) {
         let (colours, alpha) = pixel.split_at((channels - 1) * N);
         let alpha = value::<N>(alpha);
         for colour in colours.chunks_exact(N) {
-            let under = match policy {
-                Alpha::Drop => {
-                    out.extend_from_slice(colour);
-                    continue;
-                }
-                Alpha::Black => 0,
-                Alpha::White => most,
+            let colour = value::<N>(colour);
+            let made = match (policy, is_product) {
+                (Alpha::Drop, false) => colour,
+                // What is wholly transparent has no colour.
+                (Alpha::Drop, true) => ((colour * most + alpha / 2) / alpha.max(1)).min(most),
+                (Alpha::Black, true) => colour,
+                (Alpha::White, true) => (colour + most - alpha).min(most),
+                (Alpha::Black, false) => (colour * alpha + most / 2) / most,
+                (Alpha::White, false) => (colour * alpha + most * (most - alpha) + most / 2) / most,
             };
-            let blended = (value::<N>(colour) * alpha + under * (most - alpha) + most / 2) / most;
-            out.extend_from_slice(&blended.to_le_bytes()[..N]);
+            out.extend_from_slice(&made.to_le_bytes()[..N]);
         }
     }
     out
@@ -495,232 +644,12 @@ fn luma<const N: usize>(pixels: &[u8]) -> Vec<u8> {
 }
 
 /// Runs a decoder; a panic in it is an error of its image.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+fn guarded<T>(decode: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
     let was_decoding = IS_DECODING.replace(true);
     let decoded = catch_unwind(AssertUnwindSafe(decode));
     IS_DECODING.set(was_decoding);
-    decoded.unwrap_or_else(|_| Err("makes its decoder panic".to_owned()))
+    decoded.unwrap_or_else(|_| Err("makes its decoder panic".to_owned().into()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits { max_pixels: 10_000, max_bytes: 1 << 20 };
-
-    fn image(name: &str) -> Vec<u8> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images").join(name);
-        std::fs::read(path).unwrap()
-    }
-
-    #[track_caller]
-    fn decoded(name: &str, policy: &DecodePolicy) -> Decoded {
-        policy.decode(&image(name), &LIMITS).unwrap()
-    }
-
-    #[test]
-    fn a_decoder_that_panics_is_an_error_of_its_image() {
-        let panicking = || -> Result<(), String> {
-            assert!(is_decoding(), "the panic hook must know");
-            let rows: Vec<u8> = Vec::new();
-            Err(format!("row {}", rows[rows.len()]))
-        };
-        assert_eq!(guarded(panicking), Err("makes its decoder panic".to_owned()));
-        assert!(!is_decoding());
-        assert_eq!(guarded(|| Ok(3)), Ok(3));
-    }
-
-    /// The same 12x8 pictures in every format.
-    #[test]
-    fn every_codec_gives_the_golden_bytes() {
-        let lossless = "7cba17164d652d56162a4dbcc8fb3652";
-        let grey = "268e1ca68abc3aaa81ad6d1cb1d400bd";
-        for (name, format, golden) in [
-            ("rgb.png", "png", lossless),
-            ("rgba.png", "png", lossless),
-            ("rgb.bmp", "bmp", lossless),
-            ("rgb.ppm", "pnm", lossless),
-            ("rgb.tiff", "tiff", lossless),
-            ("rgb-lzw.tiff", "tiff", lossless),
-            ("rgb-lossless.webp", "webp", lossless),
-            ("grey.png", "png", grey),
-            ("grey.pgm", "pnm", grey),
-            ("palette.png", "png", "3cf7525e1ec529cdfe4a719b4df7dde8"),
-            ("palette.gif", "gif", "3cf7525e1ec529cdfe4a719b4df7dde8"),
-            ("grey16.png", "png", "a132d49134ad2d96329d7003775dc9e8"),
-            ("one-bit.png", "png", "dd60c34b885d60db5a954f650a6f3726"),
-            ("grey.jpg", "jpeg", "ace80d7b4f78672bd809f3d6ba0a9184"),
-            ("rgb-444.jpg", "jpeg", "4fb9da70e2a105bccd55ab4670f9f12f"),
-            ("rgb-420.jpg", "jpeg", "300d1036b147d24c5f2ab97d6a87bf41"),
-            ("rgb-progressive.jpg", "jpeg", "300d1036b147d24c5f2ab97d6a87bf41"),
-            ("rgb-lossy.webp", "webp", "c5e46aa547d74e5cc7db8af5da838e03"),
-        ] {
-            let image = decoded(name, &DecodePolicy::default());
-            assert_eq!(image.seen.format, format);
-            assert_eq!((image.shape.width, image.shape.height), (12, 8), "{name}");
-            assert_eq!(format!("{:032x}", pixel_digest(image.shape, image.depth, &image.pixels)), golden, "{name}");
-        }
-    }
-
-    #[test]
-    fn jpeg_has_the_same_bytes_without_vector_instructions() {
-        for name in ["grey.jpg", "rgb-444.jpg", "rgb-420.jpg", "rgb-progressive.jpg", "rotated.jpg"] {
-            let bytes = image(name);
-            let decode = |use_unsafe| {
-                let options = DecoderOptions::default().set_use_unsafe(use_unsafe);
-                JpegDecoder::new_with_options(ZCursor::new(&bytes[..]), options).decode().unwrap()
-            };
-            assert_eq!(decode(true), decode(false), "{name}");
-        }
-    }
-
-    #[test]
-    fn orientation_is_applied_or_ignored() {
-        let upright = decoded("rgb.png", &DecodePolicy::default());
-        // Orientation 6: the first row of the file is the right-hand column of the picture.
-        let turned = decoded("rotated.png", &DecodePolicy::default());
-        assert_eq!(turned.shape.to_string(), "8x12x3");
-        for y in 0..12 {
-            for x in 0..8 {
-                let stored = ((7 - x) * 12 + y) * 3;
-                let shown = (y * 8 + x) * 3;
-                assert_eq!(turned.pixels[shown..shown + 3], upright.pixels[stored..stored + 3], "{x} {y}");
-            }
-        }
-        let ignoring = DecodePolicy { exif: Exif::Ignore, ..DecodePolicy::default() };
-        assert_eq!(decoded("rotated.png", &ignoring).pixels, upright.pixels);
-        assert_eq!(decoded("rotated.jpg", &DecodePolicy::default()).shape.to_string(), "8x12x3");
-        assert_eq!(decoded("rotated.jpg", &ignoring).pixels, decoded("rgb-420.jpg", &ignoring).pixels);
-    }
-
-    #[test]
-    fn each_orientation_is_what_the_standard_says() {
-        let shape = ImageShape { height: 2, width: 3, channels: 1 };
-        // EXIF 2.3, tag 274: where row 0 and column 0 of the file belong.
-        for (exif, expected) in [
-            (1, [1, 2, 3, 4, 5, 6]),
-            (2, [3, 2, 1, 6, 5, 4]),
-            (3, [6, 5, 4, 3, 2, 1]),
-            (4, [4, 5, 6, 1, 2, 3]),
-            (5, [1, 4, 2, 5, 3, 6]),
-            (6, [4, 1, 5, 2, 6, 3]),
-            (7, [6, 3, 5, 2, 4, 1]),
-            (8, [3, 6, 2, 5, 1, 4]),
-        ] {
-            let orientation = Orientation::from_exif(exif).unwrap();
-            let (turned, pixels) = oriented(orientation, shape, 1, &[1, 2, 3, 4, 5, 6]);
-            assert_eq!(pixels, expected, "{exif}");
-            assert_eq!((turned.width, turned.height), if exif < 5 { (3, 2) } else { (2, 3) }, "{exif}");
-        }
-    }
-
-    #[test]
-    fn channels_alpha_and_depth_follow_the_policy() {
-        let raw = |channels, depth, pixels: &[u8]| Raw {
-            shape: ImageShape { height: 1, width: 1, channels },
-            depth,
-            pixels: pixels.to_vec(),
-            format: "png",
-        };
-        let with = |channels, alpha, depth| DecodePolicy { channels, alpha, depth, ..DecodePolicy::default() };
-        let (keep, as_is) = (Channels::Keep, DepthPolicy::Keep);
-        for (policy, raw, expected) in [
-            (with(Channels::Gray, Alpha::Drop, as_is), raw(3, Depth::U8, &[255, 0, 0]), &[76][..]),
-            (with(Channels::Gray, Alpha::Drop, as_is), raw(3, Depth::U8, &[255; 3]), &[255]),
-            (with(Channels::Gray, Alpha::Drop, as_is), raw(3, Depth::U16, &[255; 6]), &[255; 2]),
-            (with(Channels::Rgb, Alpha::Drop, as_is), raw(1, Depth::U8, &[9]), &[9; 3]),
-            (with(Channels::Rgb, Alpha::Drop, as_is), raw(1, Depth::U16, &[1, 2]), &[1, 2, 1, 2, 1, 2]),
-            (with(keep, Alpha::Drop, as_is), raw(4, Depth::U8, &[1, 2, 3, 0]), &[1, 2, 3]),
-            (with(keep, Alpha::Black, as_is), raw(4, Depth::U8, &[100, 2, 3, 128]), &[50, 1, 2]),
-            (with(keep, Alpha::White, as_is), raw(2, Depth::U8, &[0, 0]), &[255]),
-            (with(keep, Alpha::White, as_is), raw(2, Depth::U16, &[5, 6, 255, 255]), &[5, 6]),
-            (with(Channels::Rgb, Alpha::Black, as_is), raw(2, Depth::U8, &[200, 0]), &[0; 3]),
-            (with(keep, Alpha::Drop, DepthPolicy::To8), raw(1, Depth::U16, &[255, 255]), &[255]),
-            (with(keep, Alpha::Drop, DepthPolicy::To8), raw(1, Depth::U16, &[129, 0]), &[1]),
-            (with(keep, Alpha::Drop, DepthPolicy::To16), raw(1, Depth::U8, &[7]), &[7, 7]),
-        ] {
-            let decoded = policy.apply(raw.clone()).unwrap();
-            assert_eq!(decoded.pixels, expected, "{policy:?} {raw:?}");
-            assert_eq!(decoded.shape.len() * decoded.depth.bytes(), expected.len());
-        }
-    }
-
-    #[test]
-    fn every_cut_of_every_file_is_an_error_or_an_image() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images");
-        let policy = DecodePolicy::default();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let bytes = std::fs::read(&path).unwrap();
-            let whole = policy.decode(&bytes, &LIMITS).unwrap();
-            for len in 0..bytes.len() {
-                match policy.decode(&bytes[..len], &LIMITS) {
-                    // What follows the pixels (a checksum, an end marker, metadata) may be lost.
-                    Ok(cut) => assert!(cut.seen == whole.seen && len > 40, "{path:?} cut at {len}"),
-                    Err(reason) => assert!(!reason.is_empty() && !reason.contains("panic"), "{path:?}: {reason}"),
-                }
-            }
-            // Half a picture is not passed off as a whole one.
-            assert!(policy.decode(&bytes[..bytes.len() / 2], &LIMITS).is_err(), "{path:?}");
-        }
-    }
-
-    #[test]
-    fn damage_is_an_error_or_an_image_never_a_panic() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images");
-        let policy = DecodePolicy::default();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-            for i in 0..bytes.len() {
-                for flip in [0x01, 0x80, 0xff] {
-                    let mut damaged = bytes.clone();
-                    damaged[i] ^= flip;
-                    if let Err(reason) = policy.decode(&damaged, &LIMITS) {
-                        assert!(!reason.is_empty());
-                    }
-                }
-            }
-        }
-        assert!(!is_decoding());
-    }
-
-    #[test]
-    fn a_bomb_is_refused_by_its_header() {
-        // A PNG header that promises 4 gigapixels, with nothing behind it.
-        let mut png = image("grey.png");
-        png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
-        let crc = {
-            let mut crc = flate2::Crc::new();
-            crc.update(&png[12..29]);
-            crc.sum()
-        };
-        png[29..33].copy_from_slice(&crc.to_be_bytes());
-        let reason = DecodePolicy::default().decode(&png, &LIMITS).unwrap_err();
-        assert_eq!(reason, "is 65536x65536 pixels, more than `max_pixels = 10000`");
-        // A JPEG that says 65,535 on both sides.
-        let mut jpeg = image("rgb-444.jpg");
-        let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
-        jpeg[frame + 5..frame + 9].fill(0xff);
-        let reason = DecodePolicy::default().decode(&jpeg, &LIMITS).unwrap_err();
-        assert_eq!(reason, "is 65535x65535 pixels, more than `max_pixels = 10000`");
-    }
-
-    #[test]
-    fn the_policy_survives_json() {
-        let policy = DecodePolicy {
-            channels: Channels::Rgb,
-            alpha: Alpha::White,
-            exif: Exif::Ignore,
-            depth: DepthPolicy::To8,
-            resize: Some(Resize {
-                width: 3,
-                height: 4,
-                fit: super::super::resize::Fit::Cover,
-                filter: super::super::resize::Filter::CatmullRom,
-            }),
-        };
-        let json = serde_json::to_string(&policy).unwrap();
-        assert_eq!(serde_json::from_str::<DecodePolicy>(&json).unwrap(), policy);
-        assert!(json.contains("\"catmull-rom\"") && json.contains("\"depth\":\"8\""), "{json}");
-    }
-}
+mod tests;

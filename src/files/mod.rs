@@ -48,11 +48,33 @@ pub fn reason(error: &io::Error) -> String {
 /// The words in the `CACHEDIR.TAG` of every store.
 pub const OUR_WORDS: &str = "This folder is a cache made by convoy";
 
-/// Whether a file or folder of this name is hidden, or left behind by a file manager. What is hashed and what is read
+/// Names that systems and file managers leave behind, in lower case.
+const SYSTEM_NAMES: &[&str] = &[
+    "#recycle",
+    "$recycle.bin",
+    "@eadir",
+    "@recently-snapshot",
+    "@recycle",
+    "__macosx",
+    "__pycache__",
+    "desktop.ini",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "icon\r",
+    "lost+found",
+    "network trash folder",
+    "picasa.ini",
+    "system volume information",
+    "temporary items",
+    "thumbs.db",
+    "zbthumbnail.info",
+];
+
+/// Whether a file or folder of this name is hidden, or left behind by a system or a file manager. What is hashed and what is read
 /// leave the same names out.
 pub fn is_hidden(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    name.starts_with(b".") || [&b"__MACOSX"[..], b"Thumbs.db", b"desktop.ini"].contains(&name)
+    name.starts_with(b".") || SYSTEM_NAMES.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// Whether `folder` is a store of ours, by the words in its `CACHEDIR.TAG`.

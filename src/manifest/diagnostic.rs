@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::config::{Problem, Severity, Span};
+use crate::escape::on_line;
 
 /// So many problems are shown in full; the closing line still counts all of them.
 const SHOWN: usize = 50;
@@ -69,7 +70,8 @@ impl Texts {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = annotate_snippets::Group::with_title(level.primary_title(problem.message.as_str()));
+        let mut group =
+            annotate_snippets::Group::with_title(level.primary_title(on_line(&problem.message).into_owned()));
         if let Some(text) = self.text(problem.span) {
             if text.content.is_empty() {
                 group = group.element(annotate_snippets::Origin::path(text.name.as_str()));
@@ -87,7 +89,7 @@ impl Texts {
             }
         }
         if let Some(help) = &problem.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+            group = group.element(Level::HELP.message(on_line(help).into_owned()));
         }
         let mut out = renderer.render(&[group]);
         out.push('\n');
@@ -138,8 +140,9 @@ impl Diagnostics {
         problems.sort_by_key(|problem| (problem.span.source, problem.span.start));
         let mut kept: Vec<Problem> = Vec::new();
         for mut problem in problems {
-            problem.message = on_one_line(problem.message);
-            problem.help = problem.help.map(on_one_line);
+            // The user's own words may have newlines and terminal escapes in them.
+            problem.message = on_line(&problem.message).into_owned();
+            problem.help = problem.help.map(|help| on_line(&help).into_owned());
             let is_told = kept.iter().rev().take_while(|other| other.span.start == problem.span.start).any(|other| {
                 let same_value = other.span == problem.span && !texts.slice(problem.span).starts_with('[');
                 *other == problem
@@ -184,15 +187,6 @@ impl Diagnostics {
         }
         out
     }
-}
-
-/// The user's own words may have newlines and terminal escapes in them.
-fn on_one_line(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect()
 }
 
 impl fmt::Display for Diagnostics {

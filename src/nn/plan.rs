@@ -109,6 +109,9 @@ impl Op {
     }
 }
 
+/// The most values that training may move: 8 GiB of weights. Beyond that lie slips of the pen.
+const MAX_PARAMETERS: usize = 1 << 31;
+
 /// What is wrong with a network, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanProblem {
@@ -170,6 +173,11 @@ impl NetworkPlan {
             let message = format!("the network ends with {got}, but there are {n_classes} classes");
             let help = "end with `FC`, which takes the number of classes by itself";
             return Err(problem(layers.len() - 1, message, Some(help)));
+        }
+        if plan.parameters_len > MAX_PARAMETERS {
+            let widest = (0..plan.layers.len()).max_by_key(|&i| plan.layers[i].n_parameters).unwrap_or(0);
+            let message = format!("the network has {} parameters, more than {MAX_PARAMETERS}", plan.parameters_len);
+            return Err(problem(widest, message, Some("make its largest layer smaller, or pool before it")));
         }
         plan.first_trained = plan.ops.iter().position(|op| !op.parameters.is_empty()).unwrap_or(0);
         let fusions: Vec<Fusion> = plan.ops.iter().map(|op| plan.layers[op.layer].config.fusion()).collect();
@@ -289,13 +297,19 @@ impl NetworkPlan {
     /// `n_moments` moments, two batches of samples, and what each layer keeps, the engine's scratch included. Without the
     /// program and the data set.
     pub fn training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
-        let (_, values) = self.value_slots(batch, true);
-        let grads: usize = self.gradient_slots(batch).into_iter().sum();
         let engine = Engine::new(1);
         let kept: usize = (0..self.ops.len()).map(|i| build(&engine, self, i, batch, true).training_bytes()).sum();
+        self.least_training_bytes(batch, n_moments) + kept as u64
+    }
+
+    /// [`NetworkPlan::training_bytes`] without what layers keep, which is known only once they have it: told without taking
+    /// any memory.
+    pub fn least_training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
+        let (_, values) = self.value_slots(batch, true);
+        let grads: usize = self.gradient_slots(batch).into_iter().sum();
         let samples = 2 * batch * self.input.len();
         let floats = values + grads + samples + self.parameters_len * (2 + n_moments) + self.statistics_len;
-        (floats * 4 + kept) as u64
+        (floats * 4) as u64
     }
 
     /// Bytes that predicting at this batch size takes.

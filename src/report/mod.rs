@@ -12,7 +12,7 @@ pub mod text;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::artifact::Files;
+use crate::artifact::{Files, table};
 use crate::stages::Part;
 
 /// A finished task and its artifact, as a report sees it.
@@ -106,46 +106,38 @@ pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
             })
             .collect();
         let Some((_, first)) = parts.first() else { continue };
-        let header = first_line(first).to_vec();
+        let own = header(first).to_vec();
         // Rounds and trials of one search are numbered like those of another.
         let is_apart = table.kind == "search" && parts.iter().any(|(stage, _)| *stage != parts[0].0);
-        if !is_apart && parts.iter().all(|(_, bytes)| first_line(bytes) == header) {
-            let mut all = header;
+        if !is_apart && parts.iter().all(|(_, bytes)| header(bytes) == own) {
+            let mut all = own;
             for (_, bytes) in &parts {
-                all.extend_from_slice(&bytes[first_line(bytes).len()..]);
+                all.extend_from_slice(&bytes[header(bytes).len()..]);
             }
             out.insert(PathBuf::from(table.file), all);
         } else {
             for (stage, bytes) in parts {
-                let at = out.entry(Path::new(stage).join(table.file)).or_insert_with(|| first_line(&bytes).to_vec());
-                at.extend_from_slice(&bytes[first_line(&bytes).len()..]);
+                let at = out.entry(Path::new(stage).join(table.file)).or_insert_with(|| header(&bytes).to_vec());
+                at.extend_from_slice(&bytes[header(&bytes).len()..]);
             }
         }
     }
     out
 }
 
-/// The header with its line feed. Headers hold no quoted line feeds: column names are ours, class names come last and
-/// are escaped where they are made.
-fn first_line(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |at| at + 1);
-    &bytes[..end]
+/// The header with its line feed.
+fn header(bytes: &[u8]) -> &[u8] {
+    &bytes[..table::header_len(bytes)]
 }
 
-/// Puts `stage,trial,fold` before every row of a table whose rows hold no quoted line feed.
+/// Puts `stage,trial,fold` before every row of a table.
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
-        Part::Fold(fold) => fold.to_string(),
-        Part::Whole | Part::All | Part::Round(_) | Part::Sanity => String::new(),
+        Part::Fold(fold) => Some(fold),
+        Part::Whole | Part::All | Part::Round(_) | Part::Sanity => None,
     };
-    let mut out = Vec::with_capacity(bytes.len() * 2);
-    for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
-        let trial = task.trial.as_deref().unwrap_or_default();
-        let prefix = if i == 0 { "stage,trial,fold,".to_owned() } else { format!("{},{trial},{fold},", task.stage) };
-        out.extend_from_slice(prefix.as_bytes());
-        out.extend_from_slice(line);
-    }
-    out
+    let cells = [task.stage.into(), task.trial.as_ref().into(), fold.into()];
+    table::with_columns(bytes, &["stage", "trial", "fold"], &cells)
 }
 
 #[cfg(test)]

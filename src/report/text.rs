@@ -1,5 +1,7 @@
 //! Texts for a terminal: aligned tables.
 
+use crate::memory;
+
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -56,17 +58,7 @@ pub fn grouped(n: u64) -> String {
 
 /// Bytes for people: `512 B`, `1.5 KiB`, `3.2 GiB`.
 pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if n < 1024 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
+    memory::bytes(n)
 }
 
 /// Seconds for people: `0.4 s`, `12 s`, `3 min 20 s`.
@@ -99,8 +91,6 @@ mod tests {
     fn numbers_are_grouped_and_scaled() {
         assert_eq!(grouped(138_357_544), "138,357,544");
         assert_eq!(grouped(999), "999");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(seconds(0.44), "0.4 s");
         assert_eq!(seconds(200.2), "3 min 20 s");
     }

@@ -1,17 +1,21 @@
 //! `ingest`: files in, one packed data set out.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::{Context, Flow, Given, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
 use crate::config::{Log, Problem, Section, Span, did_you_mean};
 use crate::data::catalogue::{self, Entry, Located};
-use crate::data::decode::{DecodePolicy, Decoded};
+use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
+use crate::data::reader::classes::some_of;
 use crate::data::reader::load::{Loaded, Plan, load};
-use crate::data::reader::{self, FORMATS, Files, Found, GivenSplit, Limits, Pick, Reader};
-use crate::tensor::SampleShape;
+use crate::data::reader::{self, Aside, FORMATS, Files, Found, GivenSplit, Hints, Pick, Reader};
+use crate::tensor::{ImageShape, SampleShape};
 
 /// The line in the list of kinds.
 pub const KIND: Kind = Kind { name: "ingest", read, example: EXAMPLE };
@@ -34,19 +38,22 @@ const REPORT_EVERY: u64 = 256;
 pub struct Ingest {
     source: String,
     labels: Option<String>,
+    root: Option<String>,
+    suffix: String,
     format: &'static str,
     policy: DecodePolicy,
     skips_corrupt: bool,
     max_corrupt: u64,
     allow_empty: bool,
     limit: Option<u64>,
-    limits: Limits,
 }
 
 /// Reads the keys of `ingest`.
 ///
 /// - `source` (required): `builtin:NAME`, a catalogue name, or a path relative to the manifest
-/// - `labels`: the file of labels, where a format has them apart (IDX, NPY)
+/// - `labels`: the file of labels, where a format has them apart (IDX, NPY, NPZ)
+/// - `root`: the folder that a table's paths are relative to; its own by default
+/// - `suffix` [""]: what a table's paths lack at their end, as `.jpg` where it has ids
 /// - `format` ["auto"]: a name from [`FORMATS`]; by content when "auto"
 /// - `channels`, `alpha`, `exif`, `depth`, `resize`: see [`DecodePolicy`]
 /// - `on_corrupt` ["error"] or "skip"; `max_corrupt` [100]: images that may be skipped
@@ -61,26 +68,38 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         section.log().push(problem);
     }
     let labels = section.unrecorded_text("labels").map(|(text, _)| text);
+    let root = section.unrecorded_text("root").map(|(text, _)| text);
     let mut formats = vec!["auto"];
     formats.extend(FORMATS.iter().map(|format| format.name));
     let format = section.word("format", &formats, "auto");
     if let Some((text, span)) = &source {
         check_source(text, *span, section.log());
     }
+    let policy = DecodePolicy::read(section);
+    check_resize(&policy, section.span(), section.log());
     Box::new(Ingest {
         source: source.map_or(String::new(), |(text, _)| text),
         labels,
+        root,
+        suffix: section.text("suffix", Some("")),
         format,
-        policy: DecodePolicy::read(section),
+        policy,
         skips_corrupt: section.word("on_corrupt", &["error", "skip"], "error") == "skip",
         max_corrupt: section.whole("max_corrupt", 0..=i64::MAX as u64, Some(100)),
         allow_empty: section.flag("allow_empty", false),
         limit: section.optional_whole("limit", 1..=i64::MAX as u64),
-        limits: Limits {
-            max_pixels: section.whole("max_pixels", 1..=1 << 32, Some(100_000_000)),
-            max_bytes: section.whole("max_bytes", 1..=1 << 40, Some(256 << 20)),
-        },
     })
+}
+
+/// What `resize` makes is an image as well, with the limits of one.
+fn check_resize(policy: &DecodePolicy, otherwise: Span, log: &mut Log) {
+    let Some(resize) = policy.resize else { return };
+    let shape = ImageShape { height: resize.height, width: resize.width, channels: 1 };
+    if let Err(reason) = policy.limits.check_decoded(shape, Depth::U8) {
+        let at = log.span_of("resize.width", log.span_of("resize", otherwise));
+        let problem = Problem::error(at, format!("an image after `resize` {reason}"));
+        log.push(problem.help("make `resize` smaller, or raise `max_pixels`"));
+    }
 }
 
 fn check_source(text: &str, span: Span, log: &mut Log) {
@@ -139,7 +158,12 @@ impl Ingest {
         if let Some(labels) = labels.as_deref().filter(|labels| !labels.exists()) {
             return Err(reader::Error::new(format!("`{}` does not exist", labels.display())));
         }
-        let found = reader::find(&path, labels.as_deref(), self.format)?;
+        let root = self.root.as_ref().map(|root| places.resolve(Path::new(root)));
+        if let Some(root) = root.as_deref().filter(|root| !root.is_dir()) {
+            return Err(reader::Error::new(format!("`root` is `{}`, which is not a folder", root.display())));
+        }
+        let hints = Hints { labels: labels.as_deref(), root: root.as_deref(), suffix: &self.suffix };
+        let found = reader::find(&path, &hints, self.format)?;
         let has_role = |files: &Files| match files {
             Files::Each(files) => files.iter().any(|(role, _)| role == "labels"),
             Files::Folder(_) => false,
@@ -147,6 +171,10 @@ impl Ingest {
         if labels.is_some() && !has_role(&found.files()) {
             return Err(reader::Error::new("`labels` is set, but images of this format have their labels with them")
                 .help("remove `labels`"));
+        }
+        if (root.is_some() || !self.suffix.is_empty()) && !has_images_apart(&found.files()) {
+            return Err(reader::Error::new("`root` and `suffix` are about tables of paths, and this source is none")
+                .help("remove `root` and `suffix`"));
         }
         Ok(Resolved::Path(found))
     }
@@ -186,9 +214,9 @@ impl Ingest {
         reader: &dyn Reader,
         images: File,
         context: &dyn Context,
-    ) -> Result<(DatasetWriter, Vec<Skipped>), StageError> {
+    ) -> Result<(DatasetWriter, Vec<(Skipped, Fault)>), StageError> {
         let pick = Pick::new(reader.n_samples(), self.limit);
-        let plan = Plan { policy: &self.policy, limits: self.limits, pick, threads: context.threads() };
+        let plan = Plan { policy: &self.policy, pick, threads: context.threads() };
         let mut images = Some(images);
         let mut writer: Option<(DatasetWriter, String)> = None;
         let mut skipped = Vec::new();
@@ -205,9 +233,9 @@ impl Ingest {
             let Loaded { path, label, given, group, image } = loaded;
             let (image, digest) = match image {
                 Ok(image) => image,
-                Err(reason) => {
+                Err(Refused { fault, reason }) => {
                     let class = reader.classes()[label as usize].clone();
-                    return self.skip(Skipped { path, class, reason }, &mut skipped);
+                    return self.skip(Skipped { path, class, reason }, fault, &mut skipped);
                 }
             };
             if let Some(file) = images.take() {
@@ -234,29 +262,119 @@ impl Ingest {
         match writer {
             Some((writer, _)) => Ok((writer, skipped)),
             None if skipped.is_empty() => Err(StageError::new("the source has no image").key("source")),
-            None => Err(StageError::new(format!("all {} images are corrupt", skipped.len()))
-                .help(format!("the first one, `{}`, {}", skipped[0].path, skipped[0].reason))
-                .key("source")),
+            None => {
+                let what = if skipped.iter().all(is_damaged) { "are corrupt" } else { "cannot be read" };
+                let (first, _) = &skipped[0];
+                Err(StageError::new(format!("all {} images {what}", skipped.len()))
+                    .help(format!("the first one, `{}`, {}", first.path, first.reason))
+                    .key("source"))
+            }
         }
     }
 
-    fn skip(&self, image: Skipped, skipped: &mut Vec<Skipped>) -> Result<(), StageError> {
+    fn skip(&self, image: Skipped, fault: Fault, skipped: &mut Vec<(Skipped, Fault)>) -> Result<(), StageError> {
         if !self.skips_corrupt {
+            let what = match fault {
+                _ if image.reason.starts_with("does not exist (looked for") => {
+                    "set `root` to the folder of the images, and `suffix` to the end that their names lack"
+                }
+                Fault::Damaged => "repair or remove it",
+                Fault::Unsupported => "convert it to PNG, say, or remove it",
+                Fault::TooLarge => "make it smaller, or raise `max_pixels` or `max_bytes`",
+            };
             return Err(StageError::new(format!("`{}` {}", image.path, image.reason))
                 .key("source")
-                .help("repair or remove it, or set `on_corrupt = \"skip\"`"));
+                .help(format!("{what}, or set `on_corrupt = \"skip\"`")));
         }
-        skipped.push(image);
+        skipped.push((image, fault));
         if skipped.len() as u64 > self.max_corrupt {
-            let last = &skipped[skipped.len() - 1];
+            let what = if skipped.iter().all(is_damaged) { "are corrupt" } else { "cannot be read" };
+            let (last, _) = &skipped[skipped.len() - 1];
             return Err(StageError::new(format!(
-                "more than `max_corrupt = {}` images are corrupt; the last one, `{}`, {}",
+                "more than `max_corrupt = {}` images {what}; the last one, `{}`, {}",
                 self.max_corrupt, last.path, last.reason
             ))
             .key("max_corrupt")
             .help("repair or remove them, or raise `max_corrupt`"));
         }
         Ok(())
+    }
+}
+
+fn is_damaged((_, fault): &(Skipped, Fault)) -> bool {
+    *fault == Fault::Damaged
+}
+
+/// `1 image was`, `5 images were`.
+fn images_were(n: usize) -> String {
+    if n == 1 { "1 image was".to_owned() } else { format!("{n} images were") }
+}
+
+/// Says what was left out, and why.
+fn warn_of_skipped(skipped: &[(Skipped, Fault)], context: &dyn Context) {
+    for (fault, what) in
+        [(Fault::Damaged, "corrupt"), (Fault::Unsupported, "unsupported"), (Fault::TooLarge, "too large")]
+    {
+        let of_fault: Vec<&Skipped> = skipped.iter().filter(|(_, own)| *own == fault).map(|(image, _)| image).collect();
+        if let Some(first) = of_fault.first() {
+            let n = of_fault.len();
+            let images = if n == 1 { "image was" } else { "images were" };
+            context.warn(&format!("{n} {what} {images} left out, first `{}` (all are in skipped.csv)", first.path));
+        }
+    }
+}
+
+/// Says what lies beside the images, and lists the images among it.
+fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) {
+    let mut of_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, reason) in &aside.images {
+        of_reason.entry(reason).or_default().push(path);
+        let skipped_one = Skipped { path: path.clone(), class: String::new(), reason: (*reason).to_owned() };
+        skipped.push(skipped_one);
+    }
+    for (reason, paths) in of_reason {
+        context.warn(&format!(
+            "{} left out, first `{}`, which {reason} (all are in skipped.csv)",
+            images_were(paths.len()),
+            paths[0]
+        ));
+    }
+    if let Some(first) = aside.others.first() {
+        let n = aside.others.len();
+        let files = if n == 1 {
+            "1 file that is no image was".to_owned()
+        } else {
+            format!("{n} files that are no images were")
+        };
+        context.warn(&format!("{files} left out, first `{first}`"));
+    }
+}
+
+/// Warns of classes whose names a person takes for the same.
+fn warn_of_twins(classes: &[String], context: &dyn Context) {
+    let seen = |name: &str| -> String {
+        let is_shown = |c: &char| !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}');
+        name.nfkc().filter(is_shown).flat_map(char::to_lowercase).collect::<String>().trim().to_owned()
+    };
+    let mut twins: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for class in classes {
+        twins.entry(seen(class)).or_default().push(class);
+    }
+    for same in twins.values().filter(|same| same.len() > 1) {
+        let is_form = same.iter().all(|class| class.nfc().eq(same[0].nfc()));
+        let how = if is_form { "in their Unicode form" } else { "in case, blanks or marks that hardly show" };
+        context.warn(&format!(
+            "the classes {} differ only {how}: are they one?",
+            some_of(same.iter().map(|class| class.as_str()))
+        ));
+    }
+}
+
+/// Whether it is a table whose images lie in files of their own.
+fn has_images_apart(files: &Files) -> bool {
+    match files {
+        Files::Each(files) => files.iter().any(|(role, _)| role == "table"),
+        Files::Folder(_) => false,
     }
 }
 
@@ -292,13 +410,33 @@ fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded)
 }
 
 /// A class without any image can neither be learned nor be tested.
-fn check_classes(ingest: &Ingest, classes: &[String], counts: &[u64], skipped: &[Skipped]) -> Result<(), StageError> {
+fn check_classes(
+    ingest: &Ingest,
+    classes: &[String],
+    counts: &[u64],
+    skipped: &[(Skipped, Fault)],
+) -> Result<(), StageError> {
+    let mut there = (0..classes.len()).filter(|&label| counts[label] > 0);
+    if let (Some(only), None) = (there.next(), there.next())
+        && (classes.len() == 1 || ingest.allow_empty)
+    {
+        let within = ingest.limit.map_or(String::new(), |limit| format!(" within `limit = {limit}`"));
+        return Err(StageError::new(format!(
+            "the data set has one class{within}, `{}`, and two are needed",
+            classes[only]
+        ))
+        .key("source")
+        .help("whatever a model says of one class is right: give it images of another one"));
+    }
     let Some(label) = counts.iter().position(|&n| n == 0).filter(|_| !ingest.allow_empty) else { return Ok(()) };
     let name = &classes[label];
-    let reason = match (skipped.iter().filter(|image| image.class == *name).count(), ingest.limit) {
+    let reason = match (skipped.iter().filter(|(image, _)| image.class == *name).count(), ingest.limit) {
         (0, Some(limit)) => format!("class `{name}` has no image within `limit = {limit}`"),
         (0, None) => format!("class `{name}` has no image"),
-        (n, _) => format!("class `{name}` has no image left: all {n} are corrupt"),
+        (n, _) if skipped.iter().filter(|(image, _)| image.class == *name).all(is_damaged) => {
+            format!("class `{name}` has no image left: all {n} are corrupt")
+        }
+        (n, _) => format!("class `{name}` has no image left: all {n} cannot be read"),
     };
     Err(StageError::new(reason).key("source").help("add images, remove the class, or set `allow_empty = true`"))
 }
@@ -371,7 +509,7 @@ impl Stage for Ingest {
         if let Resolved::Catalogue(entry, located) = &resolved {
             located.verify(entry)?;
         }
-        let reader = resolved.found().open(&self.limits)?;
+        let reader = resolved.found().open(&self.policy.limits)?;
         let (writer, skipped) = self.pack(&*reader, sink.create(IMAGES)?, context)?;
         let mut classes = reader.classes().to_vec();
         let mut counts = vec![0; classes.len()];
@@ -386,12 +524,13 @@ impl Stage for Ingest {
                 classes.clone_from(&entry.classes);
             }
         }
-        writer.finish(sink, &classes, &self.policy, &skipped)?;
-        if let Some(first) = skipped.first() {
-            let n = skipped.len();
-            let images = if n == 1 { "image was" } else { "images were" };
-            context.warn(&format!("{n} corrupt {images} left out, first `{}` (all are in skipped.csv)", first.path));
+        warn_of_skipped(&skipped, context);
+        let mut skipped: Vec<Skipped> = skipped.into_iter().map(|(image, _)| image).collect();
+        if let Some(aside) = reader.aside() {
+            note_aside(aside, &mut skipped, context);
         }
+        warn_of_twins(&classes, context);
+        writer.finish(sink, &classes, &self.policy, &skipped)?;
         Ok(())
     }
 }
@@ -529,6 +668,10 @@ mod tests {
         let error = files_in(folder.path(), &skip, 2).unwrap_err();
         assert!(error.message.starts_with("more than `max_corrupt = 0` images are corrupt"), "{error}");
         put(folder.path(), "bad/a/1.png", b"");
+        put(folder.path(), "bad/a/2.heic", b"\0\0\0\x18ftypheic");
+        let error = files_in(folder.path(), &[("source", text("bad")), ("on_corrupt", text("skip"))], 2).unwrap_err();
+        assert_eq!(error.message, "all 2 images cannot be read");
+        fs::remove_file(folder.path().join("bad/a/2.heic")).unwrap();
         let error = files_in(folder.path(), &[("source", text("bad")), ("on_corrupt", text("skip"))], 2).unwrap_err();
         assert_eq!(error.message, "all 1 images are corrupt");
     }
@@ -558,18 +701,91 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_class_is_an_error_unless_allowed() {
+    fn a_class_without_images_is_an_error_unless_allowed() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), "img/a/1.png", &png(1, 1, &[1]));
-        fs::create_dir_all(folder.path().join("img/b")).unwrap();
-        let error = files_in(folder.path(), &[("source", text("img"))], 1).unwrap_err();
-        assert_eq!(error.message, "class `b` has no image");
-        let keys = [("source", text("img")), ("allow_empty", Value::Boolean(true))];
-        let names = Names::read(&files_in(folder.path(), &keys, 1).unwrap()).unwrap();
-        assert_eq!(names.classes(), ["a", "b"]);
+        put(folder.path(), "img/c/1.png", &png(1, 1, &[2]));
         put(folder.path(), "img/b/1.png", b"broken");
-        let error = files_in(folder.path(), &[("source", text("img")), ("on_corrupt", text("skip"))], 1).unwrap_err();
+        // Folders without images are no classes.
+        put(folder.path(), "img/scripts/x.py", b"print()");
+        fs::create_dir_all(folder.path().join("img/logs")).unwrap();
+        let skip = [("source", text("img")), ("on_corrupt", text("skip"))];
+        let error = files_in(folder.path(), &skip, 1).unwrap_err();
         assert_eq!(error.message, "class `b` has no image left: all 1 are corrupt");
+        let keys = [&skip[..], &[("allow_empty", Value::Boolean(true))]].concat();
+        let names = Names::read(&files_in(folder.path(), &keys, 1).unwrap()).unwrap();
+        assert_eq!(names.classes(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn one_class_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "img/only/1.png", &png(1, 1, &[1]));
+        let error = files_in(folder.path(), &[("source", text("img"))], 1).unwrap_err();
+        assert_eq!(error.message, "the data set has one class, `only`, and two are needed");
+        assert_eq!(error.key.as_deref(), Some("source"));
+        // Also where it is the last that is left.
+        put(folder.path(), "img/other/1.png", b"broken");
+        let keys = [("source", text("img")), ("on_corrupt", text("skip")), ("allow_empty", Value::Boolean(true))];
+        let error = files_in(folder.path(), &keys, 1).unwrap_err();
+        assert_eq!(error.message, "the data set has one class, `only`, and two are needed");
+        let one =
+            [("source", text("builtin:digits")), ("limit", Value::Integer(1)), ("allow_empty", Value::Boolean(true))];
+        let error = files_in(folder.path(), &one, 1).unwrap_err();
+        assert!(error.message.contains("one class within `limit = 1`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_and_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, value) in [("train/a/1.png", 1), ("train/b/1.png", 2), ("test/1.png", 3), ("other/x.png", 4)] {
+            put(folder.path(), &format!("img/{path}"), &png(1, 1, &[value]));
+        }
+        put(folder.path(), "img/train/a/notes.txt", b"text");
+        let context = TestContext::default();
+        let places = Places { manifest_dir: folder.path().to_owned(), ..Places::default() };
+        let files =
+            testing::run(&*stage(&[("source", text("img"))]), Part::Whole, Vec::new(), &places, &context).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(files.get(SKIPPED).unwrap()),
+            "path,class,reason\nother/x.png,,lies beside the folders of the splits\ntest/1.png,,lies in no class folder\n"
+        );
+        let warned = context.warnings.lock().unwrap().join("\n");
+        for expected in [
+            "1 image was left out, first `test/1.png`, which lies in no class folder (all are in skipped.csv)",
+            "1 image was left out, first `other/x.png`, which lies beside the folders of the splits",
+            "1 file that is no image was left out, first `train/a/notes.txt`",
+        ] {
+            assert!(warned.contains(expected), "{warned}");
+        }
+    }
+
+    #[test]
+    fn classes_that_look_alike_are_told() {
+        let warned = |classes: &[&str]| {
+            let context = TestContext::default();
+            warn_of_twins(&classes.iter().map(|class| (*class).to_owned()).collect::<Vec<_>>(), &context);
+            context.warnings.lock().unwrap().join("\n")
+        };
+        assert!(
+            warned(&["caf\u{e9}", "cafe\u{301}", "tea"]).ends_with("differ only in their Unicode form: are they one?")
+        );
+        for twins in [["Cat", "cat"], ["cat ", "cat"], ["ca\u{200b}t", "cat"], ["\u{ff23}at", "cat"]] {
+            assert!(warned(&twins).contains("differ only in case, blanks or marks"), "{twins:?}");
+        }
+        assert_eq!(warned(&["cat", "car"]), "");
+    }
+
+    #[test]
+    fn a_resize_beyond_the_limits_is_an_error_of_check() {
+        let resize = |side| Value::Table(table(&[("width", Value::Integer(side)), ("height", Value::Integer(side))]));
+        let (_, log) = testing::read(read, &table(&[("source", text("x")), ("resize", resize(30_000))]));
+        assert_eq!(
+            log.problems[0].message,
+            "an image after `resize` is 30000x30000 pixels, more than `max_pixels = 100000000`"
+        );
+        let (_, log) = testing::read(read, &table(&[("source", text("x")), ("resize", resize(300))]));
+        assert_eq!(log.problems, []);
     }
 
     #[test]

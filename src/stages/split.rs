@@ -1,10 +1,13 @@
 //! `split`: a held-out test split, then folds.
 
+use std::collections::BTreeMap;
+
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
 use crate::config::{Log, Problem, Section, Span, Value, as_number, canonical_float, quote};
+use crate::data::fit_set::Place;
 use crate::data::reader::GivenSplit;
 use crate::data::split::{Divisible, Share, SplitPlan, share_warning};
 use crate::rng::Stream;
@@ -199,6 +202,7 @@ impl Stage for Split {
         let splits = Splits::new(division.partition, &dataset);
         warn_of_share(self, &splits, context);
         warn_of_duplicates(&splits, context);
+        warn_of_unused(&plan, &dataset, &given, self.group, &splits, context);
         splits.write(&dataset, &names, sink)?;
         Ok(())
     }
@@ -241,6 +245,61 @@ fn warn_of_share(split: &Split, splits: &Splits, context: &dyn Context) {
     }
 }
 
+/// Warns of what the data set itself says (splits, groups) and the manifest does not use.
+fn warn_of_unused(
+    plan: &SplitPlan,
+    dataset: &Numbers,
+    given: &[Option<GivenSplit>],
+    uses_groups: bool,
+    splits: &Splits,
+    context: &dyn Context,
+) {
+    let marked = |split: GivenSplit| given.iter().filter(|own| **own == Some(split)).count();
+    let images = |n: usize| if n == 1 { "1 image".to_owned() } else { format!("{n} images") };
+    let (n_test, n_validation) = (marked(GivenSplit::Test), marked(GivenSplit::Validation));
+    if n_test > 0 && plan.test != Share::Given {
+        context.warn(&format!(
+            "the data set has a test split of its own, {}, which `test` overrides: to use it, leave `test` out or write \
+             `test = \"given\"`",
+            images(n_test)
+        ));
+    }
+    if n_validation > 0 && (plan.folds > 1 || plan.validation != Share::Given) {
+        let how = match plan.folds {
+            1 => "leave `validation` out or write `validation = \"given\"`",
+            _ => "write `folds = 1`",
+        };
+        context.warn(&format!(
+            "the data set has a validation split of its own, {}, which is mixed with the training images: to use it, {how}",
+            images(n_validation)
+        ));
+    }
+    if uses_groups || !dataset.has_groups() {
+        return;
+    }
+    let mut places: BTreeMap<u32, (bool, bool, Option<Place>, bool)> = BTreeMap::new();
+    for (i, place) in splits.places().iter().enumerate() {
+        let Some(group) = dataset.groups()[i] else { continue };
+        let (in_test, outside, first, across) = places.entry(group).or_default();
+        match place {
+            Place::Test => *in_test = true,
+            other => {
+                *outside = true;
+                *across |= first.get_or_insert(*other) != other;
+            }
+        }
+    }
+    let n_test = places.values().filter(|(in_test, outside, ..)| *in_test && *outside).count();
+    let n_folds = places.values().filter(|(.., across)| *across).count();
+    if n_test + n_folds > 0 {
+        context.warn(&format!(
+            "of {} groups of the data set {n_test} have images inside and outside the test split, and {n_folds} in several \
+             folds: scores will be too good; set `group = \"group\"`",
+            places.len()
+        ));
+    }
+}
+
 fn warn_of_duplicates(splits: &Splits, context: &dyn Context) {
     let duplicates = splits.summary().duplicates;
     let images = |n: usize| if n == 1 { "image is".to_owned() } else { "images are".to_owned() };
@@ -267,7 +326,6 @@ mod tests {
     use super::*;
     use crate::artifact::splits::TABLE;
     use crate::config::{Entry, Node, Table};
-    use crate::data::fit_set::Place;
     use crate::stages::testing::{self, TestContext};
     use crate::stages::{Delivered, Given};
     use crate::tensor::ImageShape;

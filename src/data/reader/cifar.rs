@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::input::{Input, open_regular};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, Reader, Sample};
+use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
 
@@ -73,7 +73,7 @@ impl Batch {
                 label,
                 given: self.given,
                 group: None,
-                content: Content::Raw(Raw { shape, depth: Depth::U8, pixels, format: "cifar" }),
+                content: Content::Raw(Raw { shape, depth: Depth::U8, pixels, format: "cifar", alpha: RawAlpha::None }),
             })?;
         }
         Ok(())
@@ -104,7 +104,10 @@ impl Batches {
     pub(super) fn note(&mut self, path: &str, size: u64, content: &mut dyn Read) -> io::Result<()> {
         let name = path.rsplit('/').next().unwrap_or(path);
         if Batch::is_named(name) {
-            self.sizes.push((name.trim_end_matches(".bin").to_owned(), size));
+            // In an archive, what comes later replaces what was there.
+            let name = name.trim_end_matches(".bin").to_owned();
+            self.sizes.retain(|(known, _)| *known != name);
+            self.sizes.push((name, size));
         } else if matches!(name, "batches.meta.txt" | "fine_label_names.txt") && size <= MAX_NAMES {
             let mut text = String::new();
             content.take(MAX_NAMES).read_to_string(&mut text)?;

@@ -1,17 +1,23 @@
-//! A CSV of `path,label[,split,group]`: a row per image file. Paths are relative to the CSV.
+//! A table of `path,label[,split,group]`: a row per image file. Paths are relative to the table, or to `root`; they may be ids
+//! that lack a suffix.
 //!
 //! With a header the columns may stand in any order and others are ignored; without one they stand in the order above.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::classes::by_column;
+use super::classes::{Column, some_of};
 use super::folder::Listing;
 use super::input::Input;
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Query, Reader, Sample};
+use super::table::Dialect;
+use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Limits, Query, Reader, Sample};
 
-const PATH: &[&str] = &["path", "file", "filename", "file_name", "filepath", "image", "image_path"];
-const LABEL: &[&str] = &["label", "class", "class_name", "target"];
-const SPLIT: &[&str] = &["split", "set", "subset"];
+const PATH: &[&str] =
+    &["path", "file", "filename", "file_name", "filepath", "filepaths", "image", "image_path", "img_path"];
+/// What names an image without being its path, in most cases.
+const ID: &[&str] = &["id", "image_id", "img_id", "id_code", "image_name", "img_name", "name"];
+const LABEL: &[&str] = &["label", "labels", "class", "class_name", "classname", "target", "category"];
+const SPLIT: &[&str] = &["split", "set", "subset", "usage", "data set"];
 const GROUP: &[&str] = &["group", "group_id"];
 /// The longest row: a path, three words, and room.
 const MAX_ROW: u64 = 1 << 20;
@@ -19,6 +25,8 @@ const MAX_ROW: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 struct CsvPaths {
     table: PathBuf,
+    root: Option<PathBuf>,
+    suffix: String,
     rows: Vec<Row>,
 }
 
@@ -30,12 +38,32 @@ struct Row {
     group: Option<String>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 struct Columns {
     path: usize,
-    label: usize,
+    /// The first is taken; others must say the same.
+    labels: Vec<usize>,
     split: Option<usize>,
     group: Option<usize>,
+}
+
+/// Columns of one of `names`, in their order.
+fn at(first: &csv::StringRecord, names: &[&str]) -> Vec<usize> {
+    let is_one = |cell: &str| names.contains(&cell.trim().to_lowercase().as_str());
+    (0..first.len()).filter(|&i| is_one(&first[i])).collect()
+}
+
+/// Other columns from which on a table with ids is one of numbers.
+const MANY: usize = 4;
+
+/// The columns that a header names. An id is taken for a path where nothing else is and there are few other columns.
+fn named(first: &csv::StringRecord) -> Option<Columns> {
+    let labels = at(first, LABEL);
+    let n_known = [PATH, ID, LABEL, SPLIT, GROUP].iter().map(|names| at(first, names).len()).sum::<usize>();
+    let ids = if first.len().saturating_sub(n_known) < MANY { at(first, ID) } else { Vec::new() };
+    let path = at(first, PATH).first().or(ids.first()).copied()?;
+    let one = |names| at(first, names).first().copied();
+    (!labels.is_empty()).then(|| Columns { path, labels, split: one(SPLIT), group: one(GROUP) })
 }
 
 /// Finds a table of paths: text whose first row names the columns, or holds a path and one to three more cells.
@@ -43,60 +71,138 @@ struct Columns {
 /// # Errors
 /// If a row is malformed.
 pub fn find(query: &Query<'_>) -> super::FindResult {
-    if query.is_folder || !super::is_text(&query.head) {
+    if query.is_folder {
         return Ok(None);
     }
-    let mut first = csv::StringRecord::new();
-    let mut head = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&query.head[..]);
-    if !head.read_record(&mut first).unwrap_or(false) {
-        return Ok(None);
-    }
-    let at = |names: &[&str]| first.iter().position(|cell| names.contains(&cell.trim().to_lowercase().as_str()));
-    let (columns, has_header) = match (at(PATH), at(LABEL)) {
-        (Some(path), Some(label)) => (Columns { path, label, split: at(SPLIT), group: at(GROUP) }, true),
-        _ => {
+    let Some(dialect) = Dialect::of(&query.head, |first| named(first).is_some()) else { return Ok(None) };
+    let Some(first) = first_row(query, dialect) else { return Ok(None) };
+    let (columns, has_header) = match named(&first) {
+        Some(columns) => (columns, true),
+        None => {
             let is_path =
                 |cell: &str| cell.trim().parse::<f64>().is_err() && (cell.contains('.') || cell.contains('/'));
-            if !(2..=4).contains(&first.len()) || !is_path(&first[0]) {
+            if !(2..=4).contains(&first.len()) || !is_path(&first[0]) || !at(&first, LABEL).is_empty() {
                 return Ok(None);
             }
-            (Columns { path: 0, label: 1, split: Some(2), group: Some(3) }, false)
+            (Columns { path: 0, labels: vec![1], split: Some(2), group: Some(3) }, false)
         }
     };
-    let rows = read_rows(query.path, columns, has_header)?;
-    Ok(Some(Box::new(CsvPaths { table: query.path.to_owned(), rows })))
+    let rows = read_rows(query.path, dialect, &columns, has_header.then_some(&first))?;
+    let root = query.root.map(Path::to_owned);
+    Ok(Some(Box::new(CsvPaths { table: query.path.to_owned(), root, suffix: query.suffix.to_owned(), rows })))
 }
 
-fn read_rows(table: &Path, columns: Columns, has_header: bool) -> Result<Vec<Row>, Error> {
+fn first_row(query: &Query<'_>, dialect: Dialect) -> Option<csv::StringRecord> {
+    let stream = dialect.open(&Input::Path(query.path.to_owned())).ok()?;
+    let (stream, allowed) = super::limited(stream, "a row");
+    allowed.set(MAX_ROW);
+    let mut first = csv::StringRecord::new();
+    dialect.reader().from_reader(stream).read_record(&mut first).ok()?.then_some(first)
+}
+
+/// For a table that nobody could read: which columns it has, and which ones are looked for.
+pub fn unknown_columns(query: &Query<'_>) -> Option<Error> {
+    let is_table = matches!(query.format, "auto" | "csv-paths" | "csv-pixels") && !query.is_folder;
+    let dialect = Dialect::of(&query.head, |_| false).filter(|_| is_table)?;
+    let first = first_row(query, dialect).filter(|first| first.len() > 1 || query.format != "auto")?;
+    let expected = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let input = Input::Path(query.path.to_owned());
+    Some(
+        input
+            .wrong(format_args!(
+                "is a table with the columns {}, expected one of {} and one of {}",
+                some_of(first.iter()),
+                expected(PATH),
+                expected(LABEL)
+            ))
+            .help("name the columns in its first row"),
+    )
+}
+
+fn read_rows(
+    table: &Path,
+    dialect: Dialect,
+    columns: &Columns,
+    header: Option<&csv::StringRecord>,
+) -> Result<Vec<Row>, Error> {
     let input = Input::Path(table.to_owned());
-    let (stream, row_start) = super::limited(input.open()?, MAX_ROW);
-    let mut reader = csv::ReaderBuilder::new().has_headers(has_header).flexible(true).from_reader(stream);
+    let (stream, allowed): (_, Allowance) = super::limited(dialect.open(&input)?, "a row");
+    let mut reader = dialect.reader().from_reader(stream);
     let mut record = csv::StringRecord::new();
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut seen: HashMap<String, (usize, u64)> = HashMap::new();
+    // What each further column of labels says beside the first.
+    let mut pairs: Vec<BTreeSet<(String, String)>> = vec![BTreeSet::new(); columns.labels.len() - 1];
+    let mut is_header = header.is_some();
+    allowed.set(MAX_ROW);
     while reader.read_record(&mut record).map_err(|e| super::csv_error(&input, e))? {
-        row_start.reset();
+        allowed.set(MAX_ROW);
+        if std::mem::take(&mut is_header) {
+            continue;
+        }
         let line = record.position().map_or(0, csv::Position::line);
         let cell =
             |column: Option<usize>| column.and_then(|i| record.get(i)).map(str::trim).filter(|cell| !cell.is_empty());
         let missing = |what: &str| input.wrong(format_args!("has no {what} in line {line}"));
         let path = cell(Some(columns.path)).ok_or_else(|| missing("path"))?.to_owned();
-        let label = cell(Some(columns.label)).ok_or_else(|| missing("label"))?.to_owned();
+        let label = cell(Some(columns.labels[0])).ok_or_else(|| missing("label"))?.to_owned();
+        for (pairs, &other) in pairs.iter_mut().zip(&columns.labels[1..]) {
+            if pairs.len() <= super::classes::MAX_CLASSES {
+                pairs.insert((label.clone(), cell(Some(other)).unwrap_or_default().to_owned()));
+            }
+        }
         let given = match cell(columns.split) {
             None => None,
-            Some(word) => Some(GivenSplit::parse(word).ok_or_else(|| {
+            Some(word) => Some(GivenSplit::in_name(word).ok_or_else(|| {
                 input.wrong(format_args!(
                     "has the split `{word}` in line {line}, expected `train`, `validation` or `test`"
                 ))
             })?),
         };
+        if let Some(&(row, before)) = seen.get(&path) {
+            let other = &rows[row].label;
+            if *other != label {
+                return Err(input
+                    .wrong(format_args!("lists `{path}` as `{other}` in line {before} and as `{label}` in line {line}"))
+                    .help("an image has one label: remove one of the lines"));
+            }
+        }
+        seen.insert(path.clone(), (rows.len(), line));
         rows.push(Row { path, label, given, group: cell(columns.group).map(str::to_owned) });
+    }
+    if let (Some(header), Some(other)) = (header, pairs.iter().position(|pairs| !are_one_to_one(pairs))) {
+        return Err(input
+            .wrong(format_args!(
+                "has the columns `{}` and `{}`, which say different things and could both be the label",
+                header[columns.labels[0]].trim(),
+                header[columns.labels[other + 1]].trim()
+            ))
+            .help("rename or remove the one that is not"));
     }
     Ok(rows)
 }
 
+/// Whether two columns name the same classes in two ways.
+fn are_one_to_one(pairs: &BTreeSet<(String, String)>) -> bool {
+    let firsts: BTreeSet<&String> = pairs.iter().map(|(first, _)| first).collect();
+    let seconds: BTreeSet<&String> = pairs.iter().map(|(_, second)| second).collect();
+    firsts.len() == pairs.len() && seconds.len() == pairs.len()
+}
+
 impl CsvPaths {
+    fn folder(&self) -> &Path {
+        self.root.as_deref().or(self.table.parent()).unwrap_or(Path::new(""))
+    }
+
     fn full(&self, row: &Row) -> PathBuf {
-        self.table.parent().unwrap_or(Path::new("")).join(&row.path)
+        self.folder().join(format!("{}{}", row.path, self.suffix))
+    }
+
+    fn absent(&self) -> String {
+        let folder = self.folder().display().to_string();
+        let folder = if folder.is_empty() { "." } else { &folder };
+        let which = if self.root.is_some() { "the `root`" } else { "the table's folder" };
+        format!("does not exist (looked for in `{folder}`, {which})")
     }
 }
 
@@ -123,27 +229,30 @@ impl Found for CsvPaths {
     }
 
     fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        let names: Vec<String> = self.rows.iter().map(|row| row.label.clone()).collect();
-        let (classes, labels) = by_column(&names);
+        let mut column = Column::default();
+        self.rows.iter().try_for_each(|row| column.push(&row.label))?;
+        let (classes, labels) = column.finish();
         let samples = self
             .rows
             .iter()
             .zip(labels)
-            .map(|(row, label)| Sample {
-                path: row.path.clone(),
-                label,
-                given: row.given,
-                group: row.group.clone(),
-                content: Content::File(self.full(row)),
+            .map(|(row, label)| {
+                let full = self.full(row);
+                let content = match full.try_exists() {
+                    Ok(false) => Content::Bad(self.absent()),
+                    _ => Content::File(full),
+                };
+                Sample { path: row.path.clone(), label, given: row.given, group: row.group.clone(), content }
             })
             .collect();
-        Ok(Box::new(Listing { classes, samples }))
+        Ok(Box::new(Listing { classes, samples, aside: Aside::default() }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{collect, error_of, png};
+    use super::super::Hints;
+    use super::super::testing::{LIMITS, collect, error_of, png};
     use super::*;
 
     #[test]
@@ -174,7 +283,58 @@ mod tests {
         std::fs::write(&table, "img/a.png,cat\nimg/gone.png,dog\n").unwrap();
         let (classes, samples) = collect(&table, None);
         assert_eq!(classes, ["cat", "dog"]);
-        assert_eq!(samples[1].image.as_ref().unwrap_err(), "does not exist");
+        let reason = &samples[1].image.as_ref().unwrap_err().reason;
+        let expected = format!("does not exist (looked for in `{}`, the table's folder)", folder.path().display());
+        assert_eq!(*reason, expected);
+    }
+
+    #[test]
+    fn dialects_and_names_of_columns_vary() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(folder.path().join(name), png(2, 1, &[1; 2])).unwrap();
+        }
+        let table = folder.path().join("t.csv");
+        for text in [
+            "path;label\na.png;x\nb.png;y\n",
+            "\u{feff}Filename\tClass\r\na.png\tx\r\nb.png\ty\r\n",
+            "id,Category\na.png,x\nb.png,y\n",
+            "class_id,path,label,class_name\n4,a.png,0,x\n4,b.png,1,y\n",
+        ] {
+            std::fs::write(&table, text).unwrap();
+            let (_, samples) = collect(&table, None);
+            assert_eq!(samples.iter().map(|s| s.label).collect::<Vec<_>>(), [0, 1], "{text}");
+        }
+        let utf16: Vec<u8> =
+            "\u{feff}path;label\r\na.png;x\r\nb.png;y\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&table, utf16).unwrap();
+        assert_eq!(collect(&table, None).0, ["x", "y"]);
+    }
+
+    #[test]
+    fn ids_become_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("train")).unwrap();
+        std::fs::write(folder.path().join("train/7.png"), png(2, 1, &[1; 2])).unwrap();
+        let table = folder.path().join("labels.csv");
+        std::fs::write(&table, "id,breed,label\n7,pug,x\n8,pug,y\n").unwrap();
+        let root = folder.path().join("train");
+        let hints = Hints { root: Some(&root), suffix: ".png", ..Hints::default() };
+        let found = super::super::find(&table, &hints, "auto").unwrap();
+        let Files::Each(files) = found.files() else { unreachable!() };
+        assert_eq!(files[1].1, root.join("7.png"));
+        let reader = found.open(&LIMITS).unwrap();
+        let mut bad = Vec::new();
+        let pick = super::super::Pick::new(2, None);
+        reader
+            .read(&pick, &mut |sample| {
+                if let Content::Bad(reason) = sample.content {
+                    bad.push((sample.path, reason));
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(bad, [("8".to_owned(), format!("does not exist (looked for in `{}`, the `root`)", root.display()))]);
     }
 
     #[test]
@@ -185,7 +345,7 @@ mod tests {
         }
         let table = folder.path().join("t.csv");
         std::fs::write(&table, "a.png,x\nb.png,y\n").unwrap();
-        let roles = || match super::super::find(&table, None, "auto").unwrap().files() {
+        let roles = || match super::super::find(&table, &Hints::default(), "auto").unwrap().files() {
             Files::Each(files) => files.into_iter().map(|(role, _)| role).collect::<Vec<_>>(),
             Files::Folder(_) => Vec::new(),
         };
@@ -203,6 +363,12 @@ mod tests {
             ("path,label,split\na.png,x,train\nb.png,y,often\n", "has the split `often` in line 3"),
             ("path,label\na.png,\n", "has no label in line 2"),
             ("path,label\n,x\n", "has no path in line 2"),
+            ("path,label\na.png,x\nb.png,y\na.png,y\n", "lists `a.png` as `x` in line 2 and as `y` in line 4"),
+            (
+                "path,label,class\na.png,x,1\nb.png,x,2\n",
+                "has the columns `label` and `class`, which say different things and could both be the label",
+            ),
+            ("Where,Kind\na,x\n", "is a table with the columns `Where`, `Kind`, expected one of `path`, `file`"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let table = folder.path().join("t.csv");

@@ -1,11 +1,13 @@
 //! Class folders, as ImageNet has them: `class/image`, also below `train/`, `valid/` and `test/`.
 //!
-//! Links are followed; hidden files and folders are neither images nor classes.
+//! Links are followed; hidden files and folders are neither images nor classes, files that are no images are left out.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::classes::{Assigned, by_folder};
-use super::{Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, is_hidden};
+use super::{Aside, Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, is_hidden};
+use crate::data::decode::is_known_image;
 
 /// A folder of class folders.
 #[derive(Clone, Debug)]
@@ -87,31 +89,44 @@ impl Found for Folder {
     }
 
     fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        let (folders, files): (Vec<Listed>, Vec<Listed>) =
-            list(&self.path)?.into_iter().partition(|listed| listed.is_folder);
-        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-        let folders: Vec<String> = folders.into_iter().map(|folder| folder.path).collect();
+        let listed = list(&self.path)?.into_iter().filter(|listed| !listed.is_folder);
+        let (images, others): (Vec<Listed>, Vec<Listed>) = listed.partition(is_image);
+        let paths: Vec<String> = images.iter().map(|file| file.path.clone()).collect();
         let shown = self.path.display();
-        let Assigned { classes, files: assigned } = by_folder(&paths, &folders).map_err(|error| Error {
+        let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
             ..error
         })?;
-        let samples = files
-            .into_iter()
-            .zip(assigned)
-            .filter_map(|(file, assigned)| {
-                let (label, given) = assigned?;
-                Some(Sample { path: file.path, label, given, group: None, content: Content::File(file.full) })
-            })
-            .collect();
-        Ok(Box::new(Listing { classes, samples }))
+        let mut aside = Aside { others: others.into_iter().map(|file| file.path).collect(), ..Aside::default() };
+        let mut samples = Vec::with_capacity(images.len());
+        for (file, assigned) in images.into_iter().zip(assigned) {
+            match assigned {
+                Ok((label, given)) => {
+                    let content = Content::File(file.full);
+                    samples.push(Sample { path: file.path, label, given, group: None, content });
+                }
+                Err(reason) => aside.images.push((file.path, reason)),
+            }
+        }
+        Ok(Box::new(Listing { classes, samples, aside }))
     }
+}
+
+/// Whether a file is meant as an image: by its name, else by its content.
+fn is_image(file: &Listed) -> bool {
+    super::is_image_name(&file.path).unwrap_or_else(|| {
+        let mut head = Vec::new();
+        let opened = super::input::open_regular(&file.full);
+        opened.is_ok_and(|(file, _)| file.take(super::IMAGE_HEAD as u64).read_to_end(&mut head).is_ok())
+            && is_known_image(&head)
+    })
 }
 
 /// Samples that are all known, and read one by one.
 pub(super) struct Listing {
     pub(super) classes: Vec<String>,
     pub(super) samples: Vec<Sample>,
+    pub(super) aside: Aside,
 }
 
 impl Reader for Listing {
@@ -121,6 +136,10 @@ impl Reader for Listing {
 
     fn n_samples(&self) -> u64 {
         self.samples.len() as u64
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        Some(&self.aside)
     }
 
     fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
@@ -155,6 +174,10 @@ mod tests {
             ("a/.DS_Store", b"x"),
             ("__MACOSX/a/1.png", b"x"),
             ("README.md", b"x"),
+            ("scripts/x.py", b"print()"),
+            ("a/notes.txt", b"x"),
+            ("a/@eaDir/1.png", &image),
+            ("@eaDir/1.png", &image),
         ]);
         let (classes, samples) = collect(folder.path(), None);
         assert_eq!(classes, ["a", "b"]);
@@ -167,6 +190,7 @@ mod tests {
         for (bytes, expected) in [
             (&b""[..], "is empty"),
             (b"hello", "is not an image of a known format"),
+            (b"\0\0\0\x18ftypheic", "is an image of the format heic, which is not supported"),
             (&png(4, 4, &[9; 16])[..40], "is a truncated png file"),
         ] {
             let folder = folder(&[("a/1.png", bytes)]);

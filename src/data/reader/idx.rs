@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::classes;
 use super::input::{self, Input, Stream};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, Reader, Sample};
+use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
 
@@ -99,8 +100,7 @@ fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
             return Err(Error::new(format!("`{}` has no file of labels beside it", path.display()))
                 .help(format!("put `{}` beside it", labels_name(&name).unwrap_or_default())));
         };
-        let word = name.split(['-', '_', '.']).next().unwrap_or_default();
-        let given = if word == "t10k" { Some(GivenSplit::Test) } else { GivenSplit::parse(word) };
+        let given = GivenSplit::in_name(&name);
         found.push((given, stem, Pair { images: Input::Path(path), labels: Input::Path(labels), given }));
     }
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
@@ -137,12 +137,12 @@ impl Found for Idx {
             }
             let shape = match header.axes[..] {
                 [_, height, width] => ImageShape { height: height as usize, width: width as usize, channels: 1 },
-                [_, height, width, channels @ (1 | 3)] => {
+                [_, height, width, channels @ 1..=4] => {
                     ImageShape { height: height as usize, width: width as usize, channels: channels as usize }
                 }
                 _ => {
                     return Err(pair.images.wrong(format_args!(
-                        "has the shape {:?}, expected images as [n, height, width] or [n, height, width, 1 or 3]",
+                        "has the shape {:?}, expected images as [n, height, width] or [n, height, width, 1 to 4]",
                         header.axes
                     )));
                 }
@@ -205,7 +205,13 @@ impl Reader for IdxReader {
                     label,
                     given: part.pair.given,
                     group: None,
-                    content: Content::Raw(Raw { shape: part.shape, depth: Depth::U8, pixels, format: "idx" }),
+                    content: Content::Raw(Raw {
+                        shape: part.shape,
+                        depth: Depth::U8,
+                        pixels,
+                        format: "idx",
+                        alpha: RawAlpha::None,
+                    }),
                 })?;
             }
         }
@@ -270,8 +276,11 @@ fn read_labels(input: &Input) -> Result<Vec<u64>, Error> {
                 (_, &[a, b, c, d]) => i64::from(i32::from_be_bytes([a, b, c, d])),
                 _ => -1,
             };
-            u64::try_from(value)
-                .map_err(|_| input.wrong(format_args!("has the negative label {value} at position {i}")))
+            match u64::try_from(value) {
+                Err(_) => Err(input.wrong(format_args!("has the negative label {value} at position {i}"))),
+                Ok(label) if label > u64::from(classes::MAX_LABEL) => Err(classes::bad_label(input, value)),
+                Ok(label) => Ok(label),
+            }
         })
         .collect()
 }
@@ -316,6 +325,18 @@ mod tests {
             ]
         );
         assert_eq!(samples[1].image.as_ref().unwrap().0.pixels, [3, 4]);
+    }
+
+    #[test]
+    fn splits_are_words_anywhere_in_the_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for (split, n) in [("train", 2), ("test", 1)] {
+            let put = |name: String, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+            put(format!("emnist-letters-{split}-images-idx3-ubyte"), &idx(U8, &[n, 1, 1], &vec![0; n as usize]));
+            put(format!("emnist-letters-{split}-labels-idx1-ubyte"), &idx(U8, &[n], &vec![1; n as usize]));
+        }
+        let given: Vec<_> = collect(folder.path(), None).1.into_iter().map(|s| s.given).collect();
+        assert_eq!(given, [Some(GivenSplit::Train), Some(GivenSplit::Train), Some(GivenSplit::Test)]);
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! Bytes from outside: regular files only, gzip undone where the content says so.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
-
-/// Opening a FIFO for reading would wait for a writer for ever; with this flag it returns at once.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const O_NONBLOCK: i32 = 0o4000;
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-const O_NONBLOCK: i32 = 0x0004;
+use crate::files;
 
 /// Something that a reader reads: a file of the user's, or bytes that are compiled in.
 #[derive(Clone, Debug)]
@@ -56,7 +53,10 @@ impl Input {
         let mut raw = self.open_raw()?;
         let head = raw.fill_buf().map_err(|e| self.error(e))?;
         Ok(if is_gzip(head) {
-            Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(raw)))
+            let n_in = Arc::new(AtomicU64::new(0));
+            let packed = Counted { inner: raw, n: Arc::clone(&n_in) };
+            let inflated = Inflated { inner: flate2::bufread::MultiGzDecoder::new(packed), n_in, n_out: 0 };
+            Box::new(BufReader::with_capacity(1 << 18, inflated))
         } else {
             raw
         })
@@ -93,6 +93,55 @@ impl Input {
     }
 }
 
+/// Bytes that may always be inflated.
+const FREE_OUTPUT: u64 = 256 << 20;
+/// Beyond that, bytes of output for each one of input: DEFLATE reaches 1,032, images never come near.
+const MAX_RATIO: u64 = 200;
+
+/// Counts what is taken from a stream.
+struct Counted {
+    inner: Stream,
+    n: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+impl BufRead for Counted {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.n.fetch_add(n as u64, Ordering::Relaxed);
+        self.inner.consume(n);
+    }
+}
+
+/// Inflates, but not a bomb.
+struct Inflated {
+    inner: flate2::bufread::MultiGzDecoder<Counted>,
+    n_in: Arc<AtomicU64>,
+    n_out: u64,
+}
+
+impl Read for Inflated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n_out += n as u64;
+        if self.n_out > FREE_OUTPUT && self.n_out / MAX_RATIO > self.n_in.load(Ordering::Relaxed) {
+            let message = format!("it inflates to more than {MAX_RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(n)
+    }
+}
+
 fn is_gzip(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b, 8])
 }
@@ -102,23 +151,7 @@ fn is_gzip(head: &[u8]) -> bool {
 /// # Errors
 /// Those of the file system, and "is not a regular file".
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(O_NONBLOCK);
-    }
-    let file = options.open(path)?;
-    // Asked of the open file, so that nobody can swap it in between.
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other(match metadata.is_dir() {
-            true => "it is a folder",
-            false => "it is not a regular file",
-        }));
-    }
-    Ok((file, metadata.len()))
+    files::open_regular(path).map(|(file, metadata)| (file, metadata.len()))
 }
 
 /// Reads exactly `out.len()` bytes.

@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::input::open_regular;
-use super::{Content, Error, GivenSplit, Limits, Pick, Reader, Sample};
-use crate::data::decode::{DecodePolicy, Decoded, pixel_digest};
+use super::{Content, Error, GivenSplit, Pick, Reader, Sample};
+use crate::data::decode::{DecodePolicy, Decoded, Fault, Refused, pixel_digest};
 
 /// The decoded images and the undecoded bytes of one chunk stay below this, unless a single image is larger.
 const CHUNK_BYTES: usize = 16 << 20;
@@ -32,7 +32,7 @@ pub struct Loaded {
     /// Its group.
     pub group: Option<String>,
     /// Its pixels and their digest, or why there are none.
-    pub image: Result<(Decoded, u128), String>,
+    pub image: Result<(Decoded, u128), Refused>,
 }
 
 /// How to load.
@@ -40,8 +40,6 @@ pub struct Loaded {
 pub struct Plan<'a> {
     /// How images are decoded.
     pub policy: &'a DecodePolicy,
-    /// What one image may cost.
-    pub limits: Limits,
     /// Which images.
     pub pick: Pick,
     /// Threads that decode.
@@ -133,9 +131,9 @@ fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
     let Sample { path, label, given, group, content } = sample;
     let image = match content {
         Content::File(path) => decode_file(&path, plan),
-        Content::Encoded(bytes) => plan.policy.decode(&bytes, &plan.limits),
+        Content::Encoded(bytes) => plan.policy.decode(&bytes),
         Content::Raw(raw) => plan.policy.apply(raw),
-        Content::Bad(reason) => Err(reason),
+        Content::Bad(reason) => Err(reason.into()),
     };
     let image = image.map(|image| {
         let digest = pixel_digest(image.shape, image.depth, &image.pixels);
@@ -153,12 +151,13 @@ thread_local! {
 const KEPT_BUFFER: usize = 4 << 20;
 
 /// Reads an image file, if it has a size that may be read, and decodes it.
-fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, String> {
+fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, Refused> {
     let (mut file, len) = open_regular(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => "does not exist".to_owned(),
         _ => format!("cannot be read: {e}"),
     })?;
-    plan.limits.check_bytes(len)?;
+    let too_large = |reason| Refused { fault: Fault::TooLarge, reason };
+    plan.policy.limits.check_bytes(len).map_err(too_large)?;
     FILE.with_borrow_mut(|buffer| {
         // One byte more than there should be: a short read is then the end of the file, without asking again.
         let wanted = len as usize + 1;
@@ -175,13 +174,13 @@ fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, String> {
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(format!("cannot be read: {e}")),
+                Err(e) => return Err(format!("cannot be read: {e}").into()),
             }
         }
         if filled as u64 != len {
-            return Err("changed while it was read".to_owned());
+            return Err("changed while it was read".to_owned().into());
         }
-        let decoded = plan.policy.decode(&buffer[..filled], &plan.limits);
+        let decoded = plan.policy.decode(&buffer[..filled]);
         if buffer.len() > KEPT_BUFFER {
             *buffer = Vec::new();
         }

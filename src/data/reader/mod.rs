@@ -16,14 +16,19 @@ pub mod input;
 pub mod load;
 pub mod npy;
 pub mod npz;
+mod table;
 pub mod tar;
 
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::config::Section;
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
 
@@ -54,8 +59,14 @@ pub struct Format {
 pub struct Query<'a> {
     /// Where it is.
     pub path: &'a Path,
+    /// The name of the format, or `auto`.
+    pub format: &'a str,
     /// The separate file of labels, if one was named.
     pub labels: Option<&'a Path>,
+    /// Where the paths of a table begin, if not at the table.
+    pub root: Option<&'a Path>,
+    /// What a table's paths lack at their end.
+    pub suffix: &'a str,
     /// A folder, else a file.
     pub is_folder: bool,
     /// The file's first bytes, inflated if it is gzip; empty for a folder.
@@ -65,11 +76,22 @@ pub struct Query<'a> {
 /// Bytes of a file that are enough to recognise it: a tar header, or a line of a pixel CSV.
 const HEAD_LEN: usize = 1 << 16;
 
+/// What somebody says of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'a> {
+    /// A file of labels.
+    pub labels: Option<&'a Path>,
+    /// The folder that a table's paths are relative to; its own by default.
+    pub root: Option<&'a Path>,
+    /// To be added to a table's paths, as `.jpg` to ids.
+    pub suffix: &'a str,
+}
+
 /// Recognises the source at `path`. `format` is a name from [`FORMATS`], or `auto`.
 ///
 /// # Errors
 /// If nothing is there, or it has no known format.
-pub fn find(path: &Path, labels: Option<&Path>, format: &str) -> Result<Box<dyn Found>, Error> {
+pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Found>, Error> {
     let shown = path.display();
     let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::new(format!("`{shown}` does not exist")),
@@ -80,11 +102,15 @@ pub fn find(path: &Path, labels: Option<&Path>, format: &str) -> Result<Box<dyn 
     if !is_folder && head.is_empty() {
         return Err(Error::new(format!("`{shown}` is empty")));
     }
-    let query = Query { path, labels, is_folder, head };
+    let Hints { labels, root, suffix } = *hints;
+    let query = Query { path, format, labels, root, suffix, is_folder, head };
     for kind in FORMATS.iter().filter(|kind| format == "auto" || format == kind.name) {
         if let Some(found) = (kind.find)(&query)? {
             return Ok(found);
         }
+    }
+    if let Some(error) = csv_paths::unknown_columns(&query) {
+        return Err(error);
     }
     Err(match format {
         "auto" => Error::new(format!("`{shown}` has no format that ingest knows"))
@@ -122,6 +148,11 @@ pub trait Reader: Send + Sync {
     /// Number of images.
     fn n_samples(&self) -> u64;
 
+    /// What there is beside the images that it counts.
+    fn aside(&self) -> Option<&Aside> {
+        None
+    }
+
     /// Hands every picked image to `each`, in a fixed order.
     ///
     /// # Errors
@@ -129,6 +160,32 @@ pub trait Reader: Send + Sync {
     /// handed on as [`Content::Bad`].
     fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error>;
 }
+
+/// What a source holds that is not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Images without a class: their paths, and why.
+    pub images: Vec<(String, &'static str)>,
+    /// Files that are no images.
+    pub others: Vec<String>,
+}
+
+/// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image that
+/// can be read or not. Others are looked into.
+const IMAGE_ENDINGS: &[&str] = &[
+    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
+    "pnm", "pam", "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2",
+    "nef", "arw", "dng",
+];
+
+/// Whether a file is an image by its name; `None` if its content must tell.
+fn is_image_name(path: &str) -> Option<bool> {
+    let (_, ending) = path.rsplit('/').next()?.rsplit_once('.')?;
+    IMAGE_ENDINGS.contains(&ending.to_ascii_lowercase().as_str()).then_some(true)
+}
+
+/// Bytes that tell an image.
+const IMAGE_HEAD: usize = 32;
 
 /// One image as it lies in its source.
 #[derive(Clone, Debug)]
@@ -169,6 +226,20 @@ pub struct Raw {
     pub pixels: Vec<u8>,
     /// The format they come from.
     pub format: &'static str,
+    /// What the last channel is.
+    pub alpha: RawAlpha,
+}
+
+/// What the last channel of pixels is. A number of channels does not tell: arrays have near infrared as a fourth one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RawAlpha {
+    /// A colour, or a band, like the others.
+    #[default]
+    None,
+    /// How opaque the pixel is.
+    Straight,
+    /// That, and the colours are multiplied by it already.
+    Premultiplied,
 }
 
 /// Which images are read: all, or `limit` of them, evenly spread.
@@ -202,7 +273,7 @@ impl Pick {
 }
 
 /// What one image may cost at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Width times height.
     pub max_pixels: u64,
@@ -210,7 +281,46 @@ pub struct Limits {
     pub max_bytes: u64,
 }
 
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_pixels: 100_000_000, max_bytes: 256 << 20 }
+    }
+}
+
+/// The range of [`Limits::max_pixels`].
+const MAX_PIXELS: RangeInclusive<u64> = 1..=1 << 32;
+/// The range of [`Limits::max_bytes`].
+const MAX_BYTES: RangeInclusive<u64> = 1..=1 << 40;
+
 impl Limits {
+    /// Reads `max_pixels` and `max_bytes`.
+    pub fn read(section: &mut Section<'_>) -> Limits {
+        let default = Limits::default();
+        Limits {
+            max_pixels: section.whole("max_pixels", MAX_PIXELS, Some(default.max_pixels)),
+            max_bytes: section.whole("max_bytes", MAX_BYTES, Some(default.max_bytes)),
+        }
+    }
+
+    /// Whether a manifest could have said so.
+    pub fn is_in_range(&self) -> bool {
+        MAX_PIXELS.contains(&self.max_pixels) && MAX_BYTES.contains(&self.max_bytes)
+    }
+
+    /// The bytes of an image of this shape and depth, if it may be had.
+    ///
+    /// # Errors
+    /// The reason why not, to follow the image's name.
+    pub fn check_decoded(&self, shape: ImageShape, depth: Depth) -> Result<u64, String> {
+        let (width, height) = (shape.width as u64, shape.height as u64);
+        self.check_size(width, height)?;
+        let n = width.saturating_mul(height).saturating_mul((shape.channels * depth.bytes()) as u64);
+        if n > self.max_pixels.saturating_mul(4) {
+            return Err(format!("decodes to {n} bytes, more than 4 for each of `max_pixels = {}`", self.max_pixels));
+        }
+        Ok(n)
+    }
+
     /// Whether an image of this size may be decoded.
     ///
     /// # Errors
@@ -253,40 +363,40 @@ fn is_text(head: &[u8]) -> bool {
     is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
 }
 
-/// A stream that ends in an error after `most` bytes without a [`RowStart::reset`]: a table whose row never ends must not
-/// fill the memory.
-fn limited(stream: input::Stream, most: u64) -> (impl Read, RowStart) {
-    let row_start = RowStart(Rc::new(Cell::new(0)));
-    (RowLimited { stream, most, since: row_start.clone() }, row_start)
+/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends must
+/// not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
+fn limited(stream: input::Stream, what: &'static str) -> (impl Read, Allowance) {
+    let left = Allowance(Rc::new(Cell::new((0, 0))));
+    (Limited { stream, what, left: left.clone() }, left)
 }
 
-/// Tells a [`limited`] stream that a row has ended.
+/// How much may still be read of a [`limited`] stream.
 #[derive(Clone)]
-struct RowStart(Rc<Cell<u64>>);
+struct Allowance(Rc<Cell<(u64, u64)>>);
 
-impl RowStart {
-    fn reset(&self) {
-        self.0.set(0);
+impl Allowance {
+    /// From here on, `most` bytes; `u64::MAX` for any number.
+    fn set(&self, most: u64) {
+        self.0.set((most, most));
     }
 }
 
-struct RowLimited {
+struct Limited {
     stream: input::Stream,
-    most: u64,
-    since: RowStart,
+    what: &'static str,
+    left: Allowance,
 }
 
-impl Read for RowLimited {
+impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.since.0.get() > self.most {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a row is longer than {} bytes", self.most),
-            ));
+        let (left, most) = self.left.0.get();
+        if left == 0 {
+            let message = format!("{} is longer than {most} bytes", self.what);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        let n = self.stream.read(buffer)?;
-        self.since.0.set(self.since.0.get() + n as u64);
-        Ok(n)
+        let n = self.stream.read(buffer)? as u64;
+        self.left.0.set((if most == u64::MAX { most } else { left.saturating_sub(n) }, most));
+        Ok(n as usize)
     }
 }
 
@@ -300,7 +410,7 @@ fn csv_error(input: &input::Input, error: csv::Error) -> Error {
     }
 }
 
-/// Whether a file or folder of this name is hidden, or left behind by a file manager.
+/// Whether a file or folder of this name is hidden, or left behind by a system or a file manager.
 pub fn is_hidden(name: &str) -> bool {
     crate::files::is_hidden(name.as_ref())
 }
@@ -361,6 +471,34 @@ impl GivenSplit {
             _ => None,
         }
     }
+
+    /// The split that a name tells as a word anywhere in it: `seg_train`, `val2017`, `ImagesTest`, `emnist-letters-test-images`.
+    /// `None` where it has none, or several that differ. MNIST's `t10k` is a test split, FER-2013's `PublicTest` for
+    /// validation.
+    pub fn in_name(name: &str) -> Option<GivenSplit> {
+        if name.eq_ignore_ascii_case("PublicTest") {
+            return Some(GivenSplit::Validation);
+        }
+        let mut words: Vec<String> = Vec::new();
+        let mut before = ' ';
+        for c in name.chars() {
+            let is_new = !before.is_alphabetic() || (before.is_lowercase() && c.is_uppercase());
+            match words.last_mut() {
+                Some(word) if c.is_alphabetic() && !is_new => word.push(c),
+                _ if c.is_alphabetic() => words.push(c.to_string()),
+                _ => {}
+            }
+            before = c;
+        }
+        let is_t10k = name.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("t10k"));
+        let mut found = words.iter().filter_map(|word| match word.to_ascii_lowercase().as_str() {
+            "trainset" => Some(GivenSplit::Train),
+            "testset" => Some(GivenSplit::Test),
+            word => GivenSplit::parse(word),
+        });
+        let first = found.next().or(is_t10k.then_some(GivenSplit::Test))?;
+        found.all(|other| other == first).then_some(first)
+    }
 }
 
 /// What is wrong with a source, for people.
@@ -400,17 +538,18 @@ pub(crate) mod testing {
     use std::path::Path;
 
     use super::load::{Loaded, Plan, load};
-    use super::{Error, Limits, Pick, find};
+    use super::{Error, Hints, Limits, Pick, find};
     use crate::data::decode::DecodePolicy;
 
     pub(crate) const LIMITS: Limits = Limits { max_pixels: 1 << 20, max_bytes: 1 << 22 };
 
     fn try_collect(source: &Path, labels: Option<&Path>) -> Result<(Vec<String>, Vec<Loaded>), Error> {
-        let reader = find(source, labels, "auto")?.open(&LIMITS)?;
-        let policy = DecodePolicy::default();
+        let hints = Hints { labels, ..Hints::default() };
+        let reader = find(source, &hints, "auto")?.open(&LIMITS)?;
+        let policy = DecodePolicy { limits: LIMITS, ..DecodePolicy::default() };
         let pick = Pick::new(reader.n_samples(), None);
         let mut samples = Vec::new();
-        let plan = Plan { policy: &policy, limits: LIMITS, pick, threads: 2 };
+        let plan = Plan { policy: &policy, pick, threads: 2 };
         load(&*reader, &plan, &mut |loaded| {
             samples.push(loaded);
             Ok::<(), Error>(())
@@ -433,6 +572,7 @@ pub(crate) mod testing {
             Ok((_, samples)) => samples
                 .into_iter()
                 .find_map(|sample| sample.image.err())
+                .map(|refused| refused.reason)
                 .unwrap_or_else(|| "nothing is wrong".to_owned()),
         }
     }
@@ -453,6 +593,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn splits_are_words_in_names() {
+        use GivenSplit::{Test, Train, Validation};
+        for (name, expected) in [
+            ("train", Some(Train)),
+            ("seg_train", Some(Train)),
+            ("TrainImages", Some(Train)),
+            ("val2017", Some(Validation)),
+            ("emnist-letters-test-images-idx3-ubyte", Some(Test)),
+            ("t10k-images-idx3-ubyte.gz", Some(Test)),
+            ("PublicTest", Some(Validation)),
+            ("PrivateTest", Some(Test)),
+            ("TEST", Some(Test)),
+            ("train_val_test", None),
+            ("restrain", None),
+            ("contest", None),
+            ("protest2", None),
+            ("", None),
+        ] {
+            assert_eq!(GivenSplit::in_name(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_hidden() {
+        for name in
+            [".git", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "Desktop.ini"]
+        {
+            assert!(is_hidden(name), "{name}");
+        }
+        assert!(!is_hidden("eaDir") && !is_hidden("cat"));
+    }
+
+    #[test]
     fn a_limit_picks_evenly_and_exactly() {
         for (n, limit) in [(10, 3), (10, 10), (10, 20), (7, 1), (1, 1), (0, 5), (1_797, 100)] {
             let pick = Pick::new(n, Some(limit));
@@ -469,13 +642,13 @@ mod tests {
     fn unknown_content_and_absent_sources_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let message = || find(&path, None, "auto").unwrap_err().message;
+        let message = || find(&path, &Hints::default(), "auto").unwrap_err().message;
         assert!(message().contains("does not exist"));
         std::fs::write(&path, "").unwrap();
         assert!(message().contains("is empty"));
         std::fs::write(&path, b"\x01\x02\x03 something").unwrap();
         assert!(message().contains("has no format that ingest knows"));
-        let error = find(&path, None, "npz").unwrap_err();
+        let error = find(&path, &Hints::default(), "npz").unwrap_err();
         assert!(error.message.contains("does not have the format `npz`"), "{error}");
     }
 }

@@ -7,9 +7,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::classes::by_column;
+use super::classes::{self, Column};
 use super::input::{self, Input};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, Reader, Sample};
+use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
 
@@ -19,8 +19,14 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Where an array is: opened by whoever holds it.
 pub(super) trait Holder: Send + Sync + std::fmt::Debug {
-    /// Hands the array's file to `visit`.
+    /// Hands the array's file to `visit`, and sees to it that what stands behind the array is sound as well.
     fn with(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error>;
+
+    /// Hands the array's file to `visit`, which reads its start only.
+    fn start(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error>;
+
+    /// How long the file is said to be, if anything says it.
+    fn said_len(&self) -> Result<Option<u64>, Error>;
 
     /// For messages: what follows goes on from the array's name.
     fn input(&self) -> &Input;
@@ -32,12 +38,32 @@ struct Loose(Input);
 
 impl Holder for Loose {
     fn with(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
+        let mut stream = self.0.open()?;
+        visit(&mut *stream)?;
+        // A gzip file ends with a checksum; an array is followed by nothing.
+        let mut rest = [0; 1];
+        match stream.read(&mut rest).map_err(|e| self.0.error(e))? {
+            0 => Ok(()),
+            _ => Err(self.0.wrong("has more bytes than its array")),
+        }
+    }
+
+    fn start(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
         visit(&mut *self.0.open()?)
+    }
+
+    fn said_len(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
     }
 
     fn input(&self) -> &Input {
         &self.0
     }
+}
+
+/// An array in a file of its own.
+pub(super) fn loose(path: &Path) -> Box<dyn Holder> {
+    Box::new(Loose(Input::Path(path.to_owned())))
 }
 
 #[derive(Clone, Debug)]
@@ -79,8 +105,7 @@ impl Found for Npy {
     }
 
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        let holder = |path: &Path| Box::new(Loose(Input::Path(path.to_owned()))) as Box<dyn Holder>;
-        let pair = Pair { images: holder(&self.images), labels: holder(&self.labels), given: None };
+        let pair = Pair { images: loose(&self.images), labels: loose(&self.labels), given: None };
         Ok(Box::new(Arrays::open(vec![pair], limits)?))
     }
 }
@@ -183,6 +208,18 @@ impl Header {
         Ok(Header { kind, is_big_endian: order == ">", shape })
     }
 
+    /// What is said of the file's length must be what the header says, before anything is unpacked.
+    fn check_len(&self, holder: &dyn Holder) -> Result<(), Error> {
+        let Some(len) = holder.said_len()? else { return Ok(()) };
+        let n = self.shape.iter().try_fold(self.kind.len() as u64, |n, axis| n.checked_mul(*axis));
+        match n {
+            Some(n) if len >= n && len - n <= (MAX_HEADER + 12) as u64 => Ok(()),
+            _ => Err(holder
+                .input()
+                .wrong(format_args!("has {len} bytes, which are not those of an array {:?}", self.shape))),
+        }
+    }
+
     /// One value as a number.
     fn number(&self, bytes: &[u8]) -> f64 {
         let mut all = [0; 8];
@@ -218,10 +255,9 @@ impl Header {
             }
             _ => {
                 let value = self.number(bytes);
-                // Whole numbers up to 2^53 are exact in f64.
-                match value as i64 as f64 == value && value.abs() < 9e15 {
-                    true => Ok((value as i64).to_string()),
-                    false => Err(input.wrong(format_args!("holds the label {value}, expected whole numbers or names"))),
+                match (0.0..=classes::MAX_LABEL as f64).contains(&value) && value.fract() == 0.0 {
+                    true => Ok((value as u32).to_string()),
+                    false => Err(classes::bad_label(input, value)),
                 }
             }
         }
@@ -253,7 +289,7 @@ impl Layout {
         match *shape {
             [_, _, _] => image(1, 2, 1, false),
             [_, _, _, c @ 1..=4] => image(1, 2, c as usize, false),
-            [_, c @ (1 | 3), _, _] => image(2, 3, c as usize, true),
+            [_, c @ 1..=4, _, _] => image(2, 3, c as usize, true),
             [_, n] => {
                 let side = n.isqrt();
                 let side = usize::try_from(side).ok().filter(|_| n > 0 && side * side == n)?;
@@ -278,13 +314,13 @@ pub(super) struct Arrays {
 
 impl Arrays {
     pub(super) fn open(pairs: Vec<Pair>, limits: &Limits) -> Result<Arrays, Error> {
-        let mut names = Vec::new();
+        let mut names = Column::default();
         let mut found = Vec::new();
         for pair in pairs {
             let first = names.len();
-            pair.labels.with(&mut |stream| read_labels(stream, pair.labels.input(), &mut names))?;
+            pair.labels.with(&mut |stream| read_labels(stream, &*pair.labels, &mut names))?;
             let mut header = None;
-            pair.images.with(&mut |stream| {
+            pair.images.start(&mut |stream| {
                 header = Some(Header::read(stream, pair.images.input())?);
                 Ok(())
             })?;
@@ -297,6 +333,7 @@ impl Arrays {
                 ))
             })?;
             limits.check_raw(layout.shape, Depth::U16).map_err(|reason| input.wrong(reason))?;
+            header.check_len(&*pair.images)?;
             let n_labels = names.len() - first;
             if header.shape[0] != n_labels as u64 {
                 return Err(input.wrong(format_args!(
@@ -307,7 +344,7 @@ impl Arrays {
             }
             found.push((pair, layout, n_labels));
         }
-        let (classes, labels) = by_column(&names);
+        let (classes, labels) = names.finish();
         let mut labels = labels.into_iter();
         let parts = found
             .into_iter()
@@ -317,15 +354,17 @@ impl Arrays {
     }
 }
 
-fn read_labels(stream: &mut dyn Read, input: &Input, names: &mut Vec<String>) -> Result<(), Error> {
+fn read_labels(stream: &mut dyn Read, holder: &dyn Holder, names: &mut Column) -> Result<(), Error> {
+    let input = holder.input();
     let header = Header::read(stream, input)?;
+    header.check_len(holder)?;
     let (&[n] | &[n, 1]) = &header.shape[..] else {
         return Err(input.wrong(format_args!("has the shape {:?}, expected labels as [n]", header.shape)));
     };
     let len = n.checked_mul(header.kind.len() as u64).ok_or_else(|| input.wrong("has a broken NPY header"))?;
     let bytes = input::read_len(stream, len, input)?;
     for item in bytes.chunks_exact(header.kind.len()) {
-        names.push(header.name(item, input)?);
+        names.push(&header.name(item, input)?)?;
     }
     Ok(())
 }
@@ -363,7 +402,13 @@ impl Reader for Arrays {
                         label,
                         given: part.pair.given,
                         group: None,
-                        content: Content::Raw(Raw { shape: part.layout.shape, depth, pixels, format: "npy" }),
+                        content: Content::Raw(Raw {
+                            shape: part.layout.shape,
+                            depth,
+                            pixels,
+                            format: "npy",
+                            alpha: RawAlpha::None,
+                        }),
                     })?;
                 }
                 Ok(())

@@ -2,9 +2,10 @@
 //! `x_train`), or by shape where there are just two.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::classes::some_of;
 use super::input::{Input, open_regular};
 use super::npy::{Arrays, Header, Holder, Pair};
 use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
@@ -12,9 +13,14 @@ use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
 const IMAGES: &[&str] = &["images", "image", "x", "data", "pixels"];
 const LABELS: &[&str] = &["labels", "label", "y", "target", "targets"];
 
+/// The most arrays of an archive.
+const MAX_ARRAYS: usize = 10_000;
+
 #[derive(Clone, Debug)]
 struct Npz {
     path: PathBuf,
+    /// The archive of the labels, where it is another.
+    labels: Option<PathBuf>,
 }
 
 /// Finds a zip archive.
@@ -22,8 +28,86 @@ struct Npz {
 /// # Errors
 /// None.
 pub fn find(query: &Query<'_>) -> super::FindResult {
-    let is_zip = !query.is_folder && (query.head.starts_with(b"PK\x03\x04") || query.head.starts_with(b"PK\x05\x06"));
-    Ok(if is_zip { Some(Box::new(Npz { path: query.path.to_owned() })) } else { None })
+    Ok(if !query.is_folder && is_zip(&query.head) {
+        Some(Box::new(Npz { path: query.path.to_owned(), labels: query.labels.map(Path::to_owned) }))
+    } else {
+        None
+    })
+}
+
+/// The arrays of an archive.
+fn names(path: &Path) -> Result<Vec<Named>, Error> {
+    let input = Input::Path(path.to_owned());
+    let archive = archive(path)?;
+    let mut names: Vec<Named> = Vec::new();
+    let mut n_others = 0;
+    let mut n_images = 0;
+    for (index, name) in archive.file_names().enumerate() {
+        let name = name.map_err(|e| said(&input, &e))?;
+        let is_hidden = name.split('/').any(super::is_hidden);
+        match name.strip_suffix(".npy") {
+            Some(name) => names.push((index, name.to_owned())),
+            None if name.ends_with('/') || is_hidden => {}
+            None => {
+                n_others += 1;
+                n_images += usize::from(super::is_image_name(&name) == Some(true));
+            }
+        }
+    }
+    if n_images > 0 {
+        return Err(input
+            .wrong(format_args!("is a zip archive of {n_images} image files, which is not read"))
+            .help("unpack it and set `source` to the folder, or make a `.tar.gz` of it"));
+    }
+    if names.is_empty() {
+        return Err(input.wrong(format_args!("is a zip archive of {n_others} files, none of them an array")));
+    }
+    if names.len() + n_others > MAX_ARRAYS {
+        return Err(input.wrong(format_args!("holds {} files, more than {MAX_ARRAYS}", names.len() + n_others)));
+    }
+    Ok(names)
+}
+
+fn shown(names: &[Named]) -> String {
+    some_of(names.iter().map(|(_, name)| name.as_str()))
+}
+
+fn member(path: &Path, index: usize, name: &str) -> Box<dyn Holder> {
+    Box::new(Member { path: path.to_owned(), index, input: Input::Path(path.join(name)) })
+}
+
+/// The array of an archive that has one of `known` names or is the only one of a shape that `fits`.
+fn only(path: &Path, known: &[&str], fits: impl Fn(&[u64]) -> bool) -> Result<Box<dyn Holder>, Error> {
+    let names = names(path)?;
+    let mut found: Vec<&Named> =
+        names.iter().filter(|(_, name)| known.contains(&name.to_lowercase().as_str())).collect();
+    if found.is_empty() {
+        for array in &names {
+            let header = header(&*member(path, array.0, &array.1))?;
+            if fits(&header.shape) {
+                found.push(array);
+            }
+        }
+    }
+    match found[..] {
+        [(index, name)] => Ok(member(path, *index, name)),
+        _ => Err(Input::Path(path.to_owned())
+            .wrong(format_args!("holds the arrays {}, and it is not clear which is meant", shown(&names)))
+            .help(format!("name it `{}`", known[0]))),
+    }
+}
+
+fn header(holder: &dyn Holder) -> Result<Header, Error> {
+    let mut header = None;
+    holder.start(&mut |stream| {
+        header = Some(Header::read(stream, holder.input())?);
+        Ok(())
+    })?;
+    header.ok_or_else(|| holder.input().wrong("is not an NPY array"))
+}
+
+fn is_zip(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06")
 }
 
 fn archive(path: &Path) -> Result<zip::ZipArchive<BufReader<std::fs::File>>, Error> {
@@ -50,8 +134,32 @@ struct Member {
 impl Holder for Member {
     fn with(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
         let mut archive = archive(&self.path)?;
+        self.check_header(&mut archive)?;
         let file = archive.by_index(self.index).map_err(|e| said(&self.input, &e))?;
-        visit(&mut BufReader::with_capacity(1 << 18, file))
+        let expected = file.size();
+        let mut counted = Counted { inner: file, n: 0 };
+        {
+            let mut buffered = BufReader::with_capacity(1 << 18, &mut counted);
+            visit(&mut buffered)?;
+            // To the end, where the checksum is compared. What is not the array's is not much: `Header::read` has seen to it.
+            std::io::copy(&mut buffered, &mut std::io::sink()).map_err(|e| self.input.error(e))?;
+        }
+        match counted.n == expected {
+            true => Ok(()),
+            false => Err(self.input.wrong(format_args!("has {} bytes, its archive says {expected}", counted.n))),
+        }
+    }
+
+    fn start(&self, visit: &mut dyn FnMut(&mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
+        let mut archive = archive(&self.path)?;
+        let mut file = archive.by_index(self.index).map_err(|e| said(&self.input, &e))?;
+        visit(&mut file)
+    }
+
+    fn said_len(&self) -> Result<Option<u64>, Error> {
+        let mut archive = archive(&self.path)?;
+        let file = archive.by_index(self.index).map_err(|e| said(&self.input, &e))?;
+        Ok(Some(file.size()))
     }
 
     fn input(&self) -> &Input {
@@ -59,35 +167,73 @@ impl Holder for Member {
     }
 }
 
+impl Member {
+    /// The entry's own header must say what the directory at the archive's end says: the crate looks at the latter only.
+    fn check_header(&self, archive: &mut zip::ZipArchive<BufReader<std::fs::File>>) -> Result<(), Error> {
+        let start = archive.by_index_raw(self.index).map_err(|e| said(&self.input, &e))?.header_start();
+        let (mut file, _) = open_regular(&self.path).map_err(|e| self.input.error(e))?;
+        let mut header = [0; 8];
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_exact(&mut header))
+            .map_err(|e| self.input.error(e))?;
+        let is_entry = header.starts_with(b"PK\x03\x04");
+        if !is_entry || header[6] & 1 != 0 {
+            let what = if is_entry { "is encrypted" } else { "has no header where its archive says" };
+            return Err(self.input.wrong(what));
+        }
+        Ok(())
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    inner: R,
+    n: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n += n as u64;
+        Ok(n)
+    }
+}
+
 impl Npz {
     fn member(&self, index: usize, name: &str) -> Box<dyn Holder> {
-        let input = Input::Path(self.path.join(name));
-        Box::new(Member { path: self.path.clone(), index, input })
+        member(&self.path, index, name)
+    }
+
+    /// Images in one archive, labels in another, or in an NPY file.
+    fn pair_with(&self, labels: &Path) -> Result<Vec<Pair>, Error> {
+        let images = only(&self.path, IMAGES, |shape| shape.len() > 1)?;
+        let head = Input::Path(labels.to_owned()).head(8)?;
+        let labels = match is_zip(&head) {
+            true => only(labels, LABELS, |shape| matches!(shape, [_] | [_, 1]))?,
+            false => super::npy::loose(labels),
+        };
+        Ok(vec![Pair { images, labels, given: None }])
     }
 
     fn pairs(&self) -> Result<Vec<Pair>, Error> {
-        let input = Input::Path(self.path.clone());
-        let mut archive = archive(&self.path)?;
-        let mut names = Vec::new();
-        for index in 0..archive.len() {
-            let file = archive.by_index(index).map_err(|e| said(&input, &e))?;
-            if file.is_file() {
-                let name = file.name().map_err(|e| said(&input, &e))?.into_owned();
-                names.push((index, name.trim_end_matches(".npy").to_owned()));
-            }
+        if let Some(labels) = &self.labels {
+            return self.pair_with(labels);
         }
+        let input = Input::Path(self.path.clone());
+        let names = names(&self.path)?;
         if let Some(pairs) = self.by_name(&names) {
             return Ok(pairs);
         }
         if let [a, b] = &names[..] {
             return self.by_shape(a, b);
         }
-        let shown: Vec<&str> = names.iter().map(|(_, name)| name.as_str()).collect();
+        if let [_] = names[..] {
+            return Err(input
+                .wrong(format_args!("holds one array, {}, and no labels", shown(&names)))
+                .help("set `labels` to the file that holds them, or save both into one archive"));
+        }
         Err(input
-            .wrong(format_args!(
-                "holds the arrays `{}`, and it is not clear which are images and labels",
-                shown.join("`, `")
-            ))
+            .wrong(format_args!("holds the arrays {}, and it is not clear which are images and labels", shown(&names)))
             .help("name them `images` and `labels`, or `x` and `y`"))
     }
 
@@ -124,15 +270,7 @@ impl Npz {
     }
 
     fn by_shape(&self, a: &Named, b: &Named) -> Result<Vec<Pair>, Error> {
-        let shape = |array: &Named| {
-            let member = self.member(array.0, &array.1);
-            let mut shape = Vec::new();
-            member.with(&mut |stream| {
-                shape = Header::read(stream, member.input())?.shape;
-                Ok(())
-            })?;
-            Ok::<_, Error>(shape)
-        };
+        let shape = |array: &Named| Ok::<_, Error>(header(&*self.member(array.0, &array.1))?.shape);
         let (shape_a, shape_b) = (shape(a)?, shape(b)?);
         let is_labels = |shape: &[u64]| matches!(shape, [_] | [_, 1]);
         let (images, labels) = match (is_labels(&shape_a), is_labels(&shape_b)) {
@@ -155,7 +293,8 @@ impl Npz {
 
 impl Found for Npz {
     fn files(&self) -> Files {
-        Files::Each(vec![("arrays".to_owned(), self.path.clone())])
+        let labels = self.labels.iter().map(|labels| ("labels".to_owned(), labels.clone()));
+        Files::Each(std::iter::once(("arrays".to_owned(), self.path.clone())).chain(labels).collect())
     }
 
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
@@ -208,6 +347,59 @@ mod tests {
     }
 
     #[test]
+    fn labels_may_lie_in_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (x, y) = (folder.path().join("x.npz"), folder.path().join("y.npz"));
+        write(&x, &[("arr_0", images(7))]);
+        write(&y, &[("arr_0", labels())]);
+        let (_, samples) = collect(&x, Some(&y));
+        assert_eq!(samples.iter().map(|s| s.label).collect::<Vec<_>>(), [1, 0]);
+        let plain = folder.path().join("y.npy");
+        std::fs::write(&plain, labels()).unwrap();
+        assert_eq!(collect(&x, Some(&plain)).1.len(), 2);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.npz");
+        let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (name, bytes) in [("images.npy", images(77)), ("labels.npy", labels())] {
+            out.start_file(name, stored).unwrap();
+            out.write_all(&bytes).unwrap();
+        }
+        let sound = out.finish().unwrap().into_inner();
+        std::fs::write(&path, &sound).unwrap();
+        assert_eq!(error_of(&path), "nothing is wrong");
+        let pixel = sound.iter().position(|&byte| byte == 77).unwrap();
+        let start = sound.windows(4).position(|four| four == b"PK\x03\x04").unwrap();
+        let directory = sound.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+        for (at, flip) in [(pixel, 1), (start + 6, 1), (start, 1), (directory + 24, 2), (directory + 27, 1)] {
+            let mut damaged = sound.clone();
+            damaged[at] ^= flip;
+            std::fs::write(&path, &damaged).unwrap();
+            assert_ne!(error_of(&path), "nothing is wrong", "byte {at}");
+        }
+    }
+
+    #[test]
+    fn an_archive_of_image_files_is_called_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photos.zip");
+        let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for name in ["s/cat/1.jpg", "s/dog/1.png", "s/readme.txt"] {
+            out.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        }
+        std::fs::write(&path, out.finish().unwrap().into_inner()).unwrap();
+        assert!(
+            error_of(&path).ends_with("is a zip archive of 2 image files, which is not read"),
+            "{}",
+            error_of(&path)
+        );
+    }
+
+    #[test]
     fn what_is_not_clear_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.npz");
@@ -215,6 +407,11 @@ mod tests {
         assert!(error_of(&path).contains("holds the arrays `a`, `b`, `c`"), "{}", error_of(&path));
         write(&path, &[("a", images(1)), ("b", images(1))]);
         assert!(error_of(&path).contains("which are not images and labels"), "{}", error_of(&path));
+        write(&path, &[("images", images(1))]);
+        assert!(error_of(&path).contains("holds one array, `images`, and no labels"), "{}", error_of(&path));
+        let many: Vec<(String, Vec<u8>)> = (0..9).map(|i| (format!("a{i}"), images(1))).collect();
+        write(&path, &many.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect::<Vec<_>>());
+        assert!(error_of(&path).contains("`a3`, `a4` and 4 more, and it is not clear"), "{}", error_of(&path));
         write(&path, &[("images", images(1)), ("labels", labels())]);
         let bytes = std::fs::read(&path).unwrap();
         for len in 4..bytes.len() {

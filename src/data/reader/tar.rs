@@ -1,14 +1,16 @@
 //! Tar archives of class folders or of CIFAR batches, also gzip, read without unpacking anything to disk.
 //!
 //! Opening walks the archive once for its names; reading streams it again. Links inside an archive are not followed, and
-//! a path that leaves the archive is an error.
+//! a path that leaves the archive is an error. Of members of one path the last one counts.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 
 use super::cifar::{self, Batch};
 use super::classes::{Assigned, by_folder};
-use super::input::{Input, Stream};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample, is_hidden};
+use super::input::{self, Input, Stream};
+use super::{Aside, Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample, is_hidden};
+use crate::data::decode::is_known_image;
 
 #[derive(Clone, Debug)]
 struct Tar {
@@ -43,36 +45,133 @@ enum Kind {
     Link,
 }
 
-/// Gets a path, its kind, size and content.
-type Visit<'a> = dyn FnMut(&str, Kind, u64, &mut dyn Read) -> Result<(), Error> + 'a;
+/// A member of an archive.
+struct Member<'a> {
+    /// How many that are not hidden stand before it.
+    index: usize,
+    /// Cleaned.
+    path: &'a str,
+    kind: Kind,
+    /// In bytes.
+    size: u64,
+}
 
-/// Walks an archive. `visit` gets each path that is not hidden, cleaned, with its kind, size and content.
+/// Gets a member and its content.
+type Visit<'a> = dyn FnMut(&Member<'_>, &mut dyn Read) -> Result<(), Error> + 'a;
+
+/// The longest name, link or PAX header that is read, in bytes.
+const MAX_EXTENSION: u64 = 1 << 20;
+
+/// Walks an archive. `visit` gets each member that is not hidden.
+///
+/// Long names and PAX headers are read here, not by the crate: it reads them whatever they say of their length, takes those
+/// that do not parse for absent, and cuts values at line feeds.
 fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
     let stream: Stream = input.open()?;
     let mut archive = tar::Archive::new(stream);
-    for entry in archive.entries().map_err(|e| said(input, e))? {
+    let mut index = 0;
+    let mut next = Next::default();
+    for entry in archive.entries().map_err(|e| said(input, e))?.raw(true) {
         let mut entry = entry.map_err(|e| said(input, e))?;
+        let size = entry.header().entry_size().map_err(|e| said(input, e))?;
         let kind = match entry.header().entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => Kind::File,
+            tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File,
             tar::EntryType::Directory => Kind::Folder,
-            tar::EntryType::XGlobalHeader => continue,
+            extension @ (tar::EntryType::XHeader
+            | tar::EntryType::XGlobalHeader
+            | tar::EntryType::GNULongName
+            | tar::EntryType::GNULongLink) => {
+                if size > MAX_EXTENSION {
+                    return Err(input.wrong(format_args!(
+                        "has a header of {size} bytes between its members, more than {MAX_EXTENSION}"
+                    )));
+                }
+                let bytes = input::read_len(&mut entry, size, input)?;
+                next.take(extension, bytes).map_err(|reason| input.wrong(reason))?;
+                continue;
+            }
             _ => Kind::Link,
         };
-        let bytes = entry.path_bytes().into_owned();
+        let own = std::mem::take(&mut next);
+        if own.size.is_some_and(|other| other != size) {
+            return Err(input.wrong("holds a file whose size is said twice and differently"));
+        }
+        let bytes = own.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
         let Ok(path) = String::from_utf8(bytes) else {
             return Err(input.wrong("holds a name that is not UTF-8"));
         };
-        let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        if path.starts_with('/') || parts.contains(&"..") {
+        if leaves(&path) {
             return Err(input.wrong(format_args!("holds the path `{path}`, which leaves the archive")));
         }
+        let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         if parts.is_empty() || parts.iter().any(|part| is_hidden(part)) {
             continue;
         }
-        let size = entry.size();
-        visit(&parts.join("/"), kind, size, &mut entry)?;
+        let kind = if own.is_sparse { Kind::Link } else { kind };
+        visit(&Member { index, path: &parts.join("/"), kind, size }, &mut entry)?;
+        index += 1;
+    }
+    if next != Next::default() {
+        return Err(input.wrong("is truncated"));
     }
     Ok(())
+}
+
+/// Whether a path is absolute or climbs, also as Windows would read it.
+fn leaves(path: &str) -> bool {
+    let is_drive = matches!(path.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
+    path.starts_with('/') || is_drive || path.split(['/', '\\']).any(|part| part == "..")
+}
+
+/// What headers say of the member that follows them.
+#[derive(Default, PartialEq, Eq)]
+struct Next {
+    path: Option<Vec<u8>>,
+    size: Option<u64>,
+    is_sparse: bool,
+}
+
+impl Next {
+    /// Takes what one header says.
+    fn take(&mut self, kind: tar::EntryType, bytes: Vec<u8>) -> Result<(), &'static str> {
+        match kind {
+            tar::EntryType::GNULongName if self.path.is_none() => {
+                let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+                self.path = Some(bytes[..end].to_vec());
+            }
+            tar::EntryType::XHeader => {
+                for (key, value) in pax_records(&bytes).ok_or("holds a PAX header that does not parse")? {
+                    match key {
+                        b"path" => self.path = Some(value.to_vec()),
+                        b"size" => {
+                            let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                            self.size = Some(size.ok_or("holds a PAX header that does not parse")?);
+                        }
+                        _ => self.is_sparse |= key.starts_with(b"GNU.sparse."),
+                    }
+                }
+            }
+            tar::EntryType::XGlobalHeader => {
+                pax_records(&bytes).ok_or("holds a PAX header that does not parse")?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The records `LENGTH KEY=VALUE\n` of a PAX header, each as long as it says; `None` if they are not that.
+fn pax_records(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let blank = bytes.iter().position(|&byte| byte == b' ')?;
+        let len: usize = std::str::from_utf8(&bytes[..blank]).ok()?.parse().ok()?;
+        let record = bytes.get(blank + 1..len)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|&byte| byte == b'=')?;
+        records.push((&record[..equals], &record[equals + 1..]));
+        bytes = &bytes[len..];
+    }
+    Some(records)
 }
 
 fn said(input: &Input, error: io::Error) -> Error {
@@ -97,38 +196,72 @@ impl Found for Tar {
     }
 
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        let mut files = Vec::new();
-        let mut folders = Vec::new();
+        let mut files: Vec<(usize, String, bool)> = Vec::new();
         let mut batches = cifar::Batches::default();
-        walk(&self.input, &mut |path, kind, size, content| {
-            match kind {
-                Kind::Folder => folders.push(path.to_owned()),
-                Kind::File | Kind::Link => files.push(path.to_owned()),
+        walk(&self.input, &mut |member, content| {
+            if member.kind == Kind::Folder {
+                return Ok(());
             }
-            if kind == Kind::File {
-                batches.note(path, size, content).map_err(|e| said(&self.input, e))?;
+            // A link may be an image or a folder: it is not followed, and so it is a bad image.
+            let mut is_image = super::is_image_name(member.path).or((member.kind == Kind::Link).then_some(true));
+            if member.kind == Kind::File {
+                batches.note(member.path, member.size, content).map_err(|e| said(&self.input, e))?;
+                if is_image.is_none() && !Batch::is_named(member.path) {
+                    let mut head = Vec::new();
+                    content.take(super::IMAGE_HEAD as u64).read_to_end(&mut head).map_err(|e| said(&self.input, e))?;
+                    is_image = Some(is_known_image(&head));
+                }
             }
+            files.push((member.index, member.path.to_owned(), is_image == Some(true)));
             Ok(())
         })?;
+        keep_last(&mut files);
         if !batches.is_empty() {
             let batches = batches.finish(&self.input)?;
-            return Ok(Box::new(CifarReader { input: self.input.clone(), batches }));
+            let kept = files.into_iter().map(|(index, ..)| index).collect();
+            return Ok(Box::new(CifarReader { input: self.input.clone(), batches, kept }));
+        }
+        let (mut indices, mut paths, mut aside) = (Vec::new(), Vec::new(), Aside::default());
+        for (index, path, is_image) in files {
+            if is_image {
+                indices.push(index);
+                paths.push(path);
+            } else {
+                aside.others.push(path);
+            }
         }
         let shown = self.input.shown();
-        let Assigned { classes, files: assigned } = by_folder(&files, &folders).map_err(|error| Error {
+        let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
             ..error
         })?;
-        Ok(Box::new(FolderReader { input: self.input.clone(), limits: *limits, classes, assigned }))
+        let mut kept = BTreeMap::new();
+        for ((index, path), assigned) in indices.into_iter().zip(paths).zip(assigned) {
+            match assigned {
+                Ok(assigned) => drop(kept.insert(index, assigned)),
+                Err(reason) => aside.images.push((path, reason)),
+            }
+        }
+        Ok(Box::new(FolderReader { input: self.input.clone(), limits: *limits, classes, kept, aside }))
     }
+}
+
+/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it.
+fn keep_last(files: &mut Vec<(usize, String, bool)>) {
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_unstable_by_key(|&i| (&files[i].1, i));
+    let replaced: HashSet<usize> =
+        order.windows(2).filter(|pair| files[pair[0]].1 == files[pair[1]].1).map(|pair| files[pair[0]].0).collect();
+    files.retain(|(index, ..)| !replaced.contains(index));
 }
 
 struct FolderReader {
     input: Input,
     limits: Limits,
     classes: Vec<String>,
-    /// In the order of the archive.
-    assigned: Vec<Option<(u32, Option<GivenSplit>)>>,
+    /// Of the members that are images, by index in the archive.
+    kept: BTreeMap<usize, (u32, Option<GivenSplit>)>,
+    aside: Aside,
 }
 
 impl Reader for FolderReader {
@@ -137,45 +270,43 @@ impl Reader for FolderReader {
     }
 
     fn n_samples(&self) -> u64 {
-        self.assigned.iter().flatten().count() as u64
+        self.kept.len() as u64
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        Some(&self.aside)
     }
 
     fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
-        let mut assigned = self.assigned.iter();
         let mut at = 0;
-        walk(&self.input, &mut |path, kind, size, content| {
-            if kind == Kind::Folder {
-                return Ok(());
-            }
-            let Some(assigned) = assigned.next() else {
-                return Err(self.input.wrong("changed while it was read"));
-            };
-            let Some((label, given)) = *assigned else { return Ok(()) };
+        walk(&self.input, &mut |member, content| {
+            let Some(&(label, given)) = self.kept.get(&member.index) else { return Ok(()) };
             let is_wanted = pick.wants(at);
             at += 1;
             if !is_wanted {
                 return Ok(());
             }
-            let content = if kind == Kind::Link {
+            let content = if member.kind != Kind::File {
                 Content::Bad("is not a regular file; links inside an archive are not followed".to_owned())
-            } else if let Err(reason) = self.limits.check_bytes(size) {
+            } else if let Err(reason) = self.limits.check_bytes(member.size) {
                 Content::Bad(reason)
             } else {
-                let mut bytes = Vec::with_capacity(size.min(1 << 20) as usize);
-                content.read_to_end(&mut bytes).map_err(|e| said(&self.input, e))?;
-                if (bytes.len() as u64) < size {
-                    return Err(self.input.wrong("is truncated"));
-                }
-                Content::Encoded(bytes)
+                Content::Encoded(input::read_len(content, member.size, &self.input)?)
             };
-            each(Sample { path: path.to_owned(), label, given, group: None, content })
-        })
+            each(Sample { path: member.path.to_owned(), label, given, group: None, content })
+        })?;
+        if at != self.n_samples() {
+            return Err(self.input.wrong("changed while it was read"));
+        }
+        Ok(())
     }
 }
 
 struct CifarReader {
     input: Input,
     batches: cifar::Sized,
+    /// Members that nothing replaces, by index in the archive.
+    kept: HashSet<usize>,
 }
 
 impl Reader for CifarReader {
@@ -190,8 +321,8 @@ impl Reader for CifarReader {
     fn read(&self, pick: &Pick, each: &mut dyn FnMut(Sample) -> Result<(), Error>) -> Result<(), Error> {
         let mut batches = self.batches.batches.iter();
         let mut at = 0;
-        walk(&self.input, &mut |path, kind, _, content| {
-            if kind != Kind::File || !Batch::is_named(path) {
+        walk(&self.input, &mut |member, content| {
+            if member.kind != Kind::File || !Batch::is_named(member.path) || !self.kept.contains(&member.index) {
                 return Ok(());
             }
             let Some(batch) = batches.next() else {
@@ -295,12 +426,85 @@ mod tests {
         );
     }
 
+    fn record(key: &str, value: &str) -> Vec<u8> {
+        let tail = format!(" {key}={value}\n");
+        let len = (tail.len() + 1..).find(|len| len.to_string().len() + tail.len() == *len).unwrap();
+        format!("{len}{tail}").into_bytes()
+    }
+
+    /// An archive whose second image stands behind `headers`.
+    fn behind(headers: &[(tar::EntryType, Vec<u8>)]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let image = png(1, 1, &[7]);
+        let mut out = Vec::new();
+        append(&mut out, "a/1.png", tar::EntryType::Regular, &image);
+        for (kind, bytes) in headers {
+            append(&mut out, "header", *kind, bytes);
+        }
+        append(&mut out, "b/2.png", tar::EntryType::Regular, &image);
+        out.resize(out.len() + 1024, 0);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        std::fs::write(&path, out).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn long_names_are_read_with_all_their_characters() {
+        use tar::EntryType::{GNULongName, XGlobalHeader, XHeader};
+        let long = format!("c/{}.png", "x".repeat(200));
+        for (headers, expected) in [
+            (vec![(XHeader, record("path", "c\nd/2.png"))], "c\nd/2.png"),
+            (vec![(XHeader, [record("mtime", "1.5"), record("path", &long)].concat())], &long),
+            (vec![(GNULongName, format!("{long}\0").into_bytes())], &long),
+            (vec![(XGlobalHeader, record("comment", "x"))], "b/2.png"),
+            (vec![(XHeader, record("size", &png(1, 1, &[7]).len().to_string()))], "b/2.png"),
+        ] {
+            let (_folder, path) = behind(&headers);
+            assert_eq!(collect(&path, None).1[1].path, expected);
+        }
+    }
+
+    #[test]
+    fn headers_that_do_not_parse_or_never_end_are_errors() {
+        use tar::EntryType::{GNULongName, XGlobalHeader, XHeader};
+        for (headers, expected) in [
+            (vec![(XHeader, b"999999999999 a=b\n".to_vec())], "holds a PAX header that does not parse"),
+            (vec![(XHeader, b"7 a=bcd\n".to_vec())], "holds a PAX header that does not parse"),
+            (vec![(XHeader, record("size", "many"))], "holds a PAX header that does not parse"),
+            (vec![(XGlobalHeader, b"x".to_vec())], "holds a PAX header that does not parse"),
+            (vec![(XHeader, record("size", "4"))], "whose size is said twice"),
+            (vec![(XHeader, record("path", "../x.png"))], "which leaves the archive"),
+            (vec![(GNULongName, vec![b'a'; (1 << 20) + 1])], "has a header of 1048577 bytes between its members"),
+            (vec![(XHeader, vec![b'a'; (1 << 20) + 1])], "has a header of 1048577 bytes between its members"),
+        ] {
+            let (_folder, path) = behind(&headers);
+            let error = error_of(&path);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_members_of_one_path_the_last_one_counts() {
+        let bytes = archive(&[
+            ("a/1.png", &png(1, 1, &[7])),
+            ("b/1.png", &png(1, 1, &[8])),
+            ("a/1.png", &png(1, 1, &[9])),
+            ("b/notes.txt", b"x"),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        std::fs::write(&path, bytes).unwrap();
+        let (_, samples) = collect(&path, None);
+        let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.image.as_ref().unwrap().0.pixels[0])).collect();
+        assert_eq!(seen, [("b/1.png", 8), ("a/1.png", 9)]);
+    }
+
     #[test]
     fn hostile_archives_are_errors() {
         let image = png(1, 1, &[7]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("archive");
-        for outside in ["../a/1.png", "/a/1.png", "a/../../1.png"] {
+        for outside in ["../a/1.png", "/a/1.png", "a/../../1.png", "..\\a\\1.png", "C:\\a\\1.png"] {
             std::fs::write(&path, archive(&[(outside, &image)])).unwrap();
             let error = error_of(&path);
             assert!(error.contains(&format!("holds the path `{outside}`, which leaves the archive")), "{error}");

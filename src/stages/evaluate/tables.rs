@@ -154,8 +154,7 @@ pub(super) fn predictions(looks: &[Look], dataset: &Numbers, names: &Names) -> V
         ["id", "path", "split", "fold", "model", "actual", "predicted", "correct", "confidence", "loss"]
             .map(str::to_owned)
             .to_vec();
-    // A header stays on its line whatever a folder is called.
-    header.extend(classes.iter().map(|class| format!("p_{}", class.replace(char::is_control, " "))));
+    header.extend(classes.iter().map(|class| format!("p_{class}")));
     let mut table = Table::new(&header);
 
     let mut rows: Vec<(Key<'_>, &Look, usize)> = Vec::new();

@@ -20,6 +20,7 @@ use crate::data::feed::{Feed, Samples, Values};
 use crate::data::reduce::Projection;
 use crate::data::transform::Fitted;
 use crate::engine::Engine;
+use crate::memory;
 use crate::nn::architecture;
 use crate::nn::network::Network;
 use crate::nn::plan::NetworkPlan;
@@ -258,6 +259,7 @@ fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, St
         let message = problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
         StageError::new(format!("its architecture does not fit its input: {message}"))
     })?;
+    memory::check("its network", plan.prediction_bytes(BATCH)).map_err(StageError::new)?;
     let mut network = Network::for_prediction(engine, &plan, BATCH);
     network.load(&read_weights(&member.network)?).map_err(|error| StageError::new(error.to_string()))?;
     Ok(Loaded { steps, network })

@@ -17,8 +17,8 @@ use crate::data::decode::{Alpha, Channels, DecodePolicy, Depth, DepthPolicy};
 use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
 use crate::data::fit_set::{Partition, Place, TrainingRow, first_rows};
 use crate::data::metrics::{METRICS, Scored, averages, holm, intervals, mcnemar, mean_and_deviation, wilson_interval};
-use crate::data::reader::testing::{LIMITS, collect};
-use crate::data::reader::{FORMATS, Raw};
+use crate::data::reader::testing::collect;
+use crate::data::reader::{FORMATS, Raw, RawAlpha};
 use crate::data::reduce::{self, Fitting, read_method};
 use crate::data::resize::{Filter, Fit, Resize};
 use crate::data::transform::{self, Affine, Fitted, Per, read_steps};
@@ -428,12 +428,16 @@ fn decoded(made: &mut Made) {
     ] {
         let policy = DecodePolicy { channels, alpha, depth, ..DecodePolicy::default() };
         for path in &files {
-            let image = policy.decode(&fs::read(path).unwrap(), &LIMITS).unwrap();
-            made.text(&format!("{} {}", image.shape, image.depth.bits()));
-            made.bytes(&image.pixels);
+            match policy.decode(&fs::read(path).unwrap()) {
+                Ok(image) => {
+                    made.text(&format!("{} {}", image.shape, image.depth.bits()));
+                    made.bytes(&image.pixels);
+                }
+                Err(refused) => made.text(&format!("{refused:?}")),
+            }
         }
         let shape = ImageShape { height: 2, width: 3, channels: 4 };
-        let raw = Raw { shape, depth: Depth::U16, pixels: pixels(48), format: "png" };
+        let raw = Raw { shape, depth: Depth::U16, pixels: pixels(48), format: "png", alpha: RawAlpha::Straight };
         made.bytes(&policy.apply(raw).unwrap().pixels);
     }
 }

@@ -16,6 +16,7 @@ use crate::artifact::{Sink, model::axes, sheet};
 use crate::data::fit_set::{TrainingRows, ValidationRows};
 use crate::elementary::{ln, log10};
 use crate::engine::{Engine, Isa};
+use crate::memory;
 use crate::nn::layer::Role;
 use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
 use crate::nn::plan::{NetworkPlan, PlanProblem};
@@ -195,7 +196,12 @@ pub(super) fn no_images() -> StageError {
 /// What `check` could not know before the shape and the number of classes were.
 pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Result<NetworkPlan, StageError> {
     let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
-    NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)
+    let plan = NetworkPlan::new(&architecture.layers, shape, n_classes).map_err(plan_error)?;
+    let needed = plan.least_training_bytes(stage.batch_size, stage.optimizer.n_moments());
+    memory::check("training this network", needed).map_err(|message| {
+        StageError::new(message).key("architecture").help("make its layers or `batch_size` smaller")
+    })?;
+    Ok(plan)
 }
 
 /// The first problem of a plan.

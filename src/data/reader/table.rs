@@ -1,0 +1,186 @@
+//! Tables of text in any usual dialect: commas, semicolons, tabs or bars; UTF-8, with its mark or without, or UTF-16.
+
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+
+use super::Error;
+use super::input::{Input, Stream};
+
+/// Separators, in the order of preference.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Rows that tell a dialect.
+const ROWS: usize = 5;
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dialect {
+    delimiter: u8,
+    encoding: Encoding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Utf8,
+    Utf16 { is_big_endian: bool },
+}
+
+impl Encoding {
+    fn of(head: &[u8]) -> Encoding {
+        match head {
+            [0xff, 0xfe, ..] => Encoding::Utf16 { is_big_endian: false },
+            [0xfe, 0xff, ..] => Encoding::Utf16 { is_big_endian: true },
+            _ => Encoding::Utf8,
+        }
+    }
+
+    /// The text as UTF-8 without its mark.
+    fn decoded(self, mut stream: Stream) -> io::Result<Stream> {
+        match self {
+            Encoding::Utf8 => {
+                if stream.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+                    stream.consume(3);
+                }
+                Ok(stream)
+            }
+            Encoding::Utf16 { is_big_endian } => {
+                let units =
+                    Utf16 { inner: stream, is_big_endian, waiting: None, is_start: true, out: Vec::new(), at: 0 };
+                Ok(Box::new(BufReader::with_capacity(1 << 16, units)))
+            }
+        }
+    }
+}
+
+impl Dialect {
+    /// That of the table that begins with `head`; `None` if it is no text. `knows` says whether it can make sense of a first
+    /// row.
+    pub(super) fn of(head: &[u8], knows: impl Fn(&csv::StringRecord) -> bool) -> Option<Dialect> {
+        let encoding = Encoding::of(head);
+        // Half a character at the end of the head is not the table's fault.
+        let head = if encoding == Encoding::Utf8 { head } else { &head[..head.len() & !1] };
+        let mut text = Vec::new();
+        let owned: Stream = Box::new(Cursor::new(head.to_vec()));
+        encoding.decoded(owned).ok()?.read_to_end(&mut text).ok()?;
+        if !super::is_text(&text) {
+            return None;
+        }
+        let rank = |delimiter: u8| {
+            let mut rows = reader(delimiter).from_reader(&text[..]);
+            let rows: Vec<csv::StringRecord> = rows.records().take(ROWS).map_while(Result::ok).collect();
+            let n_columns = rows.first().map_or(0, csv::StringRecord::len);
+            // The last row may be cut.
+            let whole = &rows[..rows.len().saturating_sub(usize::from(rows.len() > 1 && rows.len() < ROWS))];
+            let is_even = n_columns > 1 && whole.iter().all(|row| row.len() == n_columns);
+            (rows.first().is_some_and(&knows), is_even, n_columns)
+        };
+        let best = DELIMITERS.into_iter().rev().max_by_key(|&delimiter| rank(delimiter))?;
+        Some(Dialect { delimiter: best, encoding })
+    }
+
+    /// The table's text.
+    pub(super) fn open(self, input: &Input) -> Result<Stream, Error> {
+        self.encoding.decoded(input.open()?).map_err(|e| input.error(e))
+    }
+
+    /// A parser of its rows, the header among them.
+    pub(super) fn reader(self) -> csv::ReaderBuilder {
+        reader(self.delimiter)
+    }
+}
+
+fn reader(delimiter: u8) -> csv::ReaderBuilder {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.has_headers(false).flexible(true).delimiter(delimiter);
+    builder
+}
+
+/// UTF-16 on its way to UTF-8.
+struct Utf16 {
+    inner: Stream,
+    is_big_endian: bool,
+    /// The first half of a pair of surrogates.
+    waiting: Option<u16>,
+    is_start: bool,
+    out: Vec<u8>,
+    at: usize,
+}
+
+impl Utf16 {
+    fn fill(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.inner.by_ref().take(1 << 15).read_to_end(&mut bytes)?;
+        let is_end = bytes.is_empty();
+        if bytes.len() % 2 != 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut units: Vec<u16> = self.waiting.take().into_iter().collect();
+        let unit =
+            |pair: &[u8; 2]| if self.is_big_endian { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
+        units.extend(bytes.as_chunks().0.iter().map(unit));
+        if !is_end && units.last().is_some_and(|unit| (0xd800..0xdc00).contains(unit)) {
+            self.waiting = units.pop();
+        }
+        let text = String::from_utf16(&units)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not sound UTF-16"))?;
+        let text = if std::mem::take(&mut self.is_start) { text.trim_start_matches('\u{feff}') } else { &text };
+        (self.out, self.at) = (text.as_bytes().to_vec(), 0);
+        Ok(())
+    }
+}
+
+impl Read for Utf16 {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.out.len() {
+            self.fill()?;
+            if self.out.is_empty() && self.waiting.is_none() {
+                return Ok(0);
+            }
+        }
+        let n = buffer.len().min(self.out.len() - self.at);
+        buffer[..n].copy_from_slice(&self.out[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
+        let unit = |unit: u16| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() };
+        std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect()
+    }
+
+    #[track_caller]
+    fn case(bytes: &[u8], delimiter: u8, rows: &[&[&str]]) {
+        let dialect = Dialect::of(bytes, |_| false).unwrap();
+        assert_eq!(dialect.delimiter, delimiter);
+        let mut out = Vec::new();
+        let stream: Stream = Box::new(Cursor::new(bytes.to_vec()));
+        dialect.encoding.decoded(stream).unwrap().read_to_end(&mut out).unwrap();
+        let seen: Vec<Vec<String>> = dialect
+            .reader()
+            .from_reader(&out[..])
+            .records()
+            .map(|row| row.unwrap().iter().map(str::to_owned).collect())
+            .collect();
+        assert_eq!(seen, rows);
+    }
+
+    #[test]
+    fn every_usual_dialect_is_told() {
+        let rows: &[&[&str]] = &[&["path", "label"], &["a,b.png", "\u{1f600}"]];
+        case("path,label\n\"a,b.png\",\u{1f600}\n".as_bytes(), b',', rows);
+        case("path;label\r\na,b.png;\u{1f600}\r\n".as_bytes(), b';', rows);
+        case("\u{feff}path\tlabel\na,b.png\t\u{1f600}\n".as_bytes(), b'\t', rows);
+        case("path|label\na,b.png|\u{1f600}".as_bytes(), b'|', rows);
+        case(&utf16("path;label\na,b.png;\u{1f600}\n", false), b';', rows);
+        case(&utf16("path\tlabel\r\na,b.png\t\u{1f600}\r\n", true), b'\t', rows);
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_table() {
+        assert_eq!(Dialect::of(b"\x89PNG\r\n\x1a\n", |_| false), None);
+        assert_eq!(Dialect::of(&[0xff, 0xfe, 0, 0xd8, b'a', 0], |_| false), None);
+    }
+}
