@@ -371,11 +371,14 @@ impl LockFile {
             planned.insert(name);
         }
         if is_whole {
-            let is_trial = |name: &String| name.split_once('/').is_some_and(|(stage, _)| stage.contains(' '));
-            let gone = self.tasks.keys().filter(|key| !planned.contains(*key));
-            // The trials of rounds that are not known here are no less there.
+            // What is planned below something that is not known here may need tasks that are not planned yet.
             let are_known = plan.tasks.iter().all(|task| task.state == State::Fresh);
-            differences.extend(gone.filter(|name| are_known || !is_trial(name)).cloned().map(Difference::Gone));
+            let is_of_no_stage = |name: &String| {
+                let stage = name.rsplit_once('/').map_or(name.as_str(), |(stage, _)| stage);
+                !stage.contains(' ') && own.nodes.iter().all(|node| node.name != stage)
+            };
+            let gone = self.tasks.keys().filter(|key| !planned.contains(*key));
+            differences.extend(gone.filter(|name| are_known || is_of_no_stage(name)).cloned().map(Difference::Gone));
         }
         Ok(differences.into_iter().collect())
     }
