@@ -260,7 +260,8 @@ fn digest<'a>(model: &Value, tensors: impl Iterator<Item = (&'a str, Vec<usize>,
     let mut tensors: Vec<_> = tensors.collect();
     tensors.sort_unstable_by_key(|(name, ..)| *name);
     for (name, shape, bytes) in tensors {
-        hasher.update(format!("\n{name} {shape:?}\n").as_bytes());
+        let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
+        hasher.update(format!("\n{name} [{}]\n", shape.join(", ")).as_bytes());
         hasher.update(bytes);
     }
     hasher.finalize().to_hex().to_string()

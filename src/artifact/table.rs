@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::config::shortest;
+
 /// One cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
@@ -176,9 +178,8 @@ fn text<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
         Cell::Whole(x) => Cow::Owned(x.to_string()),
         Cell::Number(x) if x.is_nan() => Cow::Borrowed(""),
         Cell::Single(x) if x.is_nan() => Cow::Borrowed(""),
-        // The debug form is the shortest that reads back as the same bits, with an exponent where it is long.
-        Cell::Number(x) => Cow::Owned(format!("{x:?}")),
-        Cell::Single(x) => Cow::Owned(format!("{x:?}")),
+        Cell::Number(x) => Cow::Owned(shortest(x)),
+        Cell::Single(x) => Cow::Owned(shortest(x)),
         Cell::Flag(flag) => Cow::Borrowed(if flag { "true" } else { "false" }),
     }
 }

@@ -37,7 +37,10 @@ impl Results {
             for score in evaluation.scores.iter().filter(|score| score.model == evaluation.model) {
                 for (metric, value) in &score.metrics {
                     if let Some(value) = value {
-                        out.insert(format!("{stage}.{}.{}.{metric}", score.model, score.split), format!("{value:?}"));
+                        out.insert(
+                            format!("{stage}.{}.{}.{metric}", score.model, score.split),
+                            crate::config::shortest(*value),
+                        );
                     }
                 }
             }

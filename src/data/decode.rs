@@ -323,10 +323,7 @@ impl DecodePolicy {
 }
 
 fn read_resize(section: &mut Section<'_>) -> Option<Resize> {
-    let Some(mut inner) = section.section("resize") else {
-        section.record("resize", "none", None);
-        return None;
-    };
+    let mut inner = section.section("resize")?;
     let resize = Resize::read(&mut inner);
     inner.finish();
     Some(resize)

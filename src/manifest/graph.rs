@@ -103,7 +103,14 @@ fn read_stage(
         is_wired: false,
         inputs: Vec::new(),
         stage: None,
-        entry: StageEntry { resolved: Vec::new(), values: Vec::new(), header, seed: seed.0, seed_span: seed.1 },
+        entry: StageEntry {
+            resolved: Vec::new(),
+            places: Vec::new(),
+            values: Vec::new(),
+            header,
+            seed: seed.0,
+            seed_span: seed.1,
+        },
         is_further: false,
     };
     if name.is_empty() || name.len() > 64 || name.chars().any(|c| !(c.is_ascii_alphanumeric() || "-_".contains(c))) {
@@ -165,6 +172,7 @@ fn read_stage(
     read.inputs = inputs.into_iter().flatten().collect();
     read.stage = Some(stage);
     read.entry.resolved = log.resolved;
+    read.entry.places = log.places;
     problems.append(&mut log.problems);
     read
 }

@@ -8,6 +8,8 @@
 mod diagnostic;
 mod graph;
 mod overrides;
+#[cfg(test)]
+mod records;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -58,7 +60,10 @@ pub struct Manifest {
 pub struct StageEntry {
     /// The keys it reads with the values in force, in reading order, without its `seed`.
     pub resolved: Vec<Resolved>,
-    /// The values of its table by key, those as well that no fingerprint may hold, as the place of a source.
+    /// The keys that no fingerprint may hold, as the place of a source: with `resolved`, all that the stage can be read from
+    /// again ([`crate::config::rebuild`]).
+    pub places: Vec<Resolved>,
+    /// The values of its table by key, `input` and `members` as well.
     pub values: Vec<(String, Span)>,
     /// Its header.
     pub header: Span,
@@ -228,7 +233,7 @@ pub fn explain(kind: &stages::Kind) -> Vec<Key> {
             keys.push(Key { name, default });
         }
     };
-    add("kind".to_owned(), Some(format!("{:?}", kind.name)));
+    add("kind".to_owned(), Some(crate::config::quote(kind.name)));
     if stage.takes_members() {
         add("members".to_owned(), Some("the stage above".to_owned()));
     } else if !stage.accepts().is_empty() {
@@ -236,11 +241,11 @@ pub fn explain(kind: &stages::Kind) -> Vec<Key> {
     }
     for name in known {
         let below = format!("{name}.");
-        let resolved = |key: &str| log.resolved.iter().chain(&log.unsaid).find(|resolved| resolved.key == key);
-        let default = resolved(&name).map(|resolved| resolved.value.clone()).filter(|value| value != "none");
+        let resolved = |key: &str| log.resolved.iter().find(|resolved| resolved.key == key);
+        let default = resolved(&name).map(|resolved| resolved.value.clone());
         add(name, default);
         for resolved in log.resolved.iter().filter(|resolved| resolved.key.starts_with(&below)) {
-            add(resolved.key.clone(), Some(resolved.value.clone()).filter(|value| value != "none"));
+            add(resolved.key.clone(), Some(resolved.value.clone()));
         }
     }
     keys

@@ -30,7 +30,6 @@ impl Initializer {
     /// Reads a layer's `initializer`: the network's where there is none.
     pub fn read_optional(section: &mut Section<'_>) -> Option<Initializer> {
         if section.raw("initializer").is_none() {
-            section.record("initializer", "none", None);
             return None;
         }
         section.choice("initializer", WORDS, None, read_choice)

@@ -6,7 +6,7 @@ use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, 
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
-use crate::config::{Log, Problem, Section, Span, Value, as_number, canonical_float, quote};
+use crate::config::{Log, Problem, Section, Span, Value, as_number, canonical_float, positive_zero, quote};
 use crate::data::fit_set::Place;
 use crate::data::reader::GivenSplit;
 use crate::data::split::{Divisible, Share, SplitPlan, share_warning};
@@ -71,7 +71,6 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 /// A share, "given", or nothing.
 fn read_share(section: &mut Section<'_>, key: &str) -> Option<Share> {
     let Some(node) = section.raw(key) else {
-        section.record(key, quote("auto"), None);
         return None;
     };
     // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
@@ -79,7 +78,7 @@ fn read_share(section: &mut Section<'_>, key: &str) -> Option<Share> {
         "test" => (true, "a number from 0 up to, not including, 1, or `given`"),
         _ => (false, "a number between 0 and 1, or `given`"),
     };
-    match (&node.value, as_number(&node.value)) {
+    match (&node.value, as_number(&node.value).map(positive_zero)) {
         (Value::Text { text, .. }, _) if text == "given" => {
             section.record(key, quote("given"), Some(node.span));
             Some(Share::Given)
@@ -98,7 +97,6 @@ fn read_share(section: &mut Section<'_>, key: &str) -> Option<Share> {
 /// Whether a group column is named.
 fn read_group(section: &mut Section<'_>) -> bool {
     let Some(node) = section.raw("group") else {
-        section.record("group", "none", None);
         return false;
     };
     match &node.value {

@@ -65,7 +65,6 @@ fn read(section: &mut Section<'_>) -> Box<dyn Reduction> {
     let zca = section.flag("zca", false);
     let keeps_all = components.is_some() || (zca && variance_span.is_none());
     let variance = if keeps_all && variance_span.is_none() {
-        section.record("variance", "none", None);
         None
     } else {
         Some(section.number("variance", Bounds::Fraction, Some(DEFAULT_VARIANCE)))

@@ -2,7 +2,7 @@
 
 use super::moments::{Moments, Statistics};
 use super::{Affine, Fitted, Kind, Per, Transform, is_constant};
-use crate::config::{Problem, Section, Value, as_number, canonical_float, did_you_mean, quote};
+use crate::config::{Problem, Section, Value, as_number, canonical_float, did_you_mean, positive_zero, quote};
 
 /// What values are scaled to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +49,12 @@ fn read_to(section: &mut Section<'_>) -> To {
             section.log().push(problem);
         }
         Value::List(items) => {
-            let numbers: Vec<f64> =
-                items.iter().filter_map(|item| as_number(&item.value)).filter(|x| x.is_finite()).collect();
+            let numbers: Vec<f64> = items
+                .iter()
+                .filter_map(|item| as_number(&item.value))
+                .map(positive_zero)
+                .filter(|x| x.is_finite())
+                .collect();
             match numbers[..] {
                 [low, high] if items.len() == 2 && low < high => {
                     let text = format!("[{}, {}]", canonical_float(low), canonical_float(high));

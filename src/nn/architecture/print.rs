@@ -1,13 +1,14 @@
 //! Networks as text: the shorthand and the long form, each from the other.
 
 use super::Architecture;
-use crate::config::{Entry, Node, Value};
+use crate::config::{Entry, Log, Node, Section, Span, Table, Value, rebuild, toml};
 use crate::nn::layer;
 
 impl Architecture {
-    /// The network in shorthand: `INPUT - [CONV(32) - RELU]*2 - FC`. Repeats are folded.
+    /// The network in shorthand: `INPUT - [CONV(16) - RELU]*2 - FC`. Repeats are folded, and what is the default anyway is
+    /// left out: networks whose keys have the same values have the same text, however they were written.
     pub fn shorthand(&self) -> String {
-        let items: Vec<String> = self.nodes.iter().map(shorthand_of).collect();
+        let items: Vec<String> = self.nodes.iter().map(|node| shorthand_of(&canonical(node))).collect();
         fold(&items).join(" - ")
     }
 
@@ -20,9 +21,52 @@ impl Architecture {
     pub fn long_form(&self) -> String {
         let mut out = String::from("layers = [\n");
         for node in &self.nodes {
-            out.push_str(&format!("  {},\n", toml_of(&node.value)));
+            out.push_str(&format!("  {},\n", toml(&node.value)));
         }
         out + "]\n"
+    }
+}
+
+/// The keys that a network of this layer alone records.
+fn records(node: &Node) -> Vec<(String, String)> {
+    let layers = Node { value: Value::List(vec![node.clone()]), span: Span::default() };
+    let table = Table { entries: vec![Entry { key: "layers".to_owned(), key_span: Span::default(), node: layers }] };
+    let mut log = Log::default();
+    // That a network does not begin with this layer is not the question.
+    super::read(&mut Section::new(Some(&table), Span::default(), "", &mut log));
+    let of_layers = log.resolved.into_iter().filter(|resolved| resolved.key.starts_with("layers["));
+    of_layers.map(|resolved| (resolved.key, resolved.value)).collect()
+}
+
+/// The layer with the same records and no key that can be left out.
+fn canonical(node: &Node) -> Node {
+    let wanted = records(node);
+    let layer = rebuild(&wanted, &[]).ok().and_then(|table| match table.entries.into_iter().next()?.node.value {
+        Value::List(items) => items.into_iter().next(),
+        _ => None,
+    });
+    let Some(mut layer) = layer else { return node.clone() };
+    // The last key first: where a later one follows from an earlier one (a stride from a size), that one stays.
+    let mut at = keys_of(&mut layer).map_or(0, |keys| keys.len());
+    while at > 0 {
+        at -= 1;
+        let mut less = layer.clone();
+        if let Some(keys) = keys_of(&mut less) {
+            keys.remove(at);
+        }
+        if records(&less) == wanted {
+            layer = less;
+        }
+    }
+    layer
+}
+
+/// The keys of a layer that is more than a word.
+fn keys_of(layer: &mut Node) -> Option<&mut Vec<Entry>> {
+    let Value::Table(outer) = &mut layer.value else { return None };
+    match &mut outer.entries.first_mut()?.node.value {
+        Value::Table(keys) => Some(&mut keys.entries),
+        _ => None,
     }
 }
 
@@ -33,7 +77,7 @@ fn shorthand_of(node: &Node) -> String {
         Value::Table(table) if table.entries.len() == 1 => {
             (table.entries[0].key.as_str(), Some(&table.entries[0].node.value))
         }
-        other => return toml_of(other),
+        other => return toml(other),
     };
     let Some(kind) = layer::KINDS.iter().find(|kind| kind.word == word) else { return word.to_owned() };
     let Some(value) = table else { return kind.shorthand.to_owned() };
@@ -70,51 +114,8 @@ fn argument_of(value: &Value) -> String {
         Value::List(items) => {
             format!("[{}]", items.iter().map(|item| argument_of(&item.value)).collect::<Vec<_>>().join(", "))
         }
-        other => toml_of(other),
+        other => toml(other),
     }
-}
-
-/// A value as TOML, on one line.
-pub(super) fn toml_of(value: &Value) -> String {
-    match value {
-        Value::Boolean(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Float(x) if x.is_nan() => "nan".to_owned(),
-        Value::Float(x) => format!("{x:?}"),
-        Value::Text { text, .. } => toml_string(text),
-        Value::Datetime(text) => text.clone(),
-        Value::List(items) => {
-            format!("[{}]", items.iter().map(|item| toml_of(&item.value)).collect::<Vec<_>>().join(", "))
-        }
-        Value::Table(table) if table.entries.is_empty() => "{}".to_owned(),
-        Value::Table(table) => {
-            let pairs: Vec<String> = table
-                .entries
-                .iter()
-                .map(|entry| {
-                    let is_bare = !entry.key.is_empty()
-                        && entry.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-                    let key = if is_bare { entry.key.clone() } else { toml_string(&entry.key) };
-                    format!("{key} = {}", toml_of(&entry.node.value))
-                })
-                .collect();
-            format!("{{ {} }}", pairs.join(", "))
-        }
-    }
-}
-
-fn toml_string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out + "\""
 }
 
 /// Folds what follows itself into `[…]*n`; of all ways the one that folds the most layers first, then the shortest.

@@ -47,7 +47,7 @@ impl ConvConfig {
         let filters = section.whole("filters", 1..=65_536, Some(32)) as usize;
         let window = Window::read(section, "kernel_size", 3, Some(1), "same", true);
         let groups = section.whole("groups", 1..=65_536, Some(1)) as usize;
-        let algorithm = match section.later_word(CONVOLUTION, ALGORITHMS, ALGORITHMS[0]) {
+        let algorithm = match section.word(CONVOLUTION, ALGORITHMS, ALGORITHMS[0]) {
             "direct" => Algorithm::Direct,
             _ => Algorithm::Winograd,
         };

@@ -26,7 +26,6 @@ impl InputConfig {
     /// Reads `shape`.
     pub fn read(section: &mut Section<'_>) -> InputConfig {
         let Some(node) = section.raw("shape") else {
-            section.record("shape", "none", None);
             return InputConfig { shape: None };
         };
         let shape = match &node.value {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::super::{Places, Source, StageError};
 use crate::artifact::evaluation::{GateResult, Score};
-use crate::config::{Bounds, Problem, Section, Span, Table, Value, as_number, canonical_float, quote};
+use crate::config::{
+    Bounds, Problem, Section, Span, Table, Value, as_number, canonical_float, positive_zero, quote, segment,
+};
 use crate::data::metrics::{Metric, find, suggest};
 
 /// How a value is compared with a bound. In an order in which `>=` is tried before `>`.
@@ -57,17 +59,14 @@ enum Baseline {
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}.{} {}", self.model, self.metric.name, self.text)
+        write!(f, "{}.{} {}", self.model.as_deref().unwrap_or("-"), self.metric.name, self.text)
     }
 }
 
 /// Reads the key `gates`: metrics, or models with metrics.
 pub(super) fn read(section: &mut Section<'_>) -> Vec<Gate> {
     let mut gates = Vec::new();
-    let Some(node) = section.raw("gates") else {
-        section.record("gates", "none", None);
-        return gates;
-    };
+    let Some(node) = section.raw("gates") else { return gates };
     let Value::Table(table) = &node.value else {
         section.expected("gates", node, "a table such as { accuracy = \">= 0.97\" }");
         return gates;
@@ -83,14 +82,16 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<Gate> {
             }
         }
     }
+    // What is written of them does not depend on their order in the manifest, as their keys do not.
+    gates.sort_by(|a, b| (&a.model, a.metric.name).cmp(&(&b.model, b.metric.name)));
     gates
 }
 
 fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, Span)>, gates: &mut Vec<Gate>) {
     for entry in &table.entries {
         let key = match model {
-            Some((model, _)) => format!("gates.{model}.{}", entry.key),
-            None => format!("gates.{}", entry.key),
+            Some((model, _)) => format!("gates.{}.{}", segment(model), segment(&entry.key)),
+            None => format!("gates.{}", segment(&entry.key)),
         };
         let Some(metric) = find(&entry.key) else {
             let problem = Problem::error(entry.key_span, format!("unknown metric `{}`", entry.key));
@@ -127,9 +128,11 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             let message = format!("the gate `{text}` on `{}` asks for worse: {better} is better", entry.key);
             section.log().push(Problem::warning(entry.node.span, message));
         }
-        let words = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
-        section.record(&key, quote(&format!("{words} {}", canonical_float(bound))), Some(entry.node.span));
-        gates.push(gate(text.clone(), Demand::Bound(comparison, bound)));
+        let word = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
+        // The same bytes for `>=0.5` and `>= 0.50`, which are the same gate.
+        let text = format!("{word} {bound}");
+        section.record(&key, quote(&text), Some(entry.node.span));
+        gates.push(gate(text, Demand::Bound(comparison, bound)));
     }
 }
 
@@ -145,13 +148,14 @@ fn read_drop(section: &mut Section<'_>, key: &str, table: &Table, span: Span) ->
         }
         Some(node) => match (&node.value, as_number(&node.value)) {
             (_, Some(x)) if x.is_finite() => {
+                let x = positive_zero(x);
                 inner.record("baseline", canonical_float(x), Some(node.span));
                 Some((canonical_float(x), Baseline::Number(x)))
             }
             // What is in the file decides, not where it is: its content is among the sources.
             (Value::Text { text, .. }, _) if text.ends_with(".csv") => {
-                inner.record("baseline", quote("file"), Some(node.span));
-                Some((text.clone(), Baseline::File(text.clone())))
+                inner.record_place("baseline", text, node.span);
+                Some(("the baseline file".to_owned(), Baseline::File(text.clone())))
             }
             (Value::Text { text, .. }, _) => {
                 inner.record("baseline", quote(text), Some(node.span));
@@ -216,7 +220,7 @@ fn parse(text: &str) -> Option<(Comparison, f64)> {
     let text = text.trim();
     let (word, comparison) = COMPARISONS.iter().find(|(word, _)| text.starts_with(word))?;
     let bound: f64 = text[word.len()..].trim().parse().ok()?;
-    bound.is_finite().then_some((*comparison, bound))
+    bound.is_finite().then_some((*comparison, positive_zero(bound)))
 }
 
 impl Gate {
@@ -263,7 +267,7 @@ impl Gate {
                 };
                 let shown = match (baseline, number) {
                     (Baseline::Number(_), _) => self.text.clone(),
-                    (_, Some(number)) => format!("{} ({number:?})", self.text),
+                    (_, Some(number)) => format!("{} ({})", self.text, canonical_float(number)),
                     (_, None) => format!("{} (which has no value)", self.text),
                 };
                 (shown, value.zip(number).is_some_and(holds))

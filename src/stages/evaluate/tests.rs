@@ -715,7 +715,10 @@ fn a_gate_may_compare_with_a_baseline() {
         testing::run(stage.as_ref(), Part::Whole, inputs, places, &TestContext::default())
     };
     let results = Evaluation::read(&run(&places).unwrap()).unwrap().gates;
-    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.0 worse than good.csv (1.0)", true));
+    assert_eq!(
+        (results[0].expected.as_str(), results[0].is_passed),
+        ("at most 0.0 worse than the baseline file (1.0)", true)
+    );
     std::fs::write(folder.path().join("good.csv"), "model,split,fold,class,metric,value\nother,test,,,accuracy,0.9\n")
         .unwrap();
     let error = run(&places).unwrap_err();

@@ -3,7 +3,7 @@
 //! A trial is the manifest with some keys overridden, planned like any other: the variants are made by `manifest`, the
 //! rounds are expanded by `runner`, one after the other. Here is what they ask: which settings the trials of a round
 //! have ([`Search::trials`]), and how they rank ([`rank`]). Nothing depends on who finished first: a trial's settings
-//! come from the stream (seed, search, round, trial), and a round is ranked when all of its trials have ended.
+//! come from streams (seed, search, key, round, trial), and a round is ranked when all of its trials have ended.
 //!
 //! A round trains the trials that the round before kept, with its own budget, and new ones drawn from ranges narrowed
 //! around those. So a round without new trials is a barrier: the hopeless ones end there, the others go on. After the
@@ -19,7 +19,7 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
 use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult};
 use crate::artifact::{Files, Sink};
-use crate::config::{Bounds, Log, Node, Problem, Section, Span, Table, Value};
+use crate::config::{self, Bounds, Log, Node, Problem, Section, Span, Table, Value};
 use crate::data::metrics;
 
 pub use space::{Dimension, Range, Setting};
@@ -123,7 +123,7 @@ pub struct PlacedRound {
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     if let Some(Node { value: Value::Text { text, .. }, span }) = section.raw("tune") {
-        section.record("tune", crate::config::quote(text), Some(*span));
+        section.record("tune", config::quote(text), Some(*span));
     }
     let space = space::read(section);
     let metric = read_metric(section);
@@ -145,7 +145,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 fn read_metric(section: &mut Section<'_>) -> &'static str {
     let default = "accuracy";
     let Some(node) = section.raw("metric") else {
-        section.record("metric", crate::config::quote(default), None);
+        section.record("metric", config::quote(default), None);
         return default;
     };
     let Value::Text { text, .. } = &node.value else {
@@ -154,7 +154,7 @@ fn read_metric(section: &mut Section<'_>) -> &'static str {
     };
     match metrics::find(text) {
         Some(metric) => {
-            section.record("metric", crate::config::quote(metric.name), Some(node.span));
+            section.record("metric", config::quote(metric.name), Some(node.span));
             metric.name
         }
         None => {
@@ -337,7 +337,9 @@ impl Search {
                     (Range::Choice(now), Range::Choice(all)) => of_key
                         .into_iter()
                         .filter_map(|setting| match setting {
-                            Setting::Choice(at) => now.iter().position(|item| *item == all[at]).map(Setting::Choice),
+                            Setting::Choice(at) => {
+                                now.iter().position(|item| item.value == all[at].value).map(Setting::Choice)
+                            }
                             _ => None,
                         })
                         .collect(),
@@ -359,7 +361,7 @@ impl Search {
     /// The trials of the round after `results`: those that the round before kept, then the new ones.
     ///
     /// # Determinism
-    /// Trial t of round r is drawn from the stream (seed, search, r, t).
+    /// A key of trial t of round r is drawn from the stream (seed, search, key, r, t).
     pub fn trials(&self, seed: u64, results: &[RoundResult]) -> Vec<Trial> {
         let round = results.len() as u32 + 1;
         let Some(config) = self.rounds.get(results.len()) else { return Vec::new() };
@@ -375,7 +377,8 @@ impl Search {
             }
         }
         trials.extend((1..=config.trials).map(|number| {
-            let drawn = space::draw(&ranges, seed, round, number);
+            let named = self.space.iter().map(|dimension| dimension.key.as_str()).zip(&ranges);
+            let drawn = space::draw(named, seed, round, number);
             let settings = drawn.into_iter().enumerate().map(|(i, setting)| self.of_space(i, &ranges[i], setting));
             Trial { round, number, origin: None, settings: settings.collect() }
         }));
@@ -386,7 +389,7 @@ impl Search {
     fn of_space(&self, dimension: usize, range: &Range, setting: Setting) -> Setting {
         match (setting, range, &self.space[dimension].range) {
             (Setting::Choice(at), Range::Choice(now), Range::Choice(all)) => {
-                Setting::Choice(all.iter().position(|item| *item == now[at]).unwrap_or(0))
+                Setting::Choice(all.iter().position(|item| item.value == now[at].value).unwrap_or(0))
             }
             _ => setting,
         }
@@ -425,13 +428,18 @@ impl Search {
     pub fn records(&self, round: &PlacedRound) -> Vec<(String, String)> {
         let mut records = Vec::new();
         let Some((first, _)) = round.trials.first() else { return records };
+        // The order of a table's columns.
+        let keys: Vec<String> = self.space.iter().map(|dimension| config::quote(&dimension.recorded_key())).collect();
+        records.push((format!("ranges[r{}].order", first.round), format!("[{}]", keys.join(", "))));
         for (dimension, range) in self.space.iter().zip(&round.ranges) {
-            records.push((format!("ranges[r{}].{}", first.round, dimension.key), range.toml()));
+            records.push((format!("ranges[r{}].{}", first.round, dimension.recorded_key()), range.toml()));
         }
         records.push((format!("ranges[r{}].epochs", first.round), round.epochs.to_string()));
         for (trial, _) in &round.trials {
+            let id = trial.id();
+            records.extend(trial.origin.iter().map(|origin| (format!("trials[{id}].origin"), config::quote(origin))));
             for (dimension, &setting) in self.space.iter().zip(&trial.settings) {
-                records.push((format!("trials[{}].{}", trial.id(), dimension.key), dimension.text(setting)));
+                records.push((format!("trials[{id}].{}", dimension.recorded_key()), dimension.text(setting)));
             }
         }
         records
@@ -558,6 +566,7 @@ impl Stage for Search {
             || key.strip_prefix(&own).is_some_and(|key| key == "keep" || key == "data_fraction")
             || key.starts_with(&format!("ranges[r{round}]."))
             || key.starts_with(&format!("trials[r{round}t"))
+            || key.starts_with(&format!("trials[r{round}k"))
     }
 
     fn own_seed(&self) -> Option<u64> {

@@ -1,6 +1,9 @@
 //! The space of a search: which keys are varied, over which ranges; drawing from ranges, and narrowing them.
 
-use crate::config::{Entry, Node, OneOf, Problem, Section, Span, Table, Value, as_number, did_you_mean};
+use crate::config::{
+    self, Entry, Node, OneOf, Problem, Section, Span, Table, Value, as_number, canonical_float, did_you_mean,
+    positive_zero, segment, toml,
+};
 use crate::elementary::{exp, ln};
 use crate::rng::Stream;
 
@@ -56,14 +59,34 @@ impl Range {
         }
     }
 
-    /// As TOML: `{ log-uniform = [0.0001, 0.1] }`.
+    /// As canonical TOML: `{ log-uniform = [0.0001, 0.1] }`.
     pub fn toml(&self) -> String {
         let inside = match self {
-            Range::Uniform(low, high) | Range::LogUniform(low, high) => format!("{low:?}, {high:?}"),
+            Range::Uniform(low, high) | Range::LogUniform(low, high) => {
+                format!("{}, {}", canonical_float(*low), canonical_float(*high))
+            }
             Range::Integer(low, high) => format!("{low}, {high}"),
             Range::Choice(items) => items.iter().map(|item| toml(&item.value)).collect::<Vec<_>>().join(", "),
         };
         format!("{{ {} = [{inside}] }}", self.word())
+    }
+
+    /// The range of which [`Range::toml`] made `text`.
+    pub fn parse(text: &str) -> Option<Range> {
+        let Value::Table(table) = config::parse(text)? else { return None };
+        let [Entry { key, node: Node { value: Value::List(items), .. }, .. }] = &table.entries[..] else { return None };
+        let number = |i: usize| items.get(i).and_then(|item| as_number(&item.value));
+        let whole = |i: usize| match items.get(i)?.value {
+            Value::Integer(i) => Some(i),
+            _ => None,
+        };
+        match (*WORDS.iter().find(|word| *word == key)?, items.len()) {
+            ("uniform", 2) => Some(Range::Uniform(number(0)?, number(1)?)),
+            ("log-uniform", 2) => Some(Range::LogUniform(number(0)?, number(1)?)),
+            ("integer", 2) => Some(Range::Integer(whole(0)?, whole(1)?)),
+            ("choice", _) => Some(Range::Choice(items.clone())),
+            _ => None,
+        }
     }
 
     /// The value at `u`, in `[0, 1)`. Numbers are rounded to four digits, so that they can be read and pasted.
@@ -181,7 +204,12 @@ impl Dimension {
         }
     }
 
-    /// The value as TOML text.
+    /// The key as records have it: segments in quotes where TOML asks for them.
+    pub fn recorded_key(&self) -> String {
+        self.path.iter().map(|(name, _)| segment(name)).collect::<Vec<_>>().join(".")
+    }
+
+    /// The value as canonical TOML.
     pub fn text(&self, setting: Setting) -> String {
         toml(&self.node(setting).value)
     }
@@ -189,8 +217,11 @@ impl Dimension {
     /// The setting of which [`Dimension::text`] made `text`.
     pub fn parse(&self, text: &str) -> Option<Setting> {
         match &self.range {
-            Range::Uniform(..) | Range::LogUniform(..) => text.parse().ok().map(Setting::Number),
-            Range::Integer(..) => text.parse().ok().map(Setting::Integer),
+            Range::Uniform(..) | Range::LogUniform(..) => as_number(&config::parse(text)?).map(Setting::Number),
+            Range::Integer(..) => match config::parse(text)? {
+                Value::Integer(i) => Some(Setting::Integer(i)),
+                _ => None,
+            },
             Range::Choice(items) => items.iter().position(|item| toml(&item.value) == text).map(Setting::Choice),
         }
     }
@@ -221,27 +252,17 @@ fn readable(x: f64) -> f64 {
     format!("{x:.3e}").parse().unwrap_or(x)
 }
 
-/// A value as TOML.
-fn toml(value: &Value) -> String {
-    match value {
-        Value::Boolean(flag) => flag.to_string(),
-        Value::Integer(i) => i.to_string(),
-        Value::Float(x) => format!("{x:?}"),
-        Value::Text { text, .. } => format!("{text:?}"),
-        Value::Datetime(text) => text.clone(),
-        Value::List(items) => format!("[{}]", items.iter().map(|i| toml(&i.value)).collect::<Vec<_>>().join(", ")),
-        Value::Table(table) => {
-            let entry = |entry: &Entry| format!("{} = {}", entry.key, toml(&entry.node.value));
-            format!("{{ {} }}", table.entries.iter().map(entry).collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
-/// The settings of a trial: draw `i` of its stream is for dimension `i`, so that a key added at the end of the space
-/// leaves the others' values alone.
-pub fn draw(ranges: &[Range], seed: u64, round: u32, trial: u32) -> Vec<Setting> {
-    let stream = Stream::new(seed, "search", &[("round", round.into()), ("trial", trial.into())]);
-    ranges.iter().enumerate().map(|(i, range)| range.at(stream.uniform(i as u64))).collect()
+/// The settings of a trial: each key has a stream of its own, so that a key more or less leaves the others' values alone.
+pub fn draw<'d>(
+    dimensions: impl Iterator<Item = (&'d str, &'d Range)>,
+    seed: u64,
+    round: u32,
+    trial: u32,
+) -> Vec<Setting> {
+    let address = [("round", round.into()), ("trial", trial.into())];
+    let draw =
+        |(key, range): (&str, &Range)| range.at(Stream::new(seed, &format!("search {key}"), &address).uniform(0));
+    dimensions.map(draw).collect()
 }
 
 /// Reads the key `space`.
@@ -264,7 +285,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<Dimension> {
     let mut dimensions = Vec::new();
     walk(table, &mut Vec::new(), &mut dimensions, section);
     for dimension in &dimensions {
-        let key = format!("space.{}", dimension.key);
+        let key = format!("space.{}", dimension.recorded_key());
         section.record(&key, dimension.range.toml(), Some(dimension.span));
     }
     check_distinct(&dimensions, section);
@@ -394,7 +415,8 @@ fn read_range(key: &str, entry: &Entry, section: &mut Section<'_>) -> Option<(Ra
             return fail(end.span, format!("`{word}` expects finite numbers, got {got}"), None);
         }
     }
-    let (a, b) = (as_number(&low.value)?, as_number(&high.value)?);
+    let [a, b] = [low, high].map(|end| as_number(&end.value).map(positive_zero));
+    let (a, b) = (a?, b?);
     if a >= b {
         let message = format!("the lower end of a range expects less than the upper end, got {a} and {b}");
         return fail(low.span, message, None);

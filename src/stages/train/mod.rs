@@ -144,12 +144,17 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         inner.finish();
         early_stopping
     });
+    let optimizer = optimizer::read(section);
     Box::new(Train {
         architecture,
         epochs: section.whole("epochs", 1..=1_000_000, Some(10)) as u32,
         batch_size: section.whole("batch_size", 1..=65_536, Some(64)) as usize,
-        learning_rate: section.number("learning_rate", Bounds::Positive, Some(0.001)),
-        optimizer: optimizer::read(section),
+        // One that finds its own steps has none, not even a default.
+        learning_rate: match optimizer.full_batch() {
+            Some(_) => section.optional_number("learning_rate", Bounds::Positive).unwrap_or(0.001),
+            None => section.number("learning_rate", Bounds::Positive, Some(0.001)),
+        },
+        optimizer,
         schedule: Schedule::read(section),
         l2: section.number("l2", Bounds::NonNegative, Some(0.0)),
         weight_decay: section.optional_number("weight_decay", Bounds::NonNegative),

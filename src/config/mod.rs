@@ -4,7 +4,11 @@
 //! [`Node`]s, each with the [`Span`] it came from; a config (a stage, a layer, an optimizer, a transform) reads its keys
 //! through a [`Section`]. Reading a key checks it, remembers that it is a known key, and records its **resolved** value
 //! (defaults written out) in the [`Log`]: the same list is what a fingerprint hashes and what `why` compares.
-//! No TOML here, no rendering, no I/O.
+//! No rendering, no I/O; TOML only as the canonical text of values (`canonical.rs`).
+
+mod canonical;
+
+pub use canonical::{canonical_float, parse, positive_zero, quote, rebuild, segment, shortest, toml};
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -139,7 +143,7 @@ impl Problem {
 pub struct Resolved {
     /// Dotted, relative to its stage: `optimizer.sgd.momentum`, `steps[0].center.per`.
     pub key: String,
-    /// Canonical text: whole numbers plain, numbers in shortest round-trip form, strings as JSON strings.
+    /// Canonical TOML ([`toml`]): it reads back to the same value.
     pub value: String,
     /// Where it was set; `None` for a default.
     pub span: Option<Span>,
@@ -152,8 +156,11 @@ pub struct Log {
     pub problems: Vec<Problem>,
     /// Every key read so far, resolved, in reading order.
     pub resolved: Vec<Resolved>,
-    /// Defaults of keys that are resolved only where they say something else ([`Section::later_word`]).
-    pub unsaid: Vec<Resolved>,
+    /// Where lists are written, which have a record for each item.
+    pub lists: Vec<(String, Span)>,
+    /// Keys that say where something is, as the path of a source: checked and not resolved, since no fingerprint may hold
+    /// them, but needed beside the resolved keys to read the same config again.
+    pub places: Vec<Resolved>,
 }
 
 impl Log {
@@ -164,7 +171,8 @@ impl Log {
 
     /// Where `key` was set, or `otherwise` when it has its default.
     pub fn span_of(&self, key: &str, otherwise: Span) -> Span {
-        self.resolved.iter().rev().find(|r| r.key == key).and_then(|r| r.span).unwrap_or(otherwise)
+        let list = || self.lists.iter().find(|(list, _)| list == key).map(|(_, span)| *span);
+        self.resolved.iter().rev().find(|r| r.key == key).and_then(|r| r.span).or_else(list).unwrap_or(otherwise)
     }
 }
 
@@ -243,10 +251,16 @@ impl<'a> Section<'a> {
         self.table.and_then(|table| table.get(key)).map(|entry| &entry.node)
     }
 
-    /// Records the resolved value of `key` (for what [`Section::raw`] returned).
+    /// Records the resolved value of `key` (for what [`Section::raw`] returned), as canonical TOML.
     pub fn record(&mut self, key: &str, value: impl Into<String>, span: Option<Span>) {
         let key = format!("{}{key}", self.prefix);
         self.log.resolved.push(Resolved { key, value: value.into(), span });
+    }
+
+    /// Notes that `key` says where something is.
+    pub fn record_place(&mut self, key: &str, place: &str, span: Span) {
+        let key = format!("{}{key}", self.prefix);
+        self.log.places.push(Resolved { key, value: quote(place), span: Some(span) });
     }
 
     /// Reports a value of the wrong type or range: `` `key` expected …, got … ``.
@@ -265,7 +279,7 @@ impl<'a> Section<'a> {
         self.whole_or(key, range.clone(), default, true).unwrap_or(*range.start())
     }
 
-    /// A whole number within `range` where the key may be absent (recorded as `none`).
+    /// A whole number within `range` where the key may be absent (and is not recorded then).
     pub fn optional_whole(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.whole_or(key, range, None, false)
     }
@@ -280,7 +294,7 @@ impl<'a> Section<'a> {
             match default {
                 Some(value) => self.record(key, value.to_string(), None),
                 None if required => self.missing(key, &expected),
-                None => self.record(key, "none", None),
+                None => {}
             }
             return default;
         };
@@ -305,7 +319,7 @@ impl<'a> Section<'a> {
             }
             return default.unwrap_or(0.5);
         };
-        match as_number(&node.value).filter(|&x| bounds.holds(x)) {
+        match as_number(&node.value).map(positive_zero).filter(|&x| bounds.holds(x)) {
             Some(x) => {
                 self.record(key, canonical_float(x), Some(node.span));
                 x
@@ -317,13 +331,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A number within `bounds` where the key may be absent (recorded as `none`).
+    /// A number within `bounds` where the key may be absent (and is not recorded then).
     pub fn optional_number(&mut self, key: &str, bounds: Bounds) -> Option<f64> {
         if self.table.is_some_and(|table| table.get(key).is_some()) {
             return Some(self.number(key, bounds, Some(0.5)));
         }
         self.raw(key);
-        self.record(key, "none", None);
         None
     }
 
@@ -370,7 +383,10 @@ impl<'a> Section<'a> {
     pub fn unrecorded_text(&mut self, key: &str) -> Option<(String, Span)> {
         let node = self.raw(key)?;
         match &node.value {
-            Value::Text { text, .. } => Some((text.clone(), node.span)),
+            Value::Text { text, .. } => {
+                self.record_place(key, text, node.span);
+                Some((text.clone(), node.span))
+            }
             _ => {
                 self.expected(key, node, "a string");
                 None
@@ -400,18 +416,6 @@ impl<'a> Section<'a> {
                 default
             }
         }
-    }
-
-    /// [`Section::word`], whose default is no resolved key: for a key that was not there when others were first resolved, so
-    /// that what is not asked for changes nothing.
-    pub fn later_word(&mut self, key: &str, words: &[&'static str], default: &'static str) -> &'static str {
-        let n_resolved = self.log.resolved.len();
-        let word = self.word(key, words, default);
-        if word == default {
-            let unsaid = self.log.resolved.drain(n_resolved..);
-            self.log.unsaid.extend(unsaid);
-        }
-        word
     }
 
     fn unknown_word(&mut self, key: &str, got: &str, span: Span, words: &[&str]) {
@@ -457,7 +461,10 @@ impl<'a> Section<'a> {
             self.expected(key, node, "a list");
             return Vec::new();
         };
-        self.record(key, format!("{} items", items.len()), Some(node.span));
+        if items.is_empty() {
+            self.record(key, "[]", Some(node.span));
+        }
+        self.log.lists.push((format!("{}{key}", self.prefix), node.span));
         let mut out = Vec::with_capacity(items.len());
         for (i, item) in items.iter().enumerate() {
             let at = format!("{key}[{i}]");
@@ -582,16 +589,6 @@ pub fn as_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A number in the form that fingerprints hash: shortest round-trip, always with a point or an exponent.
-pub fn canonical_float(x: f64) -> String {
-    format!("{x:?}")
-}
-
-/// A string in the form that fingerprints hash.
-pub fn quote(text: &str) -> String {
-    format!("{text:?}")
-}
-
 /// Longer strings are cut in messages; the snippet below has them in full.
 const SHOWN_CHARACTERS: usize = 60;
 
@@ -600,7 +597,7 @@ pub fn display(value: &Value) -> String {
     match value {
         Value::Boolean(b) => format!("`{b}`"),
         Value::Integer(i) => format!("`{i}`"),
-        Value::Float(x) => format!("`{x:?}`"),
+        Value::Float(x) => format!("`{}`", shortest(*x)),
         Value::Text { text, .. } => match text.char_indices().nth(SHOWN_CHARACTERS) {
             Some((at, _)) => format!("the string `{}…`", &text[..at]),
             None => format!("the string `{text}`"),
