@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Exit;
 use super::arguments::SchemaArguments;
 use super::terminal::{RED, Terminal};
-use crate::manifest::explain;
+use crate::manifest::schema::stage_keys;
 use crate::report::text::{Align, aligned};
 use crate::stages::KINDS;
 
@@ -24,7 +24,7 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
     let mut text = String::new();
     for kind in kinds {
         let rows: Vec<Vec<String>> =
-            explain(kind).into_iter().map(|key| vec![key.name, key.default.unwrap_or_default()]).collect();
+            stage_keys(kind).into_iter().map(|key| vec![key.key, key.default.unwrap_or_default()]).collect();
         let _ = writeln!(text, "[stages.{}]\n{}", kind.name, aligned(&["key", "default"], &[Align::Left; 2], &rows));
     }
     terminal.result(&text);

@@ -123,16 +123,16 @@ fn every_choice_can_be_read_again() {
     case("reduce", "method.sparse-projection = { components = 3, density = 1 }");
     case("reduce", "method.gaussian-projection = { components = \"johnson-lindenstrauss\", eps = 0.25 }");
     let net = "architecture = \"INPUT - FC\"\n";
-    for word in crate::nn::optimizer::WORDS {
+    for word in crate::nn::optimizer::KINDS.iter().map(|kind| kind.word) {
         case("train", &format!("{net}optimizer = \"{word}\""));
     }
-    for word in crate::nn::schedule::WORDS {
+    for word in crate::nn::schedule::CHOICES.iter().map(|choice| choice.word) {
         case("train", &format!("{net}schedule = \"{word}\""));
     }
-    for word in crate::data::augment::WORDS {
+    for word in crate::data::augment::CHOICES.iter().map(|choice| choice.word) {
         case("train", &format!("{net}augment = [\"{word}\", {{ {word} = {{}} }}]"));
     }
-    for word in crate::nn::init::WORDS {
+    for word in crate::nn::init::CHOICES.iter().map(|choice| choice.word) {
         case("train", &format!("{net}initializer = \"{word}\""));
         case("train", &format!("architecture = \"INPUT - FC(3, initializer={word}) - FC\""));
     }

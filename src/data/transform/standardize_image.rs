@@ -10,7 +10,13 @@ use crate::config::Section;
 pub struct StandardizeImage;
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "standardize-image", read, revision: 1, example: "\"standardize-image\"" };
+pub const KIND: Kind = Kind {
+    name: "standardize-image",
+    meaning: "Brings each image to mean 0 and deviation 1 by itself.",
+    read,
+    revision: 1,
+    example: "\"standardize-image\"",
+};
 
 fn read(_: &mut Section<'_>) -> Box<dyn Transform> {
     Box::new(StandardizeImage)
