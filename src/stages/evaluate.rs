@@ -86,10 +86,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
     let mut metrics: Vec<&'static Metric> = Vec::new();
     let mut span = None;
-    let quoted = |metrics: &mut dyn Iterator<Item = &Metric>| {
-        format!("[{}]", metrics.map(|metric| quote(metric.name)).collect::<Vec<_>>().join(", "))
-    };
-    let default = quoted(&mut METRICS.iter().filter(|metric| metric.is_default));
+    let default = names(METRICS.iter().filter(|metric| metric.is_default));
     let form = || Form::List(Box::new(metric_form()), 0..=usize::MAX);
     let meaning = "What is reported, besides precision, recall, F1 and support by class.";
     match section.key("metrics", meaning, "[\"accuracy\", \"log-loss\"]").form(Some(&default), form) {
@@ -114,12 +111,17 @@ fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
             _ => section.expected("metrics", node, "a list of names of metrics"),
         },
     }
-    section.record("metrics", quoted(&mut metrics.iter().copied()), span);
+    section.record("metrics", names(metrics.iter().copied()), span);
     metrics
 }
 
+/// The names of metrics, as a list.
+fn names<'m>(metrics: impl Iterator<Item = &'m Metric>) -> String {
+    format!("[{}]", metrics.map(|metric| quote(metric.name)).collect::<Vec<_>>().join(", "))
+}
+
 /// The name of a metric.
-pub(super) fn metric_form() -> Form {
+fn metric_form() -> Form {
     Form::Words(METRICS.iter().map(|metric| (metric.name.to_owned(), "This metric.")).collect())
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::super::{Places, Source, StageError};
 use crate::artifact::evaluation::{GateResult, Score};
 use crate::config::{
-    Bounds, Problem, Section, Span, Table, Value, as_number, canonical_float, describe, positive_zero, quote, segment,
+    Bounds, Declaration, Form, Node, Problem, Section, Span, Table, Value, as_number, canonical_float, describe,
+    positive_zero, quote, segment,
 };
 use crate::data::metrics::{METRICS, Metric, find, suggest};
 
@@ -140,7 +141,12 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
 
 /// A comparison or a baseline for each metric, or for each metric of each model.
 fn form() -> Form {
-    let gate = Form::Either(vec![Form::Comparison, Form::Table(describe(read_drop_keys))]);
+    let gate = Form::Either(vec![
+        Form::Comparison,
+        Form::Table(describe(|section| {
+            read_drop_keys(section);
+        })),
+    ]);
     let metrics = METRICS.iter().map(|metric| Declaration {
         key: metric.name.to_owned(),
         meaning: "What this metric must reach.",
