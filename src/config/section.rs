@@ -269,8 +269,13 @@ impl<'k, 'a> Key<'k, 'a> {
     }
 
     /// One of a closed list of words, each with what it means and what it stands for. The first is the default.
-    pub fn word<T: Clone>(mut self, words: &[(&'static str, &'static str, T)]) -> T {
-        let (default, _, stand_in) = &words[0];
+    pub fn word<T: Clone>(self, words: &[(&'static str, &'static str, T)]) -> T {
+        self.word_or(words, 0)
+    }
+
+    /// The same, where the word at `default` is the default.
+    pub fn word_or<T: Clone>(mut self, words: &[(&'static str, &'static str, T)], default: usize) -> T {
+        let (default, _, stand_in) = &words[default];
         let form = || Form::Words(words.iter().map(|(word, meaning, _)| ((*word).to_owned(), *meaning)).collect());
         self.declare(form, Some(quote(default)), false, false);
         let Some(node) = self.node() else {

@@ -63,11 +63,12 @@ impl Resize {
             ("cover", "Scaled to cover the target; what sticks out is cut off.", Fit::Cover),
             ("contain", "Scaled to fit inside the target, centred on black.", Fit::Contain),
         ]);
-        let filter = section.key("filter", "How pixels are weighed.", "\"catmull-rom\"").word(&[
-            ("triangle", "Linear.", Filter::Triangle),
+        let filters = [
             ("box", "The mean of the area a pixel stands for; the nearest pixel when enlarging.", Filter::Box),
+            ("triangle", "Linear.", Filter::Triangle),
             ("catmull-rom", "Cubic, sharper.", Filter::CatmullRom),
-        ]);
+        ];
+        let filter = section.key("filter", "How pixels are weighed.", "\"catmull-rom\"").word_or(&filters, 1);
         Resize { width, height, fit, filter }
     }
 

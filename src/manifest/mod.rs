@@ -11,7 +11,7 @@ mod overrides;
 #[cfg(test)]
 mod records;
 pub mod schema;
-mod source;
+pub mod source;
 #[cfg(test)]
 mod tests;
 mod variants;

@@ -31,16 +31,16 @@ pub enum Per {
 }
 
 impl Per {
-    /// The words of the manifest; the first is the default.
+    /// The words of the manifest.
     const WORDS: [(&'static str, &'static str, Per); 3] = [
-        ("channel", "The values of one channel; of flat samples, each feature.", Per::Channel),
         ("pixel", "Each value of a sample.", Per::Pixel),
+        ("channel", "The values of one channel; of flat samples, each feature.", Per::Channel),
         ("global", "All values of all samples.", Per::Global),
     ];
 
     /// Reads the key `per`, by default "channel".
     pub fn read(section: &mut Section<'_>) -> Per {
-        section.key("per", "What shares one statistic.", "\"pixel\"").word(&Per::WORDS)
+        section.key("per", "What shares one statistic.", "\"pixel\"").word_or(&Per::WORDS, 1)
     }
 
     /// The value of this word.
