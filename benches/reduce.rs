@@ -86,7 +86,7 @@ fn table(keys: &[(&str, Value)]) -> Table {
 fn read(method: &str, keys: &[(&str, Value)]) -> Box<dyn Reduction> {
     let table = table(&[("method", Value::Table(table(&[(method, Value::Table(table(keys)))])))]);
     let mut log = Log::default();
-    read_method(&mut Section::new(Some(&table), Span::default(), "", &mut log), "method").expect("a method")
+    read_method(&mut Section::new(Some(&table), Span::default(), "", &mut log)).expect("a method")
 }
 
 fn main() {

@@ -55,7 +55,7 @@ pub enum Verb {
     Selftest(SelftestArguments),
     /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
     Doctor(StoreArguments),
-    /// Print the keys of every kind of stage, with their defaults.
+    /// Explain the keys of manifests: meaning, values, default and an example of each.
     Schema(SchemaArguments),
     /// Print a completion script for a shell.
     Completions(CompletionsArguments),
@@ -369,8 +369,11 @@ pub struct TrainingArguments {
 /// `schema`.
 #[derive(Args, Debug)]
 pub struct SchemaArguments {
-    /// Only this kind of stage.
-    pub kind: Option<String>,
+    /// Stages, layers, choices and keys, e.g. `train`, `conv`, `train.optimizer.sgd` [default: every stage].
+    pub what: Vec<String>,
+    /// Print the whole format as JSON Schema (draft 2020-12), for editors.
+    #[arg(long, conflicts_with = "what")]
+    pub json: bool,
 }
 
 /// `completions`.

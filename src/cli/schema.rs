@@ -1,32 +1,149 @@
-//! `schema`: the keys of every kind of stage, with their defaults, as the stages themselves read them.
+//! `schema`: what every key of a manifest means and may be, as its reader declares it.
 
 use std::fmt::Write as _;
 
 use super::Exit;
 use super::arguments::SchemaArguments;
 use super::terminal::{RED, Terminal};
-use crate::manifest::explain;
-use crate::report::text::{Align, aligned};
+use crate::config::{Declaration, Form, did_you_mean};
+use crate::manifest::schema::{json_schema, stage_keys, top_keys};
+use crate::nn::layer;
 use crate::stages::KINDS;
 
 /// `schema`.
 pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let kinds: Vec<_> =
-        KINDS.iter().filter(|kind| arguments.kind.as_deref().is_none_or(|name| name == kind.name)).collect();
-    if kinds.is_empty() {
-        let name = arguments.kind.as_deref().unwrap_or_default();
-        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        let help = crate::config::did_you_mean(name, names.iter().copied())
-            .unwrap_or_else(|| format!("the kinds are `{}`", names.join("`, `")));
-        terminal.note(&format!("{} unknown kind of stage `{name}`\n  help: {help}", terminal.paint("error:", RED)));
-        return Ok(Exit::Usage);
+    if arguments.json {
+        terminal.result(&format!("{}\n", serde_json::to_string_pretty(&json_schema())?));
+        return Ok(Exit::Done);
+    }
+    let pages = pages();
+    if arguments.what.is_empty() {
+        // The whole of it is long: keys of choices are left to whoever asks for them.
+        let text: String = pages.iter().filter(|page| page.depth < 2).map(Page::text).collect();
+        terminal.result(&(text + "`convoy schema NAME` explains a stage, a layer, a choice or a key in full.\n"));
+        return Ok(Exit::Done);
     }
     let mut text = String::new();
-    for kind in kinds {
-        let rows: Vec<Vec<String>> =
-            explain(kind).into_iter().map(|key| vec![key.name, key.default.unwrap_or_default()]).collect();
-        let _ = writeln!(text, "[stages.{}]\n{}", kind.name, aligned(&["key", "default"], &[Align::Left; 2], &rows));
+    for what in &arguments.what {
+        let wanted = plain(what);
+        let is_below = |path: &str, at: &str| path.strip_prefix(at).is_some_and(|rest| rest.starts_with('.'));
+        let named: Vec<&str> = pages
+            .iter()
+            .map(|page| page.path.as_str())
+            .filter(|path| *path == wanted || path.ends_with(&format!(".{wanted}")))
+            .collect();
+        if named.is_empty() {
+            let names = pages.iter().filter_map(|page| page.path.rsplit('.').next());
+            let help = did_you_mean(&wanted, names)
+                .unwrap_or_else(|| "`convoy schema` without a name lists the stages and their keys".to_owned());
+            let message = format!("there is no stage, layer, choice or key `{what}`");
+            terminal.note(&format!("{} {message}\n  help: {help}", terminal.paint("error:", RED)));
+            return Ok(Exit::Usage);
+        }
+        let is_shown = |page: &&Page| named.iter().any(|at| page.path == *at || is_below(&page.path, at));
+        pages.iter().filter(is_shown).for_each(|page| text.push_str(&page.text()));
     }
     terminal.result(&text);
     Ok(Exit::Done)
+}
+
+/// `stages.train.augment[0].CROP` as pages have it: `train.augment.crop`.
+fn plain(what: &str) -> String {
+    let mut out = String::new();
+    let mut is_index = false;
+    for c in what.strip_prefix("stages.").unwrap_or(what).chars() {
+        match c {
+            '[' => is_index = true,
+            ']' => is_index = false,
+            c if !is_index => out.extend(c.to_lowercase()),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// What is told of one stage, key, or choice.
+struct Page {
+    path: String,
+    depth: usize,
+    meaning: String,
+    facts: Vec<String>,
+}
+
+impl Page {
+    fn text(&self) -> String {
+        let mut text = if self.depth == 0 { format!("\n[{}]\n", self.path) } else { format!("{}\n", self.path) };
+        for line in std::iter::once(&self.meaning).chain(&self.facts).filter(|line| !line.is_empty()) {
+            let _ = writeln!(text, "    {line}");
+        }
+        text
+    }
+}
+
+/// Everything there is to tell, in the order in which it is declared.
+fn pages() -> Vec<Page> {
+    let mut pages = Vec::new();
+    let page = |path: &str| Page { path: path.to_owned(), depth: 0, meaning: String::new(), facts: Vec::new() };
+    pages.push(page("manifest"));
+    add_keys(&mut pages, "manifest", 1, &top_keys());
+    for kind in KINDS {
+        pages.push(Page { facts: Vec::new(), ..page(kind.name) });
+        add_keys(&mut pages, kind.name, 1, &stage_keys(kind));
+    }
+    pages
+}
+
+fn add_keys(pages: &mut Vec<Page>, above: &str, depth: usize, keys: &[Declaration]) {
+    for key in keys {
+        let path = format!("{above}.{}", key.key);
+        let mut facts = vec![format!("value: {}", key.form.noun())];
+        match &key.default {
+            Some(default) => facts.push(format!("default: {default}")),
+            None if key.is_required => facts.push("must be set".to_owned()),
+            None => {}
+        }
+        facts.push(format!("example: {} = {}", key.key, key.example));
+        if key.is_place {
+            facts.push("says where something is: what is there counts, not where".to_owned());
+        }
+        pages.push(Page { path: path.clone(), depth, meaning: key.meaning.to_owned(), facts });
+        add_form(pages, &path, depth + 1, &key.form);
+    }
+}
+
+fn add_form(pages: &mut Vec<Page>, path: &str, depth: usize, form: &Form) {
+    match form {
+        Form::Words(words) => {
+            for (word, meaning) in words {
+                let path = format!("{path}.{word}");
+                pages.push(Page { path, depth, meaning: (*meaning).to_owned(), facts: Vec::new() });
+            }
+        }
+        Form::Choice(alternatives) => {
+            for choice in alternatives {
+                let path = format!("{path}.{}", choice.word);
+                let mut facts = Vec::new();
+                // A choice among layers has a name in the shorthand, too.
+                let is_layer = path.ends_with(&format!(".layers.{}", choice.word));
+                let layer = layer::KINDS.iter().find(|kind| is_layer && kind.word == choice.word);
+                facts.extend(layer.map(|kind| match kind.positional {
+                    [] => format!("shorthand: {}", kind.shorthand),
+                    keys => format!("shorthand: {}({})", kind.shorthand, keys.join(", ")),
+                }));
+                pages.push(Page { path: path.clone(), depth, meaning: choice.meaning.to_owned(), facts });
+                add_keys(pages, &path, depth + 1, &choice.keys);
+            }
+        }
+        Form::List(item, _) | Form::Filled(item) | Form::Map(item) => add_form(pages, path, depth, item),
+        Form::Table(keys) | Form::Open(keys, _) => add_keys(pages, path, depth, keys),
+        Form::Either(forms) => forms.iter().for_each(|form| add_form(pages, path, depth, form)),
+        Form::Flag
+        | Form::Whole(_)
+        | Form::Number(_)
+        | Form::Text
+        | Form::Name
+        | Form::Duration
+        | Form::Comparison
+        | Form::Anything => {}
+    }
 }

@@ -7,11 +7,14 @@
 //! No rendering, no I/O; TOML only as the canonical text of values (`canonical.rs`).
 
 mod canonical;
+mod declare;
+mod section;
 
 pub use canonical::{canonical_float, parse, positive_zero, quote, rebuild, segment, shortest, toml};
+pub use declare::{Alternative, Declaration, Form};
+pub use section::{Choice, Key, Number, Section, Whole, describe};
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 /// A range of bytes in one of the texts that make up a manifest (the file, a `--set` argument).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,18 +190,28 @@ pub enum Bounds {
     Rate,
     /// `0 <= x <= 1`.
     Fraction,
+    /// `0 < x <= 1`: a share of something.
+    Share,
+    /// `0 < x < 1`.
+    Open,
+    /// From 0 to this.
+    UpTo(f64),
     /// Any finite number.
     Finite,
 }
 
 impl Bounds {
-    fn holds(self, x: f64) -> bool {
+    /// Whether `x` lies within.
+    pub fn holds(self, x: f64) -> bool {
         x.is_finite()
             && match self {
                 Bounds::Positive => x > 0.0,
                 Bounds::NonNegative => x >= 0.0,
                 Bounds::Rate => (0.0..1.0).contains(&x),
                 Bounds::Fraction => (0.0..=1.0).contains(&x),
+                Bounds::Share => x > 0.0 && x <= 1.0,
+                Bounds::Open => x > 0.0 && x < 1.0,
+                Bounds::UpTo(most) => (0.0..=most).contains(&x),
                 Bounds::Finite => true,
             }
     }
@@ -211,355 +224,11 @@ impl fmt::Display for Bounds {
             Bounds::NonNegative => "a number, at least 0",
             Bounds::Rate => "a number from 0 up to, not including, 1",
             Bounds::Fraction => "a number from 0 to 1",
+            Bounds::Share => "a share above 0, at most 1",
+            Bounds::Open => "a number between 0 and 1",
+            Bounds::UpTo(most) => return write!(f, "a number from 0 to {most}"),
             Bounds::Finite => "a finite number",
         })
-    }
-}
-
-/// One table of a manifest while a config reads it.
-///
-/// Every read names its key; [`Section::finish`] then reports the keys that nobody asked for. A read never fails: it
-/// reports the problem and returns a stand-in, so that one pass finds everything.
-pub struct Section<'a> {
-    table: Option<&'a Table>,
-    span: Span,
-    prefix: String,
-    known: Vec<String>,
-    log: &'a mut Log,
-}
-
-impl<'a> Section<'a> {
-    /// Reads `table` (`None`: all defaults); `span` is its header, for missing keys; `prefix` is put before every
-    /// recorded key ("" or ending in `.`).
-    pub fn new(table: Option<&'a Table>, span: Span, prefix: &str, log: &'a mut Log) -> Section<'a> {
-        Section { table, span, prefix: prefix.to_owned(), known: Vec::new(), log }
-    }
-
-    /// The header's span.
-    pub fn span(&self) -> Span {
-        self.span
-    }
-
-    /// The log that problems and resolved keys go to.
-    pub fn log(&mut self) -> &mut Log {
-        self.log
-    }
-
-    /// Marks `key` as known and returns what it was set to, unchecked and unrecorded.
-    pub fn raw(&mut self, key: &str) -> Option<&'a Node> {
-        self.known.push(key.to_owned());
-        self.table.and_then(|table| table.get(key)).map(|entry| &entry.node)
-    }
-
-    /// Records the resolved value of `key` (for what [`Section::raw`] returned), as canonical TOML.
-    pub fn record(&mut self, key: &str, value: impl Into<String>, span: Option<Span>) {
-        let key = format!("{}{key}", self.prefix);
-        self.log.resolved.push(Resolved { key, value: value.into(), span });
-    }
-
-    /// Notes that `key` says where something is.
-    pub fn record_place(&mut self, key: &str, place: &str, span: Span) {
-        let key = format!("{}{key}", self.prefix);
-        self.log.places.push(Resolved { key, value: quote(place), span: Some(span) });
-    }
-
-    /// Reports a value of the wrong type or range: `` `key` expected …, got … ``.
-    pub fn expected(&mut self, key: &str, node: &Node, expected: impl fmt::Display) {
-        let got = display(&node.value);
-        self.log.push(Problem::error(node.span, format!("`{key}` expects {expected}, got {got}")));
-    }
-
-    fn missing(&mut self, key: &str, expected: &str) {
-        self.log
-            .push(Problem::error(self.span, format!("missing key `{key}`")).help(format!("add `{key}`: {expected}")));
-    }
-
-    /// A whole number within `range`; `default = None` makes the key required.
-    pub fn whole(&mut self, key: &str, range: RangeInclusive<u64>, default: Option<u64>) -> u64 {
-        self.whole_or(key, range.clone(), default, true).unwrap_or(*range.start())
-    }
-
-    /// A whole number within `range` where the key may be absent (and is not recorded then).
-    pub fn optional_whole(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        self.whole_or(key, range, None, false)
-    }
-
-    fn whole_or(&mut self, key: &str, range: RangeInclusive<u64>, default: Option<u64>, required: bool) -> Option<u64> {
-        let expected = if *range.end() >= i64::MAX as u64 {
-            format!("a whole number, at least {}", range.start())
-        } else {
-            format!("a whole number from {} to {}", range.start(), range.end())
-        };
-        let Some(node) = self.raw(key) else {
-            match default {
-                Some(value) => self.record(key, value.to_string(), None),
-                None if required => self.missing(key, &expected),
-                None => {}
-            }
-            return default;
-        };
-        match node.value {
-            Value::Integer(i) if u64::try_from(i).is_ok_and(|u| range.contains(&u)) => {
-                self.record(key, i.to_string(), Some(node.span));
-                Some(i as u64)
-            }
-            _ => {
-                self.expected(key, node, expected);
-                default
-            }
-        }
-    }
-
-    /// A number within `bounds`; `default = None` makes the key required. Whole numbers are numbers.
-    pub fn number(&mut self, key: &str, bounds: Bounds, default: Option<f64>) -> f64 {
-        let Some(node) = self.raw(key) else {
-            match default {
-                Some(value) => self.record(key, canonical_float(value), None),
-                None => self.missing(key, &bounds.to_string()),
-            }
-            return default.unwrap_or(0.5);
-        };
-        match as_number(&node.value).map(positive_zero).filter(|&x| bounds.holds(x)) {
-            Some(x) => {
-                self.record(key, canonical_float(x), Some(node.span));
-                x
-            }
-            None => {
-                self.expected(key, node, bounds);
-                default.unwrap_or(0.5)
-            }
-        }
-    }
-
-    /// A number within `bounds` where the key may be absent (and is not recorded then).
-    pub fn optional_number(&mut self, key: &str, bounds: Bounds) -> Option<f64> {
-        if self.table.is_some_and(|table| table.get(key).is_some()) {
-            return Some(self.number(key, bounds, Some(0.5)));
-        }
-        self.raw(key);
-        None
-    }
-
-    /// `true` or `false`.
-    pub fn flag(&mut self, key: &str, default: bool) -> bool {
-        let Some(node) = self.raw(key) else {
-            self.record(key, default.to_string(), None);
-            return default;
-        };
-        match node.value {
-            Value::Boolean(value) => {
-                self.record(key, value.to_string(), Some(node.span));
-                value
-            }
-            _ => {
-                self.expected(key, node, "true or false");
-                default
-            }
-        }
-    }
-
-    /// A string; `default = None` makes the key required.
-    pub fn text(&mut self, key: &str, default: Option<&str>) -> String {
-        let Some(node) = self.raw(key) else {
-            match default {
-                Some(value) => self.record(key, quote(value), None),
-                None => self.missing(key, "a string"),
-            }
-            return default.unwrap_or_default().to_owned();
-        };
-        match &node.value {
-            Value::Text { text, .. } => {
-                self.record(key, quote(text), Some(node.span));
-                text.clone()
-            }
-            _ => {
-                self.expected(key, node, "a string");
-                default.unwrap_or_default().to_owned()
-            }
-        }
-    }
-
-    /// A string that must not enter a fingerprint (a path): checked, not recorded.
-    pub fn unrecorded_text(&mut self, key: &str) -> Option<(String, Span)> {
-        let node = self.raw(key)?;
-        match &node.value {
-            Value::Text { text, .. } => {
-                self.record_place(key, text, node.span);
-                Some((text.clone(), node.span))
-            }
-            _ => {
-                self.expected(key, node, "a string");
-                None
-            }
-        }
-    }
-
-    /// One of a closed list of words.
-    pub fn word(&mut self, key: &str, words: &[&'static str], default: &'static str) -> &'static str {
-        let Some(node) = self.raw(key) else {
-            self.record(key, quote(default), None);
-            return default;
-        };
-        match &node.value {
-            Value::Text { text, .. } => match words.iter().find(|word| *word == text) {
-                Some(word) => {
-                    self.record(key, quote(word), Some(node.span));
-                    word
-                }
-                None => {
-                    self.unknown_word(key, text, node.span, words);
-                    default
-                }
-            },
-            _ => {
-                self.expected(key, node, OneOf(words));
-                default
-            }
-        }
-    }
-
-    fn unknown_word(&mut self, key: &str, got: &str, span: Span, words: &[&str]) {
-        let mut problem = Problem::error(span, format!("unknown `{key}`: `{got}`, expected {}", OneOf(words)));
-        problem.help = did_you_mean(got, words.iter().copied());
-        self.log.push(problem);
-    }
-
-    /// A choice: a bare word or a one-key table (`"adam"`, `{ adam = { beta1 = 0.9 } }`).
-    ///
-    /// `read` gets the chosen name and a section for its keys, which is finished here. Returns `None` after a problem,
-    /// or when the key is absent and there is no `default`.
-    pub fn choice<T>(
-        &mut self,
-        key: &str,
-        names: &[&'static str],
-        default: Option<&'static str>,
-        read: impl FnOnce(&'static str, &mut Section<'_>) -> T,
-    ) -> Option<T> {
-        match self.raw(key) {
-            Some(node) => self.choice_at(key, key, node, names, read),
-            None => {
-                let name = default?;
-                self.record(key, quote(name), None);
-                let mut section = Section::new(None, self.span, &format!("{}{key}.{name}.", self.prefix), self.log);
-                Some(read(name, &mut section))
-            }
-        }
-    }
-
-    /// A list of choices, in order. An absent key is an empty list.
-    pub fn choices<T>(
-        &mut self,
-        key: &str,
-        names: &[&'static str],
-        mut read: impl FnMut(&'static str, &mut Section<'_>) -> T,
-    ) -> Vec<T> {
-        let Some(node) = self.raw(key) else {
-            self.record(key, "[]", None);
-            return Vec::new();
-        };
-        let Value::List(items) = &node.value else {
-            self.expected(key, node, "a list");
-            return Vec::new();
-        };
-        if items.is_empty() {
-            self.record(key, "[]", Some(node.span));
-        }
-        self.log.lists.push((format!("{}{key}", self.prefix), node.span));
-        let mut out = Vec::with_capacity(items.len());
-        for (i, item) in items.iter().enumerate() {
-            let at = format!("{key}[{i}]");
-            out.extend(self.choice_at(key, &at, item, names, &mut read));
-        }
-        out
-    }
-
-    /// The choice that `node` makes; problems name `key`, records are kept under `at`.
-    pub fn choice_at<T>(
-        &mut self,
-        key: &str,
-        at: &str,
-        node: &Node,
-        names: &[&'static str],
-        read: impl FnOnce(&'static str, &mut Section<'_>) -> T,
-    ) -> Option<T> {
-        let empty = Table::default();
-        let (name, name_span, inner) = match &node.value {
-            Value::Text { text, .. } => (text, node.span, Ok(&empty)),
-            Value::Table(table) if table.entries.len() == 1 => {
-                let entry = &table.entries[0];
-                let inner = match &entry.node.value {
-                    Value::Table(inner) => Ok(inner),
-                    _ => Err(&entry.node),
-                };
-                (&entry.key, entry.key_span, inner)
-            }
-            _ => {
-                let got = match &node.value {
-                    Value::Table(table) => format!("a table with {} keys", table.entries.len()),
-                    other => display(other),
-                };
-                let message =
-                    format!("`{key}` expects {}, or a table with one of them as its only key, got {got}", OneOf(names));
-                self.log.push(Problem::error(node.span, message));
-                return None;
-            }
-        };
-        let Some(name) = names.iter().find(|known| *known == name) else {
-            self.unknown_word(key, name, name_span, names);
-            return None;
-        };
-        self.record(at, quote(name), Some(node.span));
-        // `{ divide = 255 }`: a choice with one unnamed value reads it under its own name.
-        let wrapped;
-        let table = match inner {
-            Ok(table) => table,
-            Err(value) => {
-                wrapped = Table {
-                    entries: vec![Entry { key: (*name).to_owned(), key_span: name_span, node: value.clone() }],
-                };
-                &wrapped
-            }
-        };
-        let mut section = Section::new(Some(table), node.span, &format!("{}{at}.{name}.", self.prefix), self.log);
-        let value = read(name, &mut section);
-        section.finish();
-        Some(value)
-    }
-
-    /// The table under `key`, if it is there.
-    pub fn section(&mut self, key: &str) -> Option<Section<'_>> {
-        let node = self.raw(key)?;
-        match &node.value {
-            Value::Table(table) => {
-                Some(Section::new(Some(table), node.span, &format!("{}{key}.", self.prefix), self.log))
-            }
-            _ => {
-                self.expected(key, node, "a table");
-                None
-            }
-        }
-    }
-
-    /// The keys read so far, in reading order.
-    pub fn known(&self) -> &[String] {
-        &self.known
-    }
-
-    /// Reports every key that was not read, with "did you mean".
-    pub fn finish(self) {
-        let Some(table) = self.table else { return };
-        for entry in &table.entries {
-            if !self.known.contains(&entry.key) {
-                let mut problem = Problem::error(entry.key_span, format!("unknown key `{}`", entry.key));
-                problem.help = did_you_mean(&entry.key, self.known.iter().map(String::as_str)).or_else(|| {
-                    let mut known: Vec<&str> = self.known.iter().map(String::as_str).collect();
-                    known.sort_unstable();
-                    known.dedup();
-                    (!known.is_empty()).then(|| format!("the keys here are `{}`", known.join("`, `")))
-                });
-                self.log.push(problem);
-            }
-        }
     }
 }
 

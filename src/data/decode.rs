@@ -203,26 +203,28 @@ impl DecodePolicy {
     /// Reads the keys of `ingest` that say how images are decoded.
     pub fn read(section: &mut Section<'_>) -> DecodePolicy {
         DecodePolicy {
-            channels: match section.word("channels", &["keep", "gray", "rgb"], "keep") {
-                "gray" => Channels::Gray,
-                "rgb" => Channels::Rgb,
-                _ => Channels::Keep,
-            },
-            alpha: match section.word("alpha", &["drop", "black", "white"], "drop") {
-                "black" => Alpha::Black,
-                "white" => Alpha::White,
-                _ => Alpha::Drop,
-            },
-            exif: match section.word("exif", &["apply", "ignore"], "apply") {
-                "ignore" => Exif::Ignore,
-                _ => Exif::Apply,
-            },
-            depth: match section.word("depth", &["keep", "8", "16"], "keep") {
-                "8" => DepthPolicy::To8,
-                "16" => DepthPolicy::To16,
-                _ => DepthPolicy::Keep,
-            },
-            resize: read_resize(section),
+            channels: section.key("channels", "Which channels images have afterwards.", "\"gray\"").word(&[
+                ("keep", "Those of the file, without alpha; all images must agree.", Channels::Keep),
+                ("gray", "One: ITU-R BT.601 luma.", Channels::Gray),
+                ("rgb", "Three.", Channels::Rgb),
+            ]),
+            alpha: section.key("alpha", "What happens to transparency.", "\"white\"").word(&[
+                ("drop", "The colour as stored, however transparent.", Alpha::Drop),
+                ("black", "Blended over black.", Alpha::Black),
+                ("white", "Blended over white.", Alpha::White),
+            ]),
+            exif: section.key("exif", "What happens to the orientation that a camera wrote.", "\"ignore\"").word(&[
+                ("apply", "The image is turned as it says.", Exif::Apply),
+                ("ignore", "The image stays as stored.", Exif::Ignore),
+            ]),
+            depth: section.key("depth", "Bits per value afterwards.", "\"8\"").word(&[
+                ("keep", "Those of the file; all images must agree.", DepthPolicy::Keep),
+                ("8", "Brought to 8 bits.", DepthPolicy::To8),
+                ("16", "Brought to 16 bits.", DepthPolicy::To16),
+            ]),
+            resize: section
+                .key("resize", "Brings every image to one size.", "{ width = 32, height = 32 }")
+                .table(Resize::read),
             limits: Limits::read(section),
         }
     }
@@ -320,13 +322,6 @@ impl DecodePolicy {
         }
         Ok(Decoded { shape, depth, pixels, seen })
     }
-}
-
-fn read_resize(section: &mut Section<'_>) -> Option<Resize> {
-    let mut inner = section.section("resize")?;
-    let resize = Resize::read(&mut inner);
-    inner.finish();
-    Some(resize)
 }
 
 impl Channels {

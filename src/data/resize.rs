@@ -56,18 +56,19 @@ const KEPT_BITS: u32 = 6;
 impl Resize {
     /// Reads `resize = { width, height, fit, filter }`.
     pub fn read(section: &mut Section<'_>) -> Resize {
-        let width = section.whole("width", 1..=65_535, None) as usize;
-        let height = section.whole("height", 1..=65_535, None) as usize;
-        let fit = match section.word("fit", &["stretch", "cover", "contain"], "stretch") {
-            "cover" => Fit::Cover,
-            "contain" => Fit::Contain,
-            _ => Fit::Stretch,
-        };
-        let filter = match section.word("filter", &["box", "triangle", "catmull-rom"], "triangle") {
-            "box" => Filter::Box,
-            "catmull-rom" => Filter::CatmullRom,
-            _ => Filter::Triangle,
-        };
+        let width = section.key("width", "Width afterwards, in pixels.", "32").whole(1..=65_535).required() as usize;
+        let height = section.key("height", "Height afterwards, in pixels.", "32").whole(1..=65_535).required() as usize;
+        let fit = section.key("fit", "What happens to the aspect ratio.", "\"cover\"").word(&[
+            ("stretch", "Width and height are scaled apart.", Fit::Stretch),
+            ("cover", "Scaled to cover the target; what sticks out is cut off.", Fit::Cover),
+            ("contain", "Scaled to fit inside the target, centred on black.", Fit::Contain),
+        ]);
+        let filters = [
+            ("box", "The mean of the area a pixel stands for; the nearest pixel when enlarging.", Filter::Box),
+            ("triangle", "Linear.", Filter::Triangle),
+            ("catmull-rom", "Cubic, sharper.", Filter::CatmullRom),
+        ];
+        let filter = section.key("filter", "How pixels are weighed.", "\"catmull-rom\"").word_or(&filters, 1);
         Resize { width, height, fit, filter }
     }
 

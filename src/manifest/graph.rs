@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Entry, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
+use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
 use crate::stages::{self, Flow, Kind, Output};
 
 use super::{StageEntry, as_table};
@@ -137,7 +137,9 @@ fn read_stage(
     {
         // What is there all the same gets a message of its own.
         if is_read || table.get(key).is_some() {
-            section.raw(key);
+            section
+                .key(key, "The stages that it reads, by name; absent: the stage above.", "\"train\"")
+                .form(None, || Form::Anything);
         }
     }
     section.finish();
@@ -227,7 +229,9 @@ fn unknown(accepts: &[Output]) -> Flow {
 
 fn find_kind<'k>(section: &mut Section<'_>, entry: &Entry, table: &Table, kinds: &'k [Kind]) -> Option<&'k Kind> {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
-    section.raw("kind");
+    let meaning = "The kind of the stage, where its table is not called by it.";
+    let form = || Form::Words(kinds.iter().map(|kind| (kind.name.to_owned(), "This kind.")).collect());
+    section.key("kind", meaning, "\"train\"").form(None, form);
     let Some(node) = table.get("kind").map(|entry| &entry.node) else {
         let kind = kinds.iter().find(|kind| kind.name == entry.key);
         if kind.is_none() {

@@ -10,6 +10,7 @@ mod graph;
 mod overrides;
 #[cfg(test)]
 mod records;
+pub mod schema;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ mod variants;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Entry, Log, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
+use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
 use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
@@ -141,9 +142,7 @@ impl Manifest {
         let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
         read_schema(&mut section);
         let name = read_name(&mut section, path);
-        let seed = section.whole("seed", 0..=i64::MAX as u64, Some(0));
-        section.raw("profile");
-        section.raw("stages");
+        let seed = read_rest(&mut section);
         section.finish();
         let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
 
@@ -211,46 +210,6 @@ impl Manifest {
     }
 }
 
-/// A key of a kind of stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Dotted: `optimizer`, `optimizer.adam.beta1`.
-    pub name: String,
-    /// Its value when it is not set; `None` for a key without a default.
-    pub default: Option<String>,
-}
-
-/// The keys of a stage of this `kind`, as it reads them when nothing is set: the choices that are defaults are followed.
-pub fn explain(kind: &stages::Kind) -> Vec<Key> {
-    let mut log = Log::default();
-    let table = Table::default();
-    let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
-    let stage = (kind.read)(&mut section);
-    let known = section.known().to_vec();
-    let mut keys: Vec<Key> = Vec::new();
-    let mut add = |name: String, default| {
-        if !keys.iter().any(|key| key.name == name) {
-            keys.push(Key { name, default });
-        }
-    };
-    add("kind".to_owned(), Some(crate::config::quote(kind.name)));
-    if stage.takes_members() {
-        add("members".to_owned(), Some("the stage above".to_owned()));
-    } else if !stage.accepts().is_empty() {
-        add("input".to_owned(), Some("the stage above".to_owned()));
-    }
-    for name in known {
-        let below = format!("{name}.");
-        let resolved = |key: &str| log.resolved.iter().find(|resolved| resolved.key == key);
-        let default = resolved(&name).map(|resolved| resolved.value.clone());
-        add(name, default);
-        for resolved in log.resolved.iter().filter(|resolved| resolved.key.starts_with(&below)) {
-            add(resolved.key.clone(), Some(resolved.value.clone()));
-        }
-    }
-    keys
-}
-
 fn unreadable(name: String, content: String, problem: Problem) -> Diagnostics {
     Diagnostics::new(vec![problem], Texts { texts: vec![Text { name, content }] })
 }
@@ -315,9 +274,23 @@ fn apply_overrides(
     profiles.into_iter().map(|profile| profile.key).collect()
 }
 
+/// Reads `seed`, and declares the keys that are read elsewhere.
+fn read_rest(section: &mut Section<'_>) -> u64 {
+    let meaning = "The number that all random numbers follow from.";
+    let seed = section.key("seed", meaning, "42").whole(0..=i64::MAX as u64).or(0);
+    let meaning = "Keys that are overridden by `--profile NAME`, by name and stage.";
+    let form = || Form::Map(Box::new(Form::Map(Box::new(Form::Anything))));
+    section.key("profile", meaning, "{ quick = { stages.train.epochs = 1 } }").form(None, form);
+    let meaning = "The stages, in order; each is of the kind it is called by, unless it sets `kind`.";
+    let example = "{ ingest = { source = \"builtin:digits\" } }";
+    section.key("stages", meaning, example).required_form(|| Form::Map(Box::new(Form::Map(Box::new(Form::Anything)))));
+    seed
+}
+
 fn read_schema(section: &mut Section<'_>) {
     let span = section.span();
-    let problem = match section.raw("schema") {
+    let key = section.key("schema", "The version of this format.", "1");
+    let problem = match key.required_form(|| Form::Whole(1..=1)) {
         None => Problem::error(span, "missing key `schema`").help("add `schema = 1` at the top"),
         Some(Node { value: Value::Integer(1), .. }) => return,
         Some(Node { value: Value::Integer(i), span }) if *i > 1 => {
@@ -342,7 +315,8 @@ const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "com1", "com2", "com3", 
 
 fn read_name(section: &mut Section<'_>, path: &Path) -> String {
     let header = section.span();
-    let Some(node) = section.raw("name") else {
+    let meaning = "Names the output folder and the lock file: letters, digits, `-`, `_` and `.`, at most 64.";
+    let Some(node) = section.key("name", meaning, "\"digits\"").required_form(|| Form::Name) else {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("digits");
         let stem: String = stem.chars().filter(|&c| is_safe(c)).collect();
         let stem = if stem.is_empty() || stem.starts_with('.') { "digits".to_owned() } else { stem };

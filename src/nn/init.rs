@@ -1,6 +1,6 @@
 //! Initialisers: how weights start, addressed by (seed, layer, tensor, element).
 
-use crate::config::{Bounds, Section};
+use crate::config::{Bounds, Choice, Section};
 use crate::rng::Stream;
 
 /// How weights start. `fan_in` is the number of inputs of one output value, `fan_out` the outputs one input reaches.
@@ -18,31 +18,52 @@ pub enum Initializer {
     Constant(f32),
 }
 
-/// The words of a manifest.
-pub const WORDS: &[&str] = &["he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "constant"];
+/// The choices of a manifest.
+pub const CHOICES: &[Choice<Initializer>] = &[
+    Choice {
+        word: "he-normal",
+        meaning: "Normal, of variance 2 / fan_in (He et al. 2015).",
+        read: |_| Initializer::HeNormal,
+    },
+    Choice {
+        word: "he-uniform",
+        meaning: "Uniform, of variance 2 / fan_in (He et al. 2015).",
+        read: |_| Initializer::HeUniform,
+    },
+    Choice {
+        word: "glorot-normal",
+        meaning: "Normal, of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010).",
+        read: |_| Initializer::GlorotNormal,
+    },
+    Choice {
+        word: "glorot-uniform",
+        meaning: "Uniform, of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010).",
+        read: |_| Initializer::GlorotUniform,
+    },
+    Choice {
+        word: "constant",
+        meaning: "All the same.",
+        read: |section| {
+            let value = section.key("constant", "The value of every weight.", "0.1").number(Bounds::Finite).or(0.0);
+            Initializer::Constant(value as f32)
+        },
+    },
+];
 
 impl Initializer {
     /// Reads the network's `initializer` ["he-normal"]: a word, or `{ constant = 0.1 }`.
     pub fn read(section: &mut Section<'_>) -> Initializer {
-        section.choice("initializer", WORDS, Some("he-normal"), read_choice).unwrap_or(Initializer::HeNormal)
+        section
+            .key("initializer", "How weights start.", "\"glorot-uniform\"")
+            .choice(CHOICES, Some("he-normal"))
+            .unwrap_or(Initializer::HeNormal)
     }
 
     /// Reads a layer's `initializer`: the network's where there is none.
     pub fn read_optional(section: &mut Section<'_>) -> Option<Initializer> {
-        if section.raw("initializer").is_none() {
-            return None;
-        }
-        section.choice("initializer", WORDS, None, read_choice)
-    }
-}
-
-fn read_choice(word: &str, section: &mut Section<'_>) -> Initializer {
-    match word {
-        "he-uniform" => Initializer::HeUniform,
-        "glorot-normal" => Initializer::GlorotNormal,
-        "glorot-uniform" => Initializer::GlorotUniform,
-        "constant" => Initializer::Constant(section.number("constant", Bounds::Finite, Some(0.0)) as f32),
-        _ => Initializer::HeNormal,
+        section
+            .key("initializer", "How this layer's weights start; absent: the network's.", "\"he-uniform\"")
+            .choice(CHOICES, None)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A [`Schedule`] gives a factor of the base rate for each step. All but `plateau` are functions of the step alone;
 //! `plateau` also reads a [`Plateau`], which watches the validation loss or accuracy and is part of a checkpoint.
 
-use crate::config::{Bounds, Section};
+use crate::config::{Bounds, Choice, Section};
 use crate::elementary::{cos, pow, powi};
 
 /// How the learning rate moves.
@@ -50,8 +50,55 @@ pub enum Schedule {
     },
 }
 
-/// The words of a manifest.
-pub const WORDS: &[&str] = &["constant", "step", "exponential", "cosine", "plateau"];
+/// The choices of a manifest.
+pub const CHOICES: &[Choice<Schedule>] = &[
+    Choice { word: "constant", meaning: "It does not.", read: |_| Schedule::Constant },
+    Choice {
+        word: "step",
+        meaning: "Multiplied by `factor` every so many epochs.",
+        read: |section| Schedule::Step {
+            factor: read_factor(section, 0.5),
+            every: section.key("every", "Epochs between two steps.", "30").whole(1..=1_000_000).or(10),
+        },
+    },
+    Choice {
+        word: "exponential",
+        meaning: "Multiplied by `factor` each epoch, continuously.",
+        read: |section| Schedule::Exponential { factor: read_factor(section, 0.95) },
+    },
+    Choice {
+        word: "cosine",
+        meaning: "Half a cosine from 1 to `floor`, once or in cycles (Loshchilov and Hutter 2017).",
+        read: |section| Schedule::Cosine {
+            cycles: section.key("cycles", "How often it starts again.", "5").whole(1..=1_000).or(1),
+            warm_up: section
+                .key("warm_up", "Epochs in which the rate grows from 0; may be a fraction.", "1.5")
+                .number(Bounds::NonNegative)
+                .or(0.0),
+            floor: read_floor(section),
+        },
+    },
+    Choice {
+        word: "plateau",
+        meaning: "Multiplied by `factor` when validation has not improved for more than `patience` epochs.",
+        read: |section| Schedule::Plateau {
+            factor: read_factor(section, 0.5),
+            patience: section.key("patience", "Epochs without improvement.", "5").whole(0..=1_000_000).or(3),
+            threshold: section
+                .key("threshold", "The least improvement, as a share of the best value.", "1e-3")
+                .number(Bounds::Rate)
+                .or(1e-4),
+            by_accuracy: section
+                .key("metric", "What is watched.", "\"accuracy\"")
+                .word(&[("loss", "The validation loss.", false), ("accuracy", "The validation accuracy.", true)]),
+            floor: read_floor(section),
+        },
+    },
+];
+
+fn read_floor(section: &mut Section<'_>) -> f64 {
+    section.key("floor", "The least rate, as a share of `learning_rate`.", "0.01").number(Bounds::Fraction).or(0.0)
+}
 
 /// Where a training run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,38 +131,18 @@ impl Default for Plateau {
 impl Schedule {
     /// Reads `schedule` ["constant"]: a word, or `{ step = { factor = 0.5, every = 10 } }`.
     pub fn read(section: &mut Section<'_>) -> Schedule {
-        section
-            .choice("schedule", WORDS, Some("constant"), |word, section| match word {
-                "step" => Schedule::Step {
-                    factor: read_factor(section, 0.5),
-                    every: section.whole("every", 1..=1_000_000, Some(10)),
-                },
-                "exponential" => Schedule::Exponential { factor: read_factor(section, 0.95) },
-                "cosine" => Schedule::Cosine {
-                    cycles: section.whole("cycles", 1..=1_000, Some(1)),
-                    warm_up: section.number("warm_up", Bounds::NonNegative, Some(0.0)),
-                    floor: section.number("floor", Bounds::Fraction, Some(0.0)),
-                },
-                "plateau" => Schedule::Plateau {
-                    factor: read_factor(section, 0.5),
-                    patience: section.whole("patience", 0..=1_000_000, Some(3)),
-                    threshold: section.number("threshold", Bounds::Rate, Some(1e-4)),
-                    by_accuracy: section.word("metric", &["loss", "accuracy"], "loss") == "accuracy",
-                    floor: section.number("floor", Bounds::Fraction, Some(0.0)),
-                },
-                _ => Schedule::Constant,
-            })
-            .unwrap_or(Schedule::Constant)
+        let key = section.key("schedule", "How the learning rate changes.", "{ step = { factor = 0.1, every = 30 } }");
+        key.choice(CHOICES, Some("constant")).unwrap_or(Schedule::Constant)
     }
 
     /// The word in the manifest.
     pub fn word(&self) -> &'static str {
         match self {
-            Schedule::Constant => WORDS[0],
-            Schedule::Step { .. } => WORDS[1],
-            Schedule::Exponential { .. } => WORDS[2],
-            Schedule::Cosine { .. } => WORDS[3],
-            Schedule::Plateau { .. } => WORDS[4],
+            Schedule::Constant => "constant",
+            Schedule::Step { .. } => "step",
+            Schedule::Exponential { .. } => "exponential",
+            Schedule::Cosine { .. } => "cosine",
+            Schedule::Plateau { .. } => "plateau",
         }
     }
 
@@ -185,7 +212,7 @@ impl Schedule {
 }
 
 fn read_factor(section: &mut Section<'_>, default: f64) -> f64 {
-    section.number("factor", Bounds::Fraction, Some(default))
+    section.key("factor", "What the rate is multiplied by.", "0.1").number(Bounds::Fraction).or(default)
 }
 
 #[cfg(test)]

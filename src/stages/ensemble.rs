@@ -26,7 +26,7 @@ use crate::artifact::dataset::{NUMBERS_FILES, Numbers};
 use crate::artifact::ensemble::{Ensemble, Member, Stacking, WEIGHTS, validation_name};
 use crate::artifact::predictions::{OutOfFold, TEST};
 use crate::artifact::table::{Cell, Table};
-use crate::config::{Bounds, Log, Problem, Section, Span};
+use crate::config::{Bounds, Choice, Log, Problem, Section, Span};
 pub use combine::Combine;
 use combine::WORDS;
 pub(super) use models::{Model, models, name_of, prediction_needs};
@@ -76,13 +76,28 @@ pub struct EnsembleStage {
     combine: CombineConfig,
 }
 
+/// The choices of `combine`.
+const CHOICES: &[Choice<CombineConfig>] = &[
+    Choice { word: WORDS[0], meaning: "The mean of the probabilities.", read: |_| CombineConfig::MeanProbability },
+    Choice { word: WORDS[1], meaning: "Each member has a vote.", read: |_| CombineConfig::Vote },
+    Choice {
+        word: WORDS[2],
+        meaning: "The mean with the weights that have the smallest log loss out of fold.",
+        read: |_| CombineConfig::Weighted,
+    },
+    Choice {
+        word: WORDS[3],
+        meaning: "A softmax regression on the members' probabilities out of fold.",
+        read: |section| {
+            let meaning = "Half of it times the squared coefficients is added to the mean log loss.";
+            CombineConfig::Stacking { l2: section.key("l2", meaning, "0.1").number(Bounds::Positive).or(0.001) }
+        },
+    },
+];
+
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    let combine = section.choice("combine", &WORDS, Some(WORDS[0]), |word, inner| match word {
-        "vote" => CombineConfig::Vote,
-        "weighted" => CombineConfig::Weighted,
-        "stacking" => CombineConfig::Stacking { l2: inner.number("l2", Bounds::Positive, Some(0.001)) },
-        _ => CombineConfig::MeanProbability,
-    });
+    let key = section.key("combine", "How what members say becomes one answer.", "\"weighted\"");
+    let combine = key.choice(CHOICES, Some(WORDS[0]));
     Box::new(EnsembleStage { combine: combine.unwrap_or(CombineConfig::MeanProbability) })
 }
 

@@ -22,7 +22,7 @@ use crate::artifact::evaluation::{
     COMPARISONS, CONFUSION, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE, PREDICTIONS, Score,
 };
 use crate::artifact::predictions::Predictions;
-use crate::config::{Log, Problem, Section, Span, Value, quote};
+use crate::config::{Form, Log, Problem, Section, Span, Value, quote};
 use crate::data::metrics::{
     Average, ClassScores, Confusion, METRICS, Metric, Scored, find, intervals, mean_and_deviation, suggest,
     wilson_interval,
@@ -69,15 +69,27 @@ impl std::fmt::Debug for Evaluate {
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let metrics = read_metrics(section);
-    let top_k = section.whole("top_k", 1..=1_000_000, Some(5)) as usize;
-    let bootstrap = section.optional_whole("bootstrap", 100..=1_000_000).map(|n| n as u32);
+    let top_k = section.key("top_k", "How many most probable classes `top-k` looks at.", "3").whole(1..=1_000_000).or(5)
+        as usize;
+    let bootstrap = section
+        .key(
+            "bootstrap",
+            "Data sets drawn for the 95 % interval of every metric; absent: only the accuracy has one.",
+            "1000",
+        )
+        .whole(100..=1_000_000)
+        .optional()
+        .map(|n| n as u32);
     Box::new(Evaluate { metrics, top_k, gates: gate::read(section), bootstrap })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
     let mut metrics: Vec<&'static Metric> = Vec::new();
     let mut span = None;
-    match section.raw("metrics") {
+    let default = names(METRICS.iter().filter(|metric| metric.is_default));
+    let form = || Form::List(Box::new(metric_form()), 0..=usize::MAX);
+    let meaning = "What is reported, besides precision, recall, F1 and support by class.";
+    match section.key("metrics", meaning, "[\"accuracy\", \"log-loss\"]").form(Some(&default), form) {
         None => metrics.extend(METRICS.iter().filter(|metric| metric.is_default)),
         Some(node) => match &node.value {
             Value::List(items) => {
@@ -99,9 +111,18 @@ fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
             _ => section.expected("metrics", node, "a list of names of metrics"),
         },
     }
-    let names: Vec<String> = metrics.iter().map(|metric| quote(metric.name)).collect();
-    section.record("metrics", format!("[{}]", names.join(", ")), span);
+    section.record("metrics", names(metrics.iter().copied()), span);
     metrics
+}
+
+/// The names of metrics, as a list.
+fn names<'m>(metrics: impl Iterator<Item = &'m Metric>) -> String {
+    format!("[{}]", metrics.map(|metric| quote(metric.name)).collect::<Vec<_>>().join(", "))
+}
+
+/// The name of a metric.
+fn metric_form() -> Form {
+    Form::Words(METRICS.iter().map(|metric| (metric.name.to_owned(), "This metric.")).collect())
 }
 
 /// The stages whose predictions an evaluation of `stage` reads: itself, then its members, theirs, and so on.

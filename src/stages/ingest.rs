@@ -49,29 +49,21 @@ pub struct Ingest {
 }
 
 /// Reads the keys of `ingest`.
-///
-/// - `source` (required): `builtin:NAME`, a catalogue name, or a path relative to the manifest
-/// - `labels`: the file of labels, where a format has them apart (IDX, NPY, NPZ)
-/// - `root`: the folder that a table's paths are relative to; its own by default
-/// - `suffix` [""]: what a table's paths lack at their end, as `.jpg` where it has ids
-/// - `format` ["auto"]: a name from [`FORMATS`]; by content when "auto"
-/// - `channels`, `alpha`, `exif`, `depth`, `resize`: see [`DecodePolicy`]
-/// - `on_corrupt` ["error"] or "skip"; `max_corrupt` [100]: images that may be skipped
-/// - `allow_empty` [false]: whether a class may have no image
-/// - `limit`: at most this many images, evenly spread over the source
-/// - `max_pixels` [100,000,000] width times height; `max_bytes` [268,435,456] bytes of one image file
 pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    let source = section.unrecorded_text("source");
-    if source.is_none() && section.raw("source").is_none() {
+    let meaning = "A folder or file (relative to the manifest), a name of the catalogue, or `builtin:NAME`.";
+    let source = section.key("source", meaning, "\"builtin:digits\"").place(true);
+    if section.node("source").is_none() {
         let problem = Problem::error(section.span(), "missing key `source`")
             .help("add `source`: a folder, a file, a catalogue name, or `\"builtin:digits\"`");
         section.log().push(problem);
     }
-    let labels = section.unrecorded_text("labels").map(|(text, _)| text);
-    let root = section.unrecorded_text("root").map(|(text, _)| text);
-    let mut formats = vec!["auto"];
-    formats.extend(FORMATS.iter().map(|format| format.name));
-    let format = section.word("format", &formats, "auto");
+    let meaning = "The file of labels, where a format has them apart (IDX, NPY, NPZ).";
+    let labels = section.key("labels", meaning, "\"labels.npy\"").place(false).map(|(text, _)| text);
+    let meaning = "The folder that a table's paths are relative to; absent: the table's own.";
+    let root = section.key("root", meaning, "\"images\"").place(false).map(|(text, _)| text);
+    let mut formats = vec![("auto", "What the content says.", "auto")];
+    formats.extend(FORMATS.iter().map(|format| (format.name, "This format.", format.name)));
+    let format = section.key("format", "How the source is read.", "\"idx\"").word(&formats);
     if let Some((text, span)) = &source {
         check_source(text, *span, section.log());
     }
@@ -81,13 +73,21 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         source: source.map_or(String::new(), |(text, _)| text),
         labels,
         root,
-        suffix: section.text("suffix", Some("")),
+        suffix: section.key("suffix", "What a table's paths lack at their end, where it has ids.", "\".jpg\"").text(""),
         format,
         policy,
-        skips_corrupt: section.word("on_corrupt", &["error", "skip"], "error") == "skip",
-        max_corrupt: section.whole("max_corrupt", 0..=i64::MAX as u64, Some(100)),
-        allow_empty: section.flag("allow_empty", false),
-        limit: section.optional_whole("limit", 1..=i64::MAX as u64),
+        skips_corrupt: section
+            .key("on_corrupt", "What happens to an image that cannot be decoded.", "\"skip\"")
+            .word(&[("error", "Nothing is ingested.", false), ("skip", "It is left out and listed.", true)]),
+        max_corrupt: section
+            .key("max_corrupt", "Images that may be left out.", "10")
+            .whole(0..=i64::MAX as u64)
+            .or(100),
+        allow_empty: section.key("allow_empty", "Whether a class may have no image.", "true").flag(false),
+        limit: section
+            .key("limit", "At most this many images, evenly spread over the source; absent: all.", "1000")
+            .whole(1..=i64::MAX as u64)
+            .optional(),
     })
 }
 

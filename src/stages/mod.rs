@@ -489,6 +489,12 @@ pub struct Advice {
     pub image: Option<u32>,
 }
 
+/// Reads a stage's own `seed`.
+fn read_seed(section: &mut Section<'_>) -> Option<u64> {
+    let meaning = "The seed of this stage; absent: the manifest's.";
+    section.key("seed", meaning, "7").whole(0..=i64::MAX as u64).optional()
+}
+
 /// Why a task failed: what and where, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageError {

@@ -28,7 +28,7 @@ pub struct Preprocess {
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    Box::new(Preprocess { steps: read_steps(section, "steps") })
+    Box::new(Preprocess { steps: read_steps(section) })
 }
 
 impl Stage for Preprocess {

@@ -33,8 +33,8 @@ pub struct Reduce {
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    let method = read_method(section, "method");
-    let seed = section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0)));
+    let method = read_method(section);
+    let seed = super::read_seed(section);
     Box::new(Reduce { method, seed })
 }
 

@@ -6,7 +6,9 @@ use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, 
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
-use crate::config::{Log, Problem, Section, Span, Value, as_number, canonical_float, positive_zero, quote};
+use crate::config::{
+    Bounds, Form, Log, Problem, Section, Span, Value, as_number, canonical_float, positive_zero, quote,
+};
 use crate::data::fit_set::Place;
 use crate::data::reader::GivenSplit;
 use crate::data::split::{Divisible, Share, SplitPlan, share_warning};
@@ -45,50 +47,52 @@ pub struct Split {
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    let test = read_share(section, "test");
-    let folds = section.whole("folds", 1..=1000, Some(5)) as u32;
-    let validation = if folds == 1 {
-        read_share(section, "validation")
-    } else {
-        if let Some(node) = section.raw("validation") {
-            let message =
-                format!("`validation` has no meaning with {folds} folds, each of which is validated on in turn");
-            section.log().push(Problem::error(node.span, message).help("set `folds = 1`, or leave out `validation`"));
-        }
-        None
-    };
+    let meaning = "Share of the images that is held out, or the data set's own split; absent: that, else 0.2.";
+    let test = read_share(section, "test", meaning, Bounds::Rate);
+    let folds = section
+        .key("folds", "Folds of cross-validation; 1 is a single train/validation split.", "10")
+        .whole(1..=1000)
+        .or(5) as u32;
+    let meaning = "With `folds = 1`, what is validated on, of the images outside the test split; absent: as `test`.";
+    let mut validation = None;
+    if folds == 1 || section.is_described() {
+        validation = read_share(section, "validation", meaning, Bounds::Open);
+    } else if let Some(node) = section.key("validation", meaning, "0.1").form(None, || Form::Anything) {
+        let message = format!("`validation` has no meaning with {folds} folds, each of which is validated on in turn");
+        section.log().push(Problem::error(node.span, message).help("set `folds = 1`, or leave out `validation`"));
+    }
     Box::new(Split {
         test,
         folds,
         validation,
-        stratify: section.flag("stratify", true),
-        shuffle: section.flag("shuffle", true),
+        stratify: section.key("stratify", "Whether each split gets its share of each class.", "false").flag(true),
+        shuffle: section
+            .key("shuffle", "Whether images are dealt out in random order, else in the data set's.", "false")
+            .flag(true),
         group: read_group(section),
-        seed: section.optional_whole("seed", 0..=i64::MAX as u64),
+        seed: super::read_seed(section),
     })
 }
 
 /// A share, "given", or nothing.
-fn read_share(section: &mut Section<'_>, key: &str) -> Option<Share> {
-    let Some(node) = section.raw(key) else {
-        return None;
+fn read_share(section: &mut Section<'_>, key: &'static str, meaning: &'static str, bounds: Bounds) -> Option<Share> {
+    let form = || {
+        let given = ("given".to_owned(), "The data set's own split.");
+        Form::Either(vec![Form::Number(bounds), Form::Words(vec![given])])
     };
-    // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
-    let (is_test, expected) = match key {
-        "test" => (true, "a number from 0 up to, not including, 1, or `given`"),
-        _ => (false, "a number between 0 and 1, or `given`"),
-    };
+    let node = section.key(key, meaning, "0.1").form(None, form)?;
     match (&node.value, as_number(&node.value).map(positive_zero)) {
         (Value::Text { text, .. }, _) if text == "given" => {
             section.record(key, quote("given"), Some(node.span));
             Some(Share::Given)
         }
-        (_, Some(x)) if (0.0..1.0).contains(&x) && (is_test || x > 0.0) => {
+        (_, Some(x)) if bounds.holds(x) => {
             section.record(key, canonical_float(x), Some(node.span));
             Some(Share::Fraction(x))
         }
         _ => {
-            section.expected(key, node, expected);
+            // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
+            section.expected(key, node, format_args!("{bounds}, or `given`"));
             None
         }
     }
@@ -96,7 +100,9 @@ fn read_share(section: &mut Section<'_>, key: &str) -> Option<Share> {
 
 /// Whether a group column is named.
 fn read_group(section: &mut Section<'_>) -> bool {
-    let Some(node) = section.raw("group") else {
+    let column = ("group".to_owned(), "The column of that name.");
+    let meaning = "The column of the data set's index whose groups are kept together.";
+    let Some(node) = section.key("group", meaning, "\"group\"").form(None, || Form::Words(vec![column])) else {
         return false;
     };
     match &node.value {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use convoy::artifact::Sink;
-use convoy::config::{Log, Section, Span};
+use convoy::config::{Form, Log, Section, Span};
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Events, Options, Outcome, Plan, RunError, Session, Silent};
 use convoy::stages::{
@@ -41,29 +41,31 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
     let mut toy = Toy {
         kind,
         revision,
-        a: s.whole("a", 0..=1_000_000, Some(0)),
-        coarse: s.whole("coarse", 0..=1_000_000, Some(0)),
-        sleep: s.whole("sleep", 0..=60_000, Some(0)),
+        a: s.key("a", "A number.", "1").whole(0..=1_000_000).or(0),
+        coarse: s.key("coarse", "A number.", "1").whole(0..=1_000_000).or(0),
+        sleep: s.key("sleep", "A number.", "1").whole(0..=60_000).or(0),
         folds: 0,
         is_refit: false,
         path: None,
         fail: None,
         panic: None,
-        size: s.whole("size", 0..=1 << 32, Some(0)),
+        size: s.key("size", "A number.", "1").whole(0..=1 << 32).or(0),
         seed: None,
     };
     match kind {
         "gather" => {
-            if let Some(convoy::config::Value::Text { text, .. }) = s.raw("path").map(|node| &node.value) {
+            if let Some(convoy::config::Value::Text { text, .. }) =
+                s.key("path", "A place.", "\"x\"").form(None, || Form::Text).map(|node| &node.value)
+            {
                 toy.path = Some(PathBuf::from(text));
             }
         }
-        "cut" => toy.folds = s.whole("folds", 1..=20, Some(2)) as u32,
+        "cut" => toy.folds = s.key("folds", "A number.", "1").whole(1..=20).or(2) as u32,
         "learn" => {
-            toy.is_refit = s.flag("refit", false);
-            toy.fail = s.optional_whole("fail", 1..=20);
-            toy.panic = s.optional_whole("panic", 1..=20);
-            toy.seed = s.optional_whole("seed", 0..=1_000_000);
+            toy.is_refit = s.key("refit", "Yes or no.", "true").flag(false);
+            toy.fail = s.key("fail", "A number.", "1").whole(1..=20).optional();
+            toy.panic = s.key("panic", "A number.", "1").whole(1..=20).optional();
+            toy.seed = s.key("seed", "A number.", "1").whole(0..=1_000_000).optional();
         }
         _ => {}
     }

@@ -17,11 +17,11 @@ pub enum Fill {
 impl Fill {
     /// Reads `fill` ["black"].
     pub(super) fn read(section: &mut Section<'_>) -> Fill {
-        match section.word("fill", &["black", "edge", "reflect"], "black") {
-            "edge" => Fill::Edge,
-            "reflect" => Fill::Reflect,
-            _ => Fill::Black,
-        }
+        section.key("fill", "What stands where the image does not reach.", "\"edge\"").word(&[
+            ("black", "Black pixels.", Fill::Black),
+            ("edge", "The nearest pixel.", Fill::Edge),
+            ("reflect", "The image, mirrored about its outermost pixels.", Fill::Reflect),
+        ])
     }
 
     /// Which of `0..n` stands at `i`; `None` for black.

@@ -18,7 +18,7 @@ mod geometry;
 
 use super::feed::{Feed, Values};
 use super::fit_set::TrainingRow;
-use crate::config::{Bounds, Section};
+use crate::config::{Bounds, Choice, Section};
 use crate::elementary::{cos, sin};
 use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};
@@ -90,35 +90,74 @@ pub enum Direction {
     Both,
 }
 
-/// The words of a manifest.
-pub const WORDS: &[&str] = &["flip", "crop", "shift", "rotate", "brightness", "cutout", "mixup"];
+/// The operations of a manifest.
+pub const CHOICES: &[Choice<Operation>] = &[
+    Choice {
+        word: "flip",
+        meaning: "Mirrors the image.",
+        read: |section| Operation::Flip {
+            direction: section.key("direction", "Which axes may be mirrored, each on its own.", "\"both\"").word(&[
+                ("horizontal", "Left and right change places.", Direction::Horizontal),
+                ("vertical", "Top and bottom change places.", Direction::Vertical),
+                ("both", "Either, drawn apart.", Direction::Both),
+            ]),
+            probability: section.key("probability", "How often.", "0.25").number(Bounds::Fraction).or(0.5),
+        },
+    },
+    Choice {
+        word: "crop",
+        meaning: "Pads the image on each side and cuts a part of its old size out at a random place.",
+        read: |section| Operation::Crop {
+            padding: section
+                .key("padding", "Pixels on each side, below the image's height and width.", "2")
+                .whole(1..=65_536)
+                .or(4) as usize,
+            fill: Fill::read(section),
+        },
+    },
+    Choice {
+        word: "shift",
+        meaning: "Moves the image by whole pixels.",
+        read: |section| Operation::Shift {
+            fraction: section
+                .key("fraction", "At most, as a share of height and width.", "0.2")
+                .number(Bounds::Rate)
+                .or(0.1),
+            fill: Fill::read(section),
+        },
+    },
+    Choice {
+        word: "rotate",
+        meaning: "Turns the image about its centre, either way.",
+        read: |section| Operation::Rotate {
+            degrees: section.key("degrees", "At most, in degrees.", "10").number(Bounds::UpTo(180.0)).or(15.0),
+            fill: Fill::read(section),
+        },
+    },
+    Choice {
+        word: "brightness",
+        meaning: "Multiplies pixels by a number within 1 ± factor and cuts them to their range.",
+        read: |section| Operation::Brightness {
+            factor: section.key("factor", "How far from 1 at most.", "0.1").number(Bounds::Fraction).or(0.2),
+        },
+    },
+    Choice {
+        word: "cutout",
+        meaning: "Sets a square around a random pixel to 0 (DeVries and Taylor 2017).",
+        read: |section| Operation::Cutout {
+            size: section.key("size", "The square's side, in pixels.", "4").whole(1..=65_536).or(8) as usize,
+        },
+    },
+    Choice {
+        word: "mixup",
+        meaning: "Mixes each sample, and its target, with another training sample (Zhang et al. 2018).",
+        read: |section| Operation::Mixup {
+            alpha: section.key("alpha", "Of the Beta distribution of weights.", "0.4").number(Bounds::Positive).or(0.2),
+        },
+    },
+];
 
 impl Operation {
-    fn read(word: &str, section: &mut Section<'_>) -> Operation {
-        match word {
-            "flip" => Operation::Flip {
-                direction: match section.word("direction", &["horizontal", "vertical", "both"], "horizontal") {
-                    "vertical" => Direction::Vertical,
-                    "both" => Direction::Both,
-                    _ => Direction::Horizontal,
-                },
-                probability: section.number("probability", Bounds::Fraction, Some(0.5)),
-            },
-            "crop" => Operation::Crop {
-                padding: section.whole("padding", 1..=65_536, Some(4)) as usize,
-                fill: Fill::read(section),
-            },
-            "shift" => Operation::Shift {
-                fraction: section.number("fraction", Bounds::Rate, Some(0.1)),
-                fill: Fill::read(section),
-            },
-            "rotate" => Operation::Rotate { degrees: read_degrees(section), fill: Fill::read(section) },
-            "brightness" => Operation::Brightness { factor: section.number("factor", Bounds::Fraction, Some(0.2)) },
-            "cutout" => Operation::Cutout { size: section.whole("size", 1..=65_536, Some(8)) as usize },
-            _ => Operation::Mixup { alpha: section.number("alpha", Bounds::Positive, Some(0.2)) },
-        }
-    }
-
     fn word(self) -> &'static str {
         match self {
             Operation::Flip { .. } => "flip",
@@ -130,16 +169,6 @@ impl Operation {
             Operation::Mixup { .. } => "mixup",
         }
     }
-}
-
-fn read_degrees(section: &mut Section<'_>) -> f64 {
-    let degrees = section.number("degrees", Bounds::NonNegative, Some(15.0));
-    if degrees > 180.0
-        && let Some(node) = section.raw("degrees")
-    {
-        section.expected("degrees", node, "a number from 0 to 180");
-    }
-    degrees
 }
 
 /// What a manifest lists under `augment`.
@@ -162,7 +191,15 @@ pub struct Misfit {
 impl Augmentation {
     /// Reads `augment` [nothing]: a list such as `["flip", { crop = { padding = 4 } }]`.
     pub fn read(section: &mut Section<'_>) -> Augmentation {
-        Augmentation { operations: section.choices("augment", WORDS, Operation::read) }
+        Augmentation {
+            operations: section
+                .key(
+                    "augment",
+                    "What is done to training images, anew in each epoch, in this order.",
+                    "[\"flip\", { crop = { padding = 4 } }]",
+                )
+                .choices(CHOICES),
+        }
     }
 
     /// The words of its operations, in order.

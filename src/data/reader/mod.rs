@@ -297,8 +297,14 @@ impl Limits {
     pub fn read(section: &mut Section<'_>) -> Limits {
         let default = Limits::default();
         Limits {
-            max_pixels: section.whole("max_pixels", MAX_PIXELS, Some(default.max_pixels)),
-            max_bytes: section.whole("max_bytes", MAX_BYTES, Some(default.max_bytes)),
+            max_pixels: section
+                .key("max_pixels", "Width times height of an image, in pixels, at most.", "40000000")
+                .whole(MAX_PIXELS)
+                .or(default.max_pixels),
+            max_bytes: section
+                .key("max_bytes", "Bytes of one image file at most.", "10000000")
+                .whole(MAX_BYTES)
+                .or(default.max_bytes),
         }
     }
 

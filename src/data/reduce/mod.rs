@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::feed::{Feed, TrainingSamples};
 use super::transform::moments::{Moments, Statistics};
 use super::transform::{Affine, Fitted, Per};
-use crate::config::Section;
+use crate::config::{Choice, Section};
 use crate::engine::{Engine, Matrix};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
@@ -164,6 +164,8 @@ pub trait Reduction: fmt::Debug + Send + Sync {
 pub struct Kind {
     /// The word.
     pub name: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
     /// Reads its keys.
     pub read: fn(&mut Section<'_>) -> Box<dyn Reduction>,
     /// A value of `method` that uses it.
@@ -173,14 +175,12 @@ pub struct Kind {
 /// Every method. To add one: a file beside this one, and a line here.
 pub const KINDS: &[Kind] = &[pca::KIND, projection::GAUSSIAN, projection::SPARSE];
 
-/// Reads the method under `key`, by default PCA; `None` after a problem.
-pub fn read_method(section: &mut Section<'_>, key: &str) -> Option<Box<dyn Reduction>> {
-    let names: Vec<&'static str> = KINDS.iter().map(|kind| kind.name).collect();
-    section
-        .choice(key, &names, Some(pca::KIND.name), |name, section| {
-            KINDS.iter().find(|kind| kind.name == name).map(|kind| (kind.read)(section))
-        })
-        .flatten()
+/// Reads `method`, by default PCA; `None` after a problem.
+pub fn read_method(section: &mut Section<'_>) -> Option<Box<dyn Reduction>> {
+    let choice = |kind: &Kind| Choice { word: kind.name, meaning: kind.meaning, read: kind.read };
+    let choices: Vec<Choice<Box<dyn Reduction>>> = KINDS.iter().map(choice).collect();
+    let key = section.key("method", "How samples are projected on fewer axes.", "{ pca = { components = 20 } }");
+    key.choice(&choices, Some(pca::KIND.name))
 }
 
 /// A fitted method: `(x - mean) weights`.

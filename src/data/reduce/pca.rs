@@ -11,15 +11,19 @@ use super::few;
 use super::{
     BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted, samples_between_looks,
 };
-use crate::config::{Bounds, Problem, Section};
+use crate::config::{Bounds, Problem, Section, canonical_float};
 use crate::data::feed::Feed;
 use crate::engine::symmetric::{dot, subtract};
 use crate::engine::{Dense, Engine, double, matmul};
 use crate::tensor::SampleShape;
 
 /// The line in the list.
-pub const KIND: Kind =
-    Kind { name: "pca", read, example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }" };
+pub const KIND: Kind = Kind {
+    name: "pca",
+    meaning: "The axes of largest variance, with or without whitening.",
+    read,
+    example: "{ pca = { components = 20, whiten = true, epsilon = 1e-3 } }",
+};
 
 /// What is kept unless something is said.
 const DEFAULT_VARIANCE: f64 = 0.95;
@@ -57,24 +61,33 @@ enum Solver {
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Reduction> {
-    let variance_span = section.raw("variance").map(|node| node.span);
-    let zca_span = section.raw("zca").map(|node| node.span);
-    let solver_span = section.raw("solver").map(|node| node.span);
-    let components = section.optional_whole("components", 1..=1_000_000).map(|n| n as usize);
-    let whiten = section.flag("whiten", false);
-    let zca = section.flag("zca", false);
-    let keeps_all = components.is_some() || (zca && variance_span.is_none());
-    let variance = if keeps_all && variance_span.is_none() {
-        None
-    } else {
-        Some(section.number("variance", Bounds::Fraction, Some(DEFAULT_VARIANCE)))
+    let components = section
+        .key("components", "How many axes are kept; absent: by `variance`.", "20")
+        .whole(1..=1_000_000)
+        .optional()
+        .map(|n| n as usize);
+    let whiten = section.key("whiten", "Divides each component by its deviation.", "true").flag(false);
+    let zca = section.key("zca", "Whitens and turns back, so that images stay images.", "true").flag(false);
+    let meaning = "As few axes as explain more than this share of the variance; absent: 0.95, with `zca` all axes.";
+    let variance = section.key("variance", meaning, "0.99").number(Bounds::Fraction).optional();
+    let variance_span = section.node("variance").map(|node| node.span);
+    let keeps_all = components.is_some() || zca;
+    let variance = match variance {
+        None if !keeps_all => {
+            section.record("variance", canonical_float(DEFAULT_VARIANCE), None);
+            Some(DEFAULT_VARIANCE)
+        }
+        variance => variance,
     };
-    let epsilon = section.number("epsilon", Bounds::NonNegative, Some(1e-5));
-    let solver = match section.word("solver", &["auto", "full", "randomized"], "auto") {
-        "full" => Solver::Full,
-        "randomized" => Solver::Randomized,
-        _ => Solver::Auto,
-    };
+    let meaning = "Added to variances before whitening divides by their roots.";
+    let epsilon = section.key("epsilon", meaning, "1e-3").number(Bounds::NonNegative).or(1e-5);
+    let solver = section.key("solver", "How axes are found.", "\"full\"").word(&[
+        ("auto", "Full up to 1,024 features, or where most axes are kept.", Solver::Auto),
+        ("full", "The eigenproblem of the covariance.", Solver::Full),
+        ("randomized", "A random block of vectors, for many features (Halko et al. 2011).", Solver::Randomized),
+    ]);
+    let zca_span = section.node("zca").map(|node| node.span);
+    let solver_span = section.node("solver").map(|node| node.span);
     if let (Some(span), Some(_)) = (variance_span, components) {
         let problem = Problem::error(span, "`components` and `variance` both say how many components are kept");
         section.log().push(problem.help("leave one of them out"));

@@ -5,13 +5,14 @@
 //! density of 1/3; Li, Hastie and Church 2006 with `1 / sqrt(features)`, the default).
 
 use super::{FitError, Fitting, Kind, Misfit, Projection, Reduction, counted};
-use crate::config::{Bounds, Section, Value, quote};
+use crate::config::{Bounds, Form, Section, Value, quote};
 use crate::elementary::ln;
 use crate::tensor::SampleShape;
 
 /// The line in the list.
 pub const GAUSSIAN: Kind = Kind {
     name: "gaussian-projection",
+    meaning: "A random projection with normal weights.",
     read: |section| Box::new(Random { components: Components::read(section), kind: Draw::Gaussian }),
     example: "{ gaussian-projection = { components = 20 } }",
 };
@@ -19,6 +20,7 @@ pub const GAUSSIAN: Kind = Kind {
 /// The line in the list.
 pub const SPARSE: Kind = Kind {
     name: "sparse-projection",
+    meaning: "A random projection most of whose weights are 0.",
     read: |section| {
         let components = Components::read(section);
         Box::new(Random { components, kind: Draw::Sparse { density: read_density(section) } })
@@ -57,7 +59,12 @@ enum Components {
 
 impl Components {
     fn read(section: &mut Section<'_>) -> Components {
-        let node = section.raw("components");
+        let form = || {
+            let word = (LEMMA.to_owned(), "As few as keep all distances within a factor of 1 ± eps.");
+            Form::Either(vec![Form::Whole(1..=1_000_000), Form::Words(vec![word])])
+        };
+        let key = section.key("components", "How many axes there are.", "20");
+        let node = key.form(Some(&quote(LEMMA)), form);
         let components = match node.map(|node| &node.value) {
             None => {
                 section.record("components", quote(LEMMA), None);
@@ -79,29 +86,19 @@ impl Components {
                 Some(1)
             }
         };
-        if let Some(n) = components {
-            return Components::Count(n);
+        match components {
+            Some(n) if !section.is_described() => Components::Count(n),
+            _ => {
+                let meaning = "How much squared distances may change, with `johnson-lindenstrauss` components.";
+                Components::Lemma { eps: section.key("eps", meaning, "0.2").number(Bounds::Open).or(0.1) }
+            }
         }
-        let node = section.raw("eps");
-        let eps = section.number("eps", Bounds::Positive, Some(0.1));
-        if let Some(node) = node
-            && eps >= 1.0
-        {
-            section.expected("eps", node, "a number between 0 and 1");
-        }
-        Components::Lemma { eps }
     }
 }
 
 fn read_density(section: &mut Section<'_>) -> Option<f64> {
-    let node = section.raw("density");
-    let density = section.optional_number("density", Bounds::Positive)?;
-    if let Some(node) = node
-        && density > 1.0
-    {
-        section.expected("density", node, "a number above 0, at most 1");
-    }
-    Some(density)
+    let meaning = "Share of the weights that are not 0; absent: 1 / sqrt(features).";
+    section.key("density", meaning, "0.25").number(Bounds::Share).optional()
 }
 
 /// The fewest components for which the lemma keeps the squared distances of `n_samples` within a factor of `1 ± eps`

@@ -12,7 +12,12 @@ pub struct Center {
 }
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "center", read, example: "{ center = { per = \"channel\" } }" };
+pub const KIND: Kind = Kind {
+    name: "center",
+    meaning: "Subtracts the mean of the training samples.",
+    read,
+    example: "{ center = { per = \"channel\" } }",
+};
 
 fn read(section: &mut Section<'_>) -> Box<dyn Transform> {
     Box::new(Center { per: Per::read(section) })

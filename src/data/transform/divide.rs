@@ -12,10 +12,12 @@ pub struct Divide {
 }
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "divide", read, example: "{ divide = 255 }" };
+pub const KIND: Kind = Kind { name: "divide", meaning: "Divides by a constant.", read, example: "{ divide = 255 }" };
 
 fn read(section: &mut Section<'_>) -> Box<dyn Transform> {
-    Box::new(Divide { by: section.number("divide", Bounds::Positive, None) })
+    Box::new(Divide {
+        by: section.key("divide", "By what values are divided.", "255").number(Bounds::Positive).required(),
+    })
 }
 
 impl Transform for Divide {

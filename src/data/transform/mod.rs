@@ -16,7 +16,7 @@ pub use chain::Chain;
 use moments::{Moments, Statistics};
 
 use super::feed::TrainingSamples;
-use crate::config::Section;
+use crate::config::{Choice, Section};
 use crate::tensor::SampleShape;
 
 /// What shares one statistic.
@@ -32,21 +32,20 @@ pub enum Per {
 
 impl Per {
     /// The words of the manifest.
-    pub const WORDS: [&'static str; 3] = ["pixel", "channel", "global"];
+    const WORDS: [(&'static str, &'static str, Per); 3] = [
+        ("pixel", "Each value of a sample.", Per::Pixel),
+        ("channel", "The values of one channel; of flat samples, each feature.", Per::Channel),
+        ("global", "All values of all samples.", Per::Global),
+    ];
 
     /// Reads the key `per`, by default "channel".
     pub fn read(section: &mut Section<'_>) -> Per {
-        Per::parse(section.word("per", &Per::WORDS, "channel")).unwrap_or(Per::Channel)
+        section.key("per", "What shares one statistic.", "\"pixel\"").word_or(&Per::WORDS, 1)
     }
 
     /// The value of this word.
     pub fn parse(word: &str) -> Option<Per> {
-        match word {
-            "pixel" => Some(Per::Pixel),
-            "channel" => Some(Per::Channel),
-            "global" => Some(Per::Global),
-            _ => None,
-        }
+        Per::WORDS.iter().find(|(known, ..)| *known == word).map(|(.., per)| *per)
     }
 
     /// The word in the manifest.
@@ -81,6 +80,8 @@ pub trait Transform: fmt::Debug + Send + Sync {
 pub struct Kind {
     /// The word.
     pub name: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
     /// Reads its keys.
     pub read: fn(&mut Section<'_>) -> Box<dyn Transform>,
     /// An item of `steps` that uses it.
@@ -90,14 +91,11 @@ pub struct Kind {
 /// Every transform. To add one: a file beside this one, and a line here.
 pub const KINDS: &[Kind] = &[center::KIND, scale::KIND, divide::KIND, standardize_image::KIND];
 
-/// Reads the list of transforms under `key`.
-pub fn read_steps(section: &mut Section<'_>, key: &str) -> Vec<Box<dyn Transform>> {
-    let names: Vec<&'static str> = KINDS.iter().map(|kind| kind.name).collect();
-    let steps = section.choices(key, &names, |name, section| {
-        let kind = KINDS.iter().find(|kind| kind.name == name);
-        kind.map(|kind| (kind.read)(section))
-    });
-    steps.into_iter().flatten().collect()
+/// Reads the list of transforms, `steps`.
+pub fn read_steps(section: &mut Section<'_>) -> Vec<Box<dyn Transform>> {
+    let choice = |kind: &Kind| Choice { word: kind.name, meaning: kind.meaning, read: kind.read };
+    let choices: Vec<Choice<Box<dyn Transform>>> = KINDS.iter().map(choice).collect();
+    section.key("steps", "What is done to each image, in this order.", "[\"center\", \"scale\"]").choices(&choices)
 }
 
 /// A fitted step.

@@ -2,7 +2,9 @@
 
 use super::moments::{Moments, Statistics};
 use super::{Affine, Fitted, Kind, Per, Transform, is_constant};
-use crate::config::{Problem, Section, Value, as_number, canonical_float, did_you_mean, positive_zero, quote};
+use crate::config::{
+    Bounds, Form, Problem, Section, Value, as_number, canonical_float, did_you_mean, positive_zero, quote,
+};
 
 /// What values are scaled to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +25,12 @@ pub struct Scale {
 }
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "scale", read, example: "{ scale = { to = \"unit-variance\" } }" };
+pub const KIND: Kind = Kind {
+    name: "scale",
+    meaning: "Divides by the deviation of the training samples, or maps their range.",
+    read,
+    example: "{ scale = { to = \"unit-variance\" } }",
+};
 
 const UNIT_VARIANCE: &str = "unit-variance";
 
@@ -33,7 +40,12 @@ fn read(section: &mut Section<'_>) -> Box<dyn Transform> {
 }
 
 fn read_to(section: &mut Section<'_>) -> To {
-    let Some(node) = section.raw("to") else {
+    let form = || {
+        let word = (UNIT_VARIANCE.to_owned(), "Deviation 1; the mean moves along, so `center` goes first.");
+        Form::Either(vec![Form::Words(vec![word]), Form::List(Box::new(Form::Number(Bounds::Finite)), 2..=2)])
+    };
+    let key = section.key("to", "What values are scaled to: a word, or the range of the training samples.", "[-1, 1]");
+    let Some(node) = key.form(Some(&quote(UNIT_VARIANCE)), form) else {
         section.record("to", quote(UNIT_VARIANCE), None);
         return To::UnitVariance;
     };

@@ -10,7 +10,12 @@ use crate::config::Section;
 pub struct StandardizeImage;
 
 /// The line in the list.
-pub const KIND: Kind = Kind { name: "standardize-image", read, example: "\"standardize-image\"" };
+pub const KIND: Kind = Kind {
+    name: "standardize-image",
+    meaning: "Brings each image to mean 0 and deviation 1 by itself.",
+    read,
+    example: "\"standardize-image\"",
+};
 
 fn read(_: &mut Section<'_>) -> Box<dyn Transform> {
     Box::new(StandardizeImage)

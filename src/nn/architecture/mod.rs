@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use super::layer::{self, LayerConfig};
 use super::plan::NetworkPlan;
-use crate::config::{self, Entry, Log, Node, Problem, Section, Span, Table, Value, did_you_mean};
+use crate::config::{self, Bounds, Entry, Form, Log, Node, Problem, Section, Span, Table, Value, did_you_mean};
+use crate::engine::Algorithm;
 use crate::tensor::{ImageShape, SampleShape};
 
 /// More layers than this are a mistake (or an attack): `[[[…]*1000]*1000]*1000`.
@@ -59,11 +60,21 @@ pub fn from_shorthand(text: &str) -> Result<Architecture, Vec<Problem>> {
 ///
 /// Returns `None` after a problem, which is then in the section's log, and points at the layer.
 pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
-    let shorthand = section.raw("architecture").cloned();
-    let list = section.raw("layers").cloned();
-    let mut vars = read_vars(section)?;
-    let algorithm = section.word(layer::CONVOLUTION, layer::ALGORITHMS, layer::ALGORITHMS[0]);
-    let convolution = section.raw(layer::CONVOLUTION).map_or(section.span(), |node| node.span);
+    let meaning = "The network in shorthand, from its input to its last layer; this or `layers` must be set.";
+    let example = "\"INPUT - [CONV(32) - RELU]*2 - POOL - FC\"";
+    let shorthand = section.key("architecture", meaning, example).form(None, || Form::Text).cloned();
+    let layers = || {
+        let layer = Form::Choice(Section::alternatives(&layer::choices()));
+        Form::Filled(Box::new(Form::List(Box::new(layer), 1..=MAX_LAYERS)))
+    };
+    let meaning = "The network in the long form, one item a layer; this or `architecture` must be set.";
+    let example = "[\"input\", { conv = { filters = 32 } }, \"relu\", \"fc\"]";
+    let list = section.key("layers", meaning, example).form(None, layers).cloned();
+    let vars = read_vars(section);
+    let meaning = "How convolutions are computed that do not say it themselves.";
+    let algorithm = section.key(layer::CONVOLUTION, meaning, "\"winograd\"").word(layer::ALGORITHMS);
+    let convolution = section.node(layer::CONVOLUTION).map_or(section.span(), |node| node.span);
+    let mut vars = vars?;
     let mut nodes = match (shorthand, list) {
         (Some(shorthand), None) => shorthand::parse(&shorthand, &mut vars, section.log())?,
         (None, Some(list)) => match list.value {
@@ -112,21 +123,19 @@ pub fn read(section: &mut Section<'_>) -> Option<Architecture> {
         return None;
     }
     vars.warn_unused(section.log());
-    if algorithm != layer::ALGORITHMS[0] {
+    if algorithm != Algorithm::Winograd {
         nodes.iter_mut().for_each(|node| layer::ask_for_direct(node, convolution));
     }
 
+    let choices = layer::choices();
     let read: Vec<Option<Arc<dyn LayerConfig>>> = nodes
         .iter()
         .enumerate()
         .map(|(i, node)| {
-            section.choice_at("layers", &format!("layers[{i}]"), node, layer::WORDS, |word, section| {
-                let kind = layer::KINDS.iter().find(|kind| kind.word == word).expect("WORDS are the words of KINDS");
-                let n_problems = section.log().problems.len();
-                let config = (kind.read)(section);
-                // A value that was not accepted has a stand-in; shapes that follow from it would be news to nobody.
-                (section.log().problems.len() == n_problems).then_some(config)
-            })?
+            let n_problems = section.log().problems.len();
+            let config = section.choice_at("layers", &format!("layers[{i}]"), node, &choices);
+            // A value that was not accepted has a stand-in; shapes that follow from it would be news to nobody.
+            config.filter(|_| section.log().problems.len() == n_problems)
         })
         .collect();
     let mut is_well = read.iter().all(Option::is_some);
@@ -247,7 +256,18 @@ struct Variable {
 
 fn read_vars(section: &mut Section<'_>) -> Option<Vars> {
     let mut vars = Vars { by_name: BTreeMap::new() };
-    let Some(node) = section.raw("vars").cloned() else { return Some(vars) };
+    let meaning = "Values that `{name}` stands for in the network.";
+    let form = || {
+        let value = vec![
+            Form::Text,
+            Form::Number(Bounds::Finite),
+            Form::Flag,
+            Form::List(Box::new(Form::Anything), 0..=usize::MAX),
+        ];
+        Form::Map(Box::new(Form::Either(value)))
+    };
+    let key = section.key("vars", meaning, "{ filters = 32 }");
+    let Some(node) = key.form(None, form).cloned() else { return Some(vars) };
     let Value::Table(table) = node.value else {
         section.expected("vars", &node, "a table");
         return None;

@@ -10,6 +10,7 @@ use crate::tensor::SampleShape;
 pub(super) const RELU: LayerKind = LayerKind {
     word: "relu",
     shorthand: "RELU",
+    meaning: "Sets what is below 0 to 0.",
     positional: &[],
     read: |_| Arc::new(ActivationConfig(Activation::Relu)),
     example: "",
@@ -18,6 +19,7 @@ pub(super) const RELU: LayerKind = LayerKind {
 pub(super) const LEAKY: LayerKind = LayerKind {
     word: "leaky",
     shorthand: "LEAKY",
+    meaning: "Multiplies what is below 0 by a small slope.",
     positional: &["slope"],
     read: |section| Arc::new(ActivationConfig(read_leaky(section))),
     example: "slope=0.2",
@@ -26,6 +28,7 @@ pub(super) const LEAKY: LayerKind = LayerKind {
 pub(super) const ELU: LayerKind = LayerKind {
     word: "elu",
     shorthand: "ELU",
+    meaning: "Below 0 an exponential that tends to -alpha (Clevert et al. 2015).",
     positional: &["alpha"],
     read: |section| Arc::new(ActivationConfig(read_elu(section))),
     example: "alpha=0.7",
@@ -36,11 +39,13 @@ pub(super) const ELU: LayerKind = LayerKind {
 pub struct ActivationConfig(pub Activation);
 
 fn read_leaky(section: &mut Section<'_>) -> Activation {
-    Activation::Leaky { slope: section.number("slope", Bounds::Rate, Some(0.01)) as f32 }
+    Activation::Leaky { slope: section.key("slope", "Slope below 0.", "0.2").number(Bounds::Rate).or(0.01) as f32 }
 }
 
 fn read_elu(section: &mut Section<'_>) -> Activation {
-    Activation::Elu { alpha: section.number("alpha", Bounds::NonNegative, Some(1.0)) as f32 }
+    Activation::Elu {
+        alpha: section.key("alpha", "Minus the value far below 0.", "0.7").number(Bounds::NonNegative).or(1.0) as f32,
+    }
 }
 
 impl LayerConfig for ActivationConfig {

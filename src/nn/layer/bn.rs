@@ -13,6 +13,7 @@ use crate::tensor::SampleShape;
 pub(super) const KIND: LayerKind = LayerKind {
     word: "bn",
     shorthand: "BN",
+    meaning: "Batch normalisation: each channel gets mean 0 and deviation 1 over the batch, then a scale and a shift.",
     positional: &["momentum", "epsilon"],
     read: |section| Arc::new(BnConfig::read(section)),
     example: "momentum=0.8",
@@ -37,9 +38,19 @@ pub struct BnConfig {
 impl BnConfig {
     /// Reads `momentum`, `epsilon`, `l2`.
     pub fn read(section: &mut Section<'_>) -> BnConfig {
-        let momentum = section.number("momentum", Bounds::Fraction, Some(0.9)) as f32;
-        let epsilon = section.number("epsilon", Bounds::Positive, Some(1e-5)) as f32;
-        BnConfig { momentum, epsilon, l2: section.optional_number("l2", Bounds::NonNegative) }
+        let momentum = section
+            .key("momentum", "Share of the old running value that is kept at each step.", "0.99")
+            .number(Bounds::Fraction)
+            .or(0.9) as f32;
+        let epsilon = section.key("epsilon", "Added to the variance.", "1e-3").number(Bounds::Positive).or(1e-5) as f32;
+        BnConfig {
+            momentum,
+            epsilon,
+            l2: section
+                .key("l2", "L2 of the scale; absent: the network's, if `decay_on` is all.", "1e-4")
+                .number(Bounds::NonNegative)
+                .optional(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::window::Window;
+use super::window::{Padding, Window};
 use super::{
     Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
     Weights, epilogue, image,
@@ -14,6 +14,7 @@ use crate::tensor::{ImageShape, SampleShape};
 pub(super) const KIND: LayerKind = LayerKind {
     word: "conv",
     shorthand: "CONV",
+    meaning: "A convolution with shared weights.",
     positional: &["filters", "kernel_size", "stride", "padding"],
     read: |section| Arc::new(ConvConfig::read(section)),
     example: "filters=4 kernel_size=[3,2] stride=[2,1] groups=2",
@@ -23,7 +24,14 @@ pub(super) const KIND: LayerKind = LayerKind {
 pub const CONVOLUTION: &str = "convolution";
 
 /// What it may say; the first is what it says unasked.
-pub const ALGORITHMS: &[&str] = &["winograd", "direct"];
+pub const ALGORITHMS: &[(&str, &str, Algorithm)] = &[
+    (
+        "winograd",
+        "F(2x2, 3x3) where a 3x3 kernel with stride 1 lets it: 16 multiplications for 36.",
+        Algorithm::Winograd,
+    ),
+    ("direct", "One chain of sums for each output.", Algorithm::Direct),
+];
 
 /// Convolves images with a bank of filters (cross-correlation, as all networks mean it).
 #[derive(Clone, Debug, PartialEq)]
@@ -44,15 +52,25 @@ pub struct ConvConfig {
 impl ConvConfig {
     /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `convolution`, `bias`, `initializer`, `l2`.
     pub fn read(section: &mut Section<'_>) -> ConvConfig {
-        let filters = section.whole("filters", 1..=65_536, Some(32)) as usize;
-        let window = Window::read(section, "kernel_size", 3, Some(1), "same", true);
-        let groups = section.whole("groups", 1..=65_536, Some(1)) as usize;
-        let algorithm = match section.word(CONVOLUTION, ALGORITHMS, ALGORITHMS[0]) {
-            "direct" => Algorithm::Direct,
-            _ => Algorithm::Winograd,
-        };
+        let filters =
+            section.key("filters", "Filters, which is the number of output channels.", "64").whole(1..=65_536).or(32)
+                as usize;
+        let window = Window::read(
+            section,
+            ("kernel_size", "Height and width of the kernel, in pixels."),
+            3,
+            Some(1),
+            Padding::Same,
+            true,
+        );
+        let groups = section
+            .key("groups", "Channels are split into so many groups that do not see each other.", "2")
+            .whole(1..=65_536)
+            .or(1) as usize;
+        let meaning = "How it is computed; absent: as the network's `convolution` says, where it can.";
+        let algorithm = section.key(CONVOLUTION, meaning, "\"direct\"").word(ALGORITHMS);
         let is_suited = window.size == (3, 3) && window.stride == (1, 1) && window.dilation == (1, 1) && groups == 1;
-        if let (Algorithm::Winograd, false, Some(node)) = (algorithm, is_suited, section.raw(CONVOLUTION)) {
+        if let (Algorithm::Winograd, false, Some(node)) = (algorithm, is_suited, section.node(CONVOLUTION)) {
             let message =
                 "`convolution = \"winograd\"` is for kernels of 3×3 with stride 1, without dilation and groups";
             section.log().push(Problem::error(node.span, message).help("leave `convolution` out here"));

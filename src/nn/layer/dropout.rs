@@ -10,6 +10,7 @@ use crate::tensor::SampleShape;
 pub(super) const KIND: LayerKind = LayerKind {
     word: "dropout",
     shorthand: "DROPOUT",
+    meaning: "Sets a share of the values to 0 in training, chosen anew at each step.",
     positional: &["rate"],
     read: |section| Arc::new(DropoutConfig::read(section)),
     example: "rate=0.4",
@@ -26,7 +27,9 @@ pub struct DropoutConfig {
 impl DropoutConfig {
     /// Reads `rate`.
     pub fn read(section: &mut Section<'_>) -> DropoutConfig {
-        DropoutConfig { rate: section.number("rate", Bounds::Rate, Some(0.5)) }
+        DropoutConfig {
+            rate: section.key("rate", "Share of the values that is dropped.", "0.25").number(Bounds::Rate).or(0.5),
+        }
     }
 }
 

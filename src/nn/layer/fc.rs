@@ -13,6 +13,7 @@ use crate::tensor::SampleShape;
 pub(super) const KIND: LayerKind = LayerKind {
     word: "fc",
     shorthand: "FC",
+    meaning: "A fully-connected layer.",
     positional: &["units"],
     read: |section| Arc::new(FcConfig::read(section)),
     example: "units=5",
@@ -29,7 +30,11 @@ pub struct FcConfig {
 impl FcConfig {
     /// Reads `units`, `bias`, `initializer`, `l2`.
     pub fn read(section: &mut Section<'_>) -> FcConfig {
-        let units = section.optional_whole("units", 1..=16_777_216).map(|units| units as usize);
+        let units = section
+            .key("units", "Outputs; of the last layer the number of classes unless it says otherwise.", "128")
+            .whole(1..=16_777_216)
+            .optional()
+            .map(|units| units as usize);
         FcConfig { units, keys: WeightKeys::read(section) }
     }
 }

@@ -8,6 +8,7 @@ use crate::tensor::SampleShape;
 pub(super) const KIND: LayerKind = LayerKind {
     word: "flatten",
     shorthand: "FLATTEN",
+    meaning: "Makes a row of features of an image; `fc` does it by itself.",
     positional: &[],
     read: |_| Arc::new(FlattenConfig),
     example: "",

@@ -6,8 +6,14 @@ use super::{Backward, Build, Forward, Layer, LayerConfig, LayerKind, Pass, Reach
 use crate::engine;
 use crate::tensor::SampleShape;
 
-pub(super) const KIND: LayerKind =
-    LayerKind { word: "gap", shorthand: "GAP", positional: &[], read: |_| Arc::new(GapConfig), example: "" };
+pub(super) const KIND: LayerKind = LayerKind {
+    word: "gap",
+    shorthand: "GAP",
+    meaning: "Replaces each channel by its mean; the result is flat.",
+    positional: &[],
+    read: |_| Arc::new(GapConfig),
+    example: "",
+};
 
 /// Replaces each channel by its mean (Lin et al. 2013); the result is flat.
 #[derive(Clone, Debug, PartialEq)]

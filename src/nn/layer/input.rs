@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::{Action, Build, Layer, LayerConfig, LayerKind, ShapeError};
-use crate::config::{self, Section, Value};
+use crate::config::{self, Form, Section, Value};
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const KIND: LayerKind = LayerKind {
     word: "input",
     shorthand: "INPUT",
+    meaning: "Where the network begins; may assert the shape of samples.",
     positional: &["shape"],
     read: |section| Arc::new(InputConfig::read(section)),
     example: "",
@@ -25,7 +26,9 @@ pub struct InputConfig {
 impl InputConfig {
     /// Reads `shape`.
     pub fn read(section: &mut Section<'_>) -> InputConfig {
-        let Some(node) = section.raw("shape") else {
+        let key = section.key("shape", "Width x height x depth that samples must have, in pixels.", "\"32x32x3\"");
+        let form = || Form::Either(vec![Form::Text, Form::whole_from(1)]);
+        let Some(node) = key.form(None, form) else {
             return InputConfig { shape: None };
         };
         let shape = match &node.value {

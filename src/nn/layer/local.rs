@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::window::Window;
+use super::window::{Padding, Window};
 use super::{
     Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
     Weights, epilogue, image,
@@ -14,6 +14,7 @@ use crate::tensor::{ImageShape, SampleShape};
 pub(super) const KIND: LayerKind = LayerKind {
     word: "local",
     shorthand: "LOCAL",
+    meaning: "A convolution whose weights are not shared between positions.",
     positional: &["filters", "kernel_size", "stride", "padding"],
     read: |section| Arc::new(LocalConfig::read(section)),
     example: "filters=3 kernel_size=[3,2] stride=[1,2]",
@@ -32,8 +33,18 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// Reads `filters`, `kernel_size`, `stride`, `padding`, `bias`, `initializer`, `l2`.
     pub fn read(section: &mut Section<'_>) -> LocalConfig {
-        let filters = section.whole("filters", 1..=65_536, Some(32)) as usize;
-        let window = Window::read(section, "kernel_size", 3, Some(1), "same", false);
+        let filters = section
+            .key("filters", "Filters at each position, which is the number of output channels.", "16")
+            .whole(1..=65_536)
+            .or(32) as usize;
+        let window = Window::read(
+            section,
+            ("kernel_size", "Height and width of the kernel, in pixels."),
+            3,
+            Some(1),
+            Padding::Same,
+            false,
+        );
         LocalConfig { filters, window, keys: WeightKeys::read(section) }
     }
 

@@ -23,7 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::{Log, Node, Section, Span};
+use crate::config::{Choice, Log, Node, Section, Span};
 use crate::engine::{self, BatchNorm, Engine, GradientSums, InputGradient, Normalised, Pointwise};
 use crate::nn::init::Initializer;
 use crate::nn::seeds::Seeds;
@@ -35,6 +35,8 @@ pub struct LayerKind {
     pub word: &'static str,
     /// The name in the shorthand: `CONV`.
     pub shorthand: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
     /// The keys that the shorthand's unnamed arguments stand for, in order.
     pub positional: &'static [&'static str],
     /// Reads the layer's keys.
@@ -61,16 +63,11 @@ pub const KINDS: &[LayerKind] = &[
     fc::KIND,
 ];
 
-/// The words of [`KINDS`], in the same order.
-pub const WORDS: &[&str] = &{
-    let mut words = [""; KINDS.len()];
-    let mut i = 0;
-    while i < words.len() {
-        words[i] = KINDS[i].word;
-        i += 1;
-    }
-    words
-};
+/// The layers as the alternatives of a choice.
+pub fn choices() -> Vec<Choice<Arc<dyn LayerConfig>>> {
+    let choice = |kind: &LayerKind| Choice { word: kind.word, meaning: kind.meaning, read: kind.read };
+    KINDS.iter().map(choice).collect()
+}
 
 /// Why a layer cannot take the shape it is given, in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -489,12 +486,7 @@ pub fn read(nodes: &[Node], span: Span, prefix: &str, log: &mut Log) -> Vec<Opti
     nodes
         .iter()
         .enumerate()
-        .map(|(i, node)| {
-            section.choice_at("layers", &format!("layers[{i}]"), node, WORDS, |word, section| {
-                let kind = KINDS.iter().find(|kind| kind.word == word).expect("WORDS are the words of KINDS");
-                (kind.read)(section)
-            })
-        })
+        .map(|(i, node)| section.choice_at("layers", &format!("layers[{i}]"), node, &choices()))
         .collect()
 }
 
@@ -517,9 +509,12 @@ struct WeightKeys {
 impl WeightKeys {
     fn read(section: &mut Section<'_>) -> WeightKeys {
         WeightKeys {
-            bias: section.flag("bias", true),
+            bias: section.key("bias", "Whether a bias is added.", "false").flag(true),
             initializer: Initializer::read_optional(section),
-            l2: section.optional_number("l2", crate::config::Bounds::NonNegative),
+            l2: section
+                .key("l2", "L2 of this layer's weights; absent: the network's.", "1e-4")
+                .number(crate::config::Bounds::NonNegative)
+                .optional(),
         }
     }
 
@@ -582,10 +577,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_listed_once_and_reads_its_example() {
-        for (i, kind) in KINDS.iter().enumerate() {
+        for kind in KINDS {
             assert_eq!(KINDS.iter().filter(|k| k.word == kind.word).count(), 1);
             assert_eq!(kind.shorthand, kind.word.to_uppercase());
-            assert_eq!(WORDS[i], kind.word);
             assert_eq!(layer_of(kind, kind.example).word(), kind.word);
         }
     }

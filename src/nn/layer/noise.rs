@@ -10,6 +10,7 @@ use crate::tensor::SampleShape;
 pub(super) const KIND: LayerKind = LayerKind {
     word: "noise",
     shorthand: "NOISE",
+    meaning: "Adds normal noise to each value in training.",
     positional: &["stddev"],
     read: |section| Arc::new(NoiseConfig::read(section)),
     example: "stddev=0.2",
@@ -25,7 +26,12 @@ pub struct NoiseConfig {
 impl NoiseConfig {
     /// Reads `stddev`.
     pub fn read(section: &mut Section<'_>) -> NoiseConfig {
-        NoiseConfig { stddev: section.number("stddev", Bounds::NonNegative, Some(0.1)) }
+        NoiseConfig {
+            stddev: section
+                .key("stddev", "Deviation of the noise, in units of the values.", "0.2")
+                .number(Bounds::NonNegative)
+                .or(0.1),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::window::Window;
+use super::window::{Padding, Window};
 use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
 use crate::config::Section;
 use crate::engine::{self, PoolShape};
@@ -11,6 +11,7 @@ use crate::tensor::{ImageShape, SampleShape};
 pub(super) const MAX: LayerKind = LayerKind {
     word: "pool",
     shorthand: "POOL",
+    meaning: "The largest value of each window of each channel.",
     positional: &["size", "stride", "padding"],
     read: |section| Arc::new(PoolConfig::read(section, PoolKind::Max)),
     example: "size=[3,2] stride=2",
@@ -19,6 +20,7 @@ pub(super) const MAX: LayerKind = LayerKind {
 pub(super) const AVERAGE: LayerKind = LayerKind {
     word: "avgpool",
     shorthand: "AVGPOOL",
+    meaning: "The mean of each window of each channel.",
     positional: &["size", "stride", "padding"],
     read: |section| Arc::new(PoolConfig::read(section, PoolKind::Average)),
     example: "size=[2,3] stride=2 padding=same",
@@ -44,7 +46,17 @@ pub struct PoolConfig {
 impl PoolConfig {
     /// Reads `size`, `stride`, `padding`.
     pub fn read(section: &mut Section<'_>, kind: PoolKind) -> PoolConfig {
-        PoolConfig { kind, window: Window::read(section, "size", 2, None, "valid", false) }
+        PoolConfig {
+            kind,
+            window: Window::read(
+                section,
+                ("size", "Height and width of the window, in pixels."),
+                2,
+                None,
+                Padding::Valid,
+                false,
+            ),
+        }
     }
 }
 

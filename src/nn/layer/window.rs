@@ -1,6 +1,6 @@
 //! Windows that slide over an image: kernel size, stride, padding, dilation, and what they make of a shape.
 
-use crate::config::{self, Section, Value};
+use crate::config::{Form, Section, Value, quote};
 use crate::engine::{ConvShape, PoolShape};
 use crate::nn::layer::{Build, Reach, ShapeError};
 use crate::tensor::ImageShape;
@@ -43,16 +43,21 @@ impl Window {
     /// Reads `size_key`, `stride` (default: as given, `None` = the size), `padding`, and `dilation` where it applies.
     pub fn read(
         section: &mut Section<'_>,
-        size_key: &str,
+        size_key: (&'static str, &'static str),
         size: u64,
         stride: Option<u64>,
-        padding: &'static str,
+        padding: Padding,
         dilated: bool,
     ) -> Window {
         let size = pair(section, size_key, (size, size));
-        let stride = pair(section, "stride", stride.map_or((size.0 as u64, size.1 as u64), |s| (s, s)));
+        let stride_key = match stride {
+            Some(_) => ("stride", "Pixels from one place of the window to the next, down and to the right."),
+            None => ("stride", "Pixels from one place of the window to the next; absent: the window's size."),
+        };
+        let stride = pair(section, stride_key, stride.map_or((size.0 as u64, size.1 as u64), |s| (s, s)));
         let padding = read_padding(section, padding);
-        let dilation = if dilated { pair(section, "dilation", (1, 1)) } else { (1, 1) };
+        let dilation_key = ("dilation", "Pixels from one value of the kernel to the next.");
+        let dilation = if dilated { pair(section, dilation_key, (1, 1)) } else { (1, 1) };
         Window { size, stride, dilation, padding }
     }
 
@@ -163,9 +168,17 @@ impl Window {
 }
 
 /// A whole number or `[height, width]`, each at least 1.
-fn pair(section: &mut Section<'_>, key: &str, default: (u64, u64)) -> (usize, usize) {
+fn pair(
+    section: &mut Section<'_>,
+    (key, meaning): (&'static str, &'static str),
+    default: (u64, u64),
+) -> (usize, usize) {
     let show = |(h, w): (u64, u64)| if h == w { h.to_string() } else { format!("[{h}, {w}]") };
-    let Some(node) = section.raw(key) else {
+    let form = || {
+        let side = Form::Whole(1..=LARGEST);
+        Form::Either(vec![side.clone(), Form::List(Box::new(side), 2..=2)])
+    };
+    let Some(node) = section.key(key, meaning, "[3, 2]").form(Some(&show(default)), form) else {
         section.record(key, show(default), None);
         return (default.0 as usize, default.1 as usize);
     };
@@ -192,35 +205,38 @@ fn pair(section: &mut Section<'_>, key: &str, default: (u64, u64)) -> (usize, us
     }
 }
 
-fn read_padding(section: &mut Section<'_>, default: &'static str) -> Padding {
-    let named = |word: &str| match word {
-        "same" => Some(Padding::Same),
-        "valid" => Some(Padding::Valid),
-        _ => None,
+/// The words for what is done at the border.
+const PADDINGS: [(&str, &str, Padding); 2] =
+    [("same", "As much as gives `ceil(input / stride)` outputs.", Padding::Same), ("valid", "None.", Padding::Valid)];
+
+fn read_padding(section: &mut Section<'_>, default: Padding) -> Padding {
+    let show = |padding: Padding| match padding {
+        Padding::Same => quote("same"),
+        Padding::Valid => quote("valid"),
+        Padding::Pixels(p) => p.to_string(),
     };
-    let otherwise = named(default).unwrap_or(Padding::Valid);
-    let Some(node) = section.raw("padding") else {
-        section.record("padding", config::quote(default), None);
-        return otherwise;
+    let form = || {
+        let words = PADDINGS.iter().map(|(word, meaning, _)| ((*word).to_owned(), *meaning)).collect();
+        Form::Either(vec![Form::Words(words), Form::Whole(0..=LARGEST)])
+    };
+    let key = section.key("padding", "Zeros around the image: a word, or so many pixels on every side.", "\"valid\"");
+    let Some(node) = key.form(Some(&show(default)), form) else {
+        section.record("padding", show(default), None);
+        return default;
     };
     let padding = match &node.value {
-        Value::Text { text, .. } => named(text),
+        Value::Text { text, .. } => PADDINGS.iter().find(|(word, ..)| word == text).map(|(.., padding)| *padding),
         Value::Integer(i) => u64::try_from(*i).ok().filter(|p| *p <= LARGEST).map(|p| Padding::Pixels(p as usize)),
         _ => None,
     };
     match padding {
         Some(padding) => {
-            let value = match padding {
-                Padding::Same => config::quote("same"),
-                Padding::Valid => config::quote("valid"),
-                Padding::Pixels(p) => p.to_string(),
-            };
-            section.record("padding", value, Some(node.span));
+            section.record("padding", show(padding), Some(node.span));
             padding
         }
         None => {
             section.expected("padding", node, "`same`, `valid` or a whole number of pixels");
-            otherwise
+            default
         }
     }
 }

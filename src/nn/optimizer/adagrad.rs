@@ -6,7 +6,11 @@ use super::{Kind, OptimizerConfig, Update};
 use crate::config::{Bounds, Section};
 use crate::engine;
 
-pub(super) const KIND: Kind = Kind { word: "adagrad", read: |section| Arc::new(Adagrad::read(section)) };
+pub(super) const KIND: Kind = Kind {
+    word: "adagrad",
+    meaning: "Steps divided by the root of all squared gradients so far (Duchi et al. 2011).",
+    read: |section| Arc::new(Adagrad::read(section)),
+};
 
 /// Adagrad (Duchi et al. 2011): `s += g²; w -= learning_rate * g / (sqrt(s) + epsilon)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +22,9 @@ pub struct Adagrad {
 impl Adagrad {
     /// Reads `epsilon`.
     pub fn read(section: &mut Section<'_>) -> Adagrad {
-        Adagrad { epsilon: section.number("epsilon", Bounds::Positive, Some(1e-10)) as f32 }
+        Adagrad {
+            epsilon: section.key("epsilon", "Added to the divisor.", "1e-8").number(Bounds::Positive).or(1e-10) as f32,
+        }
     }
 }
 

@@ -7,14 +7,21 @@ use crate::config::{Bounds, Section};
 use crate::elementary::powi;
 use crate::engine::{self, AdamStep};
 
-pub(super) const KIND: Kind =
-    Kind { word: "adam", read: |section| Arc::new(Adam { weight_decay: None, ..Adam::read(section) }) };
+pub(super) const KIND: Kind = Kind {
+    word: "adam",
+    meaning: "Steps scaled by running moments of the gradient (Kingma and Ba 2015).",
+    read: |section| Arc::new(Adam { weight_decay: None, ..Adam::read(section) }),
+};
 
 pub(super) const KIND_W: Kind = Kind {
     word: "adamw",
+    meaning: "Adam with a decoupled weight decay of its own (Loshchilov and Hutter 2019).",
     read: |section| {
         let adam = Adam::read(section);
-        let weight_decay = section.number("weight_decay", Bounds::NonNegative, Some(0.01));
+        let weight_decay = section
+            .key("weight_decay", "Decoupled decay, unless the stage has its own.", "0.05")
+            .number(Bounds::NonNegative)
+            .or(0.01);
         Arc::new(Adam { weight_decay: Some(weight_decay), ..adam })
     },
 };
@@ -48,9 +55,9 @@ impl Adam {
     /// Reads `beta1`, `beta2`, `epsilon`.
     pub fn read(section: &mut Section<'_>) -> Adam {
         Adam {
-            beta1: section.number("beta1", Bounds::Rate, Some(0.9)),
-            beta2: section.number("beta2", Bounds::Rate, Some(0.999)),
-            epsilon: section.number("epsilon", Bounds::Positive, Some(1e-8)),
+            beta1: section.key("beta1", "Decay of the first moment.", "0.95").number(Bounds::Rate).or(0.9),
+            beta2: section.key("beta2", "Decay of the second moment.", "0.99").number(Bounds::Rate).or(0.999),
+            epsilon: section.key("epsilon", "Added to the divisor.", "1e-6").number(Bounds::Positive).or(1e-8),
             weight_decay: None,
         }
     }

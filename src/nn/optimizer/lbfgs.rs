@@ -6,7 +6,11 @@ use super::{Kind, OptimizerConfig, Update};
 use crate::config::Section;
 use crate::engine::{self, Buffer, Engine};
 
-pub(super) const KIND: Kind = Kind { word: "lbfgs", read: |section| Arc::new(Lbfgs::read(section)) };
+pub(super) const KIND: Kind = Kind {
+    word: "lbfgs",
+    meaning: "A quasi-Newton method over all samples at once, for small problems.",
+    read: |section| Arc::new(Lbfgs::read(section)),
+};
 
 /// Limited-memory BFGS (Liu and Nocedal 1989) with a line search for the strong Wolfe conditions, as PyTorch has it.
 ///
@@ -36,8 +40,14 @@ impl Lbfgs {
     /// Reads `history`, `line_search`.
     pub fn read(section: &mut Section<'_>) -> Lbfgs {
         Lbfgs {
-            history: section.whole("history", 1..=1_000, Some(10)) as usize,
-            line_search: section.whole("line_search", 1..=1_000, Some(25)) as usize,
+            history: section
+                .key("history", "Pairs of steps and gradients that are remembered.", "20")
+                .whole(1..=1_000)
+                .or(10) as usize,
+            line_search: section
+                .key("line_search", "Step lengths tried in one iteration at most.", "10")
+                .whole(1..=1_000)
+                .or(25) as usize,
         }
     }
 }

@@ -14,7 +14,7 @@ mod sgd;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::Section;
+use crate::config::{Choice, Section};
 use crate::engine::{Engine, UpdateStep};
 
 pub use adagrad::Adagrad;
@@ -25,35 +25,15 @@ pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
 /// A kind of optimizer, as manifests know it.
-pub struct Kind {
-    /// The word.
-    pub word: &'static str,
-    /// Reads its keys.
-    pub read: fn(&mut Section<'_>) -> Arc<dyn OptimizerConfig>,
-}
+pub type Kind = Choice<Arc<dyn OptimizerConfig>>;
 
 /// Every kind of optimizer. To add one: a file beside this one, and a line here.
 pub const KINDS: &[Kind] = &[sgd::KIND, adam::KIND, adam::KIND_W, rmsprop::KIND, adagrad::KIND, lbfgs::KIND];
 
-/// The words of [`KINDS`], in the same order.
-pub const WORDS: &[&str] = &{
-    let mut words = [""; KINDS.len()];
-    let mut i = 0;
-    while i < words.len() {
-        words[i] = KINDS[i].word;
-        i += 1;
-    }
-    words
-};
-
 /// Reads `optimizer` ["adam"]: a word, or `{ sgd = { momentum = 0.9 } }`.
 pub fn read(section: &mut Section<'_>) -> Arc<dyn OptimizerConfig> {
-    section
-        .choice("optimizer", WORDS, Some("adam"), |word, section| {
-            let kind = KINDS.iter().find(|kind| kind.word == word).expect("WORDS are the words of KINDS");
-            (kind.read)(section)
-        })
-        .unwrap_or_else(|| Arc::new(Adam::default()))
+    let key = section.key("optimizer", "The rule by which weights move.", "{ sgd = { momentum = 0.9 } }");
+    key.choice(KINDS, Some("adam")).unwrap_or_else(|| Arc::new(Adam::default()))
 }
 
 /// One tensor at one step.

@@ -6,7 +6,11 @@ use super::{Kind, OptimizerConfig, Update};
 use crate::config::{Bounds, Section};
 use crate::engine;
 
-pub(super) const KIND: Kind = Kind { word: "rmsprop", read: |section| Arc::new(RmsProp::read(section)) };
+pub(super) const KIND: Kind = Kind {
+    word: "rmsprop",
+    meaning: "Steps divided by a running root mean square of the gradient (Hinton 2012).",
+    read: |section| Arc::new(RmsProp::read(section)),
+};
 
 /// RMSprop (Hinton's course, lecture 6, 2012): steps divided by a running root mean square of the gradient.
 ///
@@ -26,9 +30,12 @@ impl RmsProp {
     /// Reads `rho`, `momentum`, `epsilon`.
     pub fn read(section: &mut Section<'_>) -> RmsProp {
         RmsProp {
-            rho: section.number("rho", Bounds::Rate, Some(0.99)) as f32,
-            momentum: section.number("momentum", Bounds::Rate, Some(0.0)) as f32,
-            epsilon: section.number("epsilon", Bounds::Positive, Some(1e-8)) as f32,
+            rho: section.key("rho", "Decay of the mean square.", "0.9").number(Bounds::Rate).or(0.99) as f32,
+            momentum: section
+                .key("momentum", "Share of the last step that is taken again.", "0.9")
+                .number(Bounds::Rate)
+                .or(0.0) as f32,
+            epsilon: section.key("epsilon", "Added to the divisor.", "1e-6").number(Bounds::Positive).or(1e-8) as f32,
         }
     }
 }

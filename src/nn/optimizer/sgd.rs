@@ -6,7 +6,11 @@ use super::{Kind, OptimizerConfig, Update};
 use crate::config::{Bounds, Section};
 use crate::engine;
 
-pub(super) const KIND: Kind = Kind { word: "sgd", read: |section| Arc::new(Sgd::read(section)) };
+pub(super) const KIND: Kind = Kind {
+    word: "sgd",
+    meaning: "Stochastic gradient descent, plain or with momentum.",
+    read: |section| Arc::new(Sgd::read(section)),
+};
 
 /// Stochastic gradient descent.
 ///
@@ -24,8 +28,15 @@ pub struct Sgd {
 impl Sgd {
     /// Reads `momentum`, `nesterov`.
     pub fn read(section: &mut Section<'_>) -> Sgd {
-        let momentum = section.number("momentum", Bounds::Rate, Some(0.0)) as f32;
-        Sgd { momentum, is_nesterov: section.flag("nesterov", false) }
+        let momentum =
+            section.key("momentum", "Share of the last step that is taken again.", "0.9").number(Bounds::Rate).or(0.0)
+                as f32;
+        Sgd {
+            momentum,
+            is_nesterov: section
+                .key("nesterov", "Whether the gradient is looked at ahead of the step (Sutskever et al. 2013).", "true")
+                .flag(false),
+        }
     }
 }
 

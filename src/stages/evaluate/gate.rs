@@ -5,9 +5,10 @@ use std::path::Path;
 use super::super::{Places, Source, StageError};
 use crate::artifact::evaluation::{GateResult, Score};
 use crate::config::{
-    Bounds, Problem, Section, Span, Table, Value, as_number, canonical_float, positive_zero, quote, segment,
+    Bounds, Declaration, Form, Node, Problem, Section, Span, Table, Value, as_number, canonical_float, describe,
+    positive_zero, quote, segment,
 };
-use crate::data::metrics::{Metric, find, suggest};
+use crate::data::metrics::{METRICS, Metric, find, suggest};
 
 /// How a value is compared with a bound. In an order in which `>=` is tried before `>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,9 @@ impl std::fmt::Debug for Gate {
 /// Reads the key `gates`: metrics, or models with metrics.
 pub(super) fn read(section: &mut Section<'_>) -> Vec<Gate> {
     let mut gates = Vec::new();
-    let Some(node) = section.raw("gates") else { return gates };
+    let meaning = "What metrics must reach on the test split, or what a model must: a comparison, or a baseline.";
+    let key = section.key("gates", meaning, "{ accuracy = \">= 0.97\" }");
+    let Some(node) = key.form(None, form) else { return gates };
     let Value::Table(table) = &node.value else {
         section.expected("gates", node, "a table such as { accuracy = \">= 0.97\" }");
         return gates;
@@ -136,11 +139,41 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
     }
 }
 
+/// A comparison or a baseline for each metric, or for each metric of each model.
+fn form() -> Form {
+    let gate = Form::Either(vec![
+        Form::Comparison,
+        Form::Table(describe(|section| {
+            read_drop_keys(section);
+        })),
+    ]);
+    let metrics = METRICS.iter().map(|metric| Declaration {
+        key: metric.name.to_owned(),
+        meaning: "What this metric must reach.",
+        example: if metric.is_higher_better { "\">= 0.9\"" } else { "\"<= 0.1\"" },
+        default: None,
+        is_required: false,
+        is_place: false,
+        form: gate.clone(),
+    });
+    let metrics: Vec<Declaration> = metrics.collect();
+    Form::Open(metrics.clone(), Box::new(Form::Table(metrics)))
+}
+
+/// Declares the keys of a gate with a baseline.
+fn read_drop_keys<'a>(section: &mut Section<'a>) -> (f64, Option<&'a Node>) {
+    let meaning = "How much worse than the baseline the metric may be.";
+    let max_drop = section.key("max_drop", meaning, "0.01").number(Bounds::NonNegative).or(0.0);
+    let meaning = "A number, a model that is evaluated here, or the `metrics.csv` of another run.";
+    let form = || Form::Either(vec![Form::Number(Bounds::Finite), Form::Text]);
+    (max_drop, section.key("baseline", meaning, "\"cnn\"").required_form(form))
+}
+
 /// Reads `{ baseline = …, max_drop = … }`; returns it as a text, too.
 fn read_drop(section: &mut Section<'_>, key: &str, table: &Table, span: Span) -> Option<(String, Demand)> {
-    let mut inner = Section::new(Some(table), span, &format!("{key}."), section.log());
-    let max_drop = inner.number("max_drop", Bounds::NonNegative, Some(0.0));
-    let baseline = match inner.raw("baseline") {
+    let mut inner = section.inner(table, span, key);
+    let (max_drop, node) = read_drop_keys(&mut inner);
+    let baseline = match node {
         None => {
             let problem = Problem::error(span, format!("a gate on `{key}` as a table expects a `baseline`"));
             inner.log().push(problem.help("write `{ baseline = \"MODEL\", max_drop = 0.01 }`"));

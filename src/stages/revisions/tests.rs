@@ -169,7 +169,7 @@ fn fed(made: &mut Made, feed: &Feed) {
 }
 
 fn transforms(made: &mut Made, steps: &str) {
-    let steps = read(&format!("steps = [{steps}]"), |section| read_steps(section, "steps"));
+    let steps = read(&format!("steps = [{steps}]"), |section| read_steps(section));
     for samples in stored() {
         let feed = Feed::new(samples, Vec::new());
         for fitted in transform::fit(&steps, TrainingSamples::new(&feed, &first_rows(N - 3)), 2) {
@@ -185,7 +185,7 @@ fn transforms(made: &mut Made, steps: &str) {
 }
 
 fn reduction(made: &mut Made, method: &str) {
-    let method = read(&format!("method = {method}"), |section| read_method(section, "method")).unwrap();
+    let method = read(&format!("method = {method}"), |section| read_method(section)).unwrap();
     let engine = Engine::new(2);
     for samples in stored() {
         let feed = Feed::new(samples, Vec::new());
@@ -548,6 +548,22 @@ fn drawn(made: &mut Made, ranked: bool) {
     made.files(&run(&placed, Part::Fold(1), model(5).into_iter().take(1).collect(), &Places::default()));
 }
 
+fn augment_words() -> Vec<&'static str> {
+    augment::CHOICES.iter().map(|choice| choice.word).collect()
+}
+
+fn layer_words() -> Vec<&'static str> {
+    layer::KINDS.iter().map(|kind| kind.word).collect()
+}
+
+fn optimizer_words() -> Vec<&'static str> {
+    optimizer::KINDS.iter().map(|kind| kind.word).collect()
+}
+
+fn schedule_words() -> Vec<&'static str> {
+    schedule::CHOICES.iter().map(|choice| choice.word).collect()
+}
+
 /// What the room called `name` makes of a tiny input.
 fn made(name: &str) -> Made {
     let made = &mut Made::default();
@@ -585,7 +601,7 @@ fn made(name: &str) -> Made {
         "zca" => reduction(made, "{ pca = { zca = true } }"),
         "gaussian-projection" => reduction(made, "{ gaussian-projection = { components = 4 } }"),
         "sparse-projection" => reduction(made, "{ sparse-projection = { components = 4, density = 0.4 } }"),
-        name if augment::WORDS.contains(&name) => augmentation(made, name),
+        name if augment_words().contains(&name) => augmentation(made, name),
         "input" => layers(made, "input | fc", SHAPE),
         // Eight rows of sixteen channels: enough for the transform to pay.
         "winograd" => {
@@ -596,11 +612,11 @@ fn made(name: &str) -> Made {
             layers(made, "input | conv filters=5 convolution=direct | fc", SHAPE);
             layers(made, "input | conv filters=4 kernel_size=[2,3] stride=2 groups=2 | fc", SHAPE);
         }
-        name if layer::WORDS.contains(&name) => {
+        name if layer_words().contains(&name) => {
             let kind = layer::KINDS.iter().find(|kind| kind.word == name).unwrap();
             layers(made, &format!("input | {name} {} | fc", kind.example), SHAPE);
         }
-        name if optimizer::WORDS.contains(&name) => steps(made, name),
+        name if optimizer_words().contains(&name) => steps(made, name),
         "constant" => factors(made, &["\"constant\""]),
         "step" => factors(made, &["{ step = { factor = 0.3, every = 2 } }"]),
         "exponential" => factors(made, &["{ exponential = { factor = 0.9 } }"]),
@@ -772,7 +788,7 @@ fn the_table_is_sorted_and_every_kind_has_a_room() {
     let kinds = stages::KINDS.iter().map(|kind| kind.name);
     let kinds = kinds.chain(transform::KINDS.iter().map(|kind| kind.name));
     let kinds = kinds.chain(reduce::KINDS.iter().map(|kind| kind.name));
-    let words = [layer::WORDS, optimizer::WORDS, schedule::WORDS, augment::WORDS].concat();
+    let words = [layer_words(), optimizer_words(), schedule_words(), augment_words()].concat();
     let combined = ["mean-probability", "vote", "weighted", "stacking"];
     for name in kinds.chain(words).chain(combined) {
         assert!(revision_of(name).is_some(), "`{name}` has no room in the table of revisions");
@@ -893,9 +909,9 @@ fn no_room_is_unused() {
             "[stages.train]\narchitecture = \"INPUT - {net} - {tail} - FC\"\nconvolution = \"winograd\"\n"
         )));
     }
-    optimizer::WORDS.iter().for_each(|word| add(manifest(&train(&format!("optimizer = \"{word}\"")))));
-    schedule::WORDS.iter().for_each(|word| add(manifest(&train(&format!("schedule = \"{word}\"")))));
-    let operations: Vec<String> = augment::WORDS.iter().map(|word| format!("\"{word}\"")).collect();
+    optimizer_words().iter().for_each(|word| add(manifest(&train(&format!("optimizer = \"{word}\"")))));
+    schedule_words().iter().for_each(|word| add(manifest(&train(&format!("schedule = \"{word}\"")))));
+    let operations: Vec<String> = augment_words().iter().map(|word| format!("\"{word}\"")).collect();
     add(manifest(&train(&format!("augment = [{}]", operations.join(", ")))));
     let steps: Vec<&str> = transform::KINDS.iter().map(|kind| kind.example).collect();
     add(manifest(&format!("[stages.preprocess]\nsteps = [{}]\n", steps.join(", "))));

@@ -19,7 +19,7 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
 use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult};
 use crate::artifact::{Files, Sink};
-use crate::config::{self, Bounds, Log, Node, Problem, Section, Span, Table, Value};
+use crate::config::{self, Bounds, Form, Log, Node, Problem, Section, Span, Table, Value, describe};
 use crate::data::metrics;
 
 pub use space::{Dimension, Range, Setting};
@@ -122,12 +122,15 @@ pub struct PlacedRound {
 }
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
-    if let Some(Node { value: Value::Text { text, .. }, span }) = section.raw("tune") {
+    let meaning = "The `train` stage whose keys are searched; absent: the stage above.";
+    if let Some(Node { value: Value::Text { text, .. }, span }) =
+        section.key("tune", meaning, "\"cnn\"").form(None, || Form::Text)
+    {
         section.record("tune", config::quote(text), Some(*span));
     }
     let space = space::read(section);
     let metric = read_metric(section);
-    let keep = section.whole("keep", 1..=100, Some(1)) as u32;
+    let keep = section.key("keep", "How many models are handed on.", "3").whole(1..=100).or(1) as u32;
     let rounds = read_rounds(section, keep);
     Box::new(Search {
         space,
@@ -135,8 +138,10 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         metric,
         keep,
         time_limit: read_time_limit(section),
-        is_limit_accepted: section.word("on_time_limit", &["error", "accept"], "error") == "accept",
-        seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
+        is_limit_accepted: section
+            .key("on_time_limit", "How a run ends that reached the limit.", "\"accept\"")
+            .word(&[("error", "With exit code 1.", false), ("accept", "With exit code 0.", true)]),
+        seed: super::read_seed(section),
         rank: 1,
         placement: Placement::default(),
     })
@@ -144,7 +149,9 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 
 fn read_metric(section: &mut Section<'_>) -> &'static str {
     let default = "accuracy";
-    let Some(node) = section.raw("metric") else {
+    let form = || Form::Words(metrics::METRICS.iter().map(|m| (m.name.to_owned(), "This metric.")).collect());
+    let key = section.key("metric", "By what trials are ranked, on their validation images.", "\"log-loss\"");
+    let Some(node) = key.form(Some(&config::quote(default)), form) else {
         section.record("metric", config::quote(default), None);
         return default;
     };
@@ -167,7 +174,11 @@ fn read_metric(section: &mut Section<'_>) -> &'static str {
 
 /// `"90s"`, `"30m"`, `"2h"`, or a whole number of seconds.
 fn read_time_limit(section: &mut Section<'_>) -> Option<u64> {
-    let node = section.raw("time_limit")?;
+    const MOST: u64 = 366 * 24 * 3600;
+    let meaning =
+        "Time after which no more trials are begun, in s, m or h; a whole number is seconds; absent: no limit.";
+    let form = || Form::Either(vec![Form::Whole(1..=MOST), Form::Duration]);
+    let node = section.key("time_limit", meaning, "\"2h\"").form(None, form)?;
     let seconds = match &node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok(),
         Value::Text { text, .. } => text.char_indices().last().and_then(|(at, unit)| {
@@ -181,7 +192,7 @@ fn read_time_limit(section: &mut Section<'_>) -> Option<u64> {
         }),
         _ => None,
     };
-    match seconds.filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)) {
+    match seconds.filter(|seconds| (1..=MOST).contains(seconds)) {
         Some(seconds) => {
             section.record("time_limit", seconds.to_string(), Some(node.span));
             Some(seconds)
@@ -193,10 +204,54 @@ fn read_time_limit(section: &mut Section<'_>) -> Option<u64> {
     }
 }
 
+/// What a round may spend.
+struct Budget {
+    trials: u32,
+    epochs: Option<u32>,
+    data_fraction: f64,
+    folds: Option<u32>,
+}
+
+impl Budget {
+    fn read(section: &mut Section<'_>, is_first: bool) -> Budget {
+        let meaning = "New settings that are drawn; the first round needs some.";
+        let key = section.key("trials", meaning, "20").whole(u64::from(is_first)..=100_000);
+        let trials = if is_first { key.optional() } else { Some(key.or(0)) };
+        if trials.is_none() && section.node("trials").is_none() {
+            let message = "the first round has no `trials`";
+            let problem = Problem::error(section.span(), message);
+            section.log().push(problem.help("add `trials`: how many settings are drawn"));
+        }
+        let meaning = "Epochs of a trial; absent: as many as the tuned stage has.";
+        let epochs = section.key("epochs", meaning, "2").whole(1..=1_000_000).optional();
+        let meaning = "Share of the training images that trials learn from.";
+        let data_fraction = section.key("data_fraction", meaning, "0.5").number(Bounds::Share).or(1.0);
+        let meaning = "Folds that a trial is trained on, the first ones; absent: 1, and all in the last round.";
+        let folds = section.key("folds", meaning, "2").whole(1..=1000).optional();
+        let small = |n: u64| n as u32;
+        Budget { trials: trials.map_or(1, small), epochs: epochs.map(small), data_fraction, folds: folds.map(small) }
+    }
+}
+
+const KEEP: &str = "Trials that go on into the next round; absent: a quarter, at least the search's `keep`.";
+
+fn read_keep(section: &mut Section<'_>, default: u32) -> u32 {
+    section.key("keep", KEEP, "2").whole(1..=100_000).or(default.into()) as u32
+}
+
 fn read_rounds(section: &mut Section<'_>, keep: u32) -> Vec<Round> {
     let header = section.span();
     let example = "rounds = [{ trials = 20, epochs = 2 }, { trials = 10, epochs = 5 }, {}]";
-    let Some(node) = section.raw("rounds") else {
+    let form = || {
+        let keys = describe(|section| {
+            let budget = Budget::read(section, false);
+            read_keep(section, 1);
+            budget
+        });
+        Form::List(Box::new(Form::Table(keys)), 1..=20)
+    };
+    let key = section.key("rounds", "From coarse to final.", "[{ trials = 20, epochs = 2 }, {}]");
+    let Some(node) = key.required_form(form) else {
         let problem = Problem::error(header, "missing key `rounds`");
         section.log().push(problem.help(format!("add `{example}`: from coarse to fine to final")));
         return Vec::new();
@@ -225,35 +280,19 @@ fn read_rounds(section: &mut Section<'_>, keep: u32) -> Vec<Round> {
             section.expected("rounds", item, "tables such as `{ trials = 20, epochs = 2 }`");
             return Vec::new();
         };
-        let mut inner = Section::new(Some(table), item.span, &format!("rounds[{i}]."), section.log());
+        let mut inner = section.inner(table, item.span, &format!("rounds[{i}]"));
         let n_problems = inner.log().problems.len();
-        let trials = match (is_first, table.get("trials")) {
-            (true, None) => {
-                inner.raw("trials");
-                let message = "the first round has no `trials`";
-                inner.log().push(Problem::error(item.span, message).help("add `trials`: how many settings are drawn"));
-                1
-            }
-            (true, Some(_)) => inner.whole("trials", 1..=100_000, Some(1)) as u32,
-            (false, _) => inner.whole("trials", 0..=100_000, Some(0)) as u32,
-        };
-        let epochs = inner.optional_whole("epochs", 1..=1_000_000).map(|epochs| epochs as u32);
-        let data_fraction = inner.number("data_fraction", Bounds::Positive, Some(1.0));
-        if let (true, Some(entry)) = (data_fraction > 1.0, table.get("data_fraction")) {
-            inner.expected("data_fraction", &entry.node, "a share above 0, at most 1");
-        }
-        let folds = inner.optional_whole("folds", 1..=1000).map(|folds| folds as u32);
+        let Budget { trials, epochs, data_fraction, folds } = Budget::read(&mut inner, is_first);
         let n_trials = carried + trials;
         let kept = if is_last {
             if let Some(entry) = table.get("keep") {
-                inner.raw("keep");
+                inner.key("keep", KEEP, "2").form(None, || Form::Anything);
                 let problem = Problem::error(entry.key_span, "the last round hands on what the search's `keep` says");
                 inner.log().push(problem.help("set `keep` of the search instead"));
             }
             keep
         } else {
-            let default = (n_trials.div_ceil(4)).max(keep).min(n_trials.max(1));
-            inner.whole("keep", 1..=100_000, Some(default.into())) as u32
+            read_keep(&mut inner, (n_trials.div_ceil(4)).max(keep).min(n_trials.max(1)))
         };
         let is_well = inner.log().problems.len() == n_problems;
         inner.finish();

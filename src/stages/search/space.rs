@@ -1,7 +1,7 @@
 //! The space of a search: which keys are varied, over which ranges; drawing from ranges, and narrowing them.
 
 use crate::config::{
-    self, Entry, Node, OneOf, Problem, Section, Span, Table, Value, as_number, canonical_float, did_you_mean,
+    self, Entry, Form, Node, OneOf, Problem, Section, Span, Table, Value, as_number, canonical_float, did_you_mean,
     positive_zero, segment, toml,
 };
 use crate::elementary::{exp, ln};
@@ -268,7 +268,10 @@ pub fn draw<'d>(
 /// Reads the key `space`.
 pub(super) fn read(section: &mut Section<'_>) -> Vec<Dimension> {
     let header = section.span();
-    let Some(node) = section.raw("space").cloned() else {
+    let meaning = "Keys of the tuned stage and of those it reads, and ranges: uniform, log-uniform, integer, choice.";
+    let example = "{ \"stages.train.learning_rate\" = { log-uniform = [1e-4, 1e-1] } }";
+    let form = || Form::Map(Box::new(Form::Map(Box::new(Form::Anything))));
+    let Some(node) = section.key("space", meaning, example).required_form(form).cloned() else {
         let problem = Problem::error(header, "missing key `space`: which keys are searched, over which ranges");
         let help = "add `space = { \"stages.train.learning_rate\" = { log-uniform = [1e-4, 1e-1] } }`";
         section.log().push(problem.help(help));

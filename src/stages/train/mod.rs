@@ -136,65 +136,91 @@ struct EarlyStopping {
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let architecture = architecture::read(section);
-    let early_stopping = section.section("early_stopping").map(|mut inner| {
-        let early_stopping = EarlyStopping {
-            patience: inner.whole("patience", 1..=1_000_000, Some(5)) as u32,
-            by_accuracy: inner.word("metric", &["loss", "accuracy"], "loss") == "accuracy",
-        };
-        inner.finish();
-        early_stopping
-    });
     let optimizer = optimizer::read(section);
     Box::new(Train {
         architecture,
-        epochs: section.whole("epochs", 1..=1_000_000, Some(10)) as u32,
-        batch_size: section.whole("batch_size", 1..=65_536, Some(64)) as usize,
+        epochs: section.key("epochs", "Passes over the training rows.", "30").whole(1..=1_000_000).or(10) as u32,
+        batch_size: {
+            let meaning = "Samples per update; with `lbfgs` those that fit in memory at once.";
+            section.key("batch_size", meaning, "128").whole(1..=65_536).or(64) as usize
+        },
         // One that finds its own steps has none, not even a default.
-        learning_rate: match optimizer.full_batch() {
-            Some(_) => section.optional_number("learning_rate", Bounds::Positive).unwrap_or(0.001),
-            None => section.number("learning_rate", Bounds::Positive, Some(0.001)),
+        learning_rate: {
+            let meaning = "Step size of the optimizer at the start; `lbfgs` finds its own.";
+            let key = section.key("learning_rate", meaning, "0.01").number(Bounds::Positive);
+            match optimizer.full_batch() {
+                Some(_) => key.optional().unwrap_or(0.001),
+                None => key.or(0.001),
+            }
         },
         optimizer,
         schedule: Schedule::read(section),
-        l2: section.number("l2", Bounds::NonNegative, Some(0.0)),
-        weight_decay: section.optional_number("weight_decay", Bounds::NonNegative),
-        decay_on: match section.word("decay_on", &["weights", "all"], "weights") {
-            "all" => DecayOn::All,
-            _ => DecayOn::Weights,
-        },
-        clip: section.optional_number("clip", Bounds::Positive),
+        l2: section
+            .key("l2", "L2 regularisation: a gradient l2 * w is added.", "1e-4")
+            .number(Bounds::NonNegative)
+            .or(0.0),
+        weight_decay: section
+            .key("weight_decay", "Decoupled decay, as in AdamW; absent: the optimizer's own.", "0.01")
+            .number(Bounds::NonNegative)
+            .optional(),
+        decay_on: section.key("decay_on", "What `l2` and `weight_decay` act on.", "\"all\"").word(&[
+            ("weights", "Weights only.", DecayOn::Weights),
+            ("all", "Biases and batch-norm scales and shifts too.", DecayOn::All),
+        ]),
+        clip: section
+            .key("clip", "Gradients are scaled down to this norm over all tensors; absent: never.", "1.0")
+            .number(Bounds::Positive)
+            .optional(),
         initializer: Initializer::read(section),
         last_layer_gain: {
-            let gain = section.number("last_layer_gain", Bounds::NonNegative, Some(LAST_LAYER_GAIN));
-            if let (true, Some(node)) = (gain > MOST_GAIN, section.raw("last_layer_gain")) {
-                section.expected("last_layer_gain", node, "a number from 0 to 10");
-            }
-            gain
+            let meaning =
+                "Times the initializer's deviation, for the layer before the softmax; 1 starts it like the others.";
+            section.key("last_layer_gain", meaning, "1.0").number(Bounds::UpTo(MOST_GAIN)).or(LAST_LAYER_GAIN)
         },
-        label_smoothing: section.number("label_smoothing", Bounds::Rate, Some(0.0)),
-        class_weights: match section.word("class_weights", &["none", "balanced"], "none") {
-            "balanced" => ClassWeights::Balanced,
-            _ => ClassWeights::None,
-        },
-        oversample: section.flag("oversample", false),
+        label_smoothing: section
+            .key("label_smoothing", "Share of the target probability that is spread over all classes.", "0.1")
+            .number(Bounds::Rate)
+            .or(0.0),
+        class_weights: section.key("class_weights", "What classes weigh in the loss.", "\"balanced\"").word(&[
+            ("none", "Each image the same.", ClassWeights::None),
+            ("balanced", "Each class the same, however many images it has.", ClassWeights::Balanced),
+        ]),
+        oversample: section
+            .key("oversample", "Whether rows of small classes are repeated until all are as large.", "true")
+            .flag(false),
         augment: Augmentation::read(section),
-        early_stopping,
-        snapshots: section.optional_whole("snapshots", 1..=1_000).map(|snapshots| snapshots as u32),
-        last: match section.word("final", &["fold-ensemble", "refit"], "fold-ensemble") {
-            "refit" => Final::Refit,
-            _ => Final::FoldEnsemble,
-        },
-        data_fraction: {
-            let fraction = section.number("data_fraction", Bounds::Positive, Some(1.0));
-            if let (true, Some(node)) = (fraction > 1.0, section.raw("data_fraction")) {
-                section.expected("data_fraction", node, "a share above 0, at most 1");
-            }
-            fraction
-        },
-        is_trial: section.flag("trial", false),
-        sanity: section.flag("sanity", true),
-        seed: section.raw("seed").is_some().then(|| section.whole("seed", 0..=i64::MAX as u64, Some(0))),
+        early_stopping: section
+            .key("early_stopping", "Stops when validation has not improved, and restores the best weights.", "{}")
+            .table(read_early_stopping),
+        snapshots: section
+            .key("snapshots", "Models kept on the way, for an ensemble of one training; absent: none.", "5")
+            .whole(1..=1_000)
+            .optional()
+            .map(|snapshots| snapshots as u32),
+        last: section.key("final", "The model that `evaluate` and `predict` use.", "\"refit\"").word(&[
+            ("fold-ensemble", "The mean of the folds' probabilities.", Final::FoldEnsemble),
+            ("refit", "One network trained on all rows outside the test split.", Final::Refit),
+        ]),
+        data_fraction: section
+            .key("data_fraction", "Share of the training images that is learned from.", "0.5")
+            .number(Bounds::Share)
+            .or(1.0),
+        is_trial: section.key("trial", "Set by a search for its trials.", "true").flag(false),
+        sanity: section.key("sanity", "Whether the checks before a training are made.", "false").flag(true),
+        seed: super::read_seed(section),
     })
+}
+
+fn read_early_stopping(section: &mut Section<'_>) -> EarlyStopping {
+    EarlyStopping {
+        patience: section
+            .key("patience", "Epochs without improvement before it stops.", "10")
+            .whole(1..=1_000_000)
+            .or(5) as u32,
+        by_accuracy: section
+            .key("metric", "What must improve on the validation rows.", "\"accuracy\"")
+            .word(&[("loss", "The loss.", false), ("accuracy", "The accuracy.", true)]),
+    }
 }
 
 impl Train {
