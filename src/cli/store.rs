@@ -167,6 +167,9 @@ pub fn verify(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Resul
     for record in &verified.broken_records {
         terminal.note(&format!("corrupt: the record {record}"));
     }
+    for note in &verified.lost_notes {
+        terminal.note(&format!("damaged, and of no harm: the note {note}"));
+    }
     for task in &verified.incomplete {
         terminal.note(&format!("incomplete, will be computed again: {task}"));
     }

@@ -74,7 +74,10 @@ impl Store {
             house::displace(&*self.calls, &self.dir, &path, name).map_err(Error::io("move", &path))?;
         }
         let tmp = self.dir.join("tmp");
-        files::replace_by(&*self.calls, (&tmp, house::NOTE), &path, whole, false).map_err(Error::io("write", &path))
+        // Where projects are decides what `gc` keeps; the other notes only save time.
+        let is_durable = folder == "roots";
+        files::replace_by(&*self.calls, (&tmp, house::NOTE), &path, whole, is_durable)
+            .map_err(Error::io("write", &path))
     }
 
     /// The names of such files and when they were written, sorted.

@@ -25,7 +25,10 @@ pub struct Verified {
     pub n_entries: usize,
     /// Blobs that are not what their name says, with the labels of the tasks they belong to.
     pub corrupt: Vec<(Digest, Vec<String>)>,
-    /// Records and notes that are damaged, by folder and name.
+    /// Notes that are damaged and can be lost without harm (stamps, what ran last, checkpoints): a power cut leaves such, since
+    /// they are not synced. They save time only. By folder and name.
+    pub lost_notes: Vec<String>,
+    /// Records, and places of projects, that are damaged, by folder and name.
     pub broken_records: Vec<String>,
     /// Tasks whose record names a blob that is not there: they will be computed again.
     pub incomplete: Vec<String>,
@@ -84,7 +87,8 @@ impl Store {
                     return Err(Error::NewerFile { path });
                 }
                 self.set_aside_damaged(path, name, &mut verified.left);
-                verified.broken_records.push(format!("{folder}/{name}"));
+                let lost = if folder == "roots" { &mut verified.broken_records } else { &mut verified.lost_notes };
+                lost.push(format!("{folder}/{name}"));
             }
         }
         let sound = self.verify_blobs(&labels, &mut verified, progress)?;
@@ -256,7 +260,8 @@ mod tests {
         let looked = Store::open(&temp.path().join("s"), temp.path(), Access::Look).unwrap();
         assert_eq!(looked.verify(&mut |_, _| ()).unwrap().left.len(), 2);
         let verified = store.verify(&mut |_, _| ()).unwrap();
-        assert_eq!(verified.broken_records, ["runs/a-1.json".to_owned(), format!("checkpoints/{task}")]);
+        assert_eq!(verified.lost_notes, ["runs/a-1.json".to_owned(), format!("checkpoints/{task}")]);
+        assert!(verified.is_sound(), "they save time only");
         assert!(verified.left.is_empty());
         assert!(store.verify(&mut |_, _| ()).unwrap().is_sound());
     }
