@@ -142,6 +142,8 @@ fn add_form(pages: &mut Vec<Page>, path: &str, depth: usize, form: &Form) {
         | Form::Number(_)
         | Form::Text
         | Form::Name
+        | Form::Source(_)
+        | Form::Space
         | Form::Duration
         | Form::Comparison
         | Form::Anything => {}

@@ -48,6 +48,10 @@ pub enum Form {
     Either(Vec<Form>),
     /// A table of these keys, and of any others of that form.
     Open(Vec<Declaration>, Box<Form>),
+    /// A path, or one of these strings, which all begin with `builtin:`.
+    Source(Vec<String>),
+    /// Dotted keys of stages, as tables within tables, down to ranges: `{ uniform = [0.0, 1.0] }`.
+    Space,
     /// A name of files: letters, digits, `-`, `_` and `.`.
     Name,
     /// A time with its unit: `"90s"`, `"30m"`, `"2h"`.
@@ -101,6 +105,8 @@ impl Form {
             Form::Map(item) => format!("a table, each key {}", item.noun()),
             Form::Either(forms) => forms.iter().map(Form::noun).collect::<Vec<_>>().join(", or "),
             Form::Open(..) => "a table".to_owned(),
+            Form::Source(names) => format!("a path, or {}", names.join(", ")),
+            Form::Space => "a table of keys and ranges".to_owned(),
             Form::Name => "a name".to_owned(),
             Form::Duration => "a time such as \"90s\", \"30m\" or \"2h\"".to_owned(),
             Form::Comparison => "a comparison with a number".to_owned(),

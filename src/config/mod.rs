@@ -192,6 +192,8 @@ pub enum Bounds {
     Fraction,
     /// `0 < x <= 1`: a share of something.
     Share,
+    /// `0 < x <= 1`: a density.
+    Density,
     /// `0 < x < 1`.
     Open,
     /// From 0 to this.
@@ -209,7 +211,7 @@ impl Bounds {
                 Bounds::NonNegative => x >= 0.0,
                 Bounds::Rate => (0.0..1.0).contains(&x),
                 Bounds::Fraction => (0.0..=1.0).contains(&x),
-                Bounds::Share => x > 0.0 && x <= 1.0,
+                Bounds::Share | Bounds::Density => x > 0.0 && x <= 1.0,
                 Bounds::Open => x > 0.0 && x < 1.0,
                 Bounds::UpTo(most) => (0.0..=most).contains(&x),
                 Bounds::Finite => true,
@@ -225,6 +227,7 @@ impl fmt::Display for Bounds {
             Bounds::Rate => "a number from 0 up to, not including, 1",
             Bounds::Fraction => "a number from 0 to 1",
             Bounds::Share => "a share above 0, at most 1",
+            Bounds::Density => "a number above 0, at most 1",
             Bounds::Open => "a number between 0 and 1",
             Bounds::UpTo(most) => return write!(f, "a number from 0 to {most}"),
             Bounds::Finite => "a finite number",

@@ -272,8 +272,13 @@ impl<'k, 'a> Key<'k, 'a> {
     }
 
     /// A string that says where something is: no fingerprint may hold it, so it is noted apart ([`Log::places`]).
-    pub fn place(mut self, is_required: bool) -> Option<(String, Span)> {
-        self.declare(|| Form::Text, None, is_required, true);
+    pub fn place(self, is_required: bool) -> Option<(String, Span)> {
+        self.place_of(is_required, || Form::Text)
+    }
+
+    /// The same for a string of this form, which the reader checks.
+    pub fn place_of(mut self, is_required: bool, form: impl FnOnce() -> Form) -> Option<(String, Span)> {
+        self.declare(form, None, is_required, true);
         let node = self.node()?;
         match &node.value {
             Value::Text { text, .. } => {

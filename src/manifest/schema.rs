@@ -28,7 +28,7 @@ pub fn stage_keys(kind: &Kind) -> Vec<Declaration> {
         is_place: false,
         form,
     };
-    let words = Form::Words(vec![(kind.name.to_owned(), "This kind.")]);
+    let words = Form::Words(stages::KINDS.iter().map(|kind| (kind.name.to_owned(), "This kind.")).collect());
     let example = "\"train\"";
     let mut keys =
         vec![declaration("kind", "The kind of the stage, where its table is not called by it.", example, words)];
@@ -111,6 +111,10 @@ fn object(keys: &[Declaration], is_filled: bool) -> Json {
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
+    // A network is described in one of two ways.
+    if ["architecture", "layers"].iter().all(|one| keys.iter().any(|key| key.key == *one)) {
+        schema["oneOf"] = json!([{ "required": ["architecture"] }, { "required": ["layers"] }]);
+    }
     schema
 }
 
@@ -123,6 +127,13 @@ fn value(form: &Form, is_filled: bool) -> Json {
         Form::Number(bounds) => number(*bounds),
         Form::Text => json!({ "type": "string" }),
         Form::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$" }),
+        Form::Source(names) => any(vec![
+            json!({ "type": "string", "enum": names }),
+            json!({ "type": "string", "not": { "pattern": "^builtin:" } }),
+        ]),
+        Form::Space => (0..MOST_SEGMENTS).fold(range(), |below, _| {
+            any(vec![range(), json!({ "type": "object", "minProperties": 1, "additionalProperties": below })])
+        }),
         Form::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *[smh]$" }),
         Form::Comparison => json!({ "type": "string", "pattern": "^ *(>=|<=|>|<) *[-+]?[0-9.]" }),
         Form::Words(words) => json!({ "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() }),
@@ -174,13 +185,36 @@ fn value(form: &Form, is_filled: bool) -> Json {
     }
 }
 
+/// Segments of a searched key at most, as far as editors are told.
+const MOST_SEGMENTS: usize = 8;
+
+/// A range of a search.
+fn range() -> Json {
+    let one = |word: &str, items: Json, n: usize| {
+        let mut list = json!({ "type": "array", "items": items, "minItems": n });
+        if n == 2 {
+            list["maxItems"] = json!(n);
+        }
+        let properties = Map::from_iter([(word.to_owned(), list)]);
+        json!({ "type": "object", "properties": properties, "required": [word], "additionalProperties": false })
+    };
+    json!({
+        "anyOf": [
+            one("uniform", json!({ "type": "number" }), 2),
+            one("log-uniform", json!({ "type": "number", "exclusiveMinimum": 0 }), 2),
+            one("integer", json!({ "type": "integer" }), 2),
+            one("choice", json!({}), 1),
+        ]
+    })
+}
+
 fn number(bounds: Bounds) -> Json {
     match bounds {
         Bounds::Positive => json!({ "type": "number", "exclusiveMinimum": 0 }),
         Bounds::NonNegative => json!({ "type": "number", "minimum": 0 }),
         Bounds::Rate => json!({ "type": "number", "minimum": 0, "exclusiveMaximum": 1 }),
         Bounds::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
-        Bounds::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
+        Bounds::Share | Bounds::Density => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
         Bounds::Open => json!({ "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 }),
         Bounds::UpTo(most) => json!({ "type": "number", "minimum": 0, "maximum": most }),
         Bounds::Finite => json!({ "type": "number" }),

@@ -9,7 +9,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{Context, Flow, Given, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
-use crate::config::{Log, Problem, Section, Span, did_you_mean};
+use crate::config::{Form, Log, Problem, Section, Span, did_you_mean};
 use crate::data::catalogue::{self, Entry, Located};
 use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
 use crate::data::reader::classes::some_of;
@@ -51,7 +51,9 @@ pub struct Ingest {
 /// Reads the keys of `ingest`.
 pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let meaning = "A folder or file (relative to the manifest), a name of the catalogue, or `builtin:NAME`.";
-    let source = section.key("source", meaning, "\"builtin:digits\"").place(true);
+    let source = section
+        .key("source", meaning, "\"builtin:digits\"")
+        .place_of(true, || Form::Source(catalogue::BUILTIN.iter().map(|name| format!("builtin:{name}")).collect()));
     if section.node("source").is_none() {
         let problem = Problem::error(section.span(), "missing key `source`")
             .help("add `source`: a folder, a file, a catalogue name, or `\"builtin:digits\"`");

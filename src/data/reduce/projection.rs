@@ -98,7 +98,7 @@ impl Components {
 
 fn read_density(section: &mut Section<'_>) -> Option<f64> {
     let meaning = "Share of the weights that are not 0; absent: 1 / sqrt(features).";
-    section.key("density", meaning, "0.25").number(Bounds::Share).optional()
+    section.key("density", meaning, "0.25").number(Bounds::Density).optional()
 }
 
 /// The fewest components for which the lemma keeps the squared distances of `n_samples` within a factor of `1 ± eps`

@@ -270,8 +270,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<Dimension> {
     let header = section.span();
     let meaning = "Keys of the tuned stage and of those it reads, and ranges: uniform, log-uniform, integer, choice.";
     let example = "{ \"stages.train.learning_rate\" = { log-uniform = [1e-4, 1e-1] } }";
-    let form = || Form::Map(Box::new(Form::Map(Box::new(Form::Anything))));
-    let Some(node) = section.key("space", meaning, example).required_form(form).cloned() else {
+    let Some(node) = section.key("space", meaning, example).required_form(|| Form::Space).cloned() else {
         let problem = Problem::error(header, "missing key `space`: which keys are searched, over which ranges");
         let help = "add `space = { \"stages.train.learning_rate\" = { log-uniform = [1e-4, 1e-1] } }`";
         section.log().push(problem.help(help));
