@@ -42,6 +42,17 @@ fn calls_after_the_first_allocate_nothing() {
     engine_calls();
 }
 
+/// The fewest allocations in one of several looks at three steps: a step that allocates does so each time, while the test
+/// harness's own thread, and a thread of the engine at its first piece of work, do so once.
+fn fewest(step: &mut dyn FnMut(usize), sizes: [usize; 3]) -> usize {
+    let look = |_| {
+        let before = N_ALLOCATIONS.load(Ordering::Relaxed);
+        sizes.into_iter().for_each(&mut *step);
+        N_ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    (0..8).map(look).min().unwrap_or_default()
+}
+
 fn training_steps() {
     training_steps_of(
         "INPUT - CONV(8) - RELU - POOL - CONV(20) - BN - RELU - POOL - CONV(8) - BN - RELU - DROPOUT(0.25) - FC(12) - RELU - FC",
@@ -75,11 +86,7 @@ fn training_steps_of(net: &str) {
             network.train_step(&images[..n * input.len()], Targets::Labels(&labels[..n]), 0.01, None);
         };
         step(8);
-        let before = N_ALLOCATIONS.load(Ordering::Relaxed);
-        for n in [8, 5, 8] {
-            step(n);
-        }
-        assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads");
+        assert_eq!(fewest(&mut step, [8, 5, 8]), 0, "{threads} threads");
     }
 }
 
@@ -106,11 +113,7 @@ fn engine_calls() {
                 dense.backward_weights(n, &x, &fy, &mut fdw, None);
             };
             step(n);
-            let before = N_ALLOCATIONS.load(Ordering::Relaxed);
-            for n in [n, n - 3, n] {
-                step(n);
-            }
-            assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{threads} threads, {shape:?}");
+            assert_eq!(fewest(&mut step, [n, n - 3, n]), 0, "{threads} threads, {shape:?}");
         }
     }
 }

@@ -190,7 +190,11 @@ pub(super) fn probe(calls: &dyn Calls, dir: &Path) -> Result<(), Error> {
     let name = files::unused_name(NOTE);
     calls
         .create(&tmp.join(&name))
-        .and_then(|_| calls.unlink(&files::Folder::open(&tmp)?, &name))
+        .and_then(|_| match calls.unlink(&files::Folder::open(&tmp)?, &name) {
+            // Another run swept it: nobody holds it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            unlinked => unlinked,
+        })
         .map_err(Error::io("write to", &tmp))
 }
 

@@ -424,9 +424,8 @@ mod tests {
         let (asked, log) = read_table(entries("direct"));
         assert_eq!(log.problems, []);
         let asked = asked.expect("no problem");
-        let expected = "INPUT - CONV(convolution=direct) - CONV(8, convolution=direct) - \
-            CONV(8, 3, 1, convolution=direct) - CONV(9, 5) - CONV(8, stride=[1, 2]) - CONV(groups=2) - \
-            CONV(8, convolution=winograd) - LOCAL - CONV(8, [3, 3], dilation=1, convolution=direct) - FC";
+        let expected = "INPUT - CONV(convolution=direct) - [CONV(8, convolution=direct)]*2 - CONV(9, 5) - \
+            CONV(8, stride=[1, 2]) - CONV(groups=2) - CONV(8) - LOCAL - CONV(8, convolution=direct) - FC";
         assert_eq!(asked.shorthand(), expected);
         // That is what a model says of itself.
         assert_eq!(parse(expected).expect("it reads").shorthand(), expected);

@@ -68,8 +68,10 @@ impl ConvConfig {
             .whole(1..=65_536)
             .or(1) as usize;
         let meaning = "How it is computed; absent: as the network's `convolution` says, where it can.";
-        let algorithm = section.key(CONVOLUTION, meaning, "\"direct\"").word(ALGORITHMS);
         let is_suited = window.size == (3, 3) && window.stride == (1, 1) && window.dilation == (1, 1) && groups == 1;
+        // What is recorded is what is computed: the second, where the first cannot be.
+        let unsaid = usize::from(!is_suited);
+        let algorithm = section.key(CONVOLUTION, meaning, "\"direct\"").word_or(ALGORITHMS, unsaid);
         if let (Algorithm::Winograd, false, Some(node)) = (algorithm, is_suited, section.node(CONVOLUTION)) {
             let message =
                 "`convolution = \"winograd\"` is for kernels of 3×3 with stride 1, without dilation and groups";

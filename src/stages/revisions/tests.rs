@@ -169,7 +169,7 @@ fn fed(made: &mut Made, feed: &Feed) {
 }
 
 fn transforms(made: &mut Made, steps: &str) {
-    let steps = read(&format!("steps = [{steps}]"), |section| read_steps(section));
+    let steps = read(&format!("steps = [{steps}]"), read_steps);
     for samples in stored() {
         let feed = Feed::new(samples, Vec::new());
         for fitted in transform::fit(&steps, TrainingSamples::new(&feed, &first_rows(N - 3)), 2) {
@@ -185,7 +185,7 @@ fn transforms(made: &mut Made, steps: &str) {
 }
 
 fn reduction(made: &mut Made, method: &str) {
-    let method = read(&format!("method = {method}"), |section| read_method(section)).unwrap();
+    let method = read(&format!("method = {method}"), read_method).unwrap();
     let engine = Engine::new(2);
     for samples in stored() {
         let feed = Feed::new(samples, Vec::new());
