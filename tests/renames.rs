@@ -22,21 +22,23 @@ test = 0.25
 folds = 2
 
 [stages.preprocess]
-steps = ["center"]
+steps = ["center", "scale"]
 
 [stages.reduce]
-method = { pca = { components = 4 } }
+method = { pca = { components = 4, whiten = true } }
 
 [stages.train]
 architecture = "INPUT - FC(4) - RELU - FC"
 epochs = 2
 final = "refit"
+sanity = false
 
 [stages.other]
 kind = "train"
 input = "preprocess"
 architecture = "INPUT - CONV(2) - RELU - FC"
 epochs = 1
+sanity = false
 
 [stages.ensemble]
 members = ["train", "other"]
