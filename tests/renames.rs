@@ -131,3 +131,31 @@ fn a_changed_pixel_retrains_everything_that_stands_on_it() {
     assert_eq!(reasons[0], "input `images` changed: 1 changed, `ant/03.png`");
     assert!(reasons.contains(&"output of `ingest` changed".to_owned()), "{reasons:?}");
 }
+
+#[test]
+fn what_a_run_writes_beside_the_images_is_no_source() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    fs::create_dir(root.join(".git")).unwrap();
+    images(root);
+    for class in ["ant", "bee"] {
+        fs::rename(root.join("images").join(class), root.join(class)).unwrap();
+    }
+    fs::remove_dir(root.join("images")).unwrap();
+    fs::write(root.join("renames.toml"), MANIFEST.replace("source = \"images\"", "source = \".\"")).unwrap();
+    let run = || {
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
+        let mut program = program;
+        let output = program.args(["run", "renames.toml"]).current_dir(root).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        (said, fs::read_to_string(root.join("out/renames/data.csv")).unwrap())
+    };
+    let (_, first) = run();
+    for _ in 0..2 {
+        let (said, data) = run();
+        assert!(said.contains("nothing to do"), "{said}");
+        assert_eq!(data, first);
+    }
+    assert_eq!(first.lines().count(), 25);
+}

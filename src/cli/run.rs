@@ -295,6 +295,11 @@ fn write_reports(
     if finished.is_empty() && before == Noted::default() {
         return Ok(());
     }
+    if !out_dir.join(outputs::RUN).exists() {
+        // First of all: what lies in this folder is known by it not to be anybody's images.
+        let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
+        files::replace(&out_dir.join(outputs::RUN), format!("{begun:#}\n").as_bytes(), false)?;
+    }
     let written = outputs::write(out_dir, &report::tables(finished), &before)?;
     for path in &written.left {
         let shown = crate::manifest::shown_path(&out_dir.join(path));

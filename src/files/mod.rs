@@ -98,7 +98,26 @@ pub fn is_lock(path: &Path) -> bool {
 /// What below a folder of sources is never a source: what is hidden, stores wherever they are, the project's `out/`
 /// and lock files of ours. `out` is the project's folder of reports.
 pub fn is_no_source(path: &Path, is_folder: bool, out: &Path) -> bool {
-    path.file_name().is_some_and(is_hidden) || if is_folder { is_store(path) || path == out } else { is_lock(path) }
+    path.file_name().is_some_and(is_hidden)
+        || if is_folder { is_store(path) || path == out || is_reports(path) } else { is_lock(path) }
+}
+
+/// Whether `folder` holds reports of ours, by the `run.json` in it, or is the folder `out` of nothing but such.
+pub fn is_reports(folder: &Path) -> bool {
+    let is_one = |folder: &Path| match read_own(&folder.join("run.json"), 64 << 20) {
+        Ok(Own::Regular(_, text)) => text.windows(11).any(|part| part == b"\"convoy\": \""),
+        _ => false,
+    };
+    if is_one(folder) {
+        return true;
+    }
+    let is_out = folder.file_name().is_some_and(|name| name == "out");
+    let Some(Ok(mut inner)) = is_out.then(|| fs::read_dir(folder)) else { return false };
+    let mut n_inner = 0;
+    inner.all(|entry| {
+        n_inner += 1;
+        entry.is_ok_and(|entry| is_one(&entry.path()))
+    }) && n_inner > 0
 }
 
 #[cfg(unix)]

@@ -61,7 +61,9 @@ pub fn variant_name(manifest: &Manifest) -> String {
         (None, false) => manifest.name.clone(),
         (Some(profile), false) => format!("{}@{profile}", manifest.name),
         (profile, true) => {
-            let what = format!("{profile:?} {:?}", manifest.sets);
+            // A `--set` holds no line feed that is not quoted, a profile's name no `=`: no two lists give one text.
+            let mut what = profile.clone().unwrap_or_default();
+            manifest.sets.iter().for_each(|set| what.extend(["\n", &set.escape_default().to_string()]));
             format!("{}@set-{}", manifest.name, Digest::of(what.as_bytes()).short())
         }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::classes::{Assigned, by_folder};
 use super::{Aside, Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, is_hidden};
 use crate::data::decode::is_known_image;
+use crate::files;
 
 /// A folder of class folders.
 #[derive(Clone, Debug)]
@@ -41,7 +42,10 @@ pub struct Listed {
 pub fn list(folder: &Path) -> Result<Vec<Listed>, Error> {
     let walk = walkdir::WalkDir::new(folder).follow_links(true).min_depth(1).sort_by_file_name();
     let mut listed = Vec::new();
-    let is_seen = |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().to_str().is_some_and(is_hidden);
+    // The same as is hashed: reports, locks and stores of ours are no images of anybody's.
+    let is_seen = |entry: &walkdir::DirEntry| {
+        entry.depth() == 0 || !files::is_no_source(entry.path(), entry.file_type().is_dir(), Path::new(""))
+    };
     for entry in walk.into_iter().filter_entry(is_seen) {
         let (full, is_folder) = match entry {
             Ok(entry) => {
