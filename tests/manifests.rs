@@ -3,25 +3,19 @@
 //! `UPDATE_EXPECT=1 cargo test --test manifests` rewrites the messages; read the diff. A line `#: --set a=b` or
 //! `#: --profile ci` in a manifest is an argument of its command line.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use convoy::manifest::{Diagnostics, Manifest, Overrides};
 use convoy::stages;
 use proptest::prelude::*;
 
+use common::manifests_in;
+
 /// Relative to the crate's root, where cargo runs tests: messages show it as it is.
 const FOLDER: &str = "tests/manifests";
-
-fn manifests_in(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|entry| entry.expect("its entries can be read").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-        .collect();
-    paths.sort();
-    paths
-}
 
 /// The command line that a manifest's `#:` lines stand for.
 fn overrides_in(bytes: &[u8]) -> Overrides {
@@ -75,7 +69,7 @@ fn no_message_stands_alone() {
 
 #[test]
 fn good_manifests_load_without_a_word() {
-    let good = manifests_in(&Path::new(FOLDER).join("good"));
+    let good = manifests_in(Path::new(FOLDER).join("good"));
     assert!(!good.is_empty());
     for path in good {
         match load(&path) {
@@ -186,7 +180,7 @@ proptest! {
         edits in proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..12, any::<proptest::sample::Index>()), 1..6),
         sets in proptest::collection::vec("[a-z.]{0,12}=?[\\[\\]{}\"a-z0-9., -]{0,12}", 0..2),
     ) {
-        let mut paths = manifests_in(&Path::new(FOLDER).join("good"));
+        let mut paths = manifests_in(Path::new(FOLDER).join("good"));
         paths.extend(manifests_in(Path::new(FOLDER)));
         let mut bytes = fs::read(&paths[which.index(paths.len())]).expect("the manifest can be read");
         for (at, remove, piece) in edits {

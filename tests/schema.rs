@@ -1,22 +1,16 @@
 //! The JSON Schema of manifests accepts every good manifest, and refuses every bad one whose fault a schema can see.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use convoy::config::{self, Declaration, Form, Value};
 use convoy::manifest::schema::{json_schema, stage_keys, to_json_document, top_keys};
 use convoy::stages::KINDS;
 use serde_json::{Value as Json, json};
 
-fn manifests_in(folder: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|entry| entry.expect("its entries can be read").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-        .collect();
-    paths.sort();
-    paths
-}
+use common::manifests_in;
 
 /// The keywords that the schema may use, as the standard has them. Returns where `value` is refused.
 fn refused(schema: &Json, value: &Json, at: &str) -> Option<String> {
