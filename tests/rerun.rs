@@ -281,7 +281,7 @@ fn damage_behind_the_planners_back_is_repaired_in_the_same_run() {
     let vandal = Vandal(&project, AtomicBool::new(false), Mutex::default());
     let after = MANIFEST.replace("[stages.fit]", "[stages.fit]\na = 1");
     let run = project.run_with(&after, 2, &vandal).unwrap();
-    assert!(run.is_complete());
+    assert!(run.is_complete(), "{:?}", run.failures().collect::<Vec<_>>());
     assert!(computed(&run).contains(&"cut".to_owned()));
     let warnings = vandal.2.into_inner().unwrap();
     // Two tasks read it at once: whoever comes second may only find that it was moved away.

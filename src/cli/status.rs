@@ -89,24 +89,33 @@ struct TrialGroup {
 /// A line for each round of a search and each state that tasks of its trials are in.
 fn trial_groups(plan: &Plan, search: usize) -> Vec<TrialGroup> {
     type Texts<'a> = (BTreeSet<&'a str>, BTreeSet<String>);
-    let mut groups: BTreeMap<(u32, String), Texts<'_>> = BTreeMap::new();
+    // A trial stands as its tasks do that are to be done, and is told once.
+    let mut trials: BTreeMap<(u32, &str), BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for task in &plan.tasks {
         let Some(trial) = plan.graph.trial(task.stage).filter(|trial| trial.search == search) else { continue };
         let line = line(plan, &plan.graph, task);
         let (state, reason) = line.split_once('\t').unwrap_or((&line, ""));
-        let (trials, reasons) = groups.entry((trial.round, state.to_owned())).or_default();
-        trials.insert(&trial.trial);
-        reasons.insert(reason.to_owned());
+        let states = trials.entry((trial.round, trial.trial.as_str())).or_default();
+        states.entry(state.to_owned()).or_default().insert(reason.to_owned());
+    }
+    let mut groups: BTreeMap<(u32, String), Texts<'_>> = BTreeMap::new();
+    for ((round, trial), mut states) in trials {
+        let told = ["stale", "pending", "fresh"].into_iter().find_map(|state| states.remove_entry(state));
+        let Some((state, reasons)) = told else { continue };
+        let (trials, all) = groups.entry((round, state)).or_default();
+        trials.insert(trial);
+        all.extend(reasons);
     }
     let name = &plan.graph.nodes[search].name;
     groups
         .into_iter()
         .map(|((round, state), (trials, reasons))| {
-            let plural = if trials.len() == 1 { "" } else { "s" };
-            let n_others = reasons.len() - 1;
+            let s = |n: usize| if n == 1 { "" } else { "s" };
+            let (n, n_others) = (trials.len(), reasons.len() - 1);
             let first = reasons.into_iter().next().unwrap_or_default();
-            let reason = if n_others > 0 { format!("{first}; {n_others} more reasons") } else { first };
-            TrialGroup { state, name: format!("{name}, round {round}: {} trial{plural}", trials.len()), reason }
+            let others = format!("; {n_others} more reason{}", s(n_others));
+            let reason = if n_others > 0 { first + &others } else { first };
+            TrialGroup { state, name: format!("{name}, round {round}: {n} trial{}", s(n)), reason }
         })
         .collect()
 }
@@ -131,6 +140,9 @@ fn name(stage: &str, parts: &[Part]) -> String {
     }
     if parts.contains(&Part::All) {
         text.push_str(", all");
+    }
+    if parts == [Part::Sanity] {
+        text.push_str(", sanity");
     }
     text
 }
@@ -250,7 +262,19 @@ fn explain(plan: &Plan, graph: &Graph, stage: usize, manifest: &Manifest, told: 
         }
     }
     for group in trial_groups(plan, stage) {
-        let _ = writeln!(text, "{}: {}\n  {}", group.name, group.state, group.reason);
+        let _ = writeln!(text, "{}: {}", group.name, group.state);
+        let _ = if group.reason.is_empty() { Ok(()) } else { writeln!(text, "  {}", group.reason) };
+    }
+    if groups.is_empty() {
+        let searches = graph.nodes[..graph.n_own].iter().enumerate();
+        let readers = searches.filter(|(at, _)| graph.trials.iter().any(|t| t.search == *at && t.of == stage));
+        let names: Vec<String> = readers.map(|(_, node)| format!("`{}`", node.name)).collect();
+        let name = &graph.nodes[stage].name;
+        let _ = if names.is_empty() {
+            writeln!(text, "{name}: nothing reads it, and it has no tasks of its own")
+        } else {
+            writeln!(text, "{name}: has no tasks of its own, its trials are those of {}", names.join(", "))
+        };
     }
     for (lines, parts) in groups {
         let _ = write!(text, "{}: {lines}", name(&graph.nodes[stage].name, &parts));

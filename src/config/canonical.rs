@@ -186,6 +186,15 @@ impl Branch {
     }
 }
 
+/// The names along a dotted key without list items, quoted ones unquoted: `stages.cnn.vars."a.b"`.
+pub fn path(key: &str) -> Option<Vec<String>> {
+    let names = steps(key)?.into_iter().map(|step| match step {
+        Step::Key(name) => Some(name),
+        Step::Item(_) => None,
+    });
+    names.collect()
+}
+
 /// The steps of a dotted key: `steps[0].center.per`.
 fn steps(key: &str) -> Option<Vec<Step>> {
     let mut steps = Vec::new();

@@ -10,7 +10,7 @@ mod canonical;
 mod declare;
 mod section;
 
-pub use canonical::{canonical_float, parse, positive_zero, quote, rebuild, segment, shortest, toml};
+pub use canonical::{canonical_float, parse, path, positive_zero, quote, rebuild, segment, shortest, toml};
 pub use declare::{Alternative, Declaration, Form};
 pub use section::{Choice, Key, Number, Section, Whole, describe};
 

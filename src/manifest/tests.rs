@@ -67,7 +67,7 @@ impl Stage for Toy {
     }
     fn run(
         &self,
-        _task: &Task<'_>,
+        _task: &Task,
         _places: &Places,
         _context: &dyn Context,
         _sink: &mut dyn Sink,

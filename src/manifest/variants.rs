@@ -42,6 +42,11 @@ pub struct Variant {
 }
 
 impl Variants {
+    /// The kinds of stage that there are.
+    pub fn kinds(&self) -> &'static [Kind] {
+        self.kinds
+    }
+
     pub(super) fn new(table: Table, kinds: &'static [Kind], seed: (u64, Option<Span>)) -> Variants {
         Variants { table: Arc::new(table), kinds, seed }
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::Graph;
 use super::reason::StaleReason;
+use crate::stages::Part;
 use crate::store::fingerprint::TaskRecord;
 
 /// A record and what the stages it names by number were, or are, called.
@@ -147,9 +148,28 @@ pub(super) fn own_differences(graph: &Graph, stage: usize, old: &TaskRecord, new
         let (old, new) = (Some(before.to_string()), Some(after.to_string()));
         reasons.push(StaleReason::Param { key: "seed".to_owned(), old, new, span: graph.span_of(stage, "seed") });
     }
-    for Change { key, old, new } in changed_keys(&old.keys, &new.keys) {
+    let (edited, follow): (Vec<Change>, Vec<Change>) =
+        changed_keys(&old.keys, &new.keys).into_iter().partition(|change| !follows(graph, stage, &change.key));
+    let above = round_above(new);
+    for Change { key, old, new } in edited {
         let span = graph.span_of(stage, &key);
         reasons.push(StaleReason::Param { key, old, new, span });
+    }
+    for Change { key, old, new } in follow {
+        let (Some(old), Some(new)) = (old, new) else { continue };
+        // What trials spend is the round's to say, else the tuned stage's, whose key is told with the trials.
+        let epochs = key.strip_prefix("ranges[r").and_then(|rest| rest.strip_suffix("].epochs"));
+        if let Some(round) = epochs.and_then(|round| round.parse::<u32>().ok()) {
+            let key = format!("rounds[{}].epochs", round.saturating_sub(1));
+            if graph.entries[stage].resolved.iter().any(|resolved| resolved.key == key) {
+                let span = graph.span_of(stage, &key);
+                reasons.push(StaleReason::Param { key, old: Some(old), new: Some(new), span });
+            }
+        } else if let (true, Some(above)) = (reasons.is_empty(), &above) {
+            // Nothing was edited: the round above kept other trials.
+            let stage = graph.nodes[stage].name.clone();
+            reasons.push(StaleReason::Upstream { stage, part: above.to_string(), files: Vec::new() });
+        }
     }
     for source in &new.sources {
         let before = old.sources.iter().find(|o| o.role == source.role).map(|o| o.digest);
@@ -182,6 +202,21 @@ pub(super) fn own_differences(graph: &Graph, stage: usize, old: &TaskRecord, new
         }
     }
     reasons
+}
+
+/// Whether `key` is no key of the manifest: the ranges and settings of a round follow from the search's space, its rounds, its
+/// seed and what the round above kept.
+fn follows(graph: &Graph, stage: usize, key: &str) -> bool {
+    let head = key.split(['.', '[']).next().unwrap_or_default();
+    graph.nodes[stage].stage.search().is_some() && ["ranges", "trials"].contains(&head)
+}
+
+/// The round above the one that `record` is of.
+fn round_above(record: &TaskRecord) -> Option<Part> {
+    match record.part.parse() {
+        Ok(Part::Round(round)) if round > 1 => Some(Part::Round(round - 1)),
+        _ => None,
+    }
 }
 
 /// A key that has another value.

@@ -393,7 +393,6 @@ impl<'r> Run<'r> {
             threads,
             lent: AtomicUsize::new(threads),
             fingerprint: task.fingerprint.unwrap_or_else(|| task.record.fingerprint()),
-            inputs: task.above.iter().filter_map(|&above| self.outcomes[above].entry.clone()).collect(),
             is_forced: reasons.contains(&StaleReason::Forced),
             reasons,
             task,
@@ -511,20 +510,22 @@ impl<'r> Run<'r> {
 
     /// Has a task whose artifact turned out damaged or gone computed again, unless that was tried too often.
     fn repair(&mut self, above: usize, error: store::Error, workshop: &Workshop<'_>) -> Option<Failure> {
+        workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
+        // Of several that miss it at once the first one sees to it.
+        if self.stands[above] != Stand::Done {
+            return None;
+        }
         self.repairs[above] += 1;
         if self.repairs[above] > MOST_REPAIRS {
             return Some(Failure::Store(error));
         }
-        workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
-        if self.stands[above] == Stand::Done {
-            let file = match error {
-                store::Error::Corrupt { file, .. } => file,
-                _ => "blob".to_owned(),
-            };
-            self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
-            self.outcomes[above].entry = None;
-            self.set(above, Stand::Ready, workshop);
-        }
+        let file = match error {
+            store::Error::Corrupt { file, .. } => file,
+            _ => "blob".to_owned(),
+        };
+        self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
+        self.outcomes[above].entry = None;
+        self.set(above, Stand::Ready, workshop);
         None
     }
 

@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use super::clock::Clock;
 use super::events::{Event, Events, Failure};
-use super::executor::{Executor, Job, JobError, Local};
 use super::graph::{self, Graph, task_name};
+use super::perform::{Job, JobError, Unprepared};
 use super::plan::PlannedTask;
 use super::purse::Purse;
 use super::reason::StaleReason;
 use super::{Options, Session};
-use crate::stages::{Context, Delivered, Task};
+use crate::stages::Context;
 use crate::store::fingerprint::SourceDigest;
 use crate::store::{self, Digest, Entry, Found, Locking};
 
@@ -30,8 +30,6 @@ pub(super) struct Order {
     pub task: PlannedTask,
     pub reasons: Vec<StaleReason>,
     pub fingerprint: Digest,
-    /// The records of what it reads, in the order of its needs.
-    pub inputs: Vec<Entry>,
     pub is_forced: bool,
 }
 
@@ -56,7 +54,6 @@ pub(super) struct Workshop<'r> {
     pub events: &'r dyn Events,
     warned: Mutex<BTreeSet<String>>,
     pub purse: Purse,
-    executor: &'r dyn Executor,
 }
 
 impl<'r> Workshop<'r> {
@@ -68,7 +65,7 @@ impl<'r> Workshop<'r> {
         clock: &'r Clock,
         purse: Purse,
     ) -> Workshop<'r> {
-        Workshop { session, graph, options, events, warned: Mutex::default(), clock, purse, executor: &Local }
+        Workshop { session, graph, options, events, warned: Mutex::default(), clock, purse }
     }
 
     pub fn warn(&self, task: Option<&str>, message: &str) {
@@ -116,8 +113,8 @@ impl<'r> Workshop<'r> {
                 Err(error) => return Reply::Failed(Failure::Store(error)),
             }
         }
-        let inputs = match self.open(order) {
-            Ok(inputs) => inputs,
+        let job = match self.prepare(order) {
+            Ok(job) => job,
             Err(reply) => return reply,
         };
         let seen = match self.look(order) {
@@ -129,14 +126,8 @@ impl<'r> Workshop<'r> {
             Ok(draft) => draft,
             Err(error) => return Reply::Failed(Failure::Store(error)),
         };
-        let seed = graph.entries[order.task.stage].seed;
-        let job = Job {
-            stage: &*node.stage,
-            task: Task { part: order.task.part, stage_name: &node.name, seed, inputs },
-            places: &graph.places,
-        };
         let context = TaskContext { workshop: self, name: &name, order };
-        let ended = self.executor.execute(&job, &context, &mut draft);
+        let ended = job.run(&graph.places, &context, &mut draft);
         if let Some(reply) = self.look_again(order, seen) {
             return reply;
         }
@@ -155,27 +146,21 @@ impl<'r> Workshop<'r> {
         }
     }
 
-    /// What the task reads, and no other file.
-    fn open(&self, order: &Order) -> Result<Vec<Delivered>, Reply> {
-        let (graph, store) = (self.graph, &self.session.store);
-        let mut inputs = Vec::with_capacity(order.inputs.len());
-        let needs = order.task.needs.iter().zip(&order.inputs);
-        for (i, ((need, entry), record)) in needs.zip(&order.task.record.inputs).enumerate() {
-            let files = match store.open_files(entry, &|name| need.files.covers(name)) {
-                Ok(files) => files,
-                Err(error) if is_lost(&error) => return Err(Reply::Lost(i, error)),
-                Err(error) => return Err(Reply::Failed(Failure::Store(error))),
-            };
-            let above = &graph.nodes[need.stage];
-            inputs.push(Delivered {
-                from: record.from as usize,
-                part: need.part,
-                stage_name: above.name.clone(),
-                output: above.flow.output,
-                files,
-            });
-        }
-        Ok(inputs)
+    /// The task as its record says it, with what it reads and no other file.
+    fn prepare(&self, order: &Order) -> Result<Job, Reply> {
+        let graph = self.graph;
+        let entry = &graph.entries[order.task.stage];
+        let places: Vec<(String, String)> = entry.places.iter().map(|p| (p.key.clone(), p.value.clone())).collect();
+        let names = order.task.read_names(graph);
+        Job::of(graph.variants.kinds(), &order.task.record, &places, &names, &self.session.store).map_err(|error| {
+            match error {
+                Unprepared::Input(i, error) if is_lost(&error) => Reply::Lost(i, error),
+                Unprepared::Input(_, error) => Reply::Failed(Failure::Store(error)),
+                Unprepared::Unreadable(what) => {
+                    Reply::Failed(Failure::Bug(format!("its record cannot be read: {what}")))
+                }
+            }
+        })
     }
 
     /// Compares what the task reads from outside with its record: the witness of how it was found, or a reply if it is
@@ -197,14 +182,11 @@ impl<'r> Workshop<'r> {
             Err(changed) => Some(changed),
             Ok(after) if after != before => Some(self.changed(order, order.task.record.sources.clone())),
             Ok(_) => {
-                let needs = order.task.needs.iter().zip(&order.inputs).enumerate();
                 let store = &self.session.store;
-                let mut lost = needs
-                    .filter(|(_, (need, entry))| !store.is_unchanged(entry, &|name| need.files.covers(name)))
-                    .map(|(i, (_, entry))| (i, entry));
-                let (need, entry) = lost.next()?;
-                let file = entry.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
-                Some(Reply::Lost(need, store::Error::Corrupt { file, digest: entry.artifact() }))
+                order.task.record.inputs.iter().enumerate().find_map(|(i, input)| {
+                    let (file, digest) = input.files.iter().find(|(_, digest)| !store.is_unchanged(digest))?;
+                    Some(Reply::Lost(i, store::Error::Corrupt { file: file.clone(), digest: *digest }))
+                })
             }
         }
     }

@@ -184,7 +184,7 @@ impl Stage for EnsembleStage {
         needs
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let models = models(task);
         let folds = said_of_folds(&models)?;
         let rules = self.rules(task, &models, &folds, context)?;
@@ -283,7 +283,7 @@ struct Rules {
 impl EnsembleStage {
     fn rules(
         &self,
-        task: &Task<'_>,
+        task: &Task,
         models: &[Model<'_>],
         folds: &[Fold],
         context: &dyn Context,

@@ -230,13 +230,7 @@ impl Stage for Evaluate {
         needs
     }
 
-    fn run(
-        &self,
-        task: &Task<'_>,
-        places: &Places,
-        context: &dyn Context,
-        sink: &mut dyn Sink,
-    ) -> Result<(), StageError> {
+    fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let folds = lineage::splits(task)?.folds();
         let models = models(task);

@@ -500,13 +500,7 @@ impl Stage for Ingest {
         })
     }
 
-    fn run(
-        &self,
-        _task: &Task<'_>,
-        places: &Places,
-        context: &dyn Context,
-        sink: &mut dyn Sink,
-    ) -> Result<(), StageError> {
+    fn run(&self, _task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let resolved = self.resolve(places)?;
         if let Resolved::Catalogue(entry, located) = &resolved {
             located.verify(entry)?;

@@ -46,7 +46,7 @@ pub fn splits_need(upstream: &Upstream<'_>) -> Option<Need> {
 ///
 /// # Errors
 /// If its files are damaged.
-pub fn numbers(task: &Task<'_>) -> Result<Numbers, StageError> {
+pub fn numbers(task: &Task) -> Result<Numbers, StageError> {
     Ok(Numbers::read(task.input(Output::Dataset))?)
 }
 
@@ -54,7 +54,7 @@ pub fn numbers(task: &Task<'_>) -> Result<Numbers, StageError> {
 ///
 /// # Errors
 /// If its files are damaged.
-pub fn names(task: &Task<'_>) -> Result<Names, StageError> {
+pub fn names(task: &Task) -> Result<Names, StageError> {
     Ok(Names::read(task.input(Output::Dataset))?)
 }
 
@@ -62,7 +62,7 @@ pub fn names(task: &Task<'_>) -> Result<Names, StageError> {
 ///
 /// # Errors
 /// If its files are damaged.
-pub fn dataset(task: &Task<'_>) -> Result<Dataset, StageError> {
+pub fn dataset(task: &Task) -> Result<Dataset, StageError> {
     Ok(Dataset::read(task.input(Output::Dataset))?)
 }
 
@@ -70,7 +70,7 @@ pub fn dataset(task: &Task<'_>) -> Result<Dataset, StageError> {
 ///
 /// # Errors
 /// If their files are damaged.
-pub fn splits(task: &Task<'_>) -> Result<Splits, StageError> {
+pub fn splits(task: &Task) -> Result<Splits, StageError> {
     Ok(Splits::read(task.input(Output::Splits))?)
 }
 
@@ -79,7 +79,7 @@ pub fn splits(task: &Task<'_>) -> Result<Splits, StageError> {
 ///
 /// # Errors
 /// If files are damaged.
-pub fn feed(task: &Task<'_>, dataset: &Arc<Dataset>) -> Result<Feed, StageError> {
+pub fn feed(task: &Task, dataset: &Arc<Dataset>) -> Result<Feed, StageError> {
     let mut samples: Arc<dyn Samples> = Arc::<Dataset>::clone(dataset) as _;
     let mut fitted = Vec::new();
     for delivered in task.inputs_with(Output::Fitted) {

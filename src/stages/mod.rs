@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod lineage;
 pub mod predict;
 pub mod preprocess;
+mod rebuild;
 pub mod reduce;
 pub mod revisions;
 pub mod search;
@@ -27,6 +28,8 @@ use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
+
+pub use rebuild::rebuild;
 
 /// The unit that is cached and scheduled within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,18 +234,16 @@ pub struct Delivered {
 }
 
 /// A task as its stage sees it.
-pub struct Task<'a> {
+pub struct Task {
     /// Which of the stage's tasks.
     pub part: Part,
-    /// The stage's name (for columns and messages, never for seeds).
-    pub stage_name: &'a str,
     /// The seed in force: the stage's own, else the manifest's.
     pub seed: u64,
     /// Exactly what [`Stage::needs`] asked for, in that order.
     pub inputs: Vec<Delivered>,
 }
 
-impl<'a> Task<'a> {
+impl Task {
     /// The only input with this output, e.g. the data set.
     ///
     /// # Panics
@@ -255,7 +256,7 @@ impl<'a> Task<'a> {
     }
 
     /// All inputs with this output, in order.
-    pub fn inputs_with(&self, output: Output) -> impl Iterator<Item = &Delivered> + use<'_, 'a> {
+    pub fn inputs_with(&self, output: Output) -> impl Iterator<Item = &Delivered> {
         self.inputs.iter().filter(move |d| d.output == output)
     }
 }
@@ -450,13 +451,7 @@ pub trait Stage: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// What and where; nothing is published then.
-    fn run(
-        &self,
-        task: &Task<'_>,
-        places: &Places,
-        context: &dyn Context,
-        sink: &mut dyn Sink,
-    ) -> Result<(), StageError>;
+    fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError>;
 }
 
 /// A network that a stage trains, before anything is planned.

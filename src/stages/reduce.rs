@@ -155,7 +155,7 @@ impl Stage for Reduce {
         self.seed
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let dataset = Arc::new(lineage::dataset(task)?);
         let fit_set = lineage::fit_set(&lineage::splits(task)?, task.part);
         let feed = lineage::feed(task, &dataset)?;

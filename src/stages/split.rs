@@ -190,7 +190,7 @@ impl Stage for Split {
         self.seed
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let groups = if self.group { Some(groups(&dataset)?) } else { None };
         let given: Vec<Option<GivenSplit>> = (0..dataset.n_samples()).map(|i| dataset.given(i)).collect();

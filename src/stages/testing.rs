@@ -107,7 +107,7 @@ pub(crate) fn run(
     context: &dyn Context,
 ) -> Result<Files, StageError> {
     let mut sink = MemorySink::default();
-    let task = Task { part, stage_name: "test", seed: 42, inputs };
+    let task = Task { part, seed: 42, inputs };
     stage.run(&task, places, context, &mut sink)?;
     Ok(sink.files())
 }

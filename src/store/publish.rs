@@ -43,6 +43,20 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// What was written, sorted by name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn contents(&self) -> Result<Vec<Output>, Error> {
+        let of = |(name, path): (&String, &PathBuf)| {
+            let (digest, size) = Digest::of_file(path).map_err(Error::io("read", path))?;
+            Ok(Output { name: name.clone(), size, digest })
+        };
+        self.files.iter().map(of).collect()
+    }
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
         // What stays is swept by the next run.
@@ -160,7 +174,7 @@ impl Store {
         let entry = Entry { fingerprint, label: label.to_owned(), outputs };
         let text = entry.render(task);
         if let Some(first) = self.read_entry(&fingerprint)?.filter(|first| first.outputs != entry.outputs) {
-            let differing = differing(&first.outputs, &entry.outputs);
+            let differing = first.differing(&entry.outputs);
             self.set_aside(draft, &entry, text.as_bytes())?;
             return Ok(Published { entry: first, differing });
         }
@@ -236,10 +250,13 @@ impl Store {
     }
 }
 
-fn differing(earlier: &[Output], later: &[Output]) -> Vec<String> {
-    let names: BTreeSet<&String> = earlier.iter().chain(later).map(|output| &output.name).collect();
-    let digest = |outputs: &[Output], name: &String| outputs.iter().find(|o| o.name == *name).map(|o| o.digest);
-    names.into_iter().filter(|name| digest(earlier, name) != digest(later, name)).cloned().collect()
+impl Entry {
+    /// The names of the files that are other ones in `later`, or only in one of both.
+    pub fn differing(&self, later: &[Output]) -> Vec<String> {
+        let names: BTreeSet<&String> = self.outputs.iter().chain(later).map(|output| &output.name).collect();
+        let digest = |outputs: &[Output], name: &String| outputs.iter().find(|o| o.name == *name).map(|o| o.digest);
+        names.into_iter().filter(|name| digest(&self.outputs, name) != digest(later, name)).cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -178,17 +178,28 @@ impl Store {
         Ok(Bytes::new(mapped::Map::of(&file, &path).map_err(Error::io("map", &path))?))
     }
 
-    /// Whether the `wanted` files of a finished task are still those that were verified when they were opened: a map shows
-    /// whatever is written to its file. One that is not there any more stays in its map as it was.
-    pub fn is_unchanged(&self, entry: &Entry, wanted: &dyn Fn(&str) -> bool) -> bool {
+    /// Files by their digests, whatever task they are of.
+    ///
+    /// # Errors
+    /// As [`Store::open_artifact`].
+    pub fn open_named(&self, files: &[(String, Digest)]) -> Result<Files, Error> {
+        let open = |(name, digest): &(String, Digest)| {
+            let path = self.blob_path(digest);
+            let size = std::fs::symlink_metadata(&path).map_err(Error::io("read", &path))?.len();
+            Ok((name.clone(), self.open_blob(&Output { name: name.clone(), size, digest: *digest })?))
+        };
+        files.iter().map(open).collect::<Result<_, _>>().map(Files)
+    }
+
+    /// Whether a blob is still what was verified when it was opened: a map shows whatever is written to its file. One that is
+    /// not there any more stays in its map as it was.
+    pub fn is_unchanged(&self, digest: &Digest) -> bool {
         // On a network file system files are read whole, and verified then.
         self.is_remote
-            || entry.outputs.iter().filter(|output| wanted(&output.name)).all(|output| match std::fs::symlink_metadata(
-                self.blob_path(&output.digest),
-            ) {
-                Ok(metadata) => self.stamp_known(&output.digest) == Some(Stamp::of(&metadata)),
+            || match std::fs::symlink_metadata(self.blob_path(digest)) {
+                Ok(metadata) => self.stamp_known(digest) == Some(Stamp::of(&metadata)),
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-            })
+            }
     }
 
     /// Opens a blob that is a regular file of the right size; what is not goes to quarantine.

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use convoy::artifact::Sink;
-use convoy::config::{Form, Log, Section, Span};
+use convoy::config::{Log, Section, Span};
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Events, Options, Outcome, Plan, RunError, Session, Silent};
 use convoy::stages::{
@@ -53,13 +53,7 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
         seed: None,
     };
     match kind {
-        "gather" => {
-            if let Some(convoy::config::Value::Text { text, .. }) =
-                s.key("path", "A place.", "\"x\"").form(None, || Form::Text).map(|node| &node.value)
-            {
-                toy.path = Some(PathBuf::from(text));
-            }
-        }
+        "gather" => toy.path = s.key("path", "A place.", "\"x\"").place(false).map(|(path, _)| PathBuf::from(path)),
         "cut" => toy.folds = s.key("folds", "A number.", "1").whole(1..=20).or(2) as u32,
         "learn" => {
             toy.is_refit = s.key("refit", "Yes or no.", "true").flag(false);
@@ -200,13 +194,7 @@ impl Stage for Toy {
         self.seed
     }
 
-    fn run(
-        &self,
-        task: &Task<'_>,
-        places: &Places,
-        context: &dyn Context,
-        sink: &mut dyn Sink,
-    ) -> Result<(), StageError> {
+    fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let fold = match task.part {
             Part::Fold(fold) => u64::from(fold),
             Part::Whole | Part::All | Part::Round(_) | Part::Sanity => 0,

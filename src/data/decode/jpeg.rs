@@ -11,6 +11,10 @@ use super::{Depth, Fault, Refused, Turn, orientation, said_text, too_large, turn
 use crate::data::reader::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
+/// Pixels that all scans of a progressive file may go over: 20 scans of the largest images, which are some two seconds, and 100
+/// of those below 20 megapixels. Encoders write up to ten.
+const SCANNED: usize = 2_000_000_000;
+
 /// Decodes a JPEG file with the decoder that `image` wraps, whose headers are then read once and not three times (half the
 /// time of a 32x32 image), and which reports damage inside the image that `image` paints grey.
 pub(super) fn open(
@@ -38,7 +42,8 @@ pub(super) fn open(
         Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
         _ => (ColorSpace::RGB, 3),
     };
-    decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(colours));
+    let most = SCANNED.div_ceil((width * height).max(1)).clamp(20, 100);
+    decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(colours).jpeg_set_max_scans(most));
     let shape = ImageShape { height, width, channels };
     let turn = turn(shape, Depth::U8, limits)?;
     let mut pixels = vec![0; shape.len()];

@@ -40,7 +40,7 @@ pub(in crate::stages) fn name_of(stage: &str, model: u32) -> String {
 
 /// The models and ensembles among the inputs of a task, in order of first delivery: of a stage whose tasks hand on
 /// several models (snapshots, the best of a search), each of them.
-pub(in crate::stages) fn models<'a>(task: &'a Task<'_>) -> Vec<Model<'a>> {
+pub(in crate::stages) fn models<'a>(task: &'a Task) -> Vec<Model<'a>> {
     let mut stages: Vec<Model<'a>> = Vec::new();
     for delivered in task.inputs.iter().filter(|d| matches!(d.output, Output::Model | Output::Ensemble)) {
         let part = (delivered.part, &delivered.files);

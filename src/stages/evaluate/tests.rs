@@ -37,7 +37,7 @@ impl Stage for Fake {
     fn needs(&self, _: Part, _: &Upstream<'_>) -> Vec<Need> {
         Vec::new()
     }
-    fn run(&self, _: &Task<'_>, _: &Places, _: &dyn Context, _: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, _: &Task, _: &Places, _: &dyn Context, _: &mut dyn Sink) -> Result<(), StageError> {
         unreachable!("a stand-in is not run")
     }
 }

@@ -264,7 +264,7 @@ fn fit_sets_and_seeds_draw_their_own_weights() {
     let stage = stage("gaussian-projection", &[("components", Value::Integer(6))]);
     let weights = |part: Part, seed: u64| {
         let mut sink = MemorySink::default();
-        let task = Task { part, stage_name: "test", seed, inputs: inputs() };
+        let task = Task { part, seed, inputs: inputs() };
         stage.run(&task, &Places::default(), &TestContext::default(), &mut sink).unwrap();
         sink.files().get(NUMBERS).unwrap().to_vec()
     };
@@ -293,7 +293,7 @@ fn stages_below_read_the_features() {
         inputs.push(delivered(inputs.len(), Output::Fitted, files));
     };
     let feed_of = |inputs: &[Delivered]| {
-        let task = Task { part: Part::Fold(1), stage_name: "test", seed: 42, inputs: inputs.to_vec() };
+        let task = Task { part: Part::Fold(1), seed: 42, inputs: inputs.to_vec() };
         let dataset = Arc::new(lineage::dataset(&task).unwrap());
         lineage::feed(&task, &dataset).unwrap()
     };

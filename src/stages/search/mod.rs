@@ -11,6 +11,7 @@
 //! the others as `NAME.2`, `NAME.3`, …, which an ensemble of the stage takes as members too.
 
 mod rank;
+mod rebuild;
 mod space;
 
 use super::{Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage};
@@ -22,6 +23,7 @@ use crate::artifact::{Files, Sink};
 use crate::config::{self, Bounds, Form, Log, Node, Problem, Section, Span, Table, Value, describe};
 use crate::data::metrics;
 
+pub use rebuild::rebuild;
 pub use space::{Dimension, Range, Setting};
 
 /// The line in the list.
@@ -463,8 +465,8 @@ impl Search {
         folds.min(of)
     }
 
-    /// The keys of the record that a round's trials stand under: what was drawn, from where.
-    pub fn records(&self, round: &PlacedRound) -> Vec<(String, String)> {
+    /// The keys of the record that a round's trials stand under: what was drawn, from where ([`rebuild`] reads them).
+    pub fn records(&self, round: &PlacedRound, tuned: &str) -> Vec<(String, String)> {
         let mut records = Vec::new();
         let Some((first, _)) = round.trials.first() else { return records };
         // The order of a table's columns.
@@ -474,8 +476,12 @@ impl Search {
             records.push((format!("ranges[r{}].{}", first.round, dimension.recorded_key()), range.toml()));
         }
         records.push((format!("ranges[r{}].epochs", first.round), round.epochs.to_string()));
-        for (trial, _) in &round.trials {
+        // The keys of its space are called in tables without what they begin with.
+        records.push((format!("ranges[r{}].tune", first.round), config::quote(tuned)));
+        for (trial, node) in &round.trials {
             let id = trial.id();
+            // Nothing can be trained with these settings: nothing is delivered of it.
+            records.extend(node.is_none().then(|| (format!("trials[{id}].trained"), "false".to_owned())));
             records.extend(trial.origin.iter().map(|origin| (format!("trials[{id}].origin"), config::quote(origin))));
             for (dimension, &setting) in self.space.iter().zip(&trial.settings) {
                 records.push((format!("trials[{id}].{}", dimension.recorded_key()), dimension.text(setting)));
@@ -601,18 +607,24 @@ impl Stage for Search {
         let is_last = round as usize == self.rounds.len();
         let own = format!("rounds[{}].", round - 1);
         key == "metric"
+            || key.starts_with("space.")
             || key == "keep" && is_last
-            || key.strip_prefix(&own).is_some_and(|key| key == "keep" || key == "data_fraction")
+            || key.strip_prefix(&own).is_some_and(|key| ["trials", "keep", "data_fraction"].contains(&key))
             || key.starts_with(&format!("ranges[r{round}]."))
             || key.starts_with(&format!("trials[r{round}t"))
             || key.starts_with(&format!("trials[r{round}k"))
+    }
+
+    /// Its settings are drawn from it.
+    fn uses_seed(&self) -> bool {
+        true
     }
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         match task.part {
             Part::Round(round) => rank::run(self, round, task, context, sink),
             _ => hand_on(task, sink),
@@ -621,7 +633,7 @@ impl Stage for Search {
 }
 
 /// Copies a trial's model. Its validation rows chose it, so what it says of those is `validation_selected`.
-fn hand_on(task: &Task<'_>, sink: &mut dyn Sink) -> Result<(), StageError> {
+fn hand_on(task: &Task, sink: &mut dyn Sink) -> Result<(), StageError> {
     let files = task.input(Output::Model);
     if Exploded::is_in(files) {
         let message = "the training of the best trial exploded on this fold";

@@ -60,7 +60,7 @@ pub(super) fn value(name: &str, folds: &[Files], dataset: &Files) -> Result<Opti
 pub(super) fn run(
     search: &Search,
     round: u32,
-    task: &Task<'_>,
+    task: &Task,
     context: &dyn Context,
     sink: &mut dyn Sink,
 ) -> Result<(), StageError> {
@@ -167,7 +167,7 @@ fn tuned_name(search: &Search) -> &str {
 
 /// What was delivered of each trial that was trained, in index order: the data set, which stands directly before its
 /// models, and those.
-fn trials_in<'t>(task: &'t Task<'_>) -> Vec<(&'t Delivered, Vec<&'t Delivered>)> {
+fn trials_in<'t>(task: &'t Task) -> Vec<(&'t Delivered, Vec<&'t Delivered>)> {
     let mut trials: Vec<(&Delivered, Vec<&Delivered>)> = Vec::new();
     for delivered in &task.inputs {
         match (delivered.output, trials.last_mut()) {

@@ -52,12 +52,7 @@ pub(super) struct LayerRow {
 }
 
 /// Trains one network and writes the task's artifact.
-pub(super) fn fit(
-    stage: &Train,
-    task: &Task<'_>,
-    context: &dyn Context,
-    sink: &mut dyn Sink,
-) -> Result<(), StageError> {
+pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
     let dataset = Arc::new(lineage::dataset(task)?);
     let splits = lineage::splits(task)?;
     let fit_set = lineage::fit_set(&splits, task.part);
@@ -630,7 +625,7 @@ fn predict(
 }
 
 /// The lower median of the folds' best epochs.
-fn median_best_epoch(task: &Task<'_>) -> Result<u32, StageError> {
+fn median_best_epoch(task: &Task) -> Result<u32, StageError> {
     let mut epochs: Vec<u32> = task
         .inputs_with(Output::Model)
         .map(|fold| Ok(Description::read(&fold.files)?.best_epoch))

@@ -425,7 +425,7 @@ impl Stage for Train {
         Some(Trained { architecture, batch_size: self.batch_size, n_moments: self.optimizer.n_moments() })
     }
 
-    fn run(&self, task: &Task<'_>, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         match task.part {
             Part::Sanity => sanity::check(self, task, context, sink),
             _ => fit::fit(self, task, context, sink),

@@ -51,12 +51,7 @@ const FLAT_SHARE: f64 = 0.01;
 const UNSCALED: f32 = 10.0;
 
 /// Makes all checks and writes what they found. A failed check is a finding, not an error: [`admits`] is the verdict.
-pub(super) fn check(
-    stage: &Train,
-    task: &Task<'_>,
-    context: &dyn Context,
-    sink: &mut dyn Sink,
-) -> Result<(), StageError> {
+pub(super) fn check(stage: &Train, task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
     let dataset = Arc::new(lineage::dataset(task)?);
     let splits = lineage::splits(task)?;
     let feed = lineage::feed(task, &dataset)?;
@@ -177,7 +172,7 @@ fn not_a_number(image: u32, value: f32) -> Finding {
 /// The checks that need the network.
 struct Learner<'a> {
     stage: &'a Train,
-    task: &'a Task<'a>,
+    task: &'a Task,
     context: &'a dyn Context,
     feed: &'a Feed,
     dataset: &'a Dataset,

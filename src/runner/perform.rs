@@ -1,0 +1,178 @@
+//! Performs a task from its record alone: the stage is read again from the keys, what it reads is opened by its digests. What
+//! is not in the record cannot reach an artifact, and whoever has the record and the store can do the same elsewhere.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::artifact::Sink;
+use crate::config;
+use crate::stages::{self, Context, Delivered, Kind, Output, Part, Places, Stage, StageError, Task};
+use crate::store::fingerprint::TaskRecord;
+use crate::store::{self, Digest, Store};
+
+/// A task that can be performed.
+pub(super) struct Job {
+    stage: Box<dyn Stage>,
+    part: Part,
+    seed: u64,
+    inputs: Vec<Delivered>,
+}
+
+/// Why there is no job.
+#[derive(Debug)]
+pub(super) enum Unprepared {
+    /// Its record is none that this version of the program makes.
+    Unreadable(String),
+    /// An input, by its place in the record, cannot be opened.
+    Input(usize, store::Error),
+}
+
+/// How a job ended that did not end well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum JobError {
+    /// The stage said so, or was told to stop.
+    Stage(StageError),
+    /// It panicked: a bug of ours.
+    Panic(String),
+}
+
+impl Job {
+    /// The task that `record` says, its inputs opened.
+    ///
+    /// `places` says where the sources are, as dotted keys and TOML values: no record holds that, and what it may hold of
+    /// it is a digest. `names` says what the stages that are read are called, for messages; where names are written into an
+    /// artifact, they are the record's.
+    pub fn of(
+        kinds: &[Kind],
+        record: &TaskRecord,
+        places: &[(String, String)],
+        names: &[String],
+        store: &Store,
+    ) -> Result<Job, Unprepared> {
+        let part: Part = record.part.parse().map_err(|()| Unprepared::Unreadable(format!("part `{}`", record.part)))?;
+        let stage = stages::rebuild(kinds, &record.kind, part, &record.keys, places).map_err(Unprepared::Unreadable)?;
+        let names = record.names.get(1..).unwrap_or(names);
+        let mut inputs = Vec::with_capacity(record.inputs.len());
+        for (i, input) in record.inputs.iter().enumerate() {
+            let (Ok(part), Some(output)) = (input.part.parse(), Output::parse(&input.output)) else {
+                return Err(Unprepared::Unreadable(format!("input `{}, {}`", input.output, input.part)));
+            };
+            let files = store.open_named(&input.files).map_err(|error| Unprepared::Input(i, error))?;
+            let stage_name = names.get(input.from as usize).map_or(input.output.as_str(), String::as_str).to_owned();
+            inputs.push(Delivered { from: input.from as usize, part, stage_name, output, files });
+        }
+        Ok(Job { stage, part, seed: record.seed.unwrap_or_default(), inputs })
+    }
+
+    /// Computes it on `context.threads()` threads and writes its artifact into `sink`.
+    ///
+    /// It runs in a rayon pool as wide as the task's share of the threads: whatever a stage does with rayon stays within
+    /// that share.
+    ///
+    /// # Errors
+    /// What the stage said, or that it panicked. What was written then is to be thrown away.
+    pub fn run(self, folders: &Places, context: &dyn Context, sink: &mut (dyn Sink + Send)) -> Result<(), JobError> {
+        let Job { stage, part, seed, inputs } = self;
+        let task = Task { part, seed, inputs };
+        let pool = super::pool(context.threads(), "task");
+        let mut run = || stage.run(&task, folders, context, sink);
+        // What a panic leaves half-done is the sink's content only, and that is thrown away.
+        let run = AssertUnwindSafe(move || match &pool {
+            Some(pool) => pool.install(run),
+            None => run(),
+        });
+        match catch_unwind(run) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(JobError::Stage(error)),
+            Err(payload) => Err(JobError::Panic(message(&*payload))),
+        }
+    }
+}
+
+/// Computes the task of a stored record once more, from that record alone, and says which of its files have other bytes, by
+/// name. Nothing is published, no checkpoint is read or kept.
+///
+/// `places` says where its sources are (see [`stages::rebuild`]); those within the program are known.
+///
+/// # Errors
+/// If there is no such record, an input is gone, or the task fails.
+pub fn repeat(
+    store: &Store,
+    fingerprint: &Digest,
+    kinds: &[Kind],
+    places: &[(String, String)],
+    threads: usize,
+    cancel: &AtomicBool,
+) -> Result<Vec<String>, RepeatError> {
+    let entry = store.read_entry(fingerprint)?.ok_or(RepeatError::Unknown)?;
+    let record = store.task(fingerprint).ok_or(RepeatError::Unknown)?;
+    let builtin = record.sources.iter().filter_map(|source| source.role.strip_prefix("builtin "));
+    let mut places = places.to_vec();
+    places.extend(builtin.map(|name| ("source".to_owned(), config::quote(&format!("builtin:{name}")))));
+    let job = Job::of(kinds, &record, &places, &[], store).map_err(|error| match error {
+        Unprepared::Unreadable(what) => RepeatError::Unreadable(what),
+        Unprepared::Input(_, error) => RepeatError::Store(error),
+    })?;
+    let mut draft = store.draft()?;
+    job.run(&Places::default(), &Alone { threads, cancel }, &mut draft).map_err(|error| match error {
+        JobError::Stage(error) => RepeatError::Failed(error.message),
+        JobError::Panic(message) => RepeatError::Failed(message),
+    })?;
+    Ok(entry.differing(&draft.contents()?))
+}
+
+/// Why a task could not be repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum RepeatError {
+    /// There is no such record.
+    #[error("there is no such record")]
+    Unknown,
+    /// The record is none that this version of the program makes.
+    #[error("its record cannot be read: {0}")]
+    Unreadable(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// It ended without a result.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a task that is repeated is lent.
+struct Alone<'a> {
+    threads: usize,
+    cancel: &'a AtomicBool,
+}
+
+impl Context for Alone<'_> {
+    fn threads(&self) -> usize {
+        self.threads.max(1)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self, _: u64, _: u64, _: &str, _: &str) {}
+
+    fn warn(&self, _: &str) {}
+
+    fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn save_checkpoint(&self, _: &[u8]) {}
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "a panic without a message".to_owned(),
+    }
+}
