@@ -1,5 +1,7 @@
 //! What changes no pixel and no label retrains nothing: names, files that are left out, keys without effect.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -7,6 +9,8 @@ use std::sync::atomic::AtomicBool;
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Options, Outcome, Session, Silent, State};
 use convoy::store::Access;
+
+use common::draw_images;
 
 const MANIFEST: &str = r#"
 schema = 1
@@ -47,18 +51,6 @@ combine = "stacking"
 [stages.evaluate]
 "#;
 
-/// Two classes of twelve images of 6x6 pixels.
-fn images(root: &Path) {
-    for (class, name) in ["ant", "bee"].iter().enumerate() {
-        let folder = root.join("images").join(name);
-        fs::create_dir_all(&folder).unwrap();
-        for i in 0..12u32 {
-            let pixel = |x: u32, y: u32| image::Luma([((x * 31 + y * 17 + i * 29) % 97) as u8 + 120 * class as u8]);
-            image::GrayImage::from_fn(6, 6, pixel).save(folder.join(format!("{i:02}.png"))).unwrap();
-        }
-    }
-}
-
 fn run(root: &Path, manifest: &str) -> (Vec<String>, Outcome) {
     let path = root.join("renames.toml");
     fs::write(&path, manifest).unwrap();
@@ -75,7 +67,7 @@ fn run(root: &Path, manifest: &str) -> (Vec<String>, Outcome) {
 fn check(edit: &dyn Fn(&Path), change: (&str, &str), expected: &[&str]) {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir(temp.path().join(".git")).unwrap();
-    images(temp.path());
+    draw_images(temp.path());
     let (first, _) = run(temp.path(), MANIFEST);
     assert!(first.len() > 12, "{first:?}");
     edit(temp.path());
@@ -115,7 +107,7 @@ fn keys_without_effect_on_pixels_wake_only_ingest() {
 fn a_changed_pixel_retrains_everything_that_stands_on_it() {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir(temp.path().join(".git")).unwrap();
-    images(temp.path());
+    draw_images(temp.path());
     let (first, _) = run(temp.path(), MANIFEST);
     let path = temp.path().join("images/ant/03.png");
     let mut image = image::open(&path).unwrap().to_luma8();
@@ -137,7 +129,7 @@ fn what_a_run_writes_beside_the_images_is_no_source() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path();
     fs::create_dir(root.join(".git")).unwrap();
-    images(root);
+    draw_images(root);
     for class in ["ant", "bee"] {
         fs::rename(root.join("images").join(class), root.join(class)).unwrap();
     }

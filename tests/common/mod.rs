@@ -1,4 +1,5 @@
 //! What several of the tests use.
+#![allow(dead_code, reason = "each test file uses its part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,4 +13,16 @@ pub fn manifests_in(folder: impl AsRef<Path>) -> Vec<PathBuf> {
         .collect();
     paths.sort();
     paths
+}
+
+/// Two classes of twelve grey images of 6x6 pixels in `images`, told apart by their brightness.
+pub fn draw_images(root: &Path) {
+    for (class, name) in ["ant", "bee"].iter().enumerate() {
+        let folder = root.join("images").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..12u32 {
+            let pixel = |x: u32, y: u32| image::Luma([((x * 31 + y * 17 + i * 29) % 97) as u8 + 120 * class as u8]);
+            image::GrayImage::from_fn(6, 6, pixel).save(folder.join(format!("{i:02}.png"))).unwrap();
+        }
+    }
 }

@@ -167,7 +167,7 @@ fn tuned_name(search: &Search) -> &str {
 
 /// What was delivered of each trial that was trained, in index order: the data set, which stands directly before its
 /// models, and those.
-fn trials_in<'t>(task: &'t Task) -> Vec<(&'t Delivered, Vec<&'t Delivered>)> {
+fn trials_in(task: &Task) -> Vec<(&Delivered, Vec<&Delivered>)> {
     let mut trials: Vec<(&Delivered, Vec<&Delivered>)> = Vec::new();
     for delivered in &task.inputs {
         match (delivered.output, trials.last_mut()) {
