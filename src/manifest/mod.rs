@@ -88,6 +88,8 @@ impl StageEntry {
             match (set.or(written), key.rsplit_once(['.', '['])) {
                 (Some(span), _) => return Some(span),
                 (None, Some((above, _))) => key = above,
+                // The same layers in shorthand.
+                (None, None) if key == "layers" => key = "architecture",
                 (None, None) => return None,
             }
         }

@@ -157,10 +157,11 @@ pub(super) fn own_differences(graph: &Graph, stage: usize, old: &TaskRecord, new
     }
     for Change { key, old, new } in follow {
         let (Some(old), Some(new)) = (old, new) else { continue };
-        // What trials spend is the round's to say, else the tuned stage's, whose key is told with the trials.
-        let epochs = key.strip_prefix("ranges[r").and_then(|rest| rest.strip_suffix("].epochs"));
-        if let Some(round) = epochs.and_then(|round| round.parse::<u32>().ok()) {
-            let key = format!("rounds[{}].epochs", round.saturating_sub(1));
+        // What trials spend is the round's to say, else another stage's, whose key is told with the trials or before them.
+        let spent = key.strip_prefix("ranges[r").and_then(|rest| rest.split_once("]."));
+        let spent = spent.filter(|(_, what)| ["epochs", "folds"].contains(what));
+        if let Some((Ok(round), what)) = spent.map(|(round, what)| (round.parse::<u32>(), what)) {
+            let key = format!("rounds[{}].{what}", round.saturating_sub(1));
             if graph.entries[stage].resolved.iter().any(|resolved| resolved.key == key) {
                 let span = graph.span_of(stage, &key);
                 reasons.push(StaleReason::Param { key, old: Some(old), new: Some(new), span });

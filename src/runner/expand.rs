@@ -55,7 +55,8 @@ pub(super) fn expand(own: &Graph, results: &Results, cuts: &Cuts) -> Graph {
             let node_of = |id: &String| placed.trials.iter().find(|(trial, _)| trial.id() == *id)?.1;
             placement.winners = last.trials.iter().filter(|t| t.chosen).filter_map(|t| node_of(&t.trial)).collect();
         }
-        let records = placement.rounds.iter().flat_map(|round| search.records(round, &placement.tuned));
+        let records =
+            placement.rounds.iter().flat_map(|round| search.records(round, &placement.tuned, node.flow.folds));
         let records: Vec<Resolved> = records.map(|(key, value)| Resolved { key, value, span: None }).collect();
         graph.entries[at].resolved.extend(records);
         for rank in 1..=search.keep() {

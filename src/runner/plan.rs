@@ -219,10 +219,14 @@ pub(super) fn plan(
             let what = found.entry(fingerprint).or_insert_with(|| find(&fingerprint)).clone();
             decide(&graph, &mut task, what, known, force);
         } else {
-            let old = remembered(&graph, &task, known).and_then(|old| (known.recall)(&old.fingerprint));
-            let own = old.map(|old| differ::own_differences(&graph, task.stage, &old, &task.record));
+            let own = match remembered(&graph, &task, known) {
+                Some(old) => (known.recall)(&old.fingerprint)
+                    .map(|old| differ::own_differences(&graph, task.stage, &old, &task.record))
+                    .unwrap_or_default(),
+                None => planned_by(&graph, &task, known).into_iter().collect(),
+            };
             let above = above.into_iter().collect();
-            task.state = State::Pending { above, own: own.unwrap_or_default() };
+            task.state = State::Pending { above, own };
         }
         tasks[i] = task;
     }
@@ -250,7 +254,7 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, known:
         Found::Missing => Lost::Gone(None),
     };
     let mut reasons = match remembered(graph, task, known) {
-        None => vec![StaleReason::Missing(Lost::NeverRun)],
+        None => vec![planned_by(graph, task, known).unwrap_or(StaleReason::Missing(Lost::NeverRun))],
         Some(old) if Some(old.fingerprint) == task.fingerprint => Vec::new(),
         Some(old) => match (known.recall)(&old.fingerprint) {
             None => vec![StaleReason::Missing(Lost::Forgotten)],
@@ -266,6 +270,17 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, known:
         reasons.push(StaleReason::Missing(lost));
     }
     task.state = State::Stale(reasons);
+}
+
+/// The key because of which a task is new, where others of its stage have run.
+fn planned_by(graph: &Graph, task: &PlannedTask, known: &Known<'_>) -> Option<StaleReason> {
+    let node = &graph.nodes[task.stage];
+    let (key, old, new) = node.stage.planned_by(task.part)?;
+    let has_run = |part: &Part| known.memory.get(&node.name, *part).is_some();
+    node.stage.parts(&node.flow).iter().any(has_run).then(|| {
+        let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
+        StaleReason::Param { key: key.to_owned(), old, new, span: graph.span_of(task.stage, key) }
+    })
 }
 
 /// What is known of a task before anything ran: all but the inputs.

@@ -399,6 +399,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// What the task of `part` reads, in the order that `run` expects.
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need>;
 
+    /// The key because of which the task of `part` is there at all: its name, the value (as TOML) with which there is none, and
+    /// the value that it has.
+    fn planned_by(&self, _part: Part) -> Option<(&'static str, &'static str, &'static str)> {
+        None
+    }
+
     /// Tasks of this stage that have a say in whether that of `part` is begun ([`Stage::admits`]). Nothing of them enters
     /// its artifact or its fingerprint: a finished task stays fresh whatever they say later.
     fn gates(&self, _part: Part) -> Vec<Part> {

@@ -466,7 +466,7 @@ impl Search {
     }
 
     /// The keys of the record that a round's trials stand under: what was drawn, from where ([`rebuild`] reads them).
-    pub fn records(&self, round: &PlacedRound, tuned: &str) -> Vec<(String, String)> {
+    pub fn records(&self, round: &PlacedRound, tuned: &str, n_folds: u32) -> Vec<(String, String)> {
         let mut records = Vec::new();
         let Some((first, _)) = round.trials.first() else { return records };
         // The order of a table's columns.
@@ -476,6 +476,7 @@ impl Search {
             records.push((format!("ranges[r{}].{}", first.round, dimension.recorded_key()), range.toml()));
         }
         records.push((format!("ranges[r{}].epochs", first.round), round.epochs.to_string()));
+        records.push((format!("ranges[r{}].folds", first.round), self.folds(first.round, n_folds).to_string()));
         // The keys of its space are called in tables without what they begin with.
         records.push((format!("ranges[r{}].tune", first.round), config::quote(tuned)));
         for (trial, node) in &round.trials {

@@ -400,6 +400,10 @@ impl Stage for Train {
         }
     }
 
+    fn planned_by(&self, part: Part) -> Option<(&'static str, &'static str, &'static str)> {
+        (part == Part::All && self.last == Final::Refit).then_some(("final", "\"fold-ensemble\"", "\"refit\""))
+    }
+
     fn gates(&self, part: Part) -> Vec<Part> {
         match part {
             Part::Sanity => Vec::new(),
