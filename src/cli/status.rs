@@ -9,6 +9,7 @@ use super::arguments::{StatusArguments, WhyArguments};
 use super::run::{run_error, threads, unknown_stage};
 use super::terminal::Terminal;
 use super::{Exit, check};
+use crate::config::Span;
 use crate::manifest::Manifest;
 use crate::report::text::{Align, aligned};
 use crate::runner::{Graph, Options, Plan, PlannedTask, Session, StaleReason, State};
@@ -84,21 +85,28 @@ struct TrialGroup {
     /// `search, round 1: 24 trials`.
     name: String,
     reason: String,
+    /// Where the key is set that it names.
+    at: Option<Span>,
 }
 
 /// A line for each round of a search and each state that tasks of its trials are in.
 fn trial_groups(plan: &Plan, search: usize) -> Vec<TrialGroup> {
-    type Texts<'a> = (BTreeSet<&'a str>, BTreeSet<String>);
+    /// Each with the place of a key that it names.
+    type Reasons = BTreeMap<String, Option<Span>>;
     // A trial stands as its tasks do that are to be done, and is told once.
-    let mut trials: BTreeMap<(u32, &str), BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    let mut trials: BTreeMap<(u32, &str), BTreeMap<String, Reasons>> = BTreeMap::new();
     for task in &plan.tasks {
         let Some(trial) = plan.graph.trial(task.stage).filter(|trial| trial.search == search) else { continue };
         let line = line(plan, &plan.graph, task);
         let (state, reason) = line.split_once('\t').unwrap_or((&line, ""));
         let states = trials.entry((trial.round, trial.trial.as_str())).or_default();
-        states.entry(state.to_owned()).or_default().insert(reason.to_owned());
+        let at = standing(task).1.iter().find_map(|reason| match reason {
+            StaleReason::Param { span, .. } => *span,
+            _ => None,
+        });
+        states.entry(state.to_owned()).or_default().insert(reason.to_owned(), at);
     }
-    let mut groups: BTreeMap<(u32, String), Texts<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<(u32, String), (BTreeSet<&str>, Reasons)> = BTreeMap::new();
     for ((round, trial), mut states) in trials {
         let told = ["stale", "pending", "fresh"].into_iter().find_map(|state| states.remove_entry(state));
         let Some((state, reasons)) = told else { continue };
@@ -112,10 +120,10 @@ fn trial_groups(plan: &Plan, search: usize) -> Vec<TrialGroup> {
         .map(|((round, state), (trials, reasons))| {
             let s = |n: usize| if n == 1 { "" } else { "s" };
             let (n, n_others) = (trials.len(), reasons.len() - 1);
-            let first = reasons.into_iter().next().unwrap_or_default();
+            let (first, at) = reasons.into_iter().next().unwrap_or_default();
             let others = format!("; {n_others} more reason{}", s(n_others));
             let reason = if n_others > 0 { first + &others } else { first };
-            TrialGroup { state, name: format!("{name}, round {round}: {n} trial{}", s(n)), reason }
+            TrialGroup { state, at, name: format!("{name}, round {round}: {n} trial{}", s(n)), reason }
         })
         .collect()
 }
@@ -264,6 +272,9 @@ fn explain(plan: &Plan, graph: &Graph, stage: usize, manifest: &Manifest, told: 
     for group in trial_groups(plan, stage) {
         let _ = writeln!(text, "{}: {}", group.name, group.state);
         let _ = if group.reason.is_empty() { Ok(()) } else { writeln!(text, "  {}", group.reason) };
+        if let Some(location) = group.at.and_then(|span| manifest.texts.location(span)) {
+            let _ = writeln!(text, "    --> {location}");
+        }
     }
     if groups.is_empty() {
         let searches = graph.nodes[..graph.n_own].iter().enumerate();

@@ -8,7 +8,7 @@
 //! listing is, so its files are looked up one by one and nothing is read. A file whose stamp was taken in the same tick
 //! of the clock as its last change is written with an empty stamp (smudged), and hashed once more next time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -270,7 +270,14 @@ impl Store {
         if !self.may_remember() || matches!(self.read_note(TREES, &name), Ok(Some(_))) {
             return;
         }
-        records.retain(|record| !record.is_folder);
+        // Folders are told by their files; those without any by themselves.
+        let parents: BTreeSet<Vec<u8>> = records
+            .iter()
+            .filter_map(|record| Some(record.path[..record.path.iter().rposition(|&b| b == b'/')?].to_vec()))
+            .collect();
+        records.retain(|record| !record.is_folder || !record.path.is_empty() && !parents.contains(&record.path));
+        records.iter_mut().filter(|record| record.is_folder).for_each(|record| record.path.push(b'/'));
+        records.sort_by(|a, b| a.path.cmp(&b.path));
         records.iter_mut().for_each(|record| record.stamp = Stamp::default());
         // Without it the reason is less precise.
         let _ = self.write_note(TREES, &name, &encode(&records));
