@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::ahead::{Ahead, Fetch, prefetch};
 use super::buffer::Buffer;
 use super::conv::gradient::Gradient;
-use super::conv::product::Source;
+use super::fused::Source;
 use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run, UNROLL};
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
@@ -65,7 +65,7 @@ impl Dense {
     ) {
         assert!(n <= self.batch, "{n} samples for a batch of {}", self.batch);
         assert!(bias.is_none_or(|b| b.len() >= self.units), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        let finish = Finish::new(bias, activation);
         self.product.run(&self.engine, n, input, weights, finish, output);
     }
 
@@ -108,7 +108,7 @@ impl Dense {
             unsafe { (kernels.transpose)(from, units, samples, units, panel.as_mut_ptr(), wide) };
         }
         let (packed, blocks, target) = (&*packed, Shares(blocks.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+        let finish = Finish::NONE;
         let run = Run { x: 0, row: 0, len: units };
         engine.parallel_for(inputs.div_ceil(BLOCK), |range, worker| {
             let block = blocks.get().wrapping_add(worker * block_len);
@@ -326,6 +326,6 @@ pub fn matmul(engine: &Engine, m: usize, k: usize, n: usize, a: &[f32], b: &[f32
     if k == 0 || n == 0 {
         return c[..m * n].fill(0.0);
     }
-    let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+    let finish = Finish::NONE;
     Product::new(engine, k, n).run(engine, m, a, b, finish, c);
 }

@@ -24,6 +24,7 @@ mod kernel;
 mod local;
 mod matrix;
 mod norm;
+mod panels;
 mod pooling;
 mod prefetch;
 pub mod reference;
@@ -44,7 +45,7 @@ pub use affine::{AffineRun, Stored, affine, affine_in_place};
 pub use buffer::Buffer;
 pub use bytes::{ByteMoments, ByteProducts};
 pub use cache::Caches;
-pub use conv::{Algorithm, Conv, ConvShape, GradOutput, Input};
+pub use conv::{Algorithm, Conv, GradOutput, Input};
 pub use dense::{Dense, matmul};
 pub use gram::gram;
 pub use isa::Isa;
@@ -55,22 +56,8 @@ pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
 pub use prefetch::prefetch;
+pub use reference::{Activation, ConvShape};
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
 pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
 pub use threads::Engine;
 pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
-
-/// What a kernel does to each output value as it stores it, after the bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// The larger of the value and 0 ([`reference::relu`]).
-    Relu,
-}
-
-/// Values from one address to another.
-fn distance(from: *const f32, to: *const f32) -> isize {
-    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
-}

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use super::conv::winograd::applies;
+use super::reference::winograd::applies;
 use super::threads::Choice;
 use super::{
     Activation, Algorithm, Conv, ConvShape, Dense, Engine, Isa, LocalConv, PoolShape, gram, matmul, max_pool,

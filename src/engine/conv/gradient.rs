@@ -1,28 +1,20 @@
 //! The gradient with respect to weights and bias: sums of outer products over pixels.
 //!
 //! Each register tile holds some input channels of one tap times some filters, and walks over the pixels where that tap
-//! lies inside the image. The first layers' few channels would leave tiles half empty: there (up to [`HALO_CHANNELS`])
+//! lies inside the image. The first layers' few channels would leave tiles half empty: there (up to 4)
 //! tiles run over taps and channels alike, on a copy of the images with a halo of zeros. What the halo adds, a product
 //! with `+0.0`, is part of the definition of those layers.
 
 use std::ops::Range;
 
-use super::product::{Panel, Source, panels};
-use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
 use crate::engine::ahead::{Ahead, Fetch, prefetch};
 use crate::engine::buffer::Buffer;
-use crate::engine::fused::Prepare;
+use crate::engine::fused::{Prepare, Source};
 use crate::engine::kernel::{Kernels, OuterTile, Sweep};
+use crate::engine::panels::{Panel, panels};
+use crate::engine::reference::shape::{Axis, ConvShape, has_halo};
 use crate::engine::threads::{Shares, part};
-
-/// Up to so many input channels (grey, RGB, RGBA), taps outside the image count as products with `+0.0`.
-pub(in crate::engine) const HALO_CHANNELS: usize = 4;
-
-/// Whether the weight gradient of this shape is defined on images with a halo of zeros.
-pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
-    s.groups == 1 && s.channels_in <= HALO_CHANNELS && s.kernel_h * s.kernel_w > 1
-}
 
 /// Values of a row of an image with its halo.
 fn halo_row(s: &ConvShape) -> usize {

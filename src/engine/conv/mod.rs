@@ -3,18 +3,16 @@
 mod classes;
 pub(in crate::engine) mod gradient;
 pub(in crate::engine) mod product;
-pub(in crate::engine) mod shape;
 pub(in crate::engine) mod winograd;
 
-pub use shape::ConvShape;
-
 use gradient::Gradient;
-use product::{Operands, Pooled, Product, Source};
+use product::{Operands, Pooled, Product};
 use winograd::{Winograd, WinogradGradient};
 
-use super::fused::Watch;
+use super::fused::{Source, Watch};
 use super::kernel::Finish;
-use super::{Activation, BatchNorm, Buffer, Engine, GradientSums, InputGradient, Normalised};
+use super::reference::{Activation, ConvShape, winograd as rule};
+use super::{BatchNorm, Buffer, Engine, GradientSums, InputGradient, Normalised};
 
 /// The input of a forward pass.
 pub enum Input<'a> {
@@ -61,7 +59,7 @@ impl Algorithm {
     /// products; its transforms add and halve only, and are not counted.
     pub fn multiply_adds(self, shape: &ConvShape) -> u64 {
         match self {
-            Algorithm::Winograd if winograd::applies(shape) => winograd::multiply_adds(shape),
+            Algorithm::Winograd if rule::applies(shape) => rule::multiply_adds(shape),
             Algorithm::Winograd | Algorithm::Direct => shape.multiply_adds(),
         }
     }
@@ -75,7 +73,7 @@ enum Pass {
 
 impl Pass {
     fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_forward: bool, is_pooled: bool) -> Pass {
-        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+        if algorithm == Algorithm::Winograd && rule::applies(shape) {
             Pass::Winograd(Winograd::new(engine, shape, is_forward, is_pooled))
         } else {
             Pass::Direct(Product::new(engine, shape, is_forward, is_pooled))
@@ -113,7 +111,7 @@ enum Sums {
 
 impl Sums {
     fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_pooled: bool) -> Sums {
-        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+        if algorithm == Algorithm::Winograd && rule::applies(shape) {
             Sums::Winograd(WinogradGradient::new(engine, shape))
         } else {
             Sums::Direct(Gradient::new(engine, shape, is_pooled))
@@ -239,7 +237,7 @@ impl Conv {
         norm: Option<&mut BatchNorm>,
     ) {
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        let finish = Finish::new(bias, activation);
         let source = match input {
             Input::Given(values) => Source::given(values),
             Input::Made { by, into } => Source::made(by, into),
@@ -272,7 +270,7 @@ impl Conv {
     ) {
         assert!(self.is_pooled, "planned without pooling");
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        let finish = Finish::new(bias, activation);
         let relu_mask = activation == Activation::Relu;
         let operands = Operands { source: Source::given(input), weights, finish, watch: None };
         if self.forward.can_pool() {
@@ -340,8 +338,7 @@ impl Conv {
         sums: Option<&GradientSums<'_>>,
     ) {
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
-        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let finish = Finish::clipped(grad_input.as_ptr(), relu_mask);
         let source = Source::given(grad_output);
         let watch = sums.map(|sums| sums as &dyn Watch);
         let plan = self
@@ -388,8 +385,7 @@ impl Conv {
     ) {
         assert!(self.is_pooled, "planned without pooling");
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
-        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let finish = Finish::clipped(grad_input.as_ptr(), relu_mask);
         let rows = self.rows();
         let watch = sums.map(|sums| sums as &dyn Watch);
         let plan =

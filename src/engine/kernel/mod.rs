@@ -10,13 +10,10 @@ mod product;
 mod winograd;
 
 pub(super) use outer::{OuterTile, Sweep};
-pub(super) use product::{Finish, ProductTile, Run, Strip, UNROLL};
+pub(super) use product::{Finish, MAX_MR, ProductTile, Run, Strip, UNROLL};
 pub(super) use winograd::{CHUNK, GradientRow, ImageRow, OutputRow, PointTile, Points, PooledRow, SIDE, TILE};
 
 use super::isa::Isa;
-
-/// The most rows of a register tile, over all instruction sets.
-pub(super) const MAX_MR: usize = 14;
 
 /// The most vectors across a register tile.
 pub(super) const MAX_NR: usize = 2;
@@ -96,7 +93,7 @@ macro_rules! table {
     ($(#[$cfg:meta])? $table:ident, $module:ident, $simd:ident, $($feature:literal)?, $tall:literal, $wide:literal) => {
         $(#[$cfg])?
         mod $module {
-            use super::super::simd::{Simd, $simd};
+            use crate::engine::simd::{Simd, $simd};
             use super::{
                 GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, Strip, outer, pack, pool, product, winograd,
             };

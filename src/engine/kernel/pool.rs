@@ -1,6 +1,6 @@
 //! Max pooling of 2x2 windows side by side, and its gradient: what a convolution does while its pixels are in the cache.
 
-use super::super::simd::Simd;
+use crate::engine::simd::Simd;
 
 /// The tap of an output whose gradient goes nowhere.
 pub(super) const NO_TAP: f32 = 255.0;
