@@ -19,10 +19,10 @@ use convoy::engine::{
 };
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
-use convoy::nn::network::{Network, Training};
 use convoy::nn::optimizer::{OptimizerConfig, Sgd};
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;
+use convoy::nn::training::{Trainer, Training};
 use convoy::tensor::{ImageShape, SampleShape};
 
 /// Address space for guarded allocations, none of which is used twice.
@@ -391,22 +391,18 @@ fn training_steps_stay_within_their_slices() {
                 let optimizer: Arc<dyn OptimizerConfig> = Arc::new(Sgd { momentum: 0.9, is_nesterov: false });
                 let training = Training {
                     seeds: Seeds { seed: 1, indices: Vec::new() },
-                    initializer: Initializer::HeNormal,
                     last_layer_gain: 1.0,
                     optimizer,
                     l2: 1e-3,
-                    weight_decay: None,
-                    decays_all: false,
                     clip: Some(1.0),
-                    label_smoothing: 0.0,
-                    class_weights: None,
+                    ..Training::default()
                 };
-                let mut network = Network::for_training(&engine, &plan, 6, training);
+                let mut trainer = Trainer::new(&engine, &plan, 6, training);
                 for n in [6, 5] {
                     let images = Dice(n as u64).values(n * input.len());
                     let labels: Box<[u32]> = (0..n as u32).map(|i| i % 4).collect();
-                    network.train_step(&images, Targets::Labels(&labels), 0.01, None);
-                    network.predict(&images, &mut zeros(n * 4));
+                    trainer.train_step(&images, Targets::Labels(&labels), 0.01, None);
+                    trainer.evaluate(&images, &labels, Some(&mut zeros(n * 4)));
                 }
             }
         }

@@ -156,6 +156,22 @@ impl TensorSpec {
     pub fn is_trained(&self) -> bool {
         self.role != Role::Statistic
     }
+
+    /// Whether weight decay acts on it, and the L2 of a training: on weights, and with `decays_all` on all that is trained.
+    pub fn decays(&self, decays_all: bool) -> bool {
+        self.role == Role::Weights || decays_all && self.is_trained()
+    }
+
+    /// The factor of its L2 in a training whose own is `l2`. The layer's goes first, where L2 acts at all; that of a scale,
+    /// which only batch normalisation has, was asked for by name and acts in any case.
+    pub fn l2_in(&self, l2: f64, decays_all: bool) -> f64 {
+        let decays = self.decays(decays_all);
+        match self.l2 {
+            Some(own) if decays || self.role == Role::Scale => own,
+            _ if decays => l2,
+            _ => 0.0,
+        }
+    }
 }
 
 /// How far a layer sees: `(height, width)`, in units of its own input.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial, watch};
+use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage, trial, watch};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
@@ -18,10 +18,11 @@ use crate::elementary::{ln, log10};
 use crate::engine::{Engine, Isa};
 use crate::memory;
 use crate::nn::layer::Role;
-use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
+use crate::nn::network::{NamedTensor, Network, StepStats};
 use crate::nn::plan::{NetworkPlan, PlanProblem};
 use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
+use crate::nn::training::{LayerStatistics, Trainer, Training};
 use crate::tensor::{ImageShape, SampleShape};
 
 /// A row of `epochs.csv`.
@@ -83,23 +84,19 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
     }
     let batch = stage.batch_size.min(training_rows.len());
     let engine = Engine::with_capacity(context.threads(), context.most_threads(), Isa::detect());
-    let mut network = Network::for_training(
-        &engine,
-        &plan,
-        batch,
-        Training {
-            seeds: seeds.clone(),
-            initializer: stage.initializer,
-            last_layer_gain: stage.last_layer_gain,
-            optimizer: Arc::clone(&stage.optimizer),
-            l2: stage.l2,
-            weight_decay: stage.weight_decay,
-            decays_all: stage.decay_on == DecayOn::All,
-            clip: stage.clip,
-            label_smoothing: stage.label_smoothing,
-            class_weights: class_weights(stage.class_weights, &dataset, training_rows),
-        },
-    );
+    let config = Training {
+        seeds: seeds.clone(),
+        initializer: stage.initializer,
+        last_layer_gain: stage.last_layer_gain,
+        optimizer: Arc::clone(&stage.optimizer),
+        l2: stage.l2,
+        weight_decay: stage.weight_decay,
+        decays_all: stage.decays_all(),
+        clip: stage.clip,
+        label_smoothing: stage.label_smoothing,
+        class_weights: class_weights(stage.class_weights, &dataset, training_rows),
+    };
+    let mut trainer = Trainer::new(&engine, &plan, batch, config);
     let epochs = if task.part == Part::All { median_best_epoch(task)? } else { stage.epochs };
     let mut batches = Batches::new(&feed, &dataset, batch);
     let mut training = TrainingBatches::new(
@@ -112,12 +109,12 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         context.threads() > 1,
     );
     let setup = setup(stage, &plan, epochs, validation_rows.len());
-    if let Some(message) = l2_outweighs(stage, &network).filter(|_| is_advised(stage)) {
+    if let Some(message) = l2_outweighs(stage, trainer.network()).filter(|_| is_advised(stage)) {
         context.warn(&message);
     }
-    let start = Filters::of(&network);
+    let start = Filters::of(trainer.network());
     let mut run =
-        run_epochs(stage, &engine, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
+        run_epochs(stage, &engine, &mut trainer, &mut training, &mut batches, validation_rows, &setup, context)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -142,6 +139,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         n_training: training_rows.len(),
         snapshots: run.snapshots.iter().rev().map(|(epoch, _)| *epoch).collect(),
     };
+    let mut network = trainer.into_network();
     let weights = network.save();
     model::write(&description, &weights, sink)?;
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -226,7 +224,7 @@ struct Run {
 fn run_epochs(
     stage: &Train,
     engine: &Engine,
-    network: &mut Network,
+    trainer: &mut Trainer,
     training: &mut TrainingBatches<'_>,
     batches: &mut Batches<'_>,
     validation_rows: &ValidationRows,
@@ -251,7 +249,7 @@ fn run_epochs(
     let mut first_epoch = 1;
     let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
     if let Some(checkpoint) = checkpoint
-        && network.load_state(checkpoint.step, &checkpoint.state).is_ok()
+        && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
     {
         first_epoch = checkpoint.epoch + 1;
         plateau = checkpoint.plateau;
@@ -273,10 +271,10 @@ fn run_epochs(
             break;
         }
         let passed = if stage.optimizer.full_batch().is_some() {
-            full_batch(stage, network, training, epoch, &mut statistics, context)
+            full_batch(stage, trainer, training, epoch, &mut statistics, context)
         } else {
             let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
-            in_batches(stage, engine, network, training, epoch, &progress, &mut statistics, context)
+            in_batches(stage, engine, trainer, training, epoch, &progress, &mut statistics, context)
         };
         let Passed { total, learning_rate, statistics_step } = match passed {
             Ok(passed) => passed,
@@ -289,17 +287,17 @@ fn run_epochs(
         // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
         let mut probabilities = Vec::new();
         if epoch == epochs && stage.early_stopping.is_none() {
-            probabilities.resize(validation_rows.len() * network.plan().n_classes, 0.0);
+            probabilities.resize(validation_rows.len() * trainer.network().plan().n_classes, 0.0);
         }
         let valid =
-            (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows, &mut probabilities));
+            (!validation_rows.is_empty()).then(|| evaluate(trainer, batches, validation_rows, &mut probabilities));
         if !probabilities.is_empty() {
-            let n_classes = network.plan().n_classes;
+            let n_classes = trainer.network().plan().n_classes;
             run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
         }
         let row = EpochRow {
             epoch,
-            step: network.step(),
+            step: trainer.step(),
             learning_rate,
             train_loss: total.loss(),
             train_accuracy: total.accuracy(),
@@ -312,7 +310,7 @@ fn run_epochs(
                 epoch,
                 run.epochs.last().map(|before| before.train_loss),
                 row.train_loss,
-                network.plan().n_classes,
+                trainer.network().plan().n_classes,
             );
             if run.exploded.is_some() {
                 run.epochs.push(row);
@@ -327,16 +325,16 @@ fn run_epochs(
             (None, _) => -f64::from(epoch),
         };
         if run.best.watch(epoch, score) {
-            run.best_filters = Filters::of(network).map(|filters| filters.values);
+            run.best_filters = Filters::of(trainer.network()).map(|filters| filters.values);
             if stage.early_stopping.is_some() && valid.is_some() {
-                best_weights = Some(network.save());
+                best_weights = Some(trainer.network().save());
             }
         }
         if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
             stage.schedule.watch(loss, accuracy, &mut plateau);
         }
         if snapshot_epochs.contains(&u64::from(epoch)) {
-            run.snapshots.push((epoch, network.save()));
+            run.snapshots.push((epoch, trainer.network().save()));
         }
         let train_loss = row.train_loss;
         run.epochs.push(row);
@@ -346,7 +344,7 @@ fn run_epochs(
         }
         context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
         if epoch < epochs && context.wants_checkpoint() {
-            let (step, state) = network.save_state();
+            let (step, state) = trainer.save_state();
             let checkpoint = Checkpoint {
                 epoch,
                 step,
@@ -362,9 +360,9 @@ fn run_epochs(
             context.save_checkpoint(&checkpoint.to_bytes());
         }
     }
-    run.end_filters = Filters::of(network).map(|filters| filters.values);
+    run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
     if let Some(weights) = best_weights {
-        network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
+        trainer.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
     }
     Ok(run)
 }
@@ -401,16 +399,16 @@ struct Progress<'a> {
 /// One update by all training rows at once.
 fn full_batch(
     stage: &Train,
-    network: &mut Network,
+    trainer: &mut Trainer,
     training: &mut TrainingBatches<'_>,
     epoch: u32,
     statistics: &mut Vec<LayerStatistics>,
     context: &dyn Context,
 ) -> Result<Passed, Ended> {
-    let step = network.full_batch_step(&mut training.all(context), Some(statistics));
+    let step = trainer.full_batch_step(&mut training.all(context), Some(statistics));
     let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
     if total.is_finite() {
-        return Ok(Passed { total, learning_rate, statistics_step: network.step() });
+        return Ok(Passed { total, learning_rate, statistics_step: trainer.step() });
     }
     Err(if stage.is_trial {
         Ended::Exploded(trial::not_finite(epoch, 1))
@@ -424,7 +422,7 @@ fn full_batch(
 fn in_batches(
     stage: &Train,
     engine: &Engine,
-    network: &mut Network,
+    trainer: &mut Trainer,
     training: &mut TrainingBatches<'_>,
     epoch: u32,
     progress: &Progress<'_>,
@@ -441,12 +439,12 @@ fn in_batches(
             return Err(StageError::cancelled());
         }
         engine.set_threads(context.threads_now());
-        let moment = Moment { step: network.step(), steps_per_epoch, epochs };
+        let moment = Moment { step: trainer.step(), steps_per_epoch, epochs };
         passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
         let is_looked_at = i == statistics_at;
-        let stats = network.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
+        let stats = trainer.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
         if is_looked_at {
-            passed.statistics_step = network.step();
+            passed.statistics_step = trainer.step();
         }
         if !stats.is_finite() {
             if stage.is_trial {
@@ -504,7 +502,7 @@ fn is_advised(stage: &Train) -> bool {
 /// What advice depends on.
 fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watch::Setup {
     let has = |word: &str| plan.layers.iter().any(|layer| layer.config.word() == word);
-    let has_l2 = stage.l2 > 0.0 || plan.tensors().any(|tensor| tensor.spec.l2.is_some_and(|l2| l2 > 0.0));
+    let has_l2 = plan.tensors().any(|tensor| stage.l2_of(&tensor.spec) > 0.0);
     let decays = stage.weight_decay.unwrap_or_else(|| stage.optimizer.weight_decay()) > 0.0;
     let is_image = plan.input.image().is_some();
     let means = [
@@ -529,7 +527,7 @@ fn l2_outweighs(stage: &Train, network: &Network) -> Option<String> {
     let plan = network.plan();
     let share = network.save().iter().fold(0.0, |sum, tensor| {
         let spec = plan.tensors().find(|planned| planned.name == tensor.name).map(|planned| &planned.spec);
-        let l2 = spec.filter(|spec| spec.role == Role::Weights).map_or(0.0, |spec| spec.l2.unwrap_or(stage.l2));
+        let l2 = spec.map_or(0.0, |spec| stage.l2_of(spec));
         match l2 > 0.0 {
             true => sum + l2 / 2.0 * tensor.values.iter().fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w)),
             false => sum,
@@ -589,18 +587,18 @@ fn is_stopped(stage: &Train, best: &Best) -> bool {
 
 /// Loss and accuracy, for what stops or slows a training, and into `probabilities`, unless they are empty, what [`predict`] gives.
 fn evaluate(
-    network: &mut Network,
+    trainer: &mut Trainer,
     batches: &mut Batches<'_>,
     rows: &ValidationRows,
     mut probabilities: &mut [f32],
 ) -> StepStats {
     let mut total = StepStats::default();
-    let n_classes = network.plan().n_classes;
-    for chunk in rows.chunks(network.batch()) {
+    let n_classes = trainer.network().plan().n_classes;
+    for chunk in rows.chunks(trainer.network().batch()) {
         let (images, labels) = batches.load(chunk);
         let out;
         (out, probabilities) = probabilities.split_at_mut(probabilities.len().min(chunk.len() * n_classes));
-        total.add(network.evaluate(images, labels, (!out.is_empty()).then_some(out)));
+        total.add(trainer.evaluate(images, labels, (!out.is_empty()).then_some(out)));
     }
     total
 }
