@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
 use convoy::engine::{Engine, Isa, Targets};
 use convoy::nn::architecture;
-use convoy::nn::init::Initializer;
 use convoy::nn::optimizer::Sgd;
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;

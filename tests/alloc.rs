@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine, Targets};
 use convoy::nn::architecture;
-use convoy::nn::init::Initializer;
 use convoy::nn::optimizer::Sgd;
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;

@@ -21,6 +21,15 @@ pub struct LocalConv {
     scratch: Buffer,
 }
 
+/// The images that a pixel is swept over, and the values from one to the next.
+struct Images {
+    n: usize,
+    from: *const f32,
+    from_len: usize,
+    to: *mut f32,
+    to_len: usize,
+}
+
 /// What one pixel's chains go over.
 struct Pixel {
     runs: Vec<Run>,
@@ -112,7 +121,8 @@ impl LocalConv {
                     // SAFETY: this pixel of all images is this worker's.
                     unsafe {
                         let to = target.get().add(at);
-                        pixels[i].sweep(kernels, panel, packed, n, (input.as_ptr(), from_len), finish, (to, to_len));
+                        let images = Images { n, from: input.as_ptr(), from_len, to, to_len };
+                        pixels[i].sweep(kernels, panel, packed, finish, &images);
                     }
                 }
             }
@@ -154,8 +164,8 @@ impl LocalConv {
                     // SAFETY: this pixel of all images is this worker's.
                     unsafe {
                         let to = target.get().add(i * s.channels_in + panel.column);
-                        let from = (grad_output.as_ptr(), from_len);
-                        pixels[i].sweep(kernels, panel, packed, n, from, finish, (to, to_len));
+                        let images = Images { n, from: grad_output.as_ptr(), from_len, to, to_len };
+                        pixels[i].sweep(kernels, panel, packed, finish, &images);
                     }
                 }
             }
@@ -240,20 +250,17 @@ impl Pixel {
         Pixel { runs, taps }
     }
 
-    /// One panel's columns of this pixel, for `n` images; `from` and `to` come with the distance between images.
+    /// One panel's columns of this pixel.
     ///
     /// # Safety
-    /// The operands hold `n` images, and nobody else touches the target's columns.
-    #[allow(clippy::too_many_arguments)]
+    /// The operands hold all images, and nobody else touches the target's columns.
     unsafe fn sweep(
         &self,
         kernels: &Kernels,
         panel: &Panel,
         packed: *const f32,
-        n: usize,
-        (from, from_len): (*const f32, usize),
         finish: Finish,
-        (to, to_len): (*mut f32, usize),
+        &Images { n, from, from_len, to, to_len }: &Images,
     ) {
         let mut tile = ProductTile {
             runs: self.runs.as_ptr(),

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::ahead::{Ahead, Fetch};
 use crate::engine::buffer::Buffer;
 use crate::engine::fused::{Prepare, Source, Watch};
-use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, Strip, UNROLL};
+use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, SpreadRow, Strip, UNROLL};
 use crate::engine::panels::{Panel, panels};
 use crate::engine::reference::ConvShape;
 use crate::engine::threads::{Shares, part};
@@ -200,16 +200,15 @@ impl Stage {
                 let upper = self.start.wrapping_add(i * image.len() + row * image.row() - start);
                 // SAFETY: the row lies in the pooled source, by this function's contract, and on the stage.
                 unsafe {
-                    (kernels.spread_row)(
-                        source.get().add(from),
-                        taps.get().add(from),
-                        image.channels,
-                        image.width / 2,
-                        image.channels,
-                        upper,
-                        upper.add(image.row()),
-                        image.channels,
-                    );
+                    (kernels.spread_row)(&SpreadRow {
+                        grad: source.get().add(from),
+                        taps: taps.get().add(from),
+                        from_pixel: image.channels,
+                        pixels: image.width / 2,
+                        columns: image.channels,
+                        to: [upper, upper.add(image.row())],
+                        to_pixel: image.channels,
+                    });
                 }
             }
         }

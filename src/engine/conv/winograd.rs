@@ -9,13 +9,13 @@
 
 use std::ops::Range;
 
-use super::gradient::{checked, merge, shared_out};
+use super::gradient::{Summands, merge, shared_out};
 use super::product::{Image, Operands, Piece, Pooled, Side, Stage};
 
 use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
-use crate::engine::fused::{Prepare, Source, Watch};
+use crate::engine::fused::{Prepare, Watch};
 use crate::engine::kernel::{
     CHUNK, Finish, GradientRow, ImageRow, Kernels, OuterTile, OutputRow, PointTile, Points, PooledRow, SIDE, Sweep,
     TILE, UNROLL,
@@ -513,20 +513,17 @@ impl WinogradGradient {
         self.scratch.len() + self.sums.len() + self.input_zeros.len() + self.output_zeros.len()
     }
 
-    /// Sums the gradients over `n` images. With `taps`, `grad_output` is that of the largest values of 2x2 windows.
-    #[allow(clippy::too_many_arguments)]
+    /// Sums the gradients; overwrites both.
     pub(super) fn run(
         &mut self,
         engine: &Engine,
-        n: usize,
-        input: &[f32],
-        mut grad_output: Source<'_>,
-        taps: Option<&[u8]>,
+        summands: Summands<'_>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
         let s = self.shape;
-        let grad = checked(&s, n, input, &grad_output, taps, grad_weights, grad_bias.as_deref());
+        let grad = summands.checked(&s, grad_weights, grad_bias.as_deref());
+        let Summands { n, input, mut grad_output, taps } = summands;
         let engine = &engine.sized(n as u64 * s.multiply_adds());
         let kernels = engine.kernels();
         let per_chunk = chunk_images(&s, n);

@@ -10,6 +10,7 @@ mod product;
 mod winograd;
 
 pub(super) use outer::{OuterTile, Sweep};
+pub(super) use pool::SpreadRow;
 pub(super) use product::{Finish, MAX_MR, ProductTile, Run, Strip, UNROLL};
 pub(super) use winograd::{CHUNK, GradientRow, ImageRow, OutputRow, PointTile, Points, PooledRow, SIDE, TILE};
 
@@ -50,9 +51,8 @@ pub(super) struct Kernels {
     pub(super) pack_centred: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     /// `pool_row(upper, lower, pixels, channels, relu_mask, out, taps)`: 2x2 windows of two rows, the largest of each.
     pub(super) pool_row: unsafe fn(*const f32, *const f32, usize, usize, bool, *mut f32, *mut u8),
-    /// `spread_row(grad, taps, from_row, pixels, columns, upper, lower, to_row)`: its gradient.
-    #[allow(clippy::type_complexity)]
-    pub(super) spread_row: unsafe fn(*const f32, *const u8, usize, usize, usize, *mut f32, *mut f32, usize),
+    /// Its gradient.
+    pub(super) spread_row: unsafe fn(&SpreadRow),
     /// Computes a register tile of Winograd's products; at `[nr - 1][mr - 1]`.
     pub(super) winograd_product: [[unsafe fn(&PointTile); MAX_MR]; MAX_NR],
     /// Winograd's transforms of a row of tiles: of an image, of output gradients (a row of points each), into pixels.
@@ -95,7 +95,7 @@ macro_rules! table {
         mod $module {
             use crate::engine::simd::{Simd, $simd};
             use super::{
-                GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, Strip, outer, pack, pool, product, winograd,
+                GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, SpreadRow, Strip, outer, pack, pool, product, winograd,
             };
 
             // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
@@ -160,12 +160,8 @@ macro_rules! table {
                 unsafe { pool::pool_row::<$simd>(upper, lower, pixels, channels, relu_mask, out, taps) }
             }
             $(#[target_feature(enable = $feature)])?
-            #[allow(clippy::too_many_arguments)]
-            pub(super) unsafe fn spread_row(
-                grad: *const f32, taps: *const u8, from_row: usize, pixels: usize, columns: usize, upper: *mut f32,
-                lower: *mut f32, to_row: usize,
-            ) {
-                unsafe { pool::spread_row::<$simd>(grad, taps, from_row, pixels, columns, upper, lower, to_row) }
+            pub(super) unsafe fn spread_row(row: &SpreadRow) {
+                unsafe { pool::spread_row::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_product<const MR: usize, const NR: usize>(tile: &PointTile) {

@@ -109,12 +109,12 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         context.threads() > 1,
     );
     let setup = setup(stage, &plan, epochs, validation_rows.len());
+    let course = Course { stage, engine: &engine, setup: &setup, context };
     if let Some(message) = l2_outweighs(stage, trainer.network()).filter(|_| is_advised(stage)) {
         context.warn(&message);
     }
     let start = Filters::of(trainer.network());
-    let mut run =
-        run_epochs(stage, &engine, &mut trainer, &mut training, &mut batches, validation_rows, &setup, context)?;
+    let mut run = course.run(&mut trainer, &mut training, &mut batches, validation_rows)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -220,153 +220,6 @@ struct Run {
     validation: Option<Predictions>,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn run_epochs(
-    stage: &Train,
-    engine: &Engine,
-    trainer: &mut Trainer,
-    training: &mut TrainingBatches<'_>,
-    batches: &mut Batches<'_>,
-    validation_rows: &ValidationRows,
-    setup: &watch::Setup,
-    context: &dyn Context,
-) -> Result<Run, StageError> {
-    let epochs = setup.epochs;
-    let steps_per_epoch = training.n_batches() as u64;
-    let mut plateau = Plateau::default();
-    let mut run = Run {
-        epochs: Vec::new(),
-        layers: Vec::new(),
-        best: Best::none(),
-        snapshots: Vec::new(),
-        exploded: None,
-        best_filters: None,
-        end_filters: None,
-        validation: None,
-    };
-    let mut best_weights = None;
-    let snapshot_epochs = snapshot_epochs(stage, epochs);
-    let mut first_epoch = 1;
-    let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
-    if let Some(checkpoint) = checkpoint
-        && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
-    {
-        first_epoch = checkpoint.epoch + 1;
-        plateau = checkpoint.plateau;
-        run = Run {
-            epochs: checkpoint.epochs,
-            layers: checkpoint.layers,
-            best: checkpoint.best,
-            snapshots: checkpoint.snapshots,
-            exploded: None,
-            best_filters: checkpoint.best_filters,
-            end_filters: None,
-            validation: None,
-        };
-        best_weights = checkpoint.best_weights;
-    }
-    let mut statistics: Vec<LayerStatistics> = Vec::new();
-    for epoch in first_epoch..=epochs {
-        if is_stopped(stage, &run.best) {
-            break;
-        }
-        let passed = if stage.optimizer.full_batch().is_some() {
-            full_batch(stage, trainer, training, epoch, &mut statistics, context)
-        } else {
-            let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
-            in_batches(stage, engine, trainer, training, epoch, &progress, &mut statistics, context)
-        };
-        let Passed { total, learning_rate, statistics_step } = match passed {
-            Ok(passed) => passed,
-            Err(Ended::Exploded(exploded)) => {
-                run.exploded = Some(exploded);
-                return Ok(run);
-            }
-            Err(Ended::Failed(error)) => return Err(error),
-        };
-        // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
-        let mut probabilities = Vec::new();
-        if epoch == epochs && stage.early_stopping.is_none() {
-            probabilities.resize(validation_rows.len() * trainer.network().plan().n_classes, 0.0);
-        }
-        let valid =
-            (!validation_rows.is_empty()).then(|| evaluate(trainer, batches, validation_rows, &mut probabilities));
-        if !probabilities.is_empty() {
-            let n_classes = trainer.network().plan().n_classes;
-            run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
-        }
-        let row = EpochRow {
-            epoch,
-            step: trainer.step(),
-            learning_rate,
-            train_loss: total.loss(),
-            train_accuracy: total.accuracy(),
-            valid_loss: valid.map(|stats| stats.loss()),
-            valid_accuracy: valid.map(|stats| stats.accuracy()),
-        };
-        run.layers.extend(statistics.iter().map(|of| layer_row(epoch, statistics_step, of)));
-        if stage.is_trial {
-            run.exploded = trial::exploded(
-                epoch,
-                run.epochs.last().map(|before| before.train_loss),
-                row.train_loss,
-                trainer.network().plan().n_classes,
-            );
-            if run.exploded.is_some() {
-                run.epochs.push(row);
-                return Ok(run);
-            }
-        }
-        let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
-        let score = match (row.valid_loss, row.valid_accuracy) {
-            (Some(_), Some(accuracy)) if by_accuracy => -accuracy,
-            (Some(loss), _) => loss,
-            // Without validation the last epoch counts.
-            (None, _) => -f64::from(epoch),
-        };
-        if run.best.watch(epoch, score) {
-            run.best_filters = Filters::of(trainer.network()).map(|filters| filters.values);
-            if stage.early_stopping.is_some() && valid.is_some() {
-                best_weights = Some(trainer.network().save());
-            }
-        }
-        if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
-            stage.schedule.watch(loss, accuracy, &mut plateau);
-        }
-        if snapshot_epochs.contains(&u64::from(epoch)) {
-            run.snapshots.push((epoch, trainer.network().save()));
-        }
-        let train_loss = row.train_loss;
-        run.epochs.push(row);
-        let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
-        if is_advised(stage) {
-            watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
-        }
-        context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
-        if epoch < epochs && context.wants_checkpoint() {
-            let (step, state) = trainer.save_state();
-            let checkpoint = Checkpoint {
-                epoch,
-                step,
-                plateau,
-                best: run.best,
-                epochs: run.epochs.clone(),
-                layers: run.layers.clone(),
-                state,
-                best_weights: best_weights.clone(),
-                snapshots: run.snapshots.clone(),
-                best_filters: run.best_filters.clone(),
-            };
-            context.save_checkpoint(&checkpoint.to_bytes());
-        }
-    }
-    run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
-    if let Some(weights) = best_weights {
-        trainer.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
-    }
-    Ok(run)
-}
-
 /// What a pass over the training rows leaves behind besides the network.
 struct Passed {
     total: StepStats,
@@ -396,94 +249,249 @@ struct Progress<'a> {
     before: &'a [EpochRow],
 }
 
-/// One update by all training rows at once.
-fn full_batch(
-    stage: &Train,
-    trainer: &mut Trainer,
-    training: &mut TrainingBatches<'_>,
-    epoch: u32,
-    statistics: &mut Vec<LayerStatistics>,
-    context: &dyn Context,
-) -> Result<Passed, Ended> {
-    let step = trainer.full_batch_step(&mut training.all(context), Some(statistics));
-    let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
-    if total.is_finite() {
-        return Ok(Passed { total, learning_rate, statistics_step: trainer.step() });
-    }
-    Err(if stage.is_trial {
-        Ended::Exploded(trial::not_finite(epoch, 1))
-    } else {
-        StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer").into()
-    })
+/// A training, from its first epoch to its last.
+struct Course<'a> {
+    stage: &'a Train,
+    engine: &'a Engine,
+    setup: &'a watch::Setup,
+    context: &'a dyn Context,
 }
 
-/// One update by each batch.
-#[allow(clippy::too_many_arguments)]
-fn in_batches(
-    stage: &Train,
-    engine: &Engine,
-    trainer: &mut Trainer,
-    training: &mut TrainingBatches<'_>,
-    epoch: u32,
-    progress: &Progress<'_>,
-    statistics: &mut Vec<LayerStatistics>,
-    context: &dyn Context,
-) -> Result<Passed, Ended> {
-    let (epochs, steps_per_epoch) = (u64::from(progress.epochs), training.n_batches() as u64);
-    // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
-    let statistics_at = training.n_whole_batches().saturating_sub(1);
-    let mut passed = Passed { total: StepStats::default(), learning_rate: stage.learning_rate, statistics_step: 0 };
-    let mut exploded = None;
-    let outcome = training.for_each(epoch, |i, images, targets| {
-        if context.is_cancelled() {
-            return Err(StageError::cancelled());
+impl Course<'_> {
+    fn run(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        batches: &mut Batches<'_>,
+        validation_rows: &ValidationRows,
+    ) -> Result<Run, StageError> {
+        let Course { stage, setup, context, .. } = *self;
+        let epochs = setup.epochs;
+        let steps_per_epoch = training.n_batches() as u64;
+        let mut plateau = Plateau::default();
+        let mut run = Run {
+            epochs: Vec::new(),
+            layers: Vec::new(),
+            best: Best::none(),
+            snapshots: Vec::new(),
+            exploded: None,
+            best_filters: None,
+            end_filters: None,
+            validation: None,
+        };
+        let mut best_weights = None;
+        let snapshot_epochs = snapshot_epochs(stage, epochs);
+        let mut first_epoch = 1;
+        let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
+        if let Some(checkpoint) = checkpoint
+            && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
+        {
+            first_epoch = checkpoint.epoch + 1;
+            plateau = checkpoint.plateau;
+            run = Run {
+                epochs: checkpoint.epochs,
+                layers: checkpoint.layers,
+                best: checkpoint.best,
+                snapshots: checkpoint.snapshots,
+                exploded: None,
+                best_filters: checkpoint.best_filters,
+                end_filters: None,
+                validation: None,
+            };
+            best_weights = checkpoint.best_weights;
         }
-        engine.set_threads(context.threads_now());
-        let moment = Moment { step: trainer.step(), steps_per_epoch, epochs };
-        passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
-        let is_looked_at = i == statistics_at;
-        let stats = trainer.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
-        if is_looked_at {
-            passed.statistics_step = trainer.step();
-        }
-        if !stats.is_finite() {
-            if stage.is_trial {
-                exploded = Some(trial::not_finite(epoch, i + 1));
+        let mut statistics: Vec<LayerStatistics> = Vec::new();
+        for epoch in first_epoch..=epochs {
+            if is_stopped(stage, &run.best) {
+                break;
             }
-            return Err(not_finite(stage, epoch, i + 1, images));
+            let passed = if stage.optimizer.full_batch().is_some() {
+                self.full_batch(trainer, training, epoch, &mut statistics)
+            } else {
+                let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
+                self.in_batches(trainer, training, epoch, &progress, &mut statistics)
+            };
+            let Passed { total, learning_rate, statistics_step } = match passed {
+                Ok(passed) => passed,
+                Err(Ended::Exploded(exploded)) => {
+                    run.exploded = Some(exploded);
+                    return Ok(run);
+                }
+                Err(Ended::Failed(error)) => return Err(error),
+            };
+            // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
+            let mut probabilities = Vec::new();
+            if epoch == epochs && stage.early_stopping.is_none() {
+                probabilities.resize(validation_rows.len() * trainer.network().plan().n_classes, 0.0);
+            }
+            let valid =
+                (!validation_rows.is_empty()).then(|| evaluate(trainer, batches, validation_rows, &mut probabilities));
+            if !probabilities.is_empty() {
+                let n_classes = trainer.network().plan().n_classes;
+                run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
+            }
+            let row = EpochRow {
+                epoch,
+                step: trainer.step(),
+                learning_rate,
+                train_loss: total.loss(),
+                train_accuracy: total.accuracy(),
+                valid_loss: valid.map(|stats| stats.loss()),
+                valid_accuracy: valid.map(|stats| stats.accuracy()),
+            };
+            run.layers.extend(statistics.iter().map(|of| layer_row(epoch, statistics_step, of)));
+            if stage.is_trial {
+                run.exploded = trial::exploded(
+                    epoch,
+                    run.epochs.last().map(|before| before.train_loss),
+                    row.train_loss,
+                    trainer.network().plan().n_classes,
+                );
+                if run.exploded.is_some() {
+                    run.epochs.push(row);
+                    return Ok(run);
+                }
+            }
+            let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
+            let score = match (row.valid_loss, row.valid_accuracy) {
+                (Some(_), Some(accuracy)) if by_accuracy => -accuracy,
+                (Some(loss), _) => loss,
+                // Without validation the last epoch counts.
+                (None, _) => -f64::from(epoch),
+            };
+            if run.best.watch(epoch, score) {
+                run.best_filters = Filters::of(trainer.network()).map(|filters| filters.values);
+                if stage.early_stopping.is_some() && valid.is_some() {
+                    best_weights = Some(trainer.network().save());
+                }
+            }
+            if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
+                stage.schedule.watch(loss, accuracy, &mut plateau);
+            }
+            if snapshot_epochs.contains(&u64::from(epoch)) {
+                run.snapshots.push((epoch, trainer.network().save()));
+            }
+            let train_loss = row.train_loss;
+            run.epochs.push(row);
+            let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
+            if is_advised(stage) {
+                watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
+            }
+            context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
+            if epoch < epochs && context.wants_checkpoint() {
+                let (step, state) = trainer.save_state();
+                let checkpoint = Checkpoint {
+                    epoch,
+                    step,
+                    plateau,
+                    best: run.best,
+                    epochs: run.epochs.clone(),
+                    layers: run.layers.clone(),
+                    state,
+                    best_weights: best_weights.clone(),
+                    snapshots: run.snapshots.clone(),
+                    best_filters: run.best_filters.clone(),
+                };
+                context.save_checkpoint(&checkpoint.to_bytes());
+            }
         }
-        passed.total.add(stats);
-        if i % 16 == 15 {
-            let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
-            let (loss, standing) = (passed.total.loss(), standing(progress.before));
-            let note = format!("epoch {epoch}/{epochs}, loss {loss:.3}{standing}");
-            context.progress(done, epochs * steps_per_epoch, "batches", &note);
+        run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
+        if let Some(weights) = best_weights {
+            trainer.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
         }
-        Ok(())
-    });
-    match exploded {
-        Some(exploded) => Err(Ended::Exploded(exploded)),
-        None => outcome.map(|()| passed).map_err(Ended::Failed),
+        Ok(run)
     }
-}
 
-/// What to say of a loss that is no number.
-fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageError {
-    if let Some(value) = images.iter().find(|x| !x.is_finite()) {
-        let message = format!("an image comes to the network with the value {value} (epoch {epoch}, batch {batch})");
-        return StageError::new(message).help("look at the stages above: a `scale` or a `reduce` made it of the image");
+    /// One update by all training rows at once.
+    fn full_batch(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        epoch: u32,
+        statistics: &mut Vec<LayerStatistics>,
+    ) -> Result<Passed, Ended> {
+        let Course { stage, context, .. } = *self;
+        let step = trainer.full_batch_step(&mut training.all(context), Some(statistics));
+        let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
+        if total.is_finite() {
+            return Ok(Passed { total, learning_rate, statistics_step: trainer.step() });
+        }
+        Err(if stage.is_trial {
+            Ended::Exploded(trial::not_finite(epoch, 1))
+        } else {
+            StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer").into()
+        })
     }
-    StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
-        .key("learning_rate")
-        .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
-}
 
-/// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
-fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
-    let epochs = u64::from(epochs);
-    let all =
-        if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
-    all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
+    /// One update by each batch.
+    fn in_batches(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        epoch: u32,
+        progress: &Progress<'_>,
+        statistics: &mut Vec<LayerStatistics>,
+    ) -> Result<Passed, Ended> {
+        let Course { stage, engine, context, .. } = *self;
+        let (epochs, steps_per_epoch) = (u64::from(progress.epochs), training.n_batches() as u64);
+        // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
+        let statistics_at = training.n_whole_batches().saturating_sub(1);
+        let mut passed = Passed { total: StepStats::default(), learning_rate: stage.learning_rate, statistics_step: 0 };
+        let mut exploded = None;
+        let outcome = training.for_each(epoch, |i, images, targets| {
+            if context.is_cancelled() {
+                return Err(StageError::cancelled());
+            }
+            engine.set_threads(context.threads_now());
+            let moment = Moment { step: trainer.step(), steps_per_epoch, epochs };
+            passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
+            let is_looked_at = i == statistics_at;
+            let stats =
+                trainer.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
+            if is_looked_at {
+                passed.statistics_step = trainer.step();
+            }
+            if !stats.is_finite() {
+                if stage.is_trial {
+                    exploded = Some(trial::not_finite(epoch, i + 1));
+                }
+                return Err(not_finite(stage, epoch, i + 1, images));
+            }
+            passed.total.add(stats);
+            if i % 16 == 15 {
+                let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
+                let (loss, standing) = (passed.total.loss(), standing(progress.before));
+                let note = format!("epoch {epoch}/{epochs}, loss {loss:.3}{standing}");
+                context.progress(done, epochs * steps_per_epoch, "batches", &note);
+            }
+            Ok(())
+        });
+        match exploded {
+            Some(exploded) => Err(Ended::Exploded(exploded)),
+            None => outcome.map(|()| passed).map_err(Ended::Failed),
+        }
+    }
+
+    /// What to say of a loss that is no number.
+    fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageError {
+        if let Some(value) = images.iter().find(|x| !x.is_finite()) {
+            let message =
+                format!("an image comes to the network with the value {value} (epoch {epoch}, batch {batch})");
+            return StageError::new(message)
+                .help("look at the stages above: a `scale` or a `reduce` made it of the image");
+        }
+        StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
+            .key("learning_rate")
+            .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
+    }
+
+    /// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
+    fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
+        let epochs = u64::from(epochs);
+        let all =
+            if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
+        all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
+    }
 }
 
 /// How the last epoch did on validation rows, and the best one so far: `, validation accuracy 0.9723 (best 0.9801)`.
