@@ -1,5 +1,7 @@
 //! What all chains share: how they end, and how the partial sums of chunks are merged.
 
+use ndarray::{ArrayView, ArrayViewMut, Dimension, StrideShape};
+
 /// What a kernel does to each output value as it stores it, after the bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -51,4 +53,17 @@ pub fn column_sums(n: usize, pixels: usize, channels: usize, per_chunk: usize, v
     }
     merge_tree(&mut parts, channels);
     sums.copy_from_slice(&parts[..channels]);
+}
+
+/// Values, row by row, as an array of this shape; there may be more of them.
+///
+/// # Panics
+/// If there are too few.
+pub(super) fn view<D: Dimension>(shape: impl Into<StrideShape<D>>, values: &[f32]) -> ArrayView<'_, f32, D> {
+    ArrayView::from_shape(shape, values).expect("as many values as the shape has")
+}
+
+/// [`view`], to be written.
+pub(super) fn view_mut<D: Dimension>(shape: impl Into<StrideShape<D>>, values: &mut [f32]) -> ArrayViewMut<'_, f32, D> {
+    ArrayViewMut::from_shape(shape, values).expect("as many values as the shape has")
 }

@@ -1,6 +1,8 @@
 //! Convolutions the direct way, one chain for each output value, with shared weights and with weights of each pixel's own.
 
-use super::chain::{Activation, column_sums, finish, merge_tree};
+use ndarray::{Array5, ArrayView4, ArrayView6};
+
+use super::chain::{Activation, column_sums, finish, merge_tree, view, view_mut};
 use super::shape::{Axis, ConvShape, has_halo};
 
 /// Convolution of `n` images. Chain of each output value: kernel row, kernel column, input channel.
@@ -13,17 +15,15 @@ pub fn forward(
     activation: Activation,
     output: &mut [f32],
 ) {
-    let (rows, columns, group_in, group_out) = (Axis::rows(s), Axis::columns(s), s.group_in(), s.group_out());
-    for (out_idx, value) in output[..n * s.output_len()].iter_mut().enumerate() {
-        let (pixel, filter) = (out_idx / s.filters, out_idx % s.filters);
-        let (image, oh, ow) = unravel(pixel, rows.len_out, columns.len_out);
+    let (x, w) = (inputs(s, n, input), kernel(s, weights));
+    let mut y = view_mut((n, s.height_out(), s.width_out(), s.filters), output);
+    for ((image, oh, ow, filter), value) in y.indexed_iter_mut() {
         let mut sum = 0.0f32;
-        for (kh, ih) in taps_in(rows, oh) {
-            for (kw, iw) in taps_in(columns, ow) {
-                for c in 0..group_in {
-                    let channel = filter / group_out * group_in + c;
-                    let x = input[((image * s.height + ih) * s.width + iw) * s.channels_in + channel];
-                    sum = x.mul_add(weights[((kh * s.kernel_w + kw) * group_in + c) * s.filters + filter], sum);
+        for (kh, ih) in taps_in(Axis::rows(s), oh) {
+            for (kw, iw) in taps_in(Axis::columns(s), ow) {
+                for c in 0..s.group_in() {
+                    let channel = filter / s.group_out() * s.group_in() + c;
+                    sum = x[[image, ih, iw, channel]].mul_add(w[[kh, kw, c, filter]], sum);
                 }
             }
         }
@@ -41,21 +41,20 @@ pub fn backward_data(
     relu_mask: Option<&[f32]>,
     grad_input: &mut [f32],
 ) {
-    let (rows, columns, group_in, group_out) = (Axis::rows(s), Axis::columns(s), s.group_in(), s.group_out());
-    for (in_idx, value) in grad_input[..n * s.input_len()].iter_mut().enumerate() {
-        let (pixel, channel) = (in_idx / s.channels_in, in_idx % s.channels_in);
-        let (image, ih, iw) = unravel(pixel, s.height, s.width);
-        let (group, c) = (channel / group_in, channel % group_in);
+    let (g, w, mask) = (outputs(s, n, grad_output), kernel(s, weights), relu_mask.map(|mask| inputs(s, n, mask)));
+    let mut dx = view_mut((n, s.height, s.width, s.channels_in), grad_input);
+    for ((image, ih, iw, channel), value) in dx.indexed_iter_mut() {
+        let (group, c) = (channel / s.group_in(), channel % s.group_in());
         let mut sum = 0.0f32;
-        for (kh, oh) in taps_out(rows, ih) {
-            for (kw, ow) in taps_out(columns, iw) {
-                for filter in group * group_out..(group + 1) * group_out {
-                    let g = grad_output[((image * rows.len_out + oh) * columns.len_out + ow) * s.filters + filter];
-                    sum = g.mul_add(weights[((kh * s.kernel_w + kw) * group_in + c) * s.filters + filter], sum);
+        for (kh, oh) in taps_out(Axis::rows(s), ih) {
+            for (kw, ow) in taps_out(Axis::columns(s), iw) {
+                for filter in group * s.group_out()..(group + 1) * s.group_out() {
+                    sum = g[[image, oh, ow, filter]].mul_add(w[[kh, kw, c, filter]], sum);
                 }
             }
         }
-        *value = if relu_mask.is_some_and(|mask| mask[in_idx] <= 0.0) { 0.0 } else { sum };
+        let is_clipped = mask.is_some_and(|mask| mask[[image, ih, iw, channel]] <= 0.0);
+        *value = if is_clipped { 0.0 } else { sum };
     }
 }
 
@@ -69,32 +68,28 @@ pub fn backward_weights(
     grad_weights: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
-    let (rows, columns, group_in, group_out) = (Axis::rows(s), Axis::columns(s), s.group_in(), s.group_out());
-    let len = s.weights_len();
+    let (x, g, rows, columns) = (inputs(s, n, input), outputs(s, n, grad_output), Axis::rows(s), Axis::columns(s));
     let per_chunk = s.chunk_images(n);
-    let mut parts = vec![0.0f32; len * n.div_ceil(per_chunk).max(1)];
-    for (i, sum) in parts.iter_mut().enumerate() {
-        let (chunk, i) = (i / len, i % len);
-        let (tap, c, filter) = (i / s.filters / group_in, i / s.filters % group_in, i % s.filters);
-        let (kh, kw, channel) = (tap / s.kernel_w, tap % s.kernel_w, filter / group_out * group_in + c);
+    let n_chunks = n.div_ceil(per_chunk).max(1);
+    let mut parts = Array5::<f32>::zeros((n_chunks, s.kernel_h, s.kernel_w, s.group_in(), s.filters));
+    for ((chunk, kh, kw, c, filter), sum) in parts.indexed_iter_mut() {
+        let channel = filter / s.group_out() * s.group_in() + c;
         for image in chunk * per_chunk..((chunk + 1) * per_chunk).min(n) {
             for oh in 0..rows.len_out {
                 for ow in 0..columns.len_out {
                     let x = match (rows.input(oh, kh), columns.input(ow, kw)) {
-                        (Some(ih), Some(iw)) => {
-                            input[((image * s.height + ih) * s.width + iw) * s.channels_in + channel]
-                        }
+                        (Some(ih), Some(iw)) => x[[image, ih, iw, channel]],
                         _ if has_halo(s) => 0.0,
                         _ => continue,
                     };
-                    let at = ((image * rows.len_out + oh) * columns.len_out + ow) * s.filters + filter;
-                    *sum = x.mul_add(grad_output[at], *sum);
+                    *sum = x.mul_add(g[[image, oh, ow, filter]], *sum);
                 }
             }
         }
     }
-    merge_tree(&mut parts, len);
-    grad_weights.copy_from_slice(&parts[..len]);
+    let (mut parts, _) = parts.into_raw_vec_and_offset();
+    merge_tree(&mut parts, s.weights_len());
+    grad_weights.copy_from_slice(&parts[..s.weights_len()]);
     if let Some(grad_bias) = grad_bias {
         column_sums(n, rows.len_out * columns.len_out, s.filters, per_chunk, grad_output, grad_bias);
     }
@@ -111,20 +106,19 @@ pub fn local_forward(
     activation: Activation,
     output: &mut [f32],
 ) {
-    let (rows, columns, positions) = (Axis::rows(s), Axis::columns(s), s.height_out() * s.width_out());
-    for (out_idx, value) in output[..n * s.output_len()].iter_mut().enumerate() {
-        let (pixel, filter) = (out_idx / s.filters, out_idx % s.filters);
-        let (image, oh, ow) = unravel(pixel, rows.len_out, columns.len_out);
+    let (x, w) = (inputs(s, n, input), kernels(s, weights));
+    let bias = bias.map(|bias| view((s.height_out(), s.width_out(), s.filters), bias));
+    let mut y = view_mut((n, s.height_out(), s.width_out(), s.filters), output);
+    for ((image, oh, ow, filter), value) in y.indexed_iter_mut() {
         let mut sum = 0.0f32;
-        for (kh, ih) in taps_in(rows, oh) {
-            for (kw, iw) in taps_in(columns, ow) {
+        for (kh, ih) in taps_in(Axis::rows(s), oh) {
+            for (kw, iw) in taps_in(Axis::columns(s), ow) {
                 for c in 0..s.channels_in {
-                    let x = input[((image * s.height + ih) * s.width + iw) * s.channels_in + c];
-                    sum = x.mul_add(weights[local_weight(s, pixel % positions, kh, kw, c, filter)], sum);
+                    sum = x[[image, ih, iw, c]].mul_add(w[[oh, ow, kh, kw, c, filter]], sum);
                 }
             }
         }
-        *value = finish(sum, bias.map(|b| b[pixel % positions * s.filters + filter]), activation);
+        *value = finish(sum, bias.map(|bias| bias[[oh, ow, filter]]), activation);
     }
 }
 
@@ -137,21 +131,18 @@ pub fn local_backward_data(
     relu_mask: Option<&[f32]>,
     grad_input: &mut [f32],
 ) {
-    let (rows, columns) = (Axis::rows(s), Axis::columns(s));
-    for (in_idx, value) in grad_input[..n * s.input_len()].iter_mut().enumerate() {
-        let (pixel, c) = (in_idx / s.channels_in, in_idx % s.channels_in);
-        let (image, ih, iw) = unravel(pixel, s.height, s.width);
+    let (g, w, mask) = (outputs(s, n, grad_output), kernels(s, weights), relu_mask.map(|mask| inputs(s, n, mask)));
+    let mut dx = view_mut((n, s.height, s.width, s.channels_in), grad_input);
+    for ((image, ih, iw, c), value) in dx.indexed_iter_mut() {
         let mut sum = 0.0f32;
-        for (kh, oh) in taps_out(rows, ih) {
-            for (kw, ow) in taps_out(columns, iw) {
-                let position = oh * columns.len_out + ow;
+        for (kh, oh) in taps_out(Axis::rows(s), ih) {
+            for (kw, ow) in taps_out(Axis::columns(s), iw) {
                 for filter in 0..s.filters {
-                    let g = grad_output[(image * rows.len_out * columns.len_out + position) * s.filters + filter];
-                    sum = g.mul_add(weights[local_weight(s, position, kh, kw, c, filter)], sum);
+                    sum = g[[image, oh, ow, filter]].mul_add(w[[oh, ow, kh, kw, c, filter]], sum);
                 }
             }
         }
-        *value = if relu_mask.is_some_and(|mask| mask[in_idx] <= 0.0) { 0.0 } else { sum };
+        *value = if mask.is_some_and(|mask| mask[[image, ih, iw, c]] <= 0.0) { 0.0 } else { sum };
     }
 }
 
@@ -164,29 +155,43 @@ pub fn local_backward_weights(
     grad_weights: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
-    let (rows, columns, len) = (Axis::rows(s), Axis::columns(s), s.output_len());
-    grad_weights.fill(0.0);
-    for (out_idx, g) in grad_output[..n * len].iter().enumerate() {
-        let (pixel, filter) = (out_idx / s.filters, out_idx % s.filters);
-        let (image, oh, ow) = unravel(pixel, rows.len_out, columns.len_out);
-        for (kh, ih) in taps_in(rows, oh) {
-            for (kw, iw) in taps_in(columns, ow) {
+    let (x, g) = (inputs(s, n, input), outputs(s, n, grad_output));
+    let mut dw = view_mut(kernels_shape(s), grad_weights);
+    dw.fill(0.0);
+    for ((image, oh, ow, filter), g) in g.indexed_iter() {
+        for (kh, ih) in taps_in(Axis::rows(s), oh) {
+            for (kw, iw) in taps_in(Axis::columns(s), ow) {
                 for c in 0..s.channels_in {
-                    let x = input[((image * s.height + ih) * s.width + iw) * s.channels_in + c];
-                    let at = local_weight(s, oh * columns.len_out + ow, kh, kw, c, filter);
-                    grad_weights[at] = x.mul_add(*g, grad_weights[at]);
+                    let sum = &mut dw[[oh, ow, kh, kw, c, filter]];
+                    *sum = x[[image, ih, iw, c]].mul_add(*g, *sum);
                 }
             }
         }
     }
     if let Some(grad_bias) = grad_bias {
-        column_sums(n, 1, len, n.max(1), grad_output, grad_bias);
+        column_sums(n, 1, s.output_len(), n.max(1), grad_output, grad_bias);
     }
 }
 
-/// Where the weight of an output position, tap, channel and filter lies.
-fn local_weight(s: &ConvShape, position: usize, kh: usize, kw: usize, c: usize, filter: usize) -> usize {
-    (((position * s.kernel_h + kh) * s.kernel_w + kw) * s.channels_in + c) * s.filters + filter
+pub(super) fn inputs<'a>(s: &ConvShape, n: usize, values: &'a [f32]) -> ArrayView4<'a, f32> {
+    view((n, s.height, s.width, s.channels_in), values)
+}
+
+pub(super) fn outputs<'a>(s: &ConvShape, n: usize, values: &'a [f32]) -> ArrayView4<'a, f32> {
+    view((n, s.height_out(), s.width_out(), s.filters), values)
+}
+
+pub(super) fn kernel<'a>(s: &ConvShape, values: &'a [f32]) -> ArrayView4<'a, f32> {
+    view((s.kernel_h, s.kernel_w, s.group_in(), s.filters), values)
+}
+
+/// A kernel for each output pixel.
+fn kernels<'a>(s: &ConvShape, values: &'a [f32]) -> ArrayView6<'a, f32> {
+    view(kernels_shape(s), values)
+}
+
+fn kernels_shape(s: &ConvShape) -> [usize; 6] {
+    [s.height_out(), s.width_out(), s.kernel_h, s.kernel_w, s.channels_in, s.filters]
 }
 
 /// Taps of output `o` with the input each touches, ascending.
@@ -200,8 +205,4 @@ fn taps_out(axis: Axis, i: usize) -> impl Iterator<Item = (usize, usize)> {
         let o = (i + axis.pad).checked_sub(k * axis.dilation)?;
         (o.is_multiple_of(axis.stride) && o / axis.stride < axis.len_out).then_some((k, o / axis.stride))
     })
-}
-
-fn unravel(pixel: usize, height: usize, width: usize) -> (usize, usize, usize) {
-    (pixel / width / height, pixel / width % height, pixel % width)
 }

@@ -1,6 +1,9 @@
 //! Convolutions of 3x3 by Winograd's F(2x2, 3x3) (Lavin & Gray 2016), and the shapes that are convolved so.
 
-use super::chain::{Activation, finish, merge_tree};
+use ndarray::{Array2, Array4, ArrayView3, ArrayViewMut3};
+
+use super::chain::{Activation, finish, merge_tree, view, view_mut};
+use super::conv::{inputs, kernel, outputs};
 use super::shape::{ConvShape, chunk_samples};
 
 /// With fewer input channels there is nothing to gain.
@@ -84,10 +87,9 @@ fn to_kernel(s: [f32; 4]) -> [f32; 3] {
 }
 
 /// The transformed tile of 4x4 pixels of one channel that begins at a row and column, outside the image `+0.0`.
-fn image_tile(shape: [usize; 3], image: &[f32], at: (isize, isize), c: usize) -> Tile {
-    let [height, width, channels] = shape;
+fn image_tile(image: ArrayView3<'_, f32>, at: (isize, isize), c: usize) -> Tile {
     let pixel = |i: isize, j: isize| match (usize::try_from(at.0 + i), usize::try_from(at.1 + j)) {
-        (Ok(row), Ok(column)) if row < height && column < width => image[(row * width + column) * channels + c],
+        (Ok(row), Ok(column)) => image.get([row, column, c]).copied().unwrap_or(0.0),
         _ => 0.0,
     };
     let square: Tile = std::array::from_fn(|p| pixel(p as isize / 4, p as isize % 4));
@@ -101,28 +103,29 @@ fn kernel_tile(at: impl Fn(usize, usize) -> f32) -> Tile {
 }
 
 /// What both passes from image to image are: for each tile of 2x2 targets and each of 16 points a chain over channels of
-/// the source, from `+0.0`; then back, rows first. `kernel(c, k)` is that of a source and a target channel, `store` gets
-/// each value and its place.
+/// the source, from `+0.0`; then back, rows first. `kernel(c, k)` is that of a source and a target channel, and tiles begin
+/// `before` their targets; `end` makes each value of what the chains give and of its place.
 fn by_tiles(
-    (from, before): ([usize; 3], (isize, isize)),
-    to: [usize; 3],
-    image: &[f32],
+    from: ArrayView3<'_, f32>,
+    mut to: ArrayViewMut3<'_, f32>,
+    before: (isize, isize),
     kernel: impl Fn(usize, usize) -> Tile,
-    mut store: impl FnMut(usize, f32),
+    end: impl Fn([usize; 3], f32) -> f32,
 ) {
-    let kernels: Vec<Tile> = (0..from[2] * to[2]).map(|i| kernel(i / to[2], i % to[2])).collect();
-    for row in (0..to[0]).step_by(2) {
-        for column in (0..to[1]).step_by(2) {
+    let (height, width, n_targets) = to.dim();
+    let kernels = Array2::from_shape_fn((from.dim().2, n_targets), |(c, k)| kernel(c, k));
+    for row in (0..height).step_by(2) {
+        for column in (0..width).step_by(2) {
             let at = (row as isize - before.0, column as isize - before.1);
-            let tiles: Vec<Tile> = (0..from[2]).map(|c| image_tile(from, image, at, c)).collect();
-            for k in 0..to[2] {
+            let tiles: Vec<Tile> = (0..from.dim().2).map(|c| image_tile(from, at, c)).collect();
+            for k in 0..n_targets {
                 let sums: Tile = std::array::from_fn(|p| {
-                    (0..from[2]).fold(0.0f32, |sum, c| tiles[c][p].mul_add(kernels[c * to[2] + k][p], sum))
+                    tiles.iter().enumerate().fold(0.0f32, |sum, (c, tile)| tile[p].mul_add(kernels[[c, k]][p], sum))
                 });
                 for (i, value) in rows_first(&sums, to_output).into_iter().enumerate() {
-                    let (row, column) = (row + i / 2, column + i % 2);
-                    if row < to[0] && column < to[1] {
-                        store((row * to[1] + column) * to[2] + k, value);
+                    let place = [row + i / 2, column + i % 2, k];
+                    if let Some(target) = to.get_mut(place) {
+                        *target = end(place, value);
                     }
                 }
             }
@@ -130,7 +133,7 @@ fn by_tiles(
     }
 }
 
-/// [`forward`] by Winograd's F(2x2, 3x3) (Lavin & Gray 2016), for kernels of 3x3 with stride and dilation 1 and one group.
+/// [`forward`](super::forward) by Winograd's F(2x2, 3x3), for kernels of 3x3 with stride and dilation 1 and one group.
 /// Outside the image there is `+0.0`.
 pub fn winograd_forward(
     s: &ConvShape,
@@ -141,19 +144,17 @@ pub fn winograd_forward(
     activation: Activation,
     output: &mut [f32],
 ) {
-    let to = [s.height_out(), s.width_out(), s.filters];
+    let (x, w) = (inputs(s, n, input), kernel(s, weights));
+    let mut y = view_mut((n, s.height_out(), s.width_out(), s.filters), output);
     let before = (s.pad_top as isize, s.pad_left as isize);
-    for (image, output) in input[..n * s.input_len()].chunks(s.input_len()).zip(output.chunks_mut(s.output_len())) {
-        let kernel =
-            |c: usize, k: usize| kernel_tile(|kh, kw| weights[((kh * 3 + kw) * s.channels_in + c) * s.filters + k]);
-        by_tiles(([s.height, s.width, s.channels_in], before), to, image, kernel, |at, value| {
-            output[at] = finish(value, bias.map(|bias| bias[at % s.filters]), activation);
-        });
+    let kernel = |c: usize, k: usize| kernel_tile(|kh, kw| w[[kh, kw, c, k]]);
+    for (x, y) in x.outer_iter().zip(y.outer_iter_mut()) {
+        by_tiles(x, y, before, kernel, |[_, _, k], value| finish(value, bias.map(|bias| bias[k]), activation));
     }
 }
 
-/// [`backward_data`] by Winograd's F(2x2, 3x3): [`winograd_forward`] with source and target exchanged and kernels turned
-/// round.
+/// [`backward_data`](super::backward_data) by Winograd's F(2x2, 3x3): [`winograd_forward`] with source and target exchanged
+/// and kernels turned round.
 pub fn winograd_backward_data(
     s: &ConvShape,
     n: usize,
@@ -162,23 +163,21 @@ pub fn winograd_backward_data(
     relu_mask: Option<&[f32]>,
     grad_input: &mut [f32],
 ) {
-    let from = [s.height_out(), s.width_out(), s.filters];
+    let (g, w, mask) = (outputs(s, n, grad_output), kernel(s, weights), relu_mask.map(|mask| inputs(s, n, mask)));
+    let mut dx = view_mut((n, s.height, s.width, s.channels_in), grad_input);
     let before = (2 - s.pad_top as isize, 2 - s.pad_left as isize);
-    let images = grad_output[..n * s.output_len()].chunks(s.output_len());
-    for (i, (image, grad)) in images.zip(grad_input.chunks_mut(s.input_len())).enumerate() {
-        let kernel = |k: usize, c: usize| {
-            kernel_tile(|kh, kw| weights[(((2 - kh) * 3 + 2 - kw) * s.channels_in + c) * s.filters + k])
-        };
-        let mask = relu_mask.map(|mask| &mask[i * s.input_len()..]);
-        by_tiles((from, before), [s.height, s.width, s.channels_in], image, kernel, |at, value| {
-            grad[at] = if mask.is_some_and(|mask| mask[at] <= 0.0) { 0.0 } else { value };
+    let kernel = |k: usize, c: usize| kernel_tile(|kh, kw| w[[2 - kh, 2 - kw, c, k]]);
+    for (image, (g, dx)) in g.outer_iter().zip(dx.outer_iter_mut()).enumerate() {
+        by_tiles(g, dx, before, kernel, |[row, column, c], value| {
+            let is_clipped = mask.is_some_and(|mask| mask[[image, row, column, c]] <= 0.0);
+            if is_clipped { 0.0 } else { value }
         });
     }
 }
 
-/// [`backward_weights`] by Winograd's F(2x2, 3x3). Chain of each point inside a chunk: image, tile row, tile column; the
-/// bias gradient is such a chain over the tiles' sums, `(y00 + y10) + (y01 + y11)`. Chunks are merged, then points are
-/// brought back into taps.
+/// [`backward_weights`](super::backward_weights) by Winograd's F(2x2, 3x3). Chain of each point inside a chunk: image, tile
+/// row, tile column; the bias gradient is such a chain over the tiles' sums, `(y00 + y10) + (y01 + y11)`. Chunks are merged,
+/// then points are brought back into taps.
 pub fn winograd_backward_weights(
     s: &ConvShape,
     n: usize,
@@ -187,46 +186,46 @@ pub fn winograd_backward_weights(
     grad_weights: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
-    let (height, width) = (s.height_out(), s.width_out());
+    let (x, g) = (inputs(s, n, input), outputs(s, n, grad_output));
     let per_chunk = chunk_images(s, n);
     let n_chunks = n.div_ceil(per_chunk).max(1);
-    let plane = s.channels_in * s.filters;
-    let (mut sums, mut bias) = (vec![0.0f32; n_chunks * 16 * plane], vec![0.0f32; n_chunks * s.filters]);
-    for i in 0..n {
-        let (chunk, image, grad) = (i / per_chunk, &input[i * s.input_len()..], &grad_output[i * s.output_len()..]);
-        for row in (0..height).step_by(2) {
-            for column in (0..width).step_by(2) {
+    let mut sums = Array4::<f32>::zeros((n_chunks, POINTS, s.channels_in, s.filters));
+    let mut bias = Array2::<f32>::zeros((n_chunks, s.filters));
+    for (i, (image, grad)) in x.outer_iter().zip(g.outer_iter()).enumerate() {
+        let chunk = i / per_chunk;
+        for row in (0..s.height_out()).step_by(2) {
+            for column in (0..s.width_out()).step_by(2) {
                 let at = (row as isize - s.pad_top as isize, column as isize - s.pad_left as isize);
-                let pixel = |row: usize, column: usize, k: usize| {
-                    let is_inside = row < height && column < width;
-                    if is_inside { grad[(row * width + column) * s.filters + k] } else { 0.0 }
+                let gradient = |k: usize| -> Tile {
+                    let pixel = |i: usize| grad.get([row + i / 2, column + i % 2, k]).copied().unwrap_or(0.0);
+                    let square: [f32; 4] = std::array::from_fn(pixel);
+                    both_ways(&square, of_gradient).try_into().expect("16 points")
                 };
-                let gradients: Vec<Tile> = (0..s.filters)
-                    .map(|k| {
-                        let square: [f32; 4] = std::array::from_fn(|i| pixel(row + i / 2, column + i % 2, k));
-                        both_ways(&square, of_gradient).try_into().expect("16 points")
-                    })
-                    .collect();
+                let gradients: Vec<Tile> = (0..s.filters).map(gradient).collect();
                 for c in 0..s.channels_in {
-                    let tile = image_tile([s.height, s.width, s.channels_in], image, at, c);
+                    let tile = image_tile(image, at, c);
                     for (k, gradient) in gradients.iter().enumerate() {
-                        for p in 0..16 {
-                            let sum = &mut sums[(chunk * 16 + p) * plane + c * s.filters + k];
+                        for p in 0..POINTS {
+                            let sum = &mut sums[[chunk, p, c, k]];
                             *sum = tile[p].mul_add(gradient[p], *sum);
                         }
                     }
                 }
-                for (sum, gradient) in bias[chunk * s.filters..].iter_mut().zip(&gradients) {
-                    *sum += gradient[5];
+                for (k, gradient) in gradients.iter().enumerate() {
+                    bias[[chunk, k]] += gradient[5];
                 }
             }
         }
     }
-    merge_tree(&mut sums, 16 * plane);
-    for i in 0..plane {
-        let points: Tile = std::array::from_fn(|p| sums[p * plane + i]);
+    let (mut sums, mut bias) = (sums.into_raw_vec_and_offset().0, bias.into_raw_vec_and_offset().0);
+    let plane = s.channels_in * s.filters;
+    merge_tree(&mut sums, POINTS * plane);
+    let sums = view((POINTS, s.channels_in, s.filters), &sums);
+    let mut dw = view_mut((3, 3, s.channels_in, s.filters), grad_weights);
+    for (c, k) in ndarray::indices((s.channels_in, s.filters)) {
+        let points: Tile = std::array::from_fn(|p| sums[[p, c, k]]);
         for (tap, value) in both_ways(&points, to_kernel).into_iter().enumerate() {
-            grad_weights[tap * plane + i] = value;
+            dw[[tap / 3, tap % 3, c, k]] = value;
         }
     }
     merge_tree(&mut bias, s.filters);
