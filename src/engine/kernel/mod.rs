@@ -98,24 +98,27 @@ macro_rules! table {
                 GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, SpreadRow, Strip, outer, pack, pool, product, winograd,
             };
 
-            // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
-            // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
+            // The table is handed out for a processor that has the instruction set only (`Engine::with_isa` checks).
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn product_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &ProductTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { product::tile::<$simd, MR, NR, EACH>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn strip<const MR: usize, const NR: usize, const X_PIXEL: usize>(strip: &Strip) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { product::strip::<$simd, MR, NR, X_PIXEL>(strip) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn outer_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &OuterTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { outer::tile::<$simd, MR, NR, EACH>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn pack_rows(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::rows::<$simd>(from, from_row, rows, columns, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -123,26 +126,31 @@ macro_rules! table {
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, wide: usize,
                 panel_len: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::panels::<$simd>(from, from_row, rows, columns, to, wide, panel_len) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn transpose(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::transposed::<$simd>(from, from_row, rows, columns, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn add_rows(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, sums: *mut f32,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::add_rows::<$simd>(from, from_row, rows, columns, sums) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn add(to: *mut f32, from: *const f32, n: usize) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::add::<$simd>(to, from, n) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn clip(to: *mut f32, mask: *const f32, n: usize) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::clip::<$simd>(to, mask, n) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -150,6 +158,7 @@ macro_rules! table {
                 from: *const f32, from_row: usize, rows: usize, columns: usize, centre: *const f32, to: *mut f32,
                 to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::centred::<$simd>(from, from_row, rows, columns, centre, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -157,42 +166,51 @@ macro_rules! table {
                 upper: *const f32, lower: *const f32, pixels: usize, channels: usize, relu_mask: bool, out: *mut f32,
                 taps: *mut u8,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pool::pool_row::<$simd>(upper, lower, pixels, channels, relu_mask, out, taps) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn spread_row(row: &SpreadRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pool::spread_row::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_product<const MR: usize, const NR: usize>(tile: &PointTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::product::<$simd, MR, NR>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_image(row: &ImageRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::image::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_gradient(row: &GradientRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::gradient::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_output(row: &OutputRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::output::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_weights(
                 from: *const f32, plane: usize, n: usize, to: *mut f32, to_point: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::weights::<$simd>(from, plane, n, to, to_point) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_grad_weights(
                 from: *const f32, plane: usize, n: usize, to: *mut f32, to_plane: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::grad_weights::<$simd>(from, plane, n, to, to_plane) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn probe(rounds: usize) -> f64 {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::probe::<$simd>(rounds) }
             }
             pub(super) const LANES: usize = <$simd as Simd>::LANES;
