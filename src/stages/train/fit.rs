@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
+use super::rows::{EpochRow, LayerRow, epochs_table, layers_table};
 use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage, trial, watch};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
-use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes, sheet};
 use crate::data::fit_set::{TrainingRows, ValidationRows};
-use crate::elementary::{ln, log10};
+use crate::elementary::ln;
 use crate::engine::{Engine, Isa};
 use crate::memory;
 use crate::nn::layer::Role;
@@ -24,33 +22,6 @@ use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
 use crate::nn::training::{LayerStatistics, Trainer, Training};
 use crate::tensor::{ImageShape, SampleShape};
-
-/// A row of `epochs.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct EpochRow {
-    pub epoch: u32,
-    /// Steps done.
-    pub step: u64,
-    /// Of the epoch's last step.
-    pub learning_rate: f64,
-    /// Mean over the epoch's batches, as they were trained on.
-    pub train_loss: f64,
-    pub train_accuracy: f64,
-    pub valid_loss: Option<f64>,
-    pub valid_accuracy: Option<f64>,
-}
-
-/// A row of `layers.csv`: an epoch's last step with a whole batch, one layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct LayerRow {
-    pub epoch: u32,
-    pub step: u64,
-    pub layer: String,
-    pub weight_norm: Option<f64>,
-    pub update_norm: Option<f64>,
-    pub grad_norm: Option<f64>,
-    pub dead_fraction: Option<f64>,
-}
 
 /// Trains one network and writes the task's artifact.
 pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
@@ -339,7 +310,7 @@ impl Course<'_> {
                 valid_loss: valid.map(|stats| stats.loss()),
                 valid_accuracy: valid.map(|stats| stats.accuracy()),
             };
-            run.layers.extend(statistics.iter().map(|of| layer_row(epoch, statistics_step, of)));
+            run.layers.extend(statistics.iter().map(|of| LayerRow::new(epoch, statistics_step, of)));
             if stage.is_trial {
                 run.exploded = trial::exploded(
                     epoch,
@@ -471,27 +442,25 @@ impl Course<'_> {
             None => outcome.map(|()| passed).map_err(Ended::Failed),
         }
     }
+}
 
-    /// What to say of a loss that is no number.
-    fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageError {
-        if let Some(value) = images.iter().find(|x| !x.is_finite()) {
-            let message =
-                format!("an image comes to the network with the value {value} (epoch {epoch}, batch {batch})");
-            return StageError::new(message)
-                .help("look at the stages above: a `scale` or a `reduce` made it of the image");
-        }
-        StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
-            .key("learning_rate")
-            .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
+/// What to say of a loss that is no number.
+fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageError {
+    if let Some(value) = images.iter().find(|x| !x.is_finite()) {
+        let message = format!("an image comes to the network with the value {value} (epoch {epoch}, batch {batch})");
+        return StageError::new(message).help("look at the stages above: a `scale` or a `reduce` made it of the image");
     }
+    StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
+        .key("learning_rate")
+        .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
+}
 
-    /// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
-    fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
-        let epochs = u64::from(epochs);
-        let all =
-            if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
-        all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
-    }
+/// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
+fn snapshot_epochs(stage: &Train, epochs: u32) -> Vec<u64> {
+    let epochs = u64::from(epochs);
+    let all =
+        if stage.schedule.n_cycles() > 1 { stage.schedule.ends_of_cycles(epochs) } else { (1..=epochs).collect() };
+    all[all.len().saturating_sub(stage.snapshots.unwrap_or(0) as usize)..].to_vec()
 }
 
 /// How the last epoch did on validation rows, and the best one so far: `, validation accuracy 0.9723 (best 0.9801)`.
@@ -654,63 +623,4 @@ fn class_weights(weights: ClassWeights, dataset: &Dataset, rows: &TrainingRows) 
             Some(by_class.iter().map(|rows| weight(rows.len())).collect())
         }
     }
-}
-
-fn layer_row(epoch: u32, step: u64, of: &LayerStatistics) -> LayerRow {
-    LayerRow {
-        epoch,
-        step,
-        layer: format!("{}.{}", of.layer, of.word),
-        weight_norm: of.weight_norm,
-        update_norm: of.update_norm,
-        grad_norm: of.grad_norm,
-        dead_fraction: of.dead_fraction,
-    }
-}
-
-fn epochs_table(rows: &[EpochRow]) -> Vec<u8> {
-    let mut table =
-        Table::new(&["epoch", "step", "learning_rate", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy"]);
-    for row in rows {
-        table.row(&[
-            row.epoch.into(),
-            row.step.into(),
-            row.learning_rate.into(),
-            row.train_loss.into(),
-            row.train_accuracy.into(),
-            row.valid_loss.into(),
-            row.valid_accuracy.into(),
-        ]);
-    }
-    table.into_bytes()
-}
-
-fn layers_table(rows: &[LayerRow]) -> Vec<u8> {
-    let mut table = Table::new(&[
-        "epoch",
-        "step",
-        "layer",
-        "weight_norm",
-        "update_norm",
-        "log10_ratio",
-        "grad_norm",
-        "dead_fraction",
-    ]);
-    for row in rows {
-        let ratio = match (row.update_norm, row.weight_norm) {
-            (Some(update), Some(weight)) if update > 0.0 && weight > 0.0 => Some(log10(update / weight)),
-            _ => None,
-        };
-        table.row(&[
-            row.epoch.into(),
-            row.step.into(),
-            (&row.layer).into(),
-            row.weight_norm.into(),
-            row.update_norm.into(),
-            ratio.into(),
-            row.grad_norm.into(),
-            row.dead_fraction.into(),
-        ]);
-    }
-    table.into_bytes()
 }

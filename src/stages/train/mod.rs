@@ -6,6 +6,7 @@
 mod batches;
 mod checkpoint;
 mod fit;
+mod rows;
 mod sanity;
 #[cfg(test)]
 mod tests;
