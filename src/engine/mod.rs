@@ -15,7 +15,7 @@ mod bytes;
 mod cache;
 mod conv;
 mod dense;
-pub mod double;
+pub(crate) mod double;
 mod fused;
 mod gram;
 mod isa;
@@ -33,17 +33,16 @@ mod simd;
 mod softmax;
 mod sparse;
 mod sums;
-pub mod symmetric;
+pub(crate) mod symmetric;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod update;
 mod versions;
 
-pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
-pub use affine::{AffineRun, Stored, affine, affine_in_place};
+pub use activation::{Pointwise, activate};
 pub use buffer::Buffer;
-pub use bytes::{ByteMoments, ByteProducts};
+pub use bytes::ByteProducts;
 pub use cache::Caches;
 pub use conv::{Algorithm, BackwardData, Conv, Forward, GradOutput, Input};
 pub use dense::{Dense, matmul};
@@ -55,9 +54,14 @@ pub use norm::{BatchNorm, GradientSums, InputGradient, Normalised};
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
-pub use prefetch::prefetch;
 pub use reference::{Activation, ConvShape};
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
-pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
+pub use sums::sum_of_squares;
 pub use threads::Engine;
 pub use update::{AdamStep, RmsPropStep, UpdateStep, adagrad, adam, rmsprop, sgd};
+
+pub(crate) use activation::{activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
+pub(crate) use affine::{AffineRun, affine, affine_in_place};
+pub(crate) use bytes::ByteMoments;
+pub(crate) use prefetch::prefetch;
+pub(crate) use sums::{dot, sum_of_squared_differences, zero_lanes};

@@ -221,11 +221,6 @@ impl Conv {
         Conv { engine: engine.clone(), shape, algorithm, forward, backward: None, gradient: None, is_pooled, whole }
     }
 
-    /// The shape it was made for.
-    pub fn shape(&self) -> &ConvShape {
-        &self.shape
-    }
-
     /// Convolves `n` images (cross-correlation, as all networks mean it), adds the bias and applies the activation.
     ///
     /// # Shapes
