@@ -20,7 +20,9 @@ use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use convoy::engine::{Activation, Algorithm, Buffer, Conv, ConvShape, Dense, Engine};
+use convoy::engine::{
+    Activation, Algorithm, BackwardData, Buffer, Conv, ConvShape, Dense, Engine, Forward, GradOutput, Input,
+};
 
 /// One layer; a dense one is a convolution of one pixel.
 struct Layer {
@@ -253,9 +255,18 @@ impl Bench {
                 (0, _, false) => conv.forward(n, &x, &weights, bias, activation, &mut y),
                 (1, _, false) => conv.backward_data(n, &g, &weights, mask, &mut dx),
                 (_, _, false) => conv.backward_weights(n, &x, &g, &mut dw, Some(&mut db)),
-                (0, _, true) => conv.forward_pooled(n, &x, &weights, bias, activation, &mut y, Some(&mut taps)),
-                (1, _, true) => conv.backward_data_pooled(n, &g, &taps, &weights, mask, &mut dx),
-                (_, _, true) => conv.backward_weights_pooled(n, &x, &g, &taps, &mut dw, Some(&mut db)),
+                (0, _, true) => {
+                    let forward = Forward { n, input: Input::Given(&x), weights: &weights, bias, activation };
+                    conv.forward_pooled(forward, &mut y, Some(&mut taps));
+                }
+                (1, _, true) => {
+                    let backward = BackwardData { n, grad_output: &g, weights: &weights, relu_mask: mask };
+                    conv.backward_data_pooled(backward, &taps, &mut dx, None);
+                }
+                (_, _, true) => {
+                    let grad = GradOutput::Pooled { values: &g, taps: &taps };
+                    conv.backward_weights_fused(n, &x, grad, &mut dw, Some(&mut db));
+                }
             };
             let threads = engine.threads();
             let peer = self.library.as_ref().and_then(|library| library.layer(layer, pass, threads));

@@ -22,11 +22,10 @@ use std::time::{Duration, Instant};
 use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
 use convoy::engine::{Engine, Isa, Targets};
 use convoy::nn::architecture;
-use convoy::nn::init::Initializer;
-use convoy::nn::network::{Network, Training};
 use convoy::nn::optimizer::Sgd;
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;
+use convoy::nn::training::{Trainer, Training};
 use convoy::rng::Stream;
 use convoy::tensor::{ImageShape, SampleShape};
 
@@ -184,20 +183,14 @@ fn plan(architecture: &str, convolution: &str, input: SampleShape, n_classes: us
     NetworkPlan::new(&architecture.layers, input, n_classes).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-fn network(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
+fn trainer(engine: &Engine, plan: &NetworkPlan, batch: usize) -> Trainer {
     let training = Training {
         seeds: Seeds { seed: 1, indices: Vec::new() },
-        initializer: Initializer::HeNormal,
         last_layer_gain: 1.0,
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
-        l2: 0.0,
-        weight_decay: None,
-        decays_all: false,
-        clip: None,
-        label_smoothing: 0.0,
-        class_weights: None,
+        ..Training::default()
     };
-    Network::for_training(engine, plan, batch, training)
+    Trainer::new(engine, plan, batch, training)
 }
 
 fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Option<usize>) -> Sample {
@@ -205,12 +198,12 @@ fn measure(engine: &Engine, net: &Net, batch: usize, seconds: f64, n_steps: Opti
     let of = |convolution: &str| plan(net.architecture, convolution, input, net.n_classes);
     let direct = of("direct");
     let plan = if net.name.ends_with("/winograd") { of("winograd") } else { direct.clone() };
-    let mut network = network(engine, &plan, batch);
+    let mut trainer = trainer(engine, &plan, batch);
     let mut images = vec![0.0; batch * input.len()];
     Stream::new(1, "bench images", &[]).fill_normal32(0, &mut images);
     let labels: Vec<u32> = (0..batch as u32).map(|i| i % net.n_classes as u32).collect();
     let mut step = || {
-        let stats = network.train_step(&images, Targets::Labels(&labels), 0.001, None);
+        let stats = trainer.train_step(&images, Targets::Labels(&labels), 0.001, None);
         assert!(stats.is_finite());
     };
     // The first steps touch all memory for the first time.
@@ -248,18 +241,18 @@ fn losses(engine: &Engine, folder: &Path) {
     const BATCH: usize = 64;
     let input = SampleShape::Image(ImageShape { height: 28, width: 28, channels: 1 });
     let plan = plan(&M.replace("DROPOUT(0.25) - ", ""), "direct", input, 10);
-    let mut network = network(engine, &plan, BATCH);
+    let mut trainer = trainer(engine, &plan, BATCH);
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let images: Vec<f32> =
         read("images.f32").chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect();
     let labels: Vec<u32> = read("labels.u8").into_iter().map(u32::from).collect();
-    for tensor in network.save() {
+    for tensor in trainer.network().save() {
         let bytes: Vec<u8> = tensor.values.iter().flat_map(|x| x.to_le_bytes()).collect();
         fs::write(folder.join(format!("{}.f32", tensor.name)), bytes).unwrap_or_else(|error| panic!("{error}"));
     }
     let mut out = std::io::stdout();
     for (images, labels) in images.chunks_exact(BATCH * input.len()).zip(labels.chunks_exact(BATCH)) {
-        let stats = network.train_step(images, Targets::Labels(labels), 0.002, None);
+        let stats = trainer.train_step(images, Targets::Labels(labels), 0.002, None);
         let _ = writeln!(out, "{}", stats.loss());
     }
 }

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convoy::engine::{Activation, Buffer, Conv, ConvShape, Dense, Engine, Targets};
 use convoy::nn::architecture;
-use convoy::nn::init::Initializer;
-use convoy::nn::network::{Network, Training};
 use convoy::nn::optimizer::Sgd;
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;
+use convoy::nn::training::{Trainer, Training};
 use convoy::tensor::{ImageShape, SampleShape};
 
 static N_ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -69,21 +68,17 @@ fn training_steps_of(net: &str) {
     for threads in [1, 3] {
         let training = Training {
             seeds: Seeds { seed: 1, indices: Vec::new() },
-            initializer: Initializer::HeNormal,
             last_layer_gain: 1.0,
             optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: false }),
             l2: 1e-3,
-            weight_decay: None,
-            decays_all: false,
             clip: Some(1.0),
-            label_smoothing: 0.0,
-            class_weights: None,
+            ..Training::default()
         };
-        let mut network = Network::for_training(&Engine::new(threads), &plan, 8, training);
+        let mut trainer = Trainer::new(&Engine::new(threads), &plan, 8, training);
         let images = vec![0.5; 8 * input.len()];
         let labels: Vec<u32> = (0..8).map(|i| i % 4).collect();
         let mut step = |n: usize| {
-            network.train_step(&images[..n * input.len()], Targets::Labels(&labels[..n]), 0.01, None);
+            trainer.train_step(&images[..n * input.len()], Targets::Labels(&labels[..n]), 0.01, None);
         };
         step(8);
         assert_eq!(fewest(&mut step, [8, 5, 8]), 0, "{threads} threads");

@@ -12,17 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use convoy::engine::{
-    Activation, AdamStep, Algorithm, BatchNorm, ByteProducts, Conv, ConvShape, Dense, Engine, Isa, LocalConv,
-    LossOptions, LossScratch, Matrix, PoolShape, Targets, UpdateStep, activate, adagrad, adam, average_pool,
-    average_pool_backward, channel_means, channel_means_backward, gram, matmul, max_pool, max_pool_backward, rmsprop,
-    sgd, softmax, softmax_cross_entropy, sum_of_squares,
+    Activation, AdamStep, Algorithm, BackwardData, BatchNorm, ByteProducts, Conv, ConvShape, Dense, Engine, Forward,
+    GradOutput, Input, Isa, LocalConv, LossOptions, LossScratch, Matrix, PoolShape, RmsPropStep, Targets, UpdateStep,
+    activate, adagrad, adam, average_pool, average_pool_backward, channel_means, channel_means_backward, gram, matmul,
+    max_pool, max_pool_backward, rmsprop, sgd, softmax, softmax_cross_entropy, sum_of_squares,
 };
 use convoy::nn::architecture;
-use convoy::nn::init::Initializer;
-use convoy::nn::network::{Network, Training};
 use convoy::nn::optimizer::{OptimizerConfig, Sgd};
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::seeds::Seeds;
+use convoy::nn::training::{Trainer, Training};
 use convoy::tensor::{ImageShape, SampleShape};
 
 /// Address space for guarded allocations, none of which is used twice.
@@ -220,10 +219,14 @@ fn convolutions_stay_within_their_slices() {
                     }
                     let (y, g) = (&mut pooled, &pooled_g);
                     let mut conv = Conv::plan(&engine, *s, algorithm, true);
-                    conv.forward_pooled(n, &x, &w, Some(&b), Activation::Relu, y, Some(&mut taps));
-                    conv.forward_pooled(n, &x, &w, None, Activation::None, y, None);
-                    conv.backward_data_pooled(n, g, &taps, &w, Some(&x), &mut dx);
-                    conv.backward_weights_pooled(n, &x, g, &taps, &mut dw, Some(&mut db));
+                    let forward =
+                        |bias, activation| Forward { n, input: Input::Given(&x), weights: &w, bias, activation };
+                    conv.forward_pooled(forward(Some(&b), Activation::Relu), y, Some(&mut taps));
+                    conv.forward_pooled(forward(None, Activation::None), y, None);
+                    let backward = BackwardData { n, grad_output: g, weights: &w, relu_mask: Some(&x) };
+                    conv.backward_data_pooled(backward, &taps, &mut dx, None);
+                    let grad = GradOutput::Pooled { values: g, taps: &taps };
+                    conv.backward_weights_fused(n, &x, grad, &mut dw, Some(&mut db));
                 }
             }
         }
@@ -344,7 +347,7 @@ fn normalisation(engine: &Engine, dice: &mut Dice, n: usize, channels: usize, si
     norm.measure(engine, &x, &scale);
     norm.values(engine, side * side, &x, &shift, true, None).write(engine, &mut y);
     norm.gradient_sums(engine, &x, &shift, true, None).finish(engine, &mut g);
-    norm.gradient(engine, side * side, &x, &scale, None, &mut grad_scale, &mut grad_shift).write(engine, &mut g);
+    norm.gradient(engine, side * side, &x, &scale, None, [&mut grad_scale, &mut grad_shift]).write(engine, &mut g);
     norm.use_running(&scale, &mean, &variance);
     norm.values(engine, side * side, &x, &shift, true, None).write(engine, &mut y);
     sum_of_squares(engine, &x);
@@ -357,7 +360,7 @@ fn normalisation(engine: &Engine, dice: &mut Dice, n: usize, channels: usize, si
         norm.measure(engine, &x, &scale);
         norm.values(engine, side * side, &x, &shift, true, Some(&mut taps)).write(engine, &mut y);
         norm.gradient_sums(engine, &x, &shift, true, Some(&taps)).finish(engine, &mut g);
-        norm.gradient(engine, side * side, &x, &scale, Some((&g, &taps)), &mut grad_scale, &mut grad_shift)
+        norm.gradient(engine, side * side, &x, &scale, Some((&g, &taps)), [&mut grad_scale, &mut grad_shift])
             .write(engine, &mut grad_input);
     }
 }
@@ -371,7 +374,8 @@ fn updates(engine: &Engine, dice: &mut Dice, n: usize) {
     sgd(engine, step, 0.9, false, &mut weights, &grad, Some(&mut first));
     sgd(engine, step, 0.9, true, &mut weights, &grad, Some(&mut first));
     adam(engine, step, rule, &mut weights, &grad, [&mut first, &mut second]);
-    rmsprop(engine, step, 0.9, 0.5, 1e-8, &mut weights, &grad, &mut second, Some(&mut first));
+    let rule = RmsPropStep { rho: 0.9, momentum: 0.5, epsilon: 1e-8 };
+    rmsprop(engine, step, rule, &mut weights, &grad, &mut second, Some(&mut first));
     adagrad(engine, step, 1e-8, &mut weights, &grad, &mut second);
 }
 
@@ -391,22 +395,18 @@ fn training_steps_stay_within_their_slices() {
                 let optimizer: Arc<dyn OptimizerConfig> = Arc::new(Sgd { momentum: 0.9, is_nesterov: false });
                 let training = Training {
                     seeds: Seeds { seed: 1, indices: Vec::new() },
-                    initializer: Initializer::HeNormal,
                     last_layer_gain: 1.0,
                     optimizer,
                     l2: 1e-3,
-                    weight_decay: None,
-                    decays_all: false,
                     clip: Some(1.0),
-                    label_smoothing: 0.0,
-                    class_weights: None,
+                    ..Training::default()
                 };
-                let mut network = Network::for_training(&engine, &plan, 6, training);
+                let mut trainer = Trainer::new(&engine, &plan, 6, training);
                 for n in [6, 5] {
                     let images = Dice(n as u64).values(n * input.len());
                     let labels: Box<[u32]> = (0..n as u32).map(|i| i % 4).collect();
-                    network.train_step(&images, Targets::Labels(&labels), 0.01, None);
-                    network.predict(&images, &mut zeros(n * 4));
+                    trainer.train_step(&images, Targets::Labels(&labels), 0.01, None);
+                    trainer.evaluate(&images, &labels, Some(&mut zeros(n * 4)));
                 }
             }
         }

@@ -10,11 +10,11 @@ use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
 use convoy::engine::{Engine, Targets, UpdateStep};
 use convoy::nn::architecture;
 use convoy::nn::init::Initializer;
-use convoy::nn::network::{AllSamples, Network, Training};
 use convoy::nn::optimizer::{Adagrad, Adam, Lbfgs, OptimizerConfig, RmsProp, Sgd, Update};
 use convoy::nn::plan::NetworkPlan;
 use convoy::nn::schedule::{Moment, Plateau, Schedule};
 use convoy::nn::seeds::Seeds;
+use convoy::nn::training::{AllSamples, Trainer, Training};
 use convoy::rng::Stream;
 use convoy::tensor::{ImageShape, SampleShape};
 use serde_json::Value as Json;
@@ -67,30 +67,24 @@ fn plan(architecture: &str, shape: &Json, n_classes: usize) -> NetworkPlan {
 }
 
 /// A network whose tensors are those of the reference.
-fn network(plan: &NetworkPlan, batch: usize, change: impl FnOnce(&mut Training)) -> Network {
+fn trainer(plan: &NetworkPlan, batch: usize, change: impl FnOnce(&mut Training)) -> Trainer {
     let mut training = Training {
         seeds: Seeds { seed: 1, indices: Vec::new() },
-        initializer: Initializer::HeNormal,
         last_layer_gain: 1.0,
         optimizer: Arc::new(Sgd { momentum: 0.9, is_nesterov: true }),
-        l2: 0.0,
-        weight_decay: None,
-        decays_all: false,
-        clip: None,
-        label_smoothing: 0.0,
-        class_weights: None,
+        ..Training::default()
     };
     change(&mut training);
-    let mut network = Network::for_training(&Engine::new(2), plan, batch, training);
-    let mut tensors = network.save();
+    let mut trainer = Trainer::new(&Engine::new(2), plan, batch, training);
+    let mut tensors = trainer.network().save();
     for (k, tensor) in tensors.iter_mut().enumerate() {
         let (offset, scale) = if tensor.name.ends_with("scale") { (1.0, 0.3) } else { (0.0, 1.0) };
         if !tensor.name.contains("running") {
             tensor.values = self::tensor(k, tensor.values.len(), offset, scale);
         }
     }
-    network.load(&tensors).expect("the same tensors");
-    network
+    trainer.load(&tensors).expect("the same tensors");
+    trainer
 }
 
 fn images(n: usize, plan: &NetworkPlan) -> Vec<f32> {
@@ -106,7 +100,7 @@ fn layers_and_losses_agree_forward_and_backward() {
         let name = case["name"].as_str().expect("a name");
         let (n, n_classes) = (whole(&case["n"]), whole(&case["n_classes"]));
         let plan = plan(case["architecture"].as_str().expect("a string"), &case["shape"], n_classes);
-        let mut network = network(&plan, n, |training| {
+        let mut trainer = trainer(&plan, n, |training| {
             training.label_smoothing = case["smoothing"].as_f64().unwrap_or(0.0);
             let weights = case["weights"].as_array();
             training.class_weights = weights.map(|_| numbers(&case["weights"]).iter().map(|&w| w as f32).collect());
@@ -116,20 +110,20 @@ fn layers_and_losses_agree_forward_and_backward() {
         let soft: Option<Vec<f32>> =
             case["targets"].as_array().map(|rows| rows.iter().flat_map(numbers).map(|x| x as f32).collect());
         let targets = soft.as_deref().map_or(Targets::Labels(&labels), Targets::Probabilities);
-        let loss = network.accumulate_gradients(&images, targets).loss();
+        let loss = trainer.accumulate_gradients(&images, targets).loss();
         assert_close([loss], &[case["loss"].as_f64().expect("a loss")], TOLERANCE, &format!("{name}: loss"));
         let mut n_gradients = 0;
-        for (tensor, gradient) in network.gradient() {
+        for (tensor, gradient) in trainer.gradient() {
             assert_close(wide(gradient), &numbers(&case["gradients"][tensor]), TOLERANCE, &format!("{name}: {tensor}"));
             n_gradients += 1;
         }
         assert_eq!(n_gradients, case["gradients"].as_object().expect("a table").len(), "{name}");
-        for tensor in network.save().iter().filter(|tensor| tensor.name.contains("running")) {
+        for tensor in trainer.network().save().iter().filter(|tensor| tensor.name.contains("running")) {
             let expected = numbers(&case["statistics"][&tensor.name]);
             assert_close(wide(&tensor.values), &expected, TOLERANCE, &format!("{name}: {}", tensor.name));
         }
         let mut probabilities = vec![0.0; n * n_classes];
-        network.predict(&images, &mut probabilities);
+        trainer.into_network().predict(&images, &mut probabilities);
         assert_close(wide(&probabilities), &numbers(&case["probabilities"]), TOLERANCE, &format!("{name}: outputs"));
     }
 }
@@ -143,7 +137,7 @@ fn whole_steps_agree_with_clipping_l2_and_decay() {
         let name = case["name"].as_str().expect("a name");
         let shape = serde_json::json!([6, 5, 2]);
         let plan = plan("INPUT - CONV(3) - BN - RELU - POOL - FC", &shape, 3);
-        let mut network = network(&plan, 6, |training| {
+        let mut trainer = trainer(&plan, 6, |training| {
             training.clip = case["clip"].as_f64();
             training.l2 = case["l2"].as_f64().expect("a number");
             training.weight_decay = case["weight_decay"].as_f64();
@@ -151,9 +145,9 @@ fn whole_steps_agree_with_clipping_l2_and_decay() {
         });
         let (images, labels) = (images(6, &plan), [0, 2, 1, 0, 2, 1]);
         for _ in 0..10 {
-            network.train_step(&images, Targets::Labels(&labels), 0.05, None);
+            trainer.train_step(&images, Targets::Labels(&labels), 0.05, None);
         }
-        for tensor in network.save() {
+        for tensor in trainer.network().save() {
             let expected = numbers(&case["tensors"][&tensor.name]);
             assert_close(wide(&tensor.values), &expected, TOLERANCE, &format!("{name}: {}", tensor.name));
         }
@@ -283,7 +277,7 @@ fn lbfgs_goes_the_same_way() {
     let l2 = case["l2"].as_f64().expect("a number");
     let mut ends = BTreeMap::new();
     for batch in [n, 7] {
-        let mut network = network(&plan, batch, |training| {
+        let mut trainer = trainer(&plan, batch, |training| {
             training.optimizer = Arc::new(Lbfgs { history: whole(&case["history"]), ..Lbfgs::default() });
             training.l2 = l2;
         });
@@ -291,8 +285,8 @@ fn lbfgs_goes_the_same_way() {
         let mut samples = Samples { images: images(n, &plan), labels, batch };
         let losses: Vec<f64> = (0..expected.len())
             .map(|_| {
-                let (stats, _) = network.full_batch_step(&mut samples, None).expect("never stopped");
-                let weights = network.save().into_iter().filter(|tensor| tensor.name.ends_with("weights"));
+                let (stats, _) = trainer.full_batch_step(&mut samples, None).expect("never stopped");
+                let weights = trainer.network().save().into_iter().filter(|tensor| tensor.name.ends_with("weights"));
                 let squares: f64 = weights.map(|tensor| wide(&tensor.values).map(|x| x * x).sum::<f64>()).sum();
                 stats.loss() + 0.5 * l2 * squares
             })

@@ -14,10 +14,9 @@ use crate::engine::{Engine, Isa, Targets};
 use crate::manifest::Manifest;
 use crate::nn::architecture;
 use crate::nn::init::Initializer;
-use crate::nn::network::{Network, Training};
-use crate::nn::optimizer::Adam;
 use crate::nn::plan::NetworkPlan;
 use crate::nn::seeds::Seeds;
+use crate::nn::training::{Trainer, Training};
 use crate::report::text::{Align, aligned};
 use crate::runner::{Options, Outcome, Session};
 use crate::stages::Part;
@@ -87,25 +86,21 @@ fn digest(isa: Isa, n_threads: usize) -> String {
     let seeds = Seeds { seed: 1, indices: vec![("selftest", 1)] };
     let training = Training {
         seeds: seeds.clone(),
-        initializer: Initializer::HeNormal,
-        last_layer_gain: 0.1,
-        optimizer: Arc::new(Adam::default()),
         l2: 1e-3,
         weight_decay: Some(1e-2),
-        decays_all: false,
         clip: Some(1.0),
         label_smoothing: 0.1,
-        class_weights: None,
+        ..Training::default()
     };
-    let mut network = Network::for_training(&engine, &plan, N, training);
+    let mut trainer = Trainer::new(&engine, &plan, N, training);
     let mut images = vec![0.0; N * SHAPE.len()];
     Initializer::HeNormal.fill(1.0, 2, 2, &seeds.stream("images", &[]), &mut images);
     let labels: Vec<u32> = (0..N as u32).map(|i| i % 3).collect();
     for _ in 0..STEPS {
-        network.train_step(&images, Targets::Labels(&labels), 0.01, None);
+        trainer.train_step(&images, Targets::Labels(&labels), 0.01, None);
     }
     let mut hasher = blake3::Hasher::new();
-    for tensor in network.save() {
+    for tensor in trainer.network().save() {
         hasher.update(tensor.name.as_bytes());
         tensor.values.iter().for_each(|value| {
             hasher.update(&value.to_le_bytes());

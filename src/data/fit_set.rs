@@ -5,7 +5,8 @@
 //! training) takes [`TrainingRows`], or [`TrainingRow`]s out of them; what may only choose (an epoch, a learning rate on a
 //! plateau) takes [`ValidationRows`]. A row's number is private to this file: to make a training row of a number, of a
 //! validation row or of a test row does not compile, and subsets, orders and repetitions are collected from rows that
-//! are there ([`Rows`] is [`FromIterator`] of its own rows).
+//! are there ([`Rows`] is [`FromIterator`] of its own rows). What is collected must be of one fit set: a row that is trained on
+//! in fold 1 is held out of fold 2, so rows know their set, and mixing those of two panics.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -76,9 +77,10 @@ impl Partition {
         self.folds
     }
 
-    fn rows<U>(&self, is_in: impl Fn(Place) -> bool) -> Rows<U> {
-        let rows = self.places.iter().enumerate();
-        rows.filter(|(_, place)| is_in(**place)).map(|(row, _)| Row { index: row as u32, of: PhantomData }).collect()
+    fn rows<U>(&self, is_in: impl Fn(Place) -> bool + Clone) -> Rows<U> {
+        let rows = self.places.iter().enumerate().filter(|(_, place)| is_in(**place)).map(|(row, _)| row as u32);
+        let set = identity(rows.clone());
+        Rows { rows: rows.map(|index| Row { index, set, of: PhantomData }).collect() }
     }
 
     /// The held-out samples, ascending.
@@ -103,6 +105,11 @@ impl Partition {
             validation: self.rows(|place| Some(place) == held_out),
         }
     }
+}
+
+/// What tells a set of rows from others: equal sets have the same, whoever made them (FNV-1a, 32 bits).
+fn identity(rows: impl Iterator<Item = u32>) -> u32 {
+    rows.flat_map(u32::to_le_bytes).fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// The rows of one fit set.
@@ -140,6 +147,8 @@ pub enum Test {}
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row<U> {
     index: u32,
+    /// [`identity`] of the rows that this one was made among.
+    set: u32,
     of: PhantomData<U>,
 }
 
@@ -158,7 +167,7 @@ pub struct Row<U> {
 /// ```compile_fail
 /// use convoy::data::fit_set::TrainingRow;
 ///
-/// let row = TrainingRow { index: 1, of: std::marker::PhantomData };
+/// let row = TrainingRow { index: 1, set: 0, of: std::marker::PhantomData };
 /// ```
 ///
 /// ```compile_fail
@@ -206,6 +215,16 @@ pub struct Rows<U> {
 /// let fit_set = Partition::new(places, 2).unwrap().fit_set(Fit::Fold(1));
 /// let backwards: TrainingRows = fit_set.training().iter().rev().copied().collect();
 /// assert_eq!(backwards.indices(), [2, 1]);
+/// ```
+///
+/// Rows of two fit sets cannot be mixed, not even by who has both:
+///
+/// ```should_panic
+/// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};
+///
+/// let partition = Partition::new(vec![Place::Fold(1), Place::Fold(2), Place::Fold(2), Place::Test], 2).unwrap();
+/// let (one, two) = (partition.fit_set(Fit::Fold(1)), partition.fit_set(Fit::Fold(2)));
+/// let both: TrainingRows = one.training().iter().chain(two.training().iter()).copied().collect();
 /// ```
 ///
 /// Neither numbers nor held-out rows can be collected into them, nor stand in their place:
@@ -267,8 +286,12 @@ impl<U> Deref for Rows<U> {
 }
 
 impl<U> FromIterator<Row<U>> for Rows<U> {
+    /// # Panics
+    /// If there are rows of more than one set among them.
     fn from_iter<I: IntoIterator<Item = Row<U>>>(rows: I) -> Rows<U> {
-        Rows { rows: rows.into_iter().collect() }
+        let rows: Vec<Row<U>> = rows.into_iter().collect();
+        assert!(rows.windows(2).all(|pair| pair[0].set == pair[1].set), "rows of two fit sets are mixed");
+        Rows { rows }
     }
 }
 
@@ -351,6 +374,28 @@ mod tests {
         assert!(Partition::new(vec![Place::Fold(0), Place::Fold(1)], 1).is_err());
         assert!(Partition::new(vec![Place::Fold(1), Place::Test], 2).is_err());
         assert!(Partition::new(vec![Place::Fold(1), Place::Train], 1).is_ok());
+    }
+
+    #[test]
+    fn rows_of_two_fit_sets_do_not_mix_and_those_of_one_read_twice_do() {
+        let partition = Partition::new([1, 2, 3, 1, 2, 3].map(Place::Fold).to_vec(), 3).unwrap();
+        let training = |fit| partition.fit_set(fit).training;
+        let mixed = |a: &TrainingRows, b: &TrainingRows| {
+            std::panic::catch_unwind(|| a.iter().chain(b.iter()).copied().collect::<TrainingRows>())
+        };
+        let sets = [Fit::Fold(1), Fit::Fold(2), Fit::Fold(3), Fit::All].map(training);
+        for (i, a) in sets.iter().enumerate() {
+            for (j, b) in sets.iter().enumerate() {
+                assert_eq!(mixed(a, b).is_ok(), i == j, "{a:?} and {b:?}");
+            }
+        }
+        let (again, half) = (training(Fit::Fold(1)), sets[0].spread(2));
+        assert_eq!(mixed(&half, &again).unwrap().len(), 6);
+        assert!(mixed(&half, &sets[1]).is_err());
+        // Also those of another partition of the same samples.
+        let other = Partition::new([2, 1, 3, 1, 2, 3].map(Place::Fold).to_vec(), 3).unwrap();
+        assert!(mixed(&sets[0], &other.fit_set(Fit::Fold(1)).training).is_err());
+        assert!(mixed(&sets[3], &other.fit_set(Fit::All).training).is_ok());
     }
 
     #[test]

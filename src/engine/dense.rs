@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use super::ahead::{Ahead, Fetch, prefetch};
 use super::buffer::Buffer;
-use super::conv::gradient::Gradient;
-use super::conv::product::Source;
-use super::kernel::{Finish, Kernels, MAX_MR, ProductTile, Run, UNROLL};
+use super::conv::gradient::{Gradient, Summands};
+use super::fused::Source;
+use super::kernel::{Finish, MAX_MR, ProductTile, Run, UNROLL};
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
 
@@ -65,7 +65,7 @@ impl Dense {
     ) {
         assert!(n <= self.batch, "{n} samples for a batch of {}", self.batch);
         assert!(bias.is_none_or(|b| b.len() >= self.units), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
+        let finish = Finish::new(bias, activation);
         self.product.run(&self.engine, n, input, weights, finish, output);
     }
 
@@ -108,7 +108,7 @@ impl Dense {
             unsafe { (kernels.transpose)(from, units, samples, units, panel.as_mut_ptr(), wide) };
         }
         let (packed, blocks, target) = (&*packed, Shares(blocks.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+        let finish = Finish::NONE;
         let run = Run { x: 0, row: 0, len: units };
         engine.parallel_for(inputs.div_ceil(BLOCK), |range, worker| {
             let block = blocks.get().wrapping_add(worker * block_len);
@@ -192,7 +192,8 @@ impl Dense {
     ) {
         let (engine, shape) = (&self.engine, ConvShape::valid(self.batch, 1, 1, self.inputs, self.units, 1));
         let plan = self.gradient.get_or_insert_with(|| Gradient::new(engine, &shape, false));
-        plan.run(engine, n, input, Source::given(grad_output), None, grad_weights, grad_bias);
+        let summands = Summands { n, input, grad_output: Source::given(grad_output), taps: None };
+        plan.run(engine, summands, grad_weights, grad_bias);
     }
 }
 
@@ -215,6 +216,16 @@ pub(super) struct Product {
     columns: usize,
     /// A panel of each worker.
     panels: Buffer,
+}
+
+/// What one product is of.
+struct Operands<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    finish: Finish,
+    c: *mut f32,
+    /// Columns of a panel.
+    wide: usize,
 }
 
 impl Product {
@@ -240,25 +251,23 @@ impl Product {
             let (rows, columns) = if by_row { (range, 0..n_panels) } else { (0..n, range) };
             let panel = panels.get().wrapping_add(worker * panel_len);
             // SAFETY: these rows and columns of the target, and this panel, are the worker's own.
-            unsafe { self.part(engine, kernels, wide, rows, columns, panel, (a, b), finish, c.get()) };
+            unsafe { self.part(engine, &Operands { a, b, finish, c: c.get(), wide }, rows, columns, panel) };
         });
     }
 
     /// Some rows of some panels of columns.
-    #[allow(clippy::too_many_arguments)]
+    ///
+    /// # Safety
+    /// Those of the target, and what `packed` has room for, are nobody else's.
     unsafe fn part(
         &self,
         engine: &Engine,
-        kernels: &Kernels,
-        wide: usize,
+        &Operands { a, b, finish, c, wide }: &Operands<'_>,
         rows: Range<usize>,
         panels: Range<usize>,
         packed: *mut f32,
-        (a, b): (&[f32], &[f32]),
-        finish: Finish,
-        c: *mut f32,
     ) {
-        let (depth, columns) = (self.depth, self.columns);
+        let (depth, columns, kernels) = (self.depth, self.columns, engine.kernels());
         let steps = engine.choice().steps.unwrap_or(STEPS).min(depth);
         for first in (0..depth).step_by(steps) {
             let run = Run { x: 0, row: 0, len: steps.min(depth - first) };
@@ -326,6 +335,6 @@ pub fn matmul(engine: &Engine, m: usize, k: usize, n: usize, a: &[f32], b: &[f32
     if k == 0 || n == 0 {
         return c[..m * n].fill(0.0);
     }
-    let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+    let finish = Finish::NONE;
     Product::new(engine, k, n).run(engine, m, a, b, finish, c);
 }

@@ -61,7 +61,7 @@ pub fn gram(
             engine.parallel_for(tiles.len(), |range, _| {
                 for tile in &tiles[range] {
                     // SAFETY: each tile of the upper triangle belongs to one worker.
-                    unsafe { tile.add(kernels, packed, panel_len, wide, n, n_features, sums.get()) };
+                    unsafe { tile.add(kernels, &Samples { packed, panel_len, wide, n }, n_features, sums.get()) };
                 }
             });
         }
@@ -76,6 +76,14 @@ pub fn gram(
 
 /// Columns of the widest panel, over all instruction sets.
 const MAX_WIDE: usize = 32;
+
+/// A chunk of `n` samples in panels of `wide` features.
+struct Samples<'a> {
+    packed: &'a [f32],
+    panel_len: usize,
+    wide: usize,
+    n: usize,
+}
 
 /// The rows of one panel and the columns of another of the matrix, on or above its diagonal.
 struct Tile {
@@ -92,15 +100,14 @@ fn tiles(n_features: usize, wide: usize) -> Vec<Tile> {
 }
 
 impl Tile {
-    /// Adds the sums of a chunk of `n` samples.
-    #[allow(clippy::too_many_arguments)]
+    /// Adds the sums of a chunk of samples.
+    ///
+    /// # Safety
+    /// The tile's part of the matrix, of `n_features` rows and columns, is nobody else's.
     unsafe fn add(
         &self,
         kernels: &Kernels,
-        packed: &[f32],
-        panel_len: usize,
-        wide: usize,
-        n: usize,
+        &Samples { packed, panel_len, wide, n }: &Samples<'_>,
         n_features: usize,
         sums: *mut f64,
     ) {

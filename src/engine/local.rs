@@ -4,9 +4,9 @@
 
 use super::ahead::Fetch;
 use super::buffer::Buffer;
-use super::conv::product::{Panel, panels};
-use super::conv::shape::Axis;
 use super::kernel::{Finish, Kernels, MAX_MR, OuterTile, ProductTile, Run, Sweep};
+use super::panels::{Panel, panels};
+use super::reference::shape::Axis;
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
 
@@ -19,6 +19,15 @@ pub struct LocalConv {
     forward: Vec<Pixel>,
     backward: Vec<Pixel>,
     scratch: Buffer,
+}
+
+/// The images that a pixel is swept over, and the values from one to the next.
+struct Images {
+    n: usize,
+    from: *const f32,
+    from_len: usize,
+    to: *mut f32,
+    to_len: usize,
 }
 
 /// What one pixel's chains go over.
@@ -108,12 +117,12 @@ impl LocalConv {
                         unsafe { (kernels.pack)(from, s.filters, s.channels_in, panel.columns, to, row) };
                     }
                     let at = i * s.filters + panel.column;
-                    let bias = bias.map_or(std::ptr::null(), |b| b[at..].as_ptr());
-                    let finish = Finish { bias, activation, clip: None };
+                    let finish = Finish::new(bias.map(|bias| &bias[at..]), activation);
                     // SAFETY: this pixel of all images is this worker's.
                     unsafe {
                         let to = target.get().add(at);
-                        pixels[i].sweep(kernels, panel, packed, n, (input.as_ptr(), from_len), finish, (to, to_len));
+                        let images = Images { n, from: input.as_ptr(), from_len, to, to_len };
+                        pixels[i].sweep(kernels, panel, packed, finish, &images);
                     }
                 }
             }
@@ -137,7 +146,7 @@ impl LocalConv {
         let lengths = [(grad_output.len(), n * from_len), (weights.len(), self.weights_len())];
         self.check(n, [lengths[0], lengths[1], (grad_input.len(), n * to_len)]);
         assert!(relu_mask.is_none_or(|m| m.len() >= n * to_len), "the mask is too short");
-        let clip = relu_mask.map(|mask| super::distance(grad_input.as_ptr(), mask.as_ptr()));
+        let finish = Finish::clipped(grad_input.as_ptr(), relu_mask);
         let (scratch, target) = (Shares(self.scratch.as_mut_ptr()), Shares(grad_input.as_mut_ptr()));
         let (len, panels) = (self.scratch.len() / self.engine.capacity(), panels(1, s.channels_in, kernels.lanes, 2));
         let pixels = &self.backward;
@@ -152,12 +161,11 @@ impl LocalConv {
                         // SAFETY: as in `forward`; rows of weights become columns of the panel.
                         unsafe { (kernels.transpose)(from, s.filters, panel.columns, s.filters, to, row) };
                     }
-                    let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
                     // SAFETY: this pixel of all images is this worker's.
                     unsafe {
                         let to = target.get().add(i * s.channels_in + panel.column);
-                        let from = (grad_output.as_ptr(), from_len);
-                        pixels[i].sweep(kernels, panel, packed, n, from, finish, (to, to_len));
+                        let images = Images { n, from: grad_output.as_ptr(), from_len, to, to_len };
+                        pixels[i].sweep(kernels, panel, packed, finish, &images);
                     }
                 }
             }
@@ -242,20 +250,17 @@ impl Pixel {
         Pixel { runs, taps }
     }
 
-    /// One panel's columns of this pixel, for `n` images; `from` and `to` come with the distance between images.
+    /// One panel's columns of this pixel.
     ///
     /// # Safety
-    /// The operands hold `n` images, and nobody else touches the target's columns.
-    #[allow(clippy::too_many_arguments)]
+    /// The operands hold all images, and nobody else touches the target's columns.
     unsafe fn sweep(
         &self,
         kernels: &Kernels,
         panel: &Panel,
         packed: *const f32,
-        n: usize,
-        (from, from_len): (*const f32, usize),
         finish: Finish,
-        (to, to_len): (*mut f32, usize),
+        &Images { n, from, from_len, to, to_len }: &Images,
     ) {
         let mut tile = ProductTile {
             runs: self.runs.as_ptr(),

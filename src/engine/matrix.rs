@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use super::Engine;
 use super::ahead::Fetch;
 use super::buffer::Buffer;
 use super::dense::STEPS;
 use super::kernel::{Finish, MAX_MR, ProductTile, Run};
 use super::sparse::{SparseMatrix, sparse_matmul};
 use super::threads::{Shares, part};
-use super::{Activation, Engine};
 
 /// The matrix `b` on the right of products, `[k, n]`.
 pub struct Matrix {
@@ -86,7 +86,7 @@ impl Matrix {
                 let n_columns = wide.min(n - column);
                 let nr = n_columns.div_ceil(kernels.lanes);
                 let panel_row = nr * kernels.lanes;
-                let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+                let finish = Finish::NONE;
                 let mut tile = ProductTile {
                     runs: &run,
                     n_runs: 1,

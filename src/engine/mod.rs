@@ -15,7 +15,7 @@ mod bytes;
 mod cache;
 mod conv;
 mod dense;
-pub mod double;
+pub(crate) mod double;
 mod fused;
 mod gram;
 mod isa;
@@ -24,6 +24,7 @@ mod kernel;
 mod local;
 mod matrix;
 mod norm;
+mod panels;
 mod pooling;
 mod prefetch;
 pub mod reference;
@@ -32,19 +33,18 @@ mod simd;
 mod softmax;
 mod sparse;
 mod sums;
-pub mod symmetric;
+pub(crate) mod symmetric;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod update;
 mod versions;
 
-pub use activation::{Pointwise, activate, activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
-pub use affine::{AffineRun, Stored, affine, affine_in_place};
+pub use activation::{Pointwise, activate};
 pub use buffer::Buffer;
-pub use bytes::{ByteMoments, ByteProducts};
+pub use bytes::ByteProducts;
 pub use cache::Caches;
-pub use conv::{Algorithm, Conv, ConvShape, GradOutput, Input};
+pub use conv::{Algorithm, BackwardData, Conv, Forward, GradOutput, Input};
 pub use dense::{Dense, matmul};
 pub use gram::gram;
 pub use isa::Isa;
@@ -54,23 +54,14 @@ pub use norm::{BatchNorm, GradientSums, InputGradient, Normalised};
 pub use pooling::{
     PoolShape, average_pool, average_pool_backward, channel_means, channel_means_backward, max_pool, max_pool_backward,
 };
-pub use prefetch::prefetch;
+pub use reference::{Activation, ConvShape};
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
-pub use sums::{dot, sum_of_squared_differences, sum_of_squares, zero_lanes};
+pub use sums::sum_of_squares;
 pub use threads::Engine;
-pub use update::{AdamStep, UpdateStep, adagrad, adam, rmsprop, sgd};
+pub use update::{AdamStep, RmsPropStep, UpdateStep, adagrad, adam, rmsprop, sgd};
 
-/// What a kernel does to each output value as it stores it, after the bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// The larger of the value and 0 ([`reference::relu`]).
-    Relu,
-}
-
-/// Values from one address to another.
-fn distance(from: *const f32, to: *const f32) -> isize {
-    (to.addr() as isize).wrapping_sub(from.addr() as isize) / size_of::<f32>() as isize
-}
+pub(crate) use activation::{activate_backward, copy, mask_and_scale, mask_and_scale_in_place};
+pub(crate) use affine::{AffineRun, affine, affine_in_place};
+pub(crate) use bytes::ByteMoments;
+pub(crate) use prefetch::prefetch;
+pub(crate) use sums::{dot, sum_of_squared_differences, zero_lanes};

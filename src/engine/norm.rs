@@ -8,10 +8,10 @@ mod rows;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use rows::{gradient, gradient_sums, masked_gradient_sums, moments, normalise};
+use rows::{Affine, gradient, gradient_sums, masked_gradient_sums, moments, normalise};
 
 use super::fused::{Prepare, Watch};
-use super::kernel::Kernels;
+use super::kernel::{Kernels, SpreadRow};
 use super::threads::Shares;
 use super::{Buffer, Engine, Isa};
 
@@ -231,7 +231,6 @@ impl BatchNorm {
     /// - `input`: `[rows, channels]`, `pixels` rows an image
     /// - `scale`, `grad_scale`, `grad_shift`: `[channels]`
     /// - `pooled`: gradient of pooled values and their taps, `[rows / 4, channels]`; what is not pooled is turned in place
-    #[allow(clippy::too_many_arguments)]
     pub fn gradient<'a>(
         &'a mut self,
         engine: &Engine,
@@ -239,8 +238,7 @@ impl BatchNorm {
         input: &'a [f32],
         scale: &[f32],
         pooled: Option<(&'a [f32], &'a [u8])>,
-        grad_scale: &mut [f32],
-        grad_shift: &mut [f32],
+        [grad_scale, grad_shift]: [&mut [f32]; 2],
     ) -> InputGradient<'a> {
         let c = self.channels;
         let rows = input.len() / c;
@@ -356,6 +354,10 @@ pub struct Normalised<'a> {
 }
 
 impl Normalised<'_> {
+    fn by(&self) -> Affine<'_> {
+        Affine { mean: self.mean, factor: self.factor, shift: self.shift }
+    }
+
     /// Writes all of them.
     ///
     /// # Shapes
@@ -381,12 +383,12 @@ impl Normalised<'_> {
         let Some((two, columns)) = self.pooled else {
             // SAFETY: by this function's contract.
             let out = unsafe { std::slice::from_raw_parts_mut(output.add(values.start), values.len()) };
-            return normalise(self.isa, &self.input[values], self.mean, self.factor, self.shift, self.relu, out);
+            return normalise(self.isa, &self.input[values], self.by(), self.relu, out);
         };
         // SAFETY: a worker's part of the stage is its own.
         let rows = unsafe { self.stage.slice(worker * two, two) };
         for at in values.step_by(two) {
-            normalise(self.isa, &self.input[at..at + two], self.mean, self.factor, self.shift, self.relu, rows);
+            normalise(self.isa, &self.input[at..at + two], self.by(), self.relu, rows);
             let taps = self.taps.map_or(std::ptr::null_mut(), |taps| taps.get().wrapping_add(at / 4));
             let (upper, lower) = (rows.as_ptr(), rows[two / 2..].as_ptr());
             // SAFETY: both rows are whole; output and taps by this function's contract.
@@ -426,9 +428,17 @@ impl Spread<'_> {
         let (c, two) = (self.channels, self.two);
         let (grad, taps) = (&grad[..two / 4], &self.taps[pair * two / 4..][..two / 4]);
         let (upper, lower) = to[..two].split_at_mut(two / 2);
-        let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
+        let row = SpreadRow {
+            grad: grad.as_ptr(),
+            taps: taps.as_ptr(),
+            from_pixel: c,
+            pixels: self.width / 2,
+            columns: c,
+            to: [upper.as_mut_ptr(), lower.as_mut_ptr()],
+            to_pixel: c,
+        };
         // SAFETY: all rows are whole.
-        unsafe { (self.kernels.spread_row)(grad.as_ptr(), taps.as_ptr(), c, self.width / 2, c, upper, lower, c) };
+        unsafe { (self.kernels.spread_row)(&row) };
     }
 }
 
@@ -488,7 +498,8 @@ impl GradientSums<'_> {
         let Some((sum, product)) = self.sums(i) else { return };
         let input = &self.input[i * chunk_rows(c) * c..][..grad.len()];
         if self.relu {
-            masked_gradient_sums(self.isa, input, grad, self.mean, self.factor, self.shift, sum, product);
+            let by = Affine { mean: self.mean, factor: self.factor, shift: self.shift };
+            masked_gradient_sums(self.isa, input, grad, by, sum, product);
         } else {
             gradient_sums(self.isa, input, grad, self.mean, sum, product);
         }
@@ -658,7 +669,7 @@ mod tests {
                     let mut grad_input = grad.clone();
                     let (mut grad_scale, mut grad_shift) = (vec![0.0; c], vec![0.0; c]);
                     norm.gradient_sums(&engine, &input, &shift, false, None).finish(&engine, &mut grad_input);
-                    norm.gradient(&engine, rows, &input, &scale, None, &mut grad_scale, &mut grad_shift)
+                    norm.gradient(&engine, rows, &input, &scale, None, [&mut grad_scale, &mut grad_shift])
                         .write(&engine, &mut grad_input);
                     let all = [&output, &running_mean, &running_variance, &grad_input, &grad_scale, &grad_shift];
                     let bits: Vec<u32> = all.iter().flat_map(|x| x.iter().map(|x| x.to_bits())).collect();

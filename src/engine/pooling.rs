@@ -1,6 +1,7 @@
 //! Pooling: the largest value or the mean of windows of each channel, and the mean of whole channels.
 
 use super::Engine;
+use super::kernel::SpreadRow;
 use super::threads::Shares;
 use super::versions::versions;
 
@@ -191,10 +192,17 @@ pub(super) fn spread_tiles(
     engine.for_each_chunk(&mut grad_input[..n * rows * to], 2 * to, |row, two| {
         let (grad, taps) = (&grad_output[row * from..][..from], &taps[row * from..][..from]);
         let (upper, lower) = two.split_at_mut(to);
-        let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
-        let (grad, taps) = (grad.as_ptr(), taps.as_ptr());
+        let row = SpreadRow {
+            grad: grad.as_ptr(),
+            taps: taps.as_ptr(),
+            from_pixel: channels,
+            pixels: columns / 2,
+            columns: channels,
+            to: [upper.as_mut_ptr(), lower.as_mut_ptr()],
+            to_pixel: channels,
+        };
         // SAFETY: all rows are whole.
-        unsafe { (kernels.spread_row)(grad, taps, channels, columns / 2, channels, upper, lower, channels) };
+        unsafe { (kernels.spread_row)(&row) };
     });
 }
 

@@ -67,7 +67,6 @@ mod x86 {
 
     use super::{Avx2, Avx512, Simd};
 
-    // SAFETY: of every block in both impls: by the trait's contract the instruction set is there and pointers are good.
     impl Simd for Avx512 {
         const LANES: usize = 16;
         type V = __m512;
@@ -75,18 +74,22 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_setzero_ps() }
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_set1_ps(x) }
         }
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there and `p` is readable for all lanes.
             unsafe { _mm512_loadu_ps(p) }
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
+            // SAFETY: by the trait's contract AVX-512F is there and `p` is writable for all lanes.
             unsafe { _mm512_storeu_ps(p, v) }
         }
         #[inline(always)]
@@ -95,31 +98,38 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_masked(p: *const f32, mask: __mmask16) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there and lanes inside the mask are readable.
             unsafe { _mm512_maskz_loadu_ps(mask, p) }
         }
         #[inline(always)]
         unsafe fn store_masked(p: *mut f32, mask: __mmask16, v: __m512) {
+            // SAFETY: by the trait's contract AVX-512F is there and lanes inside the mask are writable.
             unsafe { _mm512_mask_storeu_ps(p, mask, v) }
         }
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_sub_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn relu(v: __m512) -> __m512 {
             // The second operand comes out when either is NaN or both are zeros.
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_max_ps(_mm512_setzero_ps(), v) }
         }
         #[inline(always)]
         unsafe fn zero_where_clipped(v: __m512, mask: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe {
                 let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(keep, v)
@@ -127,6 +137,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn replace_where_clipped(v: __m512, other: __m512, mask: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe {
                 let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps());
                 _mm512_mask_mov_ps(other, keep, v)
@@ -134,6 +145,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn larger(best: (__m512, __m512), x: (__m512, __m512)) -> (__m512, __m512) {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe {
                 let is_number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(best.0, best.0);
                 let wins = _mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(is_number, x.0, best.0);
@@ -142,10 +154,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn where_equal(v: __m512, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there.
             unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), v) }
         }
         #[inline(always)]
         unsafe fn store_bytes(p: *mut u8, n: usize, v: __m512) {
+            // SAFETY: by the trait's contract AVX-512F is there and `p` is writable for `n` bytes.
             unsafe {
                 let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
                 if n == 16 {
@@ -159,6 +173,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_bytes(p: *const u8, n: usize) -> __m512 {
+            // SAFETY: by the trait's contract AVX-512F is there and `p` is readable for `n` bytes.
             unsafe {
                 let mut all = [0u8; 16];
                 let bytes = if n == 16 {
@@ -172,6 +187,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            // SAFETY: by the trait's contract AVX-512F is there and both squares lie in memory that is the caller's.
             unsafe {
                 let mut a = [_mm512_setzero_ps(); 16];
                 for i in 0..16 {
@@ -211,58 +227,72 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_setzero_ps() }
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_set1_ps(x) }
         }
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and `p` is readable for all lanes.
             unsafe { _mm256_loadu_ps(p) }
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m256) {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and `p` is writable for all lanes.
             unsafe { _mm256_storeu_ps(p, v) }
         }
         #[inline(always)]
         unsafe fn first(n: usize) -> __m256i {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
         }
         #[inline(always)]
         unsafe fn load_masked(p: *const f32, mask: __m256i) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and lanes inside the mask are readable.
             unsafe { _mm256_maskload_ps(p, mask) }
         }
         #[inline(always)]
         unsafe fn store_masked(p: *mut f32, mask: __m256i, v: __m256) {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and lanes inside the mask are writable.
             unsafe { _mm256_maskstore_ps(p, mask, v) }
         }
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_add_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_sub_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn relu(v: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
         }
         #[inline(always)]
         unsafe fn zero_where_clipped(v: __m256, mask: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps())) }
         }
         #[inline(always)]
         unsafe fn replace_where_clipped(v: __m256, other: __m256, mask: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_blendv_ps(other, v, _mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps())) }
         }
         #[inline(always)]
         unsafe fn larger(best: (__m256, __m256), x: (__m256, __m256)) -> (__m256, __m256) {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe {
                 let is_number = _mm256_cmp_ps::<_CMP_ORD_Q>(best.0, best.0);
                 let wins = _mm256_and_ps(is_number, _mm256_cmp_ps::<_CMP_NLE_UQ>(x.0, best.0));
@@ -271,10 +301,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn where_equal(v: __m256, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there.
             unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
         }
         #[inline(always)]
         unsafe fn store_bytes(p: *mut u8, n: usize, v: __m256) {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and `p` is writable for `n` bytes.
             unsafe {
                 let whole = _mm256_cvtps_epi32(v);
                 let words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
@@ -290,6 +322,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_bytes(p: *const u8, n: usize) -> __m256 {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and `p` is readable for `n` bytes.
             unsafe {
                 let mut all = [0u8; 8];
                 let bytes = if n == 8 {
@@ -303,6 +336,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            // SAFETY: by the trait's contract AVX2 and FMA are there and both squares lie in memory that is the caller's.
             unsafe {
                 let mut a = [_mm256_setzero_ps(); 8];
                 for i in 0..8 {
@@ -329,7 +363,6 @@ mod x86 {
     }
 }
 
-// SAFETY: of every block: by the trait's contract the pointers are good for the lanes that count.
 impl Simd for Portable {
     const LANES: usize = 16;
     type V = [f32; 16];
@@ -345,10 +378,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> [f32; 16] {
+        // SAFETY: by the trait's contract `p` is readable for all lanes.
         unsafe { p.cast::<[f32; 16]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: [f32; 16]) {
+        // SAFETY: by the trait's contract `p` is writable for all lanes.
         unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
     }
     #[inline(always)]
@@ -359,6 +394,7 @@ impl Simd for Portable {
     unsafe fn load_masked(p: *const f32, n: usize) -> [f32; 16] {
         let mut v = [0.0; 16];
         for (i, lane) in v.iter_mut().enumerate().take(n) {
+            // SAFETY: by the trait's contract lanes inside the mask are readable.
             *lane = unsafe { *p.add(i) };
         }
         v
@@ -366,6 +402,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store_masked(p: *mut f32, n: usize, v: [f32; 16]) {
         for (i, lane) in v.iter().enumerate().take(n) {
+            // SAFETY: by the trait's contract lanes inside the mask are writable.
             unsafe { *p.add(i) = *lane };
         }
     }
@@ -430,6 +467,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, n: usize, v: [f32; 16]) {
         for (i, lane) in v.iter().enumerate().take(n) {
+            // SAFETY: by the trait's contract `p` is writable for `n` bytes.
             unsafe { *p.add(i) = *lane as u8 };
         }
     }
@@ -437,6 +475,7 @@ impl Simd for Portable {
     unsafe fn load_bytes(p: *const u8, n: usize) -> [f32; 16] {
         let mut v = [0.0; 16];
         for (i, lane) in v.iter_mut().enumerate().take(n) {
+            // SAFETY: by the trait's contract `p` is readable for `n` bytes.
             *lane = f32::from(unsafe { *p.add(i) });
         }
         v
@@ -445,6 +484,7 @@ impl Simd for Portable {
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         for i in 0..16 {
             for j in 0..16 {
+                // SAFETY: by the trait's contract both squares lie in memory that is the caller's.
                 unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
             }
         }

@@ -3,11 +3,11 @@
 
 use std::io::Write as _;
 
-use super::conv::winograd::applies;
+use super::reference::winograd::applies;
 use super::threads::Choice;
 use super::{
-    Activation, Algorithm, Conv, ConvShape, Dense, Engine, Isa, LocalConv, PoolShape, gram, matmul, max_pool,
-    max_pool_backward, reference,
+    Activation, Algorithm, BackwardData, Conv, ConvShape, Dense, Engine, Forward, GradOutput, Input, Isa, LocalConv,
+    PoolShape, gram, matmul, max_pool, max_pool_backward, reference,
 };
 
 /// A small generator of test values (SplitMix64).
@@ -196,10 +196,11 @@ fn check_pooled(by: &Definition, engine: &Engine, name: &str, s: &ConvShape, n: 
         (by.forward)(s, n, x, w, bias, activation, &mut whole);
         max_pool(&plain, &pool, n, &whole, relu_mask, &mut theirs, Some(&mut their_taps));
         let (mut ours, mut taps) = (vec![7.0; quarter], vec![9; quarter]);
-        conv.forward_pooled(n, x, w, bias, activation, &mut ours, None);
+        let forward = || Forward { n, input: Input::Given(x), weights: w, bias, activation };
+        conv.forward_pooled(forward(), &mut ours, None);
         assert_same(&ours, &theirs, &format!("pooled forward without taps, {name}, {s:?}"));
         ours.fill(7.0);
-        conv.forward_pooled(n, x, w, bias, activation, &mut ours, Some(&mut taps));
+        conv.forward_pooled(forward(), &mut ours, Some(&mut taps));
         assert_same(&ours, &theirs, &format!("pooled forward, {name}, {s:?}"));
         let bytes: Vec<u8> = their_taps.iter().map(|&tap| tap as u8).collect();
         assert_eq!(taps, bytes, "taps, {name}, {s:?}");
@@ -207,12 +208,14 @@ fn check_pooled(by: &Definition, engine: &Engine, name: &str, s: &ConvShape, n: 
         max_pool_backward(&plain, &pool, n, &their_taps, g, &mut whole);
         let (mut ours, mut theirs) = (vec![7.0; n * s.input_len()], vec![7.0; n * s.input_len()]);
         let mask = relu_mask.then_some(x);
-        conv.backward_data_pooled(n, g, &taps, w, mask, &mut ours);
+        let backward = BackwardData { n, grad_output: g, weights: w, relu_mask: mask };
+        conv.backward_data_pooled(backward, &taps, &mut ours, None);
         (by.backward_data)(s, n, &whole, w, mask, &mut theirs);
         assert_same(&ours, &theirs, &format!("pooled backward data, {name}, {s:?}"));
         let (mut ours, mut our_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
         let (mut theirs, mut their_bias) = (vec![7.0; s.weights_len()], vec![7.0; s.filters]);
-        conv.backward_weights_pooled(n, x, g, &taps, &mut ours, Some(&mut our_bias));
+        let grad = GradOutput::Pooled { values: g, taps: &taps };
+        conv.backward_weights_fused(n, x, grad, &mut ours, Some(&mut our_bias));
         (by.backward_weights)(s, n, x, &whole, &mut theirs, Some(&mut their_bias));
         assert_same(&ours, &theirs, &format!("pooled backward weights, {name}, {s:?}"));
         assert_same(&our_bias, &their_bias, &format!("pooled backward bias, {name}, {s:?}"));

@@ -81,17 +81,25 @@ pub fn adam(
     pieces(engine, weights, grad, moments, |w, g, [m, v]| adam_piece(isa, step, rule, w, g, m, v));
 }
 
+/// Constants of [`rmsprop`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsPropStep {
+    /// Decay of the mean square.
+    pub rho: f32,
+    /// Share of the last step that is taken again.
+    pub momentum: f32,
+    /// Added to the root of the mean square.
+    pub epsilon: f32,
+}
+
 /// RMSprop; `velocity` is there if `momentum` is not 0.
 ///
 /// # Panics
 /// If lengths differ.
-#[allow(clippy::too_many_arguments)]
 pub fn rmsprop(
     engine: &Engine,
     step: UpdateStep,
-    rho: f32,
-    momentum: f32,
-    epsilon: f32,
+    rule: RmsPropStep,
     weights: &mut [f32],
     grad: &[f32],
     square: &mut [f32],
@@ -99,9 +107,9 @@ pub fn rmsprop(
 ) {
     let isa = engine.isa();
     match velocity {
-        None => pieces(engine, weights, grad, [square], |w, g, [s]| rmsprop_piece(isa, step, rho, epsilon, w, g, s)),
+        None => pieces(engine, weights, grad, [square], |w, g, [s]| rmsprop_piece(isa, step, rule, w, g, s)),
         Some(velocity) => pieces(engine, weights, grad, [square, velocity], |w, g, [s, v]| {
-            rmsprop_momentum(isa, step, rho, momentum, epsilon, w, g, s, v);
+            rmsprop_momentum(isa, step, rule, w, g, s, v);
         }),
     }
 }
@@ -183,19 +191,17 @@ versions! {
         }
     }
 
-    fn rmsprop_piece(step: UpdateStep, rho: f32, epsilon: f32, weights: &mut [f32], grad: &[f32], square: &mut [f32]) {
+    fn rmsprop_piece(step: UpdateStep, rule: RmsPropStep, weights: &mut [f32], grad: &[f32], square: &mut [f32]) {
         for ((w, &g), s) in weights.iter_mut().zip(grad).zip(square) {
             let g = total(&step, g, *w);
-            *s = rho * *s + (1.0 - rho) * (g * g);
-            *w = *w * step.decay - step.learning_rate * g / (s.sqrt() + epsilon);
+            *s = rule.rho * *s + (1.0 - rule.rho) * (g * g);
+            *w = *w * step.decay - step.learning_rate * g / (s.sqrt() + rule.epsilon);
         }
     }
 
     fn rmsprop_momentum(
         step: UpdateStep,
-        rho: f32,
-        momentum: f32,
-        epsilon: f32,
+        rule: RmsPropStep,
         weights: &mut [f32],
         grad: &[f32],
         square: &mut [f32],
@@ -203,8 +209,8 @@ versions! {
     ) {
         for (((w, &g), s), v) in weights.iter_mut().zip(grad).zip(square).zip(velocity) {
             let g = total(&step, g, *w);
-            *s = rho * *s + (1.0 - rho) * (g * g);
-            *v = momentum * *v + g / (s.sqrt() + epsilon);
+            *s = rule.rho * *s + (1.0 - rule.rho) * (g * g);
+            *v = rule.momentum * *v + g / (s.sqrt() + rule.epsilon);
             *w = *w * step.decay - step.learning_rate * *v;
         }
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::init::Initializer;
 use super::layer::{KINDS, LayerConfig, layer_of, network_of};
-use super::network::{NamedTensor, Network, Training};
+use super::network::{NamedTensor, Network};
 use super::optimizer::{Adam, OptimizerConfig, Sgd};
 use super::plan::NetworkPlan;
 use super::seeds::Seeds;
+use super::training::{Trainer, Training};
 use crate::engine::{Engine, Isa, Targets};
 use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};
@@ -18,15 +19,9 @@ const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 2 };
 fn training(optimizer: impl OptimizerConfig + 'static) -> Training {
     Training {
         seeds: Seeds { seed: 7, indices: vec![("fit set", 1)] },
-        initializer: Initializer::HeNormal,
         last_layer_gain: 1.0,
         optimizer: Arc::new(optimizer),
-        l2: 0.0,
-        weight_decay: None,
-        decays_all: false,
-        clip: None,
-        label_smoothing: 0.0,
-        class_weights: None,
+        ..Training::default()
     }
 }
 
@@ -52,9 +47,9 @@ fn check_gradients(what: &str, layers: &[Arc<dyn LayerConfig>], input: SampleSha
     // One thread: thousands of tiny passes, which would spend their time waking a second.
     let engine = Engine::new(1);
     let n = 3;
-    let mut network = Network::for_training(&engine, &plan, n + 1, training(Sgd { momentum: 0.0, is_nesterov: false }));
+    let mut trainer = Trainer::new(&engine, &plan, n + 1, training(Sgd { momentum: 0.0, is_nesterov: false }));
     // Biases, scales and shifts start where nothing can be seen of them.
-    let mut tensors = network.save();
+    let mut tensors = trainer.network().save();
     for (i, tensor) in tensors.iter_mut().enumerate() {
         if !tensor.name.ends_with("weights") && !tensor.name.contains("running") {
             let stream = Stream::new(5, "test biases", &[("tensor", i as u64)]);
@@ -63,18 +58,18 @@ fn check_gradients(what: &str, layers: &[Arc<dyn LayerConfig>], input: SampleSha
             }
         }
     }
-    network.load(&tensors).unwrap();
+    trainer.load(&tensors).unwrap();
     let (images, labels) = (images(n, input), labels(n));
     let mut loss = |tensors: &[NamedTensor]| {
-        network.load(tensors).unwrap();
-        network.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
+        trainer.load(tensors).unwrap();
+        trainer.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
     };
     loss(&tensors);
     let gradients: Vec<(String, Vec<f32>)> =
-        network.gradient().map(|(name, values)| (name.to_owned(), values.to_vec())).collect();
+        trainer.gradient().map(|(name, values)| (name.to_owned(), values.to_vec())).collect();
     let mut loss = |tensors: &[NamedTensor]| {
-        network.load(tensors).unwrap();
-        network.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
+        trainer.load(tensors).unwrap();
+        trainer.accumulate_gradients(&images, Targets::Labels(&labels)).loss()
     };
     let mut largest: f64 = 0.0;
     for (name, gradient) in &gradients {
@@ -169,7 +164,7 @@ fn shapes_agree_with_what_forward_writes() {
         layers.extend(network_of("fc"));
         let plan = NetworkPlan::new(&layers, image, N_CLASSES).unwrap();
         assert_eq!(plan.layers[1].output, output);
-        let mut network = Network::for_training(&Engine::new(1), &plan, 2, training(Adam::default()));
+        let mut network = Trainer::new(&Engine::new(1), &plan, 2, training(Adam::default())).into_network();
         let mut probabilities = vec![0.0; 2 * N_CLASSES];
         network.predict(&images(2, image), &mut probabilities);
         assert!(probabilities.chunks(N_CLASSES).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
@@ -182,27 +177,27 @@ fn shapes_agree_with_what_forward_writes() {
 const NET: &str = "input | noise stddev=0.05 | conv filters=5 | relu | conv filters=6 stride=2 | bn | relu | pool | \
     dropout rate=0.3 | fc units=7 | elu | fc";
 
-fn trained(engine: &Engine, steps: usize) -> Network {
+fn trained(engine: &Engine, steps: usize) -> Trainer {
     trained_by(Adam::default(), engine, steps)
 }
 
-fn trained_by(optimizer: impl OptimizerConfig + 'static, engine: &Engine, steps: usize) -> Network {
+fn trained_by(optimizer: impl OptimizerConfig + 'static, engine: &Engine, steps: usize) -> Trainer {
     let plan = NetworkPlan::new(&network_of(NET), SampleShape::Image(SHAPE), N_CLASSES).unwrap();
     let config = Training { l2: 1e-3, clip: Some(1.0), label_smoothing: 0.1, ..training(optimizer) };
-    let mut network = Network::for_training(engine, &plan, 8, config);
+    let mut trainer = Trainer::new(engine, &plan, 8, config);
     let (images, labels) = (images(8, SampleShape::Image(SHAPE)), labels(8));
     for step in 0..steps {
         // The last batch of an epoch is smaller.
         let n = if step % 3 == 2 { 5 } else { 8 };
-        let stats = network.train_step(&images[..n * SHAPE.len()], Targets::Labels(&labels[..n]), 0.01, None);
+        let stats = trainer.train_step(&images[..n * SHAPE.len()], Targets::Labels(&labels[..n]), 0.01, None);
         assert!(stats.is_finite());
     }
-    network
+    trainer
 }
 
-fn digest(network: &Network) -> String {
+fn digest(trainer: &Trainer) -> String {
     let mut hasher = blake3::Hasher::new();
-    for tensor in network.save_state().1 {
+    for tensor in trainer.save_state().1 {
         hasher.update(tensor.name.as_bytes());
         tensor.values.iter().for_each(|x| {
             hasher.update(&x.to_bits().to_le_bytes());
@@ -252,8 +247,8 @@ fn the_layer_before_the_softmax_starts_as_small_as_it_is_told() {
     let weights = |layers: &str, gain: f64, initializer: Initializer| {
         let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(SHAPE), N_CLASSES).unwrap();
         let config = Training { last_layer_gain: gain, initializer, ..training(Adam::default()) };
-        let network = Network::for_training(&Engine::new(1), &plan, 2, config);
-        network.save().into_iter().filter(|tensor| tensor.name.ends_with("weights")).collect::<Vec<_>>()
+        let trainer = Trainer::new(&Engine::new(1), &plan, 2, config);
+        trainer.network().save().into_iter().filter(|tensor| tensor.name.ends_with("weights")).collect::<Vec<_>>()
     };
     for (layers, last) in [
         ("input | conv filters=4 | relu | fc units=5 | relu | fc", 2),
@@ -282,24 +277,24 @@ fn the_layer_before_the_softmax_starts_as_small_as_it_is_told() {
 fn stepped(layers: &str, engine: &Engine, optimizer: impl OptimizerConfig + 'static) -> (Vec<Vec<f32>>, Vec<f32>) {
     let shape = ImageShape { height: 12, width: 8, channels: 2 };
     let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(shape), N_CLASSES).unwrap();
-    let mut network = Network::for_training(engine, &plan, 6, training(optimizer));
-    let mut tensors = network.save();
+    let mut trainer = Trainer::new(engine, &plan, 6, training(optimizer));
+    let mut tensors = trainer.network().save();
     for (i, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| !tensor.name.contains("running")) {
         let stream = Stream::new(11, "test weights", &[("tensor", i as u64)]);
         stream.fill_normal32(0, &mut tensor.values);
         tensor.values.iter_mut().for_each(|w| *w *= 0.2);
     }
-    network.load(&tensors).unwrap();
+    trainer.load(&tensors).unwrap();
     let (images, labels) = (images(6, SampleShape::Image(shape)), labels(6));
     let mut statistics = Vec::new();
     for n in [6, 6, 4, 6] {
         let targets = Targets::Labels(&labels[..n]);
-        assert!(network.train_step(&images[..n * shape.len()], targets, 0.05, Some(&mut statistics)).is_finite());
+        assert!(trainer.train_step(&images[..n * shape.len()], targets, 0.05, Some(&mut statistics)).is_finite());
     }
-    let mut values: Vec<Vec<f32>> = network.save_state().1.into_iter().map(|tensor| tensor.values).collect();
+    let mut values: Vec<Vec<f32>> = trainer.save_state().1.into_iter().map(|tensor| tensor.values).collect();
     values.push(statistics.iter().map(|entry| entry.dead_fraction.map_or(-1.0, |dead| dead as f32)).collect());
     let mut probabilities = vec![0.0; 6 * N_CLASSES];
-    network.predict(&images, &mut probabilities);
+    trainer.into_network().predict(&images, &mut probabilities);
     (values, probabilities)
 }
 
@@ -385,11 +380,11 @@ fn a_restored_network_goes_on_with_the_same_bytes() {
 #[test]
 fn a_network_made_for_prediction_predicts_what_the_trained_one_does_in_any_batch() {
     let engine = Engine::new(2);
-    let mut network = trained(&engine, 4);
+    let mut network = trained(&engine, 4).into_network();
     let images = images(21, SampleShape::Image(SHAPE));
     let mut want = vec![0.0; 21 * N_CLASSES];
     network.predict(&images, &mut want);
-    let mut other = Network::for_prediction(&engine, network.plan(), 5);
+    let mut other = Network::new(&engine, network.plan(), 5);
     other.load(&network.save()).unwrap();
     let mut got = vec![0.0; want.len()];
     other.predict(&images, &mut got);
@@ -408,16 +403,16 @@ fn a_network_made_for_prediction_predicts_what_the_trained_one_does_in_any_batch
 #[test]
 fn a_loss_that_is_not_finite_changes_nothing() {
     let engine = Engine::new(1);
-    let mut network = trained(&engine, 1);
-    let before = digest(&network);
+    let mut trainer = trained(&engine, 1);
+    let before = digest(&trainer);
     let mut images = images(8, SampleShape::Image(SHAPE));
     images[17] = f32::NAN;
-    let stats = network.train_step(&images, Targets::Labels(&labels(8)), 0.01, None);
+    let stats = trainer.train_step(&images, Targets::Labels(&labels(8)), 0.01, None);
     assert!(!stats.is_finite());
     // Running statistics have seen the batch; weights and moments have not.
-    let tensors = network.save();
+    let tensors = trainer.network().save();
     assert!(tensors.iter().filter(|t| !t.name.contains("running")).all(|t| t.values.iter().all(|x| x.is_finite())));
-    assert_eq!(network.step(), 1);
+    assert_eq!(trainer.step(), 1);
     drop(before);
 }
 
@@ -430,14 +425,14 @@ fn a_small_network_learns_its_samples_and_tells_how() {
         3,
     )
     .unwrap();
-    let mut network = Network::for_training(&engine, &plan, 12, training(Sgd { momentum: 0.9, is_nesterov: true }));
+    let mut trainer = Trainer::new(&engine, &plan, 12, training(Sgd { momentum: 0.9, is_nesterov: true }));
     let (images, labels) = (images(12, SampleShape::Image(SHAPE)), labels(12));
-    let first = network.evaluate(&images, &labels, None).loss();
+    let first = trainer.evaluate(&images, &labels, None).loss();
     let mut statistics = Vec::new();
     for _ in 0..60 {
-        network.train_step(&images, Targets::Labels(&labels), 0.02, Some(&mut statistics));
+        trainer.train_step(&images, Targets::Labels(&labels), 0.02, Some(&mut statistics));
     }
-    let last = network.evaluate(&images, &labels, None);
+    let last = trainer.evaluate(&images, &labels, None);
     assert!(last.n_correct == 12 && last.loss() < 0.1 * first, "{first} to {last:?}");
     let words: Vec<_> = statistics.iter().map(|entry| entry.word).collect();
     assert_eq!(words, ["conv", "fc", "fc"]);

@@ -7,8 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layer::{Action, Activation, Fusion, LayerConfig, Reach, Start, TensorSpec, lay_out};
-use super::network::build;
+use super::layer::{Action, Activation, Build, Fusion, Layer, LayerConfig, Reach, Start, TensorSpec, lay_out};
 use crate::engine::Engine;
 use crate::tensor::SampleShape;
 
@@ -293,12 +292,35 @@ impl NetworkPlan {
         self.layers.iter().flat_map(|layer| &layer.tensors)
     }
 
+    /// The layer of the op at `i`, with all that it allocates.
+    pub(super) fn build(&self, engine: &Engine, i: usize, batch: usize, is_training: bool) -> Box<dyn Layer> {
+        let op = &self.ops[i];
+        let layer = &self.layers[op.layer];
+        let lengths = |trained: bool| {
+            let specs = layer.tensors.iter().filter(move |tensor| tensor.spec.is_trained() == trained);
+            lay_out(specs.map(|tensor| tensor.spec.len())).0
+        };
+        layer.config.build(&Build {
+            engine,
+            batch,
+            layer_idx: op.layer,
+            input: layer.input,
+            output: layer.output,
+            relu_after: op.pooling.map_or(op.is_fused, |pooling| pooling.relu),
+            pool_after: op.pooling.is_some(),
+            relu_before: i > 0 && self.ops[i - 1].is_masked_below,
+            is_training,
+            trained: &lengths(true),
+            statistics: &lengths(false),
+        })
+    }
+
     /// Bytes that training at this batch size takes on one thread: activations, gradients, weights, their gradients and
     /// `n_moments` moments, two batches of samples, and what each layer keeps, the engine's scratch included. Without the
     /// program and the data set.
     pub fn training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
         let engine = Engine::new(1);
-        let kept: usize = (0..self.ops.len()).map(|i| build(&engine, self, i, batch, true).training_bytes()).sum();
+        let kept: usize = (0..self.ops.len()).map(|i| self.build(&engine, i, batch, true).training_bytes()).sum();
         self.least_training_bytes(batch, n_moments) + kept as u64
     }
 

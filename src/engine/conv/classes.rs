@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::shape::{Axis, ConvShape};
 use crate::engine::kernel::Run;
+use crate::engine::reference::shape::{Axis, ConvShape};
 
 /// Target indices along one axis that see the same taps.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,28 +1,20 @@
 //! The gradient with respect to weights and bias: sums of outer products over pixels.
 //!
 //! Each register tile holds some input channels of one tap times some filters, and walks over the pixels where that tap
-//! lies inside the image. The first layers' few channels would leave tiles half empty: there (up to [`HALO_CHANNELS`])
+//! lies inside the image. The first layers' few channels would leave tiles half empty: there (up to 4)
 //! tiles run over taps and channels alike, on a copy of the images with a halo of zeros. What the halo adds, a product
 //! with `+0.0`, is part of the definition of those layers.
 
 use std::ops::Range;
 
-use super::product::{Panel, Source, panels};
-use super::shape::{Axis, ConvShape};
 use crate::engine::Engine;
 use crate::engine::ahead::{Ahead, Fetch, prefetch};
 use crate::engine::buffer::Buffer;
-use crate::engine::fused::Prepare;
-use crate::engine::kernel::{Kernels, OuterTile, Sweep};
+use crate::engine::fused::{Prepare, Source};
+use crate::engine::kernel::{Kernels, OuterTile, SpreadRow, Sweep};
+use crate::engine::panels::{Panel, panels};
+use crate::engine::reference::shape::{Axis, ConvShape, has_halo};
 use crate::engine::threads::{Shares, part};
-
-/// Up to so many input channels (grey, RGB, RGBA), taps outside the image count as products with `+0.0`.
-pub(in crate::engine) const HALO_CHANNELS: usize = 4;
-
-/// Whether the weight gradient of this shape is defined on images with a halo of zeros.
-pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
-    s.groups == 1 && s.channels_in <= HALO_CHANNELS && s.kernel_h * s.kernel_w > 1
-}
 
 /// Values of a row of an image with its halo.
 fn halo_row(s: &ConvShape) -> usize {
@@ -45,26 +37,31 @@ struct Rows {
 /// of net M, 3136 -> 128 of 64 samples took 0.57 ms panel by panel, 0.42 row by row and fetched ahead.
 const PREFETCHED_ROWS: usize = 28;
 
-/// Where the output gradient of `n` images starts, or of their pooled values with `taps`.
-///
-/// # Panics
-/// If an operand of a weight gradient is too short, or `n` is above the shape's batch.
-pub(super) fn checked(
-    s: &ConvShape,
-    n: usize,
-    input: &[f32],
-    grad_output: &Source<'_>,
-    taps: Option<&[u8]>,
-    grad_weights: &[f32],
-    grad_bias: Option<&[f32]>,
-) -> Shares<f32> {
-    assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
-    assert!(input.len() >= n * s.input_len(), "the input is too short for {n} images");
-    let output_len = if taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
-    assert!(taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
-    assert!(grad_weights.len() >= s.weights_len(), "the weight gradient is too short");
-    assert!(grad_bias.is_none_or(|b| b.len() >= s.filters), "the bias gradient is too short");
-    grad_output.start(output_len)
+/// What a weight gradient sums products of.
+pub(in crate::engine) struct Summands<'a> {
+    /// Images.
+    pub(in crate::engine) n: usize,
+    pub(in crate::engine) input: &'a [f32],
+    /// With `taps`, that of the largest values of 2x2 windows.
+    pub(in crate::engine) grad_output: Source<'a>,
+    pub(in crate::engine) taps: Option<&'a [u8]>,
+}
+
+impl Summands<'_> {
+    /// Where the output gradient starts.
+    ///
+    /// # Panics
+    /// If an operand, or what is to be written, is too short, or `n` is above the shape's batch.
+    pub(super) fn checked(&self, s: &ConvShape, grad_weights: &[f32], grad_bias: Option<&[f32]>) -> Shares<f32> {
+        let n = self.n;
+        assert!(n <= s.batch, "{n} images for a batch of {}", s.batch);
+        assert!(self.input.len() >= n * s.input_len(), "the input is too short for {n} images");
+        let output_len = if self.taps.is_some() { n * s.output_len() / 4 } else { n * s.output_len() };
+        assert!(self.taps.is_none_or(|taps| taps.len() >= output_len), "too few taps for {n} images");
+        assert!(grad_weights.len() >= s.weights_len(), "the weight gradient is too short");
+        assert!(grad_bias.is_none_or(|b| b.len() >= s.filters), "the bias gradient is too short");
+        self.grad_output.start(output_len)
+    }
 }
 
 /// How many threads share out chunks, as far as those go round, and how many the parts of each.
@@ -98,6 +95,18 @@ struct Tap {
     across: Range<usize>,
     /// The input value it reads for the first output pixel, from the image's start.
     at: isize,
+}
+
+/// Pixels that a tile walks over.
+#[derive(Clone, Copy)]
+struct Stretch<'a> {
+    images: &'a Range<usize>,
+    /// Of the output.
+    rows: &'a Range<usize>,
+    /// Their gradient, in a panel.
+    g: *const f32,
+    /// Whether sums go on from what is there.
+    resumes: bool,
 }
 
 /// Plan and scratch.
@@ -269,21 +278,18 @@ impl Gradient {
         self.scratch.len() + self.partial.len()
     }
 
-    /// Sums the gradients over `n` images. With `taps`, `grad_output` is that of the largest values of 2x2 windows.
-    #[allow(clippy::too_many_arguments)]
+    /// Sums the gradients; overwrites both.
     pub(in crate::engine) fn run(
         &mut self,
         engine: &Engine,
-        n: usize,
-        input: &[f32],
-        mut grad_output: Source<'_>,
-        taps: Option<&[u8]>,
+        summands: Summands<'_>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
         let s = self.shape;
         let (len, filters) = (s.weights_len(), s.filters);
-        let grad = checked(&s, n, input, &grad_output, taps, grad_weights, grad_bias.as_deref());
+        let grad = summands.checked(&s, grad_weights, grad_bias.as_deref());
+        let Summands { n, input, mut grad_output, taps } = summands;
         let per_chunk = s.chunk_images(n);
         let n_chunks = n.div_ceil(per_chunk).max(1);
         let engine = &engine.sized(n as u64 * s.multiply_adds());
@@ -424,14 +430,15 @@ impl Job<'_> {
                             && plan.with_bias.is_none()
                             && tiles.start == 0
                         {
-                            self.sum_bias(panel, &block, &rows, bias, g, resumes);
+                            self.sum_bias(panel, Stretch { images: &block, rows: &rows, g, resumes }, bias);
                         }
                         let mut goes_on = resumes;
                         for (images, rows, first_pixel) in plan.stretches(&block, &rows) {
                             let g = g.wrapping_add(first_pixel * row);
+                            let stretch = Stretch { images: &images, rows: &rows, g, resumes: goes_on };
                             for tile in tiles.clone() {
                                 let bias = if plan.with_bias == Some(tile) { self.bias } else { None };
-                                self.tile(panel, &plan.tiles[tile], &images, &rows, g, bias, goes_on, Some(&mut ahead));
+                                self.tile(panel, &plan.tiles[tile], stretch, bias, Some(&mut ahead));
                             }
                             goes_on = true;
                         }
@@ -462,7 +469,7 @@ impl Job<'_> {
                 && tiles.start == 0
             {
                 for (panel, g) in panels.clone() {
-                    self.sum_bias(panel, samples, &rows, bias, g, resumes);
+                    self.sum_bias(panel, Stretch { images: samples, rows: &rows, g, resumes }, bias);
                 }
             }
             for own in &plan.tiles[tiles.clone()] {
@@ -473,7 +480,7 @@ impl Job<'_> {
                     prefetch(next, own.count.min(inputs - ahead));
                 }
                 for (panel, g) in panels.clone() {
-                    self.tile(panel, own, samples, &rows, g, None, resumes, None);
+                    self.tile(panel, own, Stretch { images: samples, rows: &rows, g, resumes }, None, None);
                 }
             }
         }
@@ -522,16 +529,15 @@ impl Job<'_> {
                         // SAFETY: the scratch has room for all panels of a block; the pixels lie within the pooled
                         // gradient and the taps, whose lengths were checked.
                         unsafe {
-                            (self.kernels.spread_row)(
-                                self.grad_output.add(from),
-                                taps.as_ptr().add(from),
-                                s.filters,
-                                width / 2,
-                                panel.columns,
-                                to,
-                                to.add(width * row),
-                                row,
-                            );
+                            (self.kernels.spread_row)(&SpreadRow {
+                                grad: self.grad_output.add(from),
+                                taps: taps.as_ptr().add(from),
+                                from_pixel: s.filters,
+                                pixels: width / 2,
+                                columns: panel.columns,
+                                to: [to, to.add(width * row)],
+                                to_pixel: row,
+                            });
                         }
                         to = to.wrapping_add(2 * width * row);
                     }
@@ -591,15 +597,11 @@ impl Job<'_> {
         Ahead::new([made, (x, n * s.input_len()), (g, n * output_len)], tiles)
     }
 
-    unsafe fn sum_bias(
-        &self,
-        panel: &Panel,
-        images: &Range<usize>,
-        rows: &Range<usize>,
-        bias: *mut f32,
-        g: *const f32,
-        resumes: bool,
-    ) {
+    /// Adds a panel's columns of the bias gradient.
+    ///
+    /// # Safety
+    /// As for [`Job::chunk`]; the stretch's gradient is packed.
+    unsafe fn sum_bias(&self, panel: &Panel, Stretch { images, rows, g, resumes }: Stretch<'_>, bias: *mut f32) {
         let plan = self.plan;
         let bias = bias.wrapping_add(panel.group * plan.columns + panel.column);
         if !resumes {
@@ -640,17 +642,16 @@ impl Job<'_> {
         }
     }
 
-    /// Sums one tile over a block.
-    #[allow(clippy::too_many_arguments)]
+    /// Sums one tile over a stretch.
+    ///
+    /// # Safety
+    /// As for [`Job::chunk`]; the stretch's gradient is packed, and its halo is filled.
     unsafe fn tile(
         &self,
         panel: &Panel,
         tile: &Rows,
-        images: &Range<usize>,
-        rows: &Range<usize>,
-        g: *const f32,
+        Stretch { images, rows, g, resumes }: Stretch<'_>,
         bias: Option<*mut f32>,
-        resumes: bool,
         ahead: Option<&mut Ahead<3>>,
     ) {
         let (plan, s) = (self.plan, &self.plan.shape);

@@ -3,18 +3,16 @@
 mod classes;
 pub(in crate::engine) mod gradient;
 pub(in crate::engine) mod product;
-pub(in crate::engine) mod shape;
 pub(in crate::engine) mod winograd;
 
-pub use shape::ConvShape;
-
-use gradient::Gradient;
-use product::{Operands, Pooled, Product, Source};
+use gradient::{Gradient, Summands};
+use product::{Operands, Pooled, Product};
 use winograd::{Winograd, WinogradGradient};
 
-use super::fused::Watch;
+use super::fused::{Source, Watch};
 use super::kernel::Finish;
-use super::{Activation, BatchNorm, Buffer, Engine, GradientSums, InputGradient, Normalised};
+use super::reference::{Activation, ConvShape, winograd as rule};
+use super::{BatchNorm, Buffer, Engine, GradientSums, InputGradient, Normalised};
 
 /// The input of a forward pass.
 pub enum Input<'a> {
@@ -40,6 +38,40 @@ pub enum GradOutput<'a> {
         /// Where it goes, all of it.
         into: &'a mut [f32],
     },
+    /// That of pooled values.
+    Pooled {
+        /// `[n, height_out / 2, width_out / 2, filters]`.
+        values: &'a [f32],
+        /// As [`Conv::forward_pooled`] left them.
+        taps: &'a [u8],
+    },
+}
+
+/// What a forward pass computes.
+pub struct Forward<'a> {
+    /// Images.
+    pub n: usize,
+    /// `[n, height, width, channels_in]`.
+    pub input: Input<'a>,
+    /// `[kernel_h, kernel_w, channels_in / groups, filters]`.
+    pub weights: &'a [f32],
+    /// `[filters]`.
+    pub bias: Option<&'a [f32]>,
+    /// Comes last.
+    pub activation: Activation,
+}
+
+/// What the gradient with respect to the input is computed of.
+#[derive(Clone, Copy)]
+pub struct BackwardData<'a> {
+    /// Images.
+    pub n: usize,
+    /// `[n, height_out, width_out, filters]`, or of pooled values a quarter of it.
+    pub grad_output: &'a [f32],
+    /// `[kernel_h, kernel_w, channels_in / groups, filters]`.
+    pub weights: &'a [f32],
+    /// Where it is at most 0 the gradient is 0: the layer's input, when it came out of a ReLU.
+    pub relu_mask: Option<&'a [f32]>,
 }
 
 /// How a convolution is defined. The bits of one are not those of the other.
@@ -61,7 +93,7 @@ impl Algorithm {
     /// products; its transforms add and halve only, and are not counted.
     pub fn multiply_adds(self, shape: &ConvShape) -> u64 {
         match self {
-            Algorithm::Winograd if winograd::applies(shape) => winograd::multiply_adds(shape),
+            Algorithm::Winograd if rule::applies(shape) => rule::multiply_adds(shape),
             Algorithm::Winograd | Algorithm::Direct => shape.multiply_adds(),
         }
     }
@@ -75,7 +107,7 @@ enum Pass {
 
 impl Pass {
     fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_forward: bool, is_pooled: bool) -> Pass {
-        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+        if algorithm == Algorithm::Winograd && rule::applies(shape) {
             Pass::Winograd(Winograd::new(engine, shape, is_forward, is_pooled))
         } else {
             Pass::Direct(Product::new(engine, shape, is_forward, is_pooled))
@@ -113,7 +145,7 @@ enum Sums {
 
 impl Sums {
     fn new(engine: &Engine, shape: &ConvShape, algorithm: Algorithm, is_pooled: bool) -> Sums {
-        if algorithm == Algorithm::Winograd && winograd::applies(shape) {
+        if algorithm == Algorithm::Winograd && rule::applies(shape) {
             Sums::Winograd(WinogradGradient::new(engine, shape))
         } else {
             Sums::Direct(Gradient::new(engine, shape, is_pooled))
@@ -127,20 +159,16 @@ impl Sums {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn run(
         &mut self,
         engine: &Engine,
-        n: usize,
-        input: &[f32],
-        grad_output: Source<'_>,
-        taps: Option<&[u8]>,
+        summands: Summands<'_>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
         match self {
-            Sums::Direct(plan) => plan.run(engine, n, input, grad_output, taps, grad_weights, grad_bias),
-            Sums::Winograd(plan) => plan.run(engine, n, input, grad_output, taps, grad_weights, grad_bias),
+            Sums::Direct(plan) => plan.run(engine, summands, grad_weights, grad_bias),
+            Sums::Winograd(plan) => plan.run(engine, summands, grad_weights, grad_bias),
         }
     }
 }
@@ -193,11 +221,6 @@ impl Conv {
         Conv { engine: engine.clone(), shape, algorithm, forward, backward: None, gradient: None, is_pooled, whole }
     }
 
-    /// The shape it was made for.
-    pub fn shape(&self) -> &ConvShape {
-        &self.shape
-    }
-
     /// Convolves `n` images (cross-correlation, as all networks mean it), adds the bias and applies the activation.
     ///
     /// # Shapes
@@ -219,7 +242,7 @@ impl Conv {
         activation: Activation,
         output: &mut [f32],
     ) {
-        self.forward_fused(n, Input::Given(input), weights, bias, activation, output, None);
+        self.forward_fused(Forward { n, input: Input::Given(input), weights, bias, activation }, output, None);
     }
 
     /// [`Conv::forward`] from an input that is yet to be made, or with chunks of its output measured for the batch
@@ -227,27 +250,22 @@ impl Conv {
     ///
     /// # Panics
     /// As [`Conv::forward`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward_fused(
-        &mut self,
-        n: usize,
-        input: Input<'_>,
-        weights: &[f32],
-        bias: Option<&[f32]>,
-        activation: Activation,
-        output: &mut [f32],
-        norm: Option<&mut BatchNorm>,
-    ) {
+    pub fn forward_fused(&mut self, forward: Forward<'_>, output: &mut [f32], norm: Option<&mut BatchNorm>) {
+        let (n, operands) = self.operands(forward);
+        let rows = n * self.shape.height_out() * self.shape.width_out();
+        let moments = norm.map(|norm| norm.moments(&self.engine, rows));
+        let watch = moments.as_ref().map(|moments| moments as &dyn Watch);
+        self.forward.run(&self.engine, n, Operands { watch, ..operands }, output, Pooled::No);
+    }
+
+    fn operands<'a>(&self, forward: Forward<'a>) -> (usize, Operands<'a>) {
+        let Forward { n, input, weights, bias, activation } = forward;
         assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
         let source = match input {
             Input::Given(values) => Source::given(values),
             Input::Made { by, into } => Source::made(by, into),
         };
-        let rows = n * self.shape.height_out() * self.shape.width_out();
-        let moments = norm.map(|norm| norm.moments(&self.engine, rows));
-        let watch = moments.as_ref().map(|moments| moments as &dyn Watch);
-        self.forward.run(&self.engine, n, Operands { source, weights, finish, watch }, output, Pooled::No);
+        (n, Operands { source, weights, finish: Finish::new(bias, activation), watch: None })
     }
 
     /// [`Conv::forward`], then the largest value of each 2x2 window: the first in row order where several are largest,
@@ -259,22 +277,10 @@ impl Conv {
     ///
     /// # Panics
     /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward_pooled(
-        &mut self,
-        n: usize,
-        input: &[f32],
-        weights: &[f32],
-        bias: Option<&[f32]>,
-        activation: Activation,
-        output: &mut [f32],
-        mut taps: Option<&mut [u8]>,
-    ) {
+    pub fn forward_pooled(&mut self, forward: Forward<'_>, output: &mut [f32], mut taps: Option<&mut [u8]>) {
         assert!(self.is_pooled, "planned without pooling");
-        assert!(bias.is_none_or(|b| b.len() >= self.shape.filters), "too few values in the bias");
-        let finish = Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None };
-        let relu_mask = activation == Activation::Relu;
-        let operands = Operands { source: Source::given(input), weights, finish, watch: None };
+        let relu_mask = forward.activation == Activation::Relu;
+        let (n, operands) = self.operands(forward);
         if self.forward.can_pool() {
             let pooled = Pooled::Target { relu_mask, taps: taps.as_deref_mut() };
             self.forward.run(&self.engine, n, operands, output, pooled);
@@ -322,7 +328,7 @@ impl Conv {
         relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
     ) {
-        self.backward_data_fused(n, grad_output, weights, relu_mask, grad_input, None);
+        self.backward_data_fused(BackwardData { n, grad_output, weights, relu_mask }, grad_input, None);
     }
 
     /// [`Conv::backward_data`]; chunks of the gradient are summed for the batch normalisation that the input came out of,
@@ -332,16 +338,13 @@ impl Conv {
     /// As [`Conv::backward_data`].
     pub fn backward_data_fused(
         &mut self,
-        n: usize,
-        grad_output: &[f32],
-        weights: &[f32],
-        relu_mask: Option<&[f32]>,
+        backward: BackwardData<'_>,
         grad_input: &mut [f32],
         sums: Option<&GradientSums<'_>>,
     ) {
+        let BackwardData { n, grad_output, weights, relu_mask } = backward;
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
-        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let finish = Finish::clipped(grad_input.as_ptr(), relu_mask);
         let source = Source::given(grad_output);
         let watch = sums.map(|sums| sums as &dyn Watch);
         let plan = self
@@ -350,7 +353,7 @@ impl Conv {
         plan.run(&self.engine, n, Operands { source, weights, finish, watch }, grad_input, Pooled::No);
     }
 
-    /// [`Conv::backward_data`] from the gradient of pooled values.
+    /// [`Conv::backward_data_fused`] from the gradient of pooled values.
     ///
     /// # Shapes
     /// - `grad_output`, `taps`: `[n, height_out / 2, width_out / 2, filters]`, the taps as
@@ -358,38 +361,17 @@ impl Conv {
     ///
     /// # Panics
     /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
-    #[allow(clippy::too_many_arguments)]
     pub fn backward_data_pooled(
         &mut self,
-        n: usize,
-        grad_output: &[f32],
+        backward: BackwardData<'_>,
         taps: &[u8],
-        weights: &[f32],
-        relu_mask: Option<&[f32]>,
-        grad_input: &mut [f32],
-    ) {
-        self.backward_data_pooled_fused(n, grad_output, taps, weights, relu_mask, grad_input, None);
-    }
-
-    /// [`Conv::backward_data_pooled`], with sums as in [`Conv::backward_data_fused`].
-    ///
-    /// # Panics
-    /// As [`Conv::backward_data_pooled`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn backward_data_pooled_fused(
-        &mut self,
-        n: usize,
-        grad_output: &[f32],
-        taps: &[u8],
-        weights: &[f32],
-        relu_mask: Option<&[f32]>,
         grad_input: &mut [f32],
         sums: Option<&GradientSums<'_>>,
     ) {
+        let BackwardData { n, grad_output, weights, relu_mask } = backward;
         assert!(self.is_pooled, "planned without pooling");
         assert!(relu_mask.is_none_or(|m| m.len() >= n * self.shape.input_len()), "the mask is too short");
-        let clip = relu_mask.map(|m| super::distance(grad_input.as_ptr(), m.as_ptr()));
-        let finish = Finish { bias: std::ptr::null(), activation: Activation::None, clip };
+        let finish = Finish::clipped(grad_input.as_ptr(), relu_mask);
         let rows = self.rows();
         let watch = sums.map(|sums| sums as &dyn Watch);
         let plan =
@@ -431,10 +413,10 @@ impl Conv {
         self.backward_weights_fused(n, input, GradOutput::Given(grad_output), grad_weights, grad_bias);
     }
 
-    /// [`Conv::backward_weights`] from a gradient that is yet to be made.
+    /// [`Conv::backward_weights`] from a gradient that is yet to be made, or from that of pooled values.
     ///
     /// # Panics
-    /// As [`Conv::backward_weights`].
+    /// As [`Conv::backward_weights`], and if the gradient is that of pooled values and this was not made by [`Conv::pooled`].
     pub fn backward_weights_fused(
         &mut self,
         n: usize,
@@ -443,34 +425,14 @@ impl Conv {
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
-        let source = match grad_output {
-            GradOutput::Given(values) => Source::given(values),
-            GradOutput::Made { by, into } => Source::made(by, into),
+        let (grad_output, taps) = match grad_output {
+            GradOutput::Given(values) => (Source::given(values), None),
+            GradOutput::Made { by, into } => (Source::made(by, into), None),
+            GradOutput::Pooled { values, taps } => (Source::given(values), Some(taps)),
         };
+        assert!(self.is_pooled || taps.is_none(), "planned without pooling");
         let plan =
             self.gradient.get_or_insert_with(|| Sums::new(&self.engine, &self.shape, self.algorithm, self.is_pooled));
-        plan.run(&self.engine, n, input, source, None, grad_weights, grad_bias);
-    }
-
-    /// [`Conv::backward_weights`] from the gradient of pooled values.
-    ///
-    /// # Shapes
-    /// - `grad_output`, `taps`: as in [`Conv::backward_data_pooled`]
-    ///
-    /// # Panics
-    /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
-    #[allow(clippy::too_many_arguments)]
-    pub fn backward_weights_pooled(
-        &mut self,
-        n: usize,
-        input: &[f32],
-        grad_output: &[f32],
-        taps: &[u8],
-        grad_weights: &mut [f32],
-        grad_bias: Option<&mut [f32]>,
-    ) {
-        assert!(self.is_pooled, "planned without pooling");
-        let plan = self.gradient.get_or_insert_with(|| Sums::new(&self.engine, &self.shape, self.algorithm, true));
-        plan.run(&self.engine, n, input, Source::given(grad_output), Some(taps), grad_weights, grad_bias);
+        plan.run(&self.engine, Summands { n, input, grad_output, taps }, grad_weights, grad_bias);
     }
 }

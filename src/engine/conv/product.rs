@@ -4,37 +4,15 @@
 use std::ops::Range;
 
 use super::classes::{self, Class};
-use super::shape::ConvShape;
+
 use crate::engine::Engine;
 use crate::engine::ahead::{Ahead, Fetch};
 use crate::engine::buffer::Buffer;
-use crate::engine::fused::{Prepare, Watch};
-use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, Strip, UNROLL};
+use crate::engine::fused::{Prepare, Source, Watch};
+use crate::engine::kernel::{Finish, Kernels, MAX_MR, ProductTile, SpreadRow, Strip, UNROLL};
+use crate::engine::panels::{Panel, panels};
+use crate::engine::reference::ConvShape;
 use crate::engine::threads::{Shares, part};
-
-/// Some columns of the target (filters, or input channels on the way back) that make one panel of weights.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Panel {
-    pub(in crate::engine) group: usize,
-    /// First column within the group.
-    pub(in crate::engine) column: usize,
-    pub(in crate::engine) columns: usize,
-    /// Vectors across.
-    pub(in crate::engine) nr: usize,
-}
-
-/// Cuts the columns of every group into panels.
-pub(in crate::engine) fn panels(groups: usize, columns: usize, lanes: usize, nr: usize) -> Vec<Panel> {
-    let wide = lanes * nr;
-    let mut panels = Vec::new();
-    for group in 0..groups {
-        for column in (0..columns).step_by(wide) {
-            let columns = wide.min(columns - column);
-            panels.push(Panel { group, column, columns, nr: columns.div_ceil(lanes) });
-        }
-    }
-    panels
-}
 
 /// An image as the driver sees it.
 #[derive(Clone, Copy, Debug)]
@@ -222,16 +200,15 @@ impl Stage {
                 let upper = self.start.wrapping_add(i * image.len() + row * image.row() - start);
                 // SAFETY: the row lies in the pooled source, by this function's contract, and on the stage.
                 unsafe {
-                    (kernels.spread_row)(
-                        source.get().add(from),
-                        taps.get().add(from),
-                        image.channels,
-                        image.width / 2,
-                        image.channels,
-                        upper,
-                        upper.add(image.row()),
-                        image.channels,
-                    );
+                    (kernels.spread_row)(&SpreadRow {
+                        grad: source.get().add(from),
+                        taps: taps.get().add(from),
+                        from_pixel: image.channels,
+                        pixels: image.width / 2,
+                        columns: image.channels,
+                        to: [upper, upper.add(image.row())],
+                        to_pixel: image.channels,
+                    });
                 }
             }
         }
@@ -247,41 +224,6 @@ pub(super) struct Operands<'a> {
     pub(super) finish: Finish,
     /// Who is told of complete pixels of the target, unless that is pooled or finished panel by panel.
     pub(super) watch: Option<&'a dyn Watch>,
-}
-
-/// Where an operand of a pass comes from.
-#[derive(Clone, Copy)]
-pub(in crate::engine) struct Source<'a> {
-    start: Shares<f32>,
-    len: usize,
-    /// Who makes it, image by image, where it is not there yet.
-    pub(super) by: Option<&'a dyn Prepare>,
-}
-
-impl<'a> Source<'a> {
-    pub(in crate::engine) fn given(values: &'a [f32]) -> Source<'a> {
-        Source { start: Shares(values.as_ptr().cast_mut()), len: values.len(), by: None }
-    }
-
-    pub(super) fn made(by: &'a dyn Prepare, into: &'a mut [f32]) -> Source<'a> {
-        Source { start: Shares(into.as_mut_ptr()), len: into.len(), by: Some(by) }
-    }
-
-    /// Where it starts; it is checked that it is so long.
-    pub(super) fn start(&self, len: usize) -> Shares<f32> {
-        assert!(self.len >= len, "an operand has {} values, of {len}", self.len);
-        self.start
-    }
-
-    /// Makes all of it, for a pass that does not go image by image.
-    pub(super) fn make(&mut self, engine: &Engine, n: usize) {
-        let Some(by) = self.by.take() else { return };
-        let start = self.start;
-        engine.parallel_for(n, |images, worker| {
-            // SAFETY: images are disjoint, and whoever asks has checked that there is room for them.
-            unsafe { by.prepare(images, start.get(), worker) };
-        });
-    }
 }
 
 impl Product {

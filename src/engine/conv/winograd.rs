@@ -5,13 +5,13 @@
 //! sum is one chain, over channels going forward and over tiles for the weights, so bits depend on neither threads nor
 //! instruction set here either.
 //!
-//! [`reference::winograd_forward`]: super::super::reference::winograd_forward
+//! [`reference::winograd_forward`]: crate::engine::reference::winograd_forward
 
 use std::ops::Range;
 
-use super::gradient::{checked, merge, shared_out};
-use super::product::{Image, Operands, Panel, Piece, Pooled, Side, Source, Stage, panels};
-use super::shape::{ConvShape, chunk_samples};
+use super::gradient::{Summands, merge, shared_out};
+use super::product::{Image, Operands, Piece, Pooled, Side, Stage};
+
 use crate::engine::Engine;
 use crate::engine::ahead::Ahead;
 use crate::engine::buffer::Buffer;
@@ -20,15 +20,10 @@ use crate::engine::kernel::{
     CHUNK, Finish, GradientRow, ImageRow, Kernels, OuterTile, OutputRow, PointTile, Points, PooledRow, SIDE, Sweep,
     TILE, UNROLL,
 };
+use crate::engine::panels::{Panel, panels};
+use crate::engine::reference::ConvShape;
+use crate::engine::reference::winograd::chunk_images;
 use crate::engine::threads::{Shares, part};
-
-/// With fewer input channels there is nothing to gain.
-const MIN_CHANNELS: usize = 5;
-
-/// Nor where the output has fewer rows or columns: most taps of the direct way then lie outside, and are skipped, and weights,
-/// which take nearly twice the room, are large there. (L on 32x32x3, images/s on 1 and 2 threads, from so many on: 1: 223,
-/// 422; 3: 240, 465, but 100 MiB more than; 5: 236, 460; 9: 208, 407. Sapphire Rapids.)
-const MIN_SIDE: usize = 6;
 
 /// Tiles of a block going from image to image, where weights stay in the L2 cache: one register tile, whose sums of all points
 /// then stay in the L1 cache. (Steps of M in images/s with 14, 28 and 42, medians of 4: 2,178, 2,141, 2,097.)
@@ -37,30 +32,6 @@ const PRODUCT_TILES: usize = 14;
 /// Tiles of a block of a weight gradient, whose sums are visited once for each. (Medians of 5 rounds in turns with 28, 42, 56, 84
 /// and 112: steps of M 2,203, 2,195, 2,214, 2,236, 2,232 images/s; 14x14x64 -> 64 3.83, 3.65, 3.61, 3.50, 3.56 ms.)
 const GRADIENT_TILES: usize = 84;
-
-/// Whether F(2x2, 3x3) computes convolutions of this shape unless the direct way is asked for: part of the definition, so
-/// that it depends on the shape alone.
-pub(in crate::engine) fn applies(s: &ConvShape) -> bool {
-    let ones = [s.stride_h, s.stride_w, s.dilation_h, s.dilation_w, s.groups];
-    let pads = [s.pad_top, s.pad_bottom, s.pad_left, s.pad_right];
-    (s.kernel_h, s.kernel_w) == (3, 3)
-        && ones == [1; 5]
-        && pads.iter().all(|&pad| pad <= 2)
-        && s.channels_in >= MIN_CHANNELS
-        && s.height_out().min(s.width_out()) >= MIN_SIDE
-}
-
-/// Multiply-adds of the products of one image, forward: 16 a tile, input channel and filter.
-pub(in crate::engine) fn multiply_adds(s: &ConvShape) -> u64 {
-    let tiles = s.height_out().div_ceil(2) * s.width_out().div_ceil(2);
-    (tiles * POINTS * s.channels_in * s.filters) as u64
-}
-
-/// Images in each chunk of a weight gradient over `n` images: as [`ConvShape::chunk_images`], with tiles for pixels.
-pub(in crate::engine) fn chunk_images(s: &ConvShape, n: usize) -> usize {
-    let tiles = s.height_out().div_ceil(2) * s.width_out().div_ceil(2);
-    chunk_samples(n, tiles, POINTS * s.channels_in * s.filters)
-}
 
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
@@ -542,20 +513,17 @@ impl WinogradGradient {
         self.scratch.len() + self.sums.len() + self.input_zeros.len() + self.output_zeros.len()
     }
 
-    /// Sums the gradients over `n` images. With `taps`, `grad_output` is that of the largest values of 2x2 windows.
-    #[allow(clippy::too_many_arguments)]
+    /// Sums the gradients; overwrites both.
     pub(super) fn run(
         &mut self,
         engine: &Engine,
-        n: usize,
-        input: &[f32],
-        mut grad_output: Source<'_>,
-        taps: Option<&[u8]>,
+        summands: Summands<'_>,
         grad_weights: &mut [f32],
         grad_bias: Option<&mut [f32]>,
     ) {
         let s = self.shape;
-        let grad = checked(&s, n, input, &grad_output, taps, grad_weights, grad_bias.as_deref());
+        let grad = summands.checked(&s, grad_weights, grad_bias.as_deref());
+        let Summands { n, input, mut grad_output, taps } = summands;
         let engine = &engine.sized(n as u64 * s.multiply_adds());
         let kernels = engine.kernels();
         let per_chunk = chunk_images(&s, n);

@@ -10,13 +10,11 @@ mod product;
 mod winograd;
 
 pub(super) use outer::{OuterTile, Sweep};
-pub(super) use product::{Finish, ProductTile, Run, Strip, UNROLL};
+pub(super) use pool::SpreadRow;
+pub(super) use product::{Finish, MAX_MR, ProductTile, Run, Strip, UNROLL};
 pub(super) use winograd::{CHUNK, GradientRow, ImageRow, OutputRow, PointTile, Points, PooledRow, SIDE, TILE};
 
 use super::isa::Isa;
-
-/// The most rows of a register tile, over all instruction sets.
-pub(super) const MAX_MR: usize = 14;
 
 /// The most vectors across a register tile.
 pub(super) const MAX_NR: usize = 2;
@@ -53,9 +51,8 @@ pub(super) struct Kernels {
     pub(super) pack_centred: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     /// `pool_row(upper, lower, pixels, channels, relu_mask, out, taps)`: 2x2 windows of two rows, the largest of each.
     pub(super) pool_row: unsafe fn(*const f32, *const f32, usize, usize, bool, *mut f32, *mut u8),
-    /// `spread_row(grad, taps, from_row, pixels, columns, upper, lower, to_row)`: its gradient.
-    #[allow(clippy::type_complexity)]
-    pub(super) spread_row: unsafe fn(*const f32, *const u8, usize, usize, usize, *mut f32, *mut f32, usize),
+    /// Its gradient.
+    pub(super) spread_row: unsafe fn(&SpreadRow),
     /// Computes a register tile of Winograd's products; at `[nr - 1][mr - 1]`.
     pub(super) winograd_product: [[unsafe fn(&PointTile); MAX_MR]; MAX_NR],
     /// Winograd's transforms of a row of tiles: of an image, of output gradients (a row of points each), into pixels.
@@ -96,29 +93,32 @@ macro_rules! table {
     ($(#[$cfg:meta])? $table:ident, $module:ident, $simd:ident, $($feature:literal)?, $tall:literal, $wide:literal) => {
         $(#[$cfg])?
         mod $module {
-            use super::super::simd::{Simd, $simd};
+            use crate::engine::simd::{Simd, $simd};
             use super::{
-                GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, Strip, outer, pack, pool, product, winograd,
+                GradientRow, ImageRow, OuterTile, OutputRow, PointTile, ProductTile, SpreadRow, Strip, outer, pack, pool, product, winograd,
             };
 
-            // SAFETY: of all entry points: the table is handed out for a processor that has the instruction set only
-            // (`Engine::with_isa` checks), and the arguments are the callers' to answer for.
+            // The table is handed out for a processor that has the instruction set only (`Engine::with_isa` checks).
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn product_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &ProductTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { product::tile::<$simd, MR, NR, EACH>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn strip<const MR: usize, const NR: usize, const X_PIXEL: usize>(strip: &Strip) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { product::strip::<$simd, MR, NR, X_PIXEL>(strip) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn outer_tile<const MR: usize, const NR: usize, const EACH: bool>(tile: &OuterTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { outer::tile::<$simd, MR, NR, EACH>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn pack_rows(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::rows::<$simd>(from, from_row, rows, columns, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -126,26 +126,31 @@ macro_rules! table {
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, wide: usize,
                 panel_len: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::panels::<$simd>(from, from_row, rows, columns, to, wide, panel_len) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn transpose(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, to: *mut f32, to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::transposed::<$simd>(from, from_row, rows, columns, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn add_rows(
                 from: *const f32, from_row: usize, rows: usize, columns: usize, sums: *mut f32,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::add_rows::<$simd>(from, from_row, rows, columns, sums) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn add(to: *mut f32, from: *const f32, n: usize) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::add::<$simd>(to, from, n) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn clip(to: *mut f32, mask: *const f32, n: usize) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::clip::<$simd>(to, mask, n) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -153,6 +158,7 @@ macro_rules! table {
                 from: *const f32, from_row: usize, rows: usize, columns: usize, centre: *const f32, to: *mut f32,
                 to_row: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::centred::<$simd>(from, from_row, rows, columns, centre, to, to_row) }
             }
             $(#[target_feature(enable = $feature)])?
@@ -160,46 +166,51 @@ macro_rules! table {
                 upper: *const f32, lower: *const f32, pixels: usize, channels: usize, relu_mask: bool, out: *mut f32,
                 taps: *mut u8,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pool::pool_row::<$simd>(upper, lower, pixels, channels, relu_mask, out, taps) }
             }
             $(#[target_feature(enable = $feature)])?
-            #[allow(clippy::too_many_arguments)]
-            pub(super) unsafe fn spread_row(
-                grad: *const f32, taps: *const u8, from_row: usize, pixels: usize, columns: usize, upper: *mut f32,
-                lower: *mut f32, to_row: usize,
-            ) {
-                unsafe { pool::spread_row::<$simd>(grad, taps, from_row, pixels, columns, upper, lower, to_row) }
+            pub(super) unsafe fn spread_row(row: &SpreadRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
+                unsafe { pool::spread_row::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_product<const MR: usize, const NR: usize>(tile: &PointTile) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::product::<$simd, MR, NR>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_image(row: &ImageRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::image::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_gradient(row: &GradientRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::gradient::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_output(row: &OutputRow) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::output::<$simd>(row) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_weights(
                 from: *const f32, plane: usize, n: usize, to: *mut f32, to_point: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::weights::<$simd>(from, plane, n, to, to_point) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn winograd_grad_weights(
                 from: *const f32, plane: usize, n: usize, to: *mut f32, to_plane: usize,
             ) {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { winograd::grad_weights::<$simd>(from, plane, n, to, to_plane) }
             }
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn probe(rounds: usize) -> f64 {
+                // SAFETY: the instruction set is enabled here; the arguments are the caller's to answer for.
                 unsafe { pack::probe::<$simd>(rounds) }
             }
             pub(super) const LANES: usize = <$simd as Simd>::LANES;

@@ -2,9 +2,9 @@
 //!
 //! With `EACH` every lane has an input of its own (a depthwise convolution) instead of one for all lanes.
 
-use super::super::ahead::Fetch;
-use super::super::simd::Simd;
 use super::product::opaque;
+use crate::engine::ahead::Fetch;
+use crate::engine::simd::Simd;
 
 /// The pixels of a sum: three nested loops, the last one innermost, with steps in values.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,6 +1,6 @@
 //! Copies into panels, transposition, plain sums: what feeds the tiles.
 
-use super::super::simd::Simd;
+use crate::engine::simd::Simd;
 
 /// Copies `rows` x `columns` values; what is left of each of the target's rows (`to_row` values) becomes 0.
 ///

@@ -1,6 +1,6 @@
 //! Max pooling of 2x2 windows side by side, and its gradient: what a convolution does while its pixels are in the cache.
 
-use super::super::simd::Simd;
+use crate::engine::simd::Simd;
 
 /// The tap of an output whose gradient goes nowhere.
 pub(super) const NO_TAP: f32 = 255.0;
@@ -49,38 +49,44 @@ pub(super) unsafe fn pool_row<S: Simd>(
     }
 }
 
-/// Spreads `pixels` gradients of pooled pixels over two rows of `2 * pixels` pixels, `to_row` values apart: each to its
-/// tap, 0 everywhere else, columns from `columns` to `to_row` included.
+/// Gradients of a row of pooled pixels, to be spread over the two rows of pixels that they came from.
+pub(in crate::engine) struct SpreadRow {
+    pub(in crate::engine) grad: *const f32,
+    /// Which of the four each came from; none (255) goes nowhere.
+    pub(in crate::engine) taps: *const u8,
+    /// Values from one pooled pixel to the next.
+    pub(in crate::engine) from_pixel: usize,
+    /// Pooled pixels.
+    pub(in crate::engine) pixels: usize,
+    pub(in crate::engine) columns: usize,
+    /// The two rows, of `2 * pixels` pixels.
+    pub(in crate::engine) to: [*mut f32; 2],
+    /// Values from one pixel to the next; those behind `columns` become 0.
+    pub(in crate::engine) to_pixel: usize,
+}
+
+/// Spreads gradients: each to its tap, 0 everywhere else.
 ///
 /// # Safety
-/// The instruction set is there, `grad` and `taps` are readable, both rows writable; `to_row` is whole vectors, unless it
+/// The instruction set is there, gradients and taps are readable, both rows writable; `to_pixel` is whole vectors, unless it
 /// is `columns`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn spread_row<S: Simd>(
-    grad: *const f32,
-    taps: *const u8,
-    from_row: usize,
-    pixels: usize,
-    columns: usize,
-    upper: *mut f32,
-    lower: *mut f32,
-    to_row: usize,
-) {
+pub(super) unsafe fn spread_row<S: Simd>(row: &SpreadRow) {
+    let &SpreadRow { grad, taps, from_pixel, pixels, columns, to: [upper, lower], to_pixel } = row;
     // SAFETY: by this function's contract; partial vectors are masked.
     unsafe {
         for pixel in 0..pixels {
-            let (grad, taps) = (grad.add(pixel * from_row), taps.add(pixel * from_row));
-            let (upper, lower) = (upper.add(2 * pixel * to_row), lower.add(2 * pixel * to_row));
-            for i in (0..to_row).step_by(S::LANES) {
+            let (grad, taps) = (grad.add(pixel * from_pixel), taps.add(pixel * from_pixel));
+            let (upper, lower) = (upper.add(2 * pixel * to_pixel), lower.add(2 * pixel * to_pixel));
+            for i in (0..to_pixel).step_by(S::LANES) {
                 let n = S::LANES.min(columns.saturating_sub(i));
                 let (g, tap) = if n == S::LANES {
                     (S::load(grad.add(i)), S::load_bytes(taps.add(i), n))
                 } else {
                     (S::load_masked(grad.add(i), S::first(n)), S::load_bytes(taps.add(i), n))
                 };
-                let to = [upper.add(i), upper.add(to_row + i), lower.add(i), lower.add(to_row + i)];
-                let width = S::LANES.min(to_row - i);
+                let to = [upper.add(i), upper.add(to_pixel + i), lower.add(i), lower.add(to_pixel + i)];
+                let width = S::LANES.min(to_pixel - i);
                 for (at, to) in to.into_iter().enumerate() {
                     let v = S::where_equal(g, tap, S::splat(at as f32));
                     if width == S::LANES { S::store(to, v) } else { S::store_masked(to, S::first(width), v) }

@@ -2,10 +2,12 @@
 //!
 //! With `EACH` every lane has an input of its own (a depthwise convolution) instead of one for all lanes.
 
-use super::super::Activation;
-use super::super::ahead::Fetch;
-use super::super::simd::Simd;
-use super::MAX_MR;
+use crate::engine::ahead::Fetch;
+use crate::engine::reference::Activation;
+use crate::engine::simd::Simd;
+
+/// The most rows of a register tile, over all instruction sets.
+pub(in crate::engine) const MAX_MR: usize = 14;
 
 /// A stretch of the chain: `len` input values in a row, and as many rows of the weight panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,24 @@ pub(in crate::engine) struct Finish {
     pub(in crate::engine) activation: Activation,
     /// From an output value to the value that clips it, if any: `mask = y.wrapping_offset(clip)`.
     pub(in crate::engine) clip: Option<isize>,
+}
+
+impl Finish {
+    /// Chains that are the result as they are.
+    pub(in crate::engine) const NONE: Finish =
+        Finish { bias: std::ptr::null(), activation: Activation::None, clip: None };
+
+    /// Bias, then activation.
+    pub(in crate::engine) fn new(bias: Option<&[f32]>, activation: Activation) -> Finish {
+        Finish { bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr), activation, clip: None }
+    }
+
+    /// Values of what begins at `to` are 0 where those of the mask are at most 0.
+    pub(in crate::engine) fn clipped(to: *const f32, mask: Option<&[f32]>) -> Finish {
+        let distance =
+            |mask: &[f32]| (mask.as_ptr().addr() as isize).wrapping_sub(to.addr() as isize) / size_of::<f32>() as isize;
+        Finish { clip: mask.map(distance), ..Finish::NONE }
+    }
 }
 
 // SAFETY: the bias is only read, and outlives the call it is part of.

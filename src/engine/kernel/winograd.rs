@@ -2,13 +2,12 @@
 //!
 //! A tile of 4x4 input pixels gives 2x2 outputs (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks";
 //! Winograd 1980). Its 16 points are worked on by rows of 4: those of a block of tiles fit the L1 cache. The order of every
-//! sum is that of [`super::super::reference::winograd_forward`] and its neighbours.
+//! sum is that of [`crate::engine::reference::winograd_forward`] and its neighbours.
 
-use super::super::Activation;
-use super::super::ahead::Fetch;
-use super::super::simd::Simd;
-use super::product::{even_step, opaque};
-use super::{Finish, UNROLL};
+use super::product::{Finish, UNROLL, even_step, opaque};
+use crate::engine::ahead::Fetch;
+use crate::engine::reference::Activation;
+use crate::engine::simd::Simd;
 
 /// Points of a row of a transformed tile, and rows of points.
 pub(in crate::engine) const SIDE: usize = 4;

@@ -5,6 +5,14 @@
 
 use crate::engine::versions::versions;
 
+/// What makes `(x - mean) * factor + shift` of each channel.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
+    pub(super) mean: &'a [f32],
+    pub(super) factor: &'a [f32],
+    pub(super) shift: &'a [f32],
+}
+
 /// Channels that are walked down together.
 const LANES: usize = 16;
 
@@ -77,14 +85,11 @@ fn gradient_sums_of<const BLOCKS: usize>(
 
 /// [`gradient_sums_of`], with the mask of a ReLU first.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn masked_gradient_sums_of<const BLOCKS: usize>(
     start: usize,
     input: &[f32],
     grad: &mut [f32],
-    mean: &[f32],
-    factor: &[f32],
-    shift: &[f32],
+    Affine { mean, factor, shift }: Affine<'_>,
     sum: &mut [f32],
     product: &mut [f32],
 ) {
@@ -121,9 +126,7 @@ fn masked_gradient_sums_of<const BLOCKS: usize>(
 fn normalise_of<const BLOCKS: usize>(
     start: usize,
     input: &[f32],
-    mean: &[f32],
-    factor: &[f32],
-    shift: &[f32],
+    Affine { mean, factor, shift }: Affine<'_>,
     floor: f32,
     output: &mut [f32],
 ) {
@@ -219,26 +222,26 @@ versions! {
     /// `(x - mean) * factor + shift`, and a ReLU if asked for.
     pub(super) fn normalise(
         input: &[f32],
-        mean: &[f32],
-        factor: &[f32],
-        shift: &[f32],
+        by: Affine<'_>,
         relu: bool,
         output: &mut [f32],
     ) {
+        let Affine { mean, .. } = by;
         let c = mean.len();
-        let (factor, shift) = (&factor[..c], &shift[..c]);
+        let (factor, shift) = (&by.factor[..c], &by.shift[..c]);
+        let by = Affine { mean, factor, shift };
         let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
         let mut start = 0;
         while start + 4 * LANES <= c {
-            normalise_of::<4>(start, input, mean, factor, shift, floor, output);
+            normalise_of::<4>(start, input, by, floor, output);
             start += 4 * LANES;
         }
         while start + 2 * LANES <= c {
-            normalise_of::<2>(start, input, mean, factor, shift, floor, output);
+            normalise_of::<2>(start, input, by, floor, output);
             start += 2 * LANES;
         }
         while start + LANES <= c {
-            normalise_of::<1>(start, input, mean, factor, shift, floor, output);
+            normalise_of::<1>(start, input, by, floor, output);
             start += LANES;
         }
         if start == c {
@@ -278,21 +281,21 @@ versions! {
     pub(super) fn masked_gradient_sums(
         input: &[f32],
         grad: &mut [f32],
-        mean: &[f32],
-        factor: &[f32],
-        shift: &[f32],
+        by: Affine<'_>,
         sum: &mut [f32],
         product: &mut [f32],
     ) {
+        let Affine { mean, .. } = by;
         let c = mean.len();
-        let (factor, shift) = (&factor[..c], &shift[..c]);
+        let (factor, shift) = (&by.factor[..c], &by.shift[..c]);
+        let by = Affine { mean, factor, shift };
         let mut start = 0;
         while start + 2 * LANES <= c {
-            masked_gradient_sums_of::<2>(start, input, grad, mean, factor, shift, sum, product);
+            masked_gradient_sums_of::<2>(start, input, grad, by, sum, product);
             start += 2 * LANES;
         }
         while start + LANES <= c {
-            masked_gradient_sums_of::<1>(start, input, grad, mean, factor, shift, sum, product);
+            masked_gradient_sums_of::<1>(start, input, grad, by, sum, product);
             start += LANES;
         }
         for (row, grad) in input.chunks_exact(c).zip(grad.chunks_exact_mut(c)) {

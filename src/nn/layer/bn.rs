@@ -212,6 +212,6 @@ impl Norm for Bn {
         let (low, high) = grad_parameters.split_at_mut(self.shift.start);
         let (grad_scale, grad_shift) = (&mut low[self.scale.clone()], &mut high[..self.shift.len()]);
         let pooled = self.taps.as_deref().map(|taps| (pooled, taps));
-        self.norm.gradient(pass.engine, self.rows, input, scale, pooled, grad_scale, grad_shift)
+        self.norm.gradient(pass.engine, self.rows, input, scale, pooled, [grad_scale, grad_shift])
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Weights, epilogue, image,
 };
 use crate::config::{Entry, Node, Problem, Section, Span, Table, Value};
-use crate::engine::{self, Algorithm, GradOutput};
+use crate::engine::{self, Algorithm, BackwardData, GradOutput};
 use crate::tensor::{ImageShape, SampleShape};
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -201,14 +201,13 @@ impl Layer for Conv {
     fn forward(&mut self, pass: &Pass<'_>, values: Forward<'_>) {
         let (weights, bias) = self.weights.of(values.parameters);
         let (n, activation) = (pass.n, self.activation);
+        let Forward { input, output, norm, .. } = values;
+        let forward = engine::Forward { n, input, weights, bias, activation };
         match &mut self.taps {
-            None => {
-                let Forward { input, output, norm, .. } = values;
-                self.plan.forward_fused(n, input, weights, bias, activation, output, norm);
-            }
+            None => self.plan.forward_fused(forward, output, norm),
             Some(taps) => {
                 let taps = pass.is_training.then_some(&mut taps[..]);
-                self.plan.forward_pooled(n, values.input(), weights, bias, activation, values.output, taps);
+                self.plan.forward_pooled(forward, output, taps);
             }
         }
     }
@@ -217,23 +216,20 @@ impl Layer for Conv {
         let (n, input, grad, sums) = (pass.n, values.input, values.grad_output, values.sums);
         if !values.has_weights {
             let (grad_weights, grad_bias) = self.weights.of_mut(values.grad_parameters);
-            match (values.made_by, &self.taps) {
-                (Some(by), _) => {
-                    let grad = GradOutput::Made { by, into: &mut *grad };
-                    self.plan.backward_weights_fused(n, input, grad, grad_weights, grad_bias);
-                }
-                (None, None) => self.plan.backward_weights(n, input, grad, grad_weights, grad_bias),
-                (None, Some(taps)) => {
-                    self.plan.backward_weights_pooled(n, input, grad, taps, grad_weights, grad_bias);
-                }
-            }
+            let grad = match (values.made_by, &self.taps) {
+                (Some(by), _) => GradOutput::Made { by, into: &mut *grad },
+                (None, None) => GradOutput::Given(grad),
+                (None, Some(taps)) => GradOutput::Pooled { values: grad, taps },
+            };
+            self.plan.backward_weights_fused(n, input, grad, grad_weights, grad_bias);
         }
         let Some(grad_input) = values.grad_input else { return };
         let (weights, _) = self.weights.of(values.parameters);
         let mask = self.relu_before.then_some(input);
+        let backward = BackwardData { n, grad_output: grad, weights, relu_mask: mask };
         match &self.taps {
-            None => self.plan.backward_data_fused(n, grad, weights, mask, grad_input, sums),
-            Some(taps) => self.plan.backward_data_pooled_fused(n, grad, taps, weights, mask, grad_input, sums),
+            None => self.plan.backward_data_fused(backward, grad_input, sums),
+            Some(taps) => self.plan.backward_data_pooled(backward, taps, grad_input, sums),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The layers: one file a kind, all of them in [`KINDS`].
 //!
 //! A [`LayerConfig`] is what a manifest says: it knows its output shape, its tensors and its cost without touching
-//! memory. Start at [`LayerKind`]; [`read`] turns a list of nodes (the long form) into configs. Windows that slide over
+//! memory. Start at [`LayerKind`]; `architecture` reads lists of them. Windows that slide over
 //! an image (convolution, pooling) share their geometry in `window.rs`.
 
 mod activation;
@@ -23,7 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::{Choice, Log, Node, Section, Span};
+use crate::config::{Choice, Section};
 use crate::engine::{self, BatchNorm, Engine, GradientSums, InputGradient, Normalised, Pointwise};
 use crate::nn::init::Initializer;
 use crate::nn::seeds::Seeds;
@@ -155,6 +155,22 @@ impl TensorSpec {
     /// Whether an optimizer moves it.
     pub fn is_trained(&self) -> bool {
         self.role != Role::Statistic
+    }
+
+    /// Whether weight decay acts on it, and the L2 of a training: on weights, and with `decays_all` on all that is trained.
+    pub fn decays(&self, decays_all: bool) -> bool {
+        self.role == Role::Weights || decays_all && self.is_trained()
+    }
+
+    /// The factor of its L2 in a training whose own is `l2`. The layer's goes first, where L2 acts at all; that of a scale,
+    /// which only batch normalisation has, was asked for by name and acts in any case.
+    pub fn l2_in(&self, l2: f64, decays_all: bool) -> f64 {
+        let decays = self.decays(decays_all);
+        match self.l2 {
+            Some(own) if decays || self.role == Role::Scale => own,
+            _ if decays => l2,
+            _ => 0.0,
+        }
     }
 }
 
@@ -477,19 +493,6 @@ impl Weights {
     }
 }
 
-/// Reads a list of layers (the long form: `"relu"`, `{ conv = { filters = 32 } }`).
-///
-/// Returns one entry a node, `None` where the node has a problem (which is in `log`). Resolved keys are recorded under
-/// `prefix` as `layers[i].conv.filters`.
-pub fn read(nodes: &[Node], span: Span, prefix: &str, log: &mut Log) -> Vec<Option<Arc<dyn LayerConfig>>> {
-    let mut section = Section::new(None, span, prefix, log);
-    nodes
-        .iter()
-        .enumerate()
-        .map(|(i, node)| section.choice_at("layers", &format!("layers[{i}]"), node, &choices()))
-        .collect()
-}
-
 /// The image that a layer needs, or why it has none.
 fn image(word: &str, input: SampleShape) -> Result<ImageShape, ShapeError> {
     input.image().ok_or_else(|| {
@@ -532,7 +535,7 @@ impl WeightKeys {
 /// The layer of `kind` with the keys of `text` (`key=1 other=[2,3]` is all that tests need).
 #[cfg(test)]
 pub(crate) fn layer_of(kind: &LayerKind, text: &str) -> Arc<dyn LayerConfig> {
-    use crate::config::{Entry, Table, Value};
+    use crate::config::{Entry, Log, Node, Span, Table, Value};
     let node = |value| Node { value, span: Span::default() };
     let entry = |key: &str, value| Entry { key: key.to_owned(), key_span: Span::default(), node: node(value) };
     let scalar = |text: &str| match (text.parse::<i64>(), text.parse::<f64>()) {
@@ -552,11 +555,11 @@ pub(crate) fn layer_of(kind: &LayerKind, text: &str) -> Arc<dyn LayerConfig> {
         })
         .collect();
     let keys = Value::Table(Table { entries });
-    let nodes = [node(Value::Table(Table { entries: vec![entry(kind.word, keys)] }))];
+    let layer = node(Value::Table(Table { entries: vec![entry(kind.word, keys)] }));
     let mut log = Log::default();
-    let layers = read(&nodes, Span::default(), "", &mut log);
+    let read = Section::new(None, Span::default(), "", &mut log).choice_at("layers", "layers[0]", &layer, &choices());
     assert_eq!(log.problems, [], "{}", kind.word);
-    layers.into_iter().next().flatten().expect("no problem, so a layer")
+    read.expect("no problem, so a layer")
 }
 
 /// The layers of `"input | conv filters=4 | relu | fc"`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Kind, OptimizerConfig, Update};
 use crate::config::{Bounds, Section};
-use crate::engine;
+use crate::engine::{self, RmsPropStep};
 
 pub(super) const KIND: Kind = Kind {
     word: "rmsprop",
@@ -58,9 +58,7 @@ impl OptimizerConfig for RmsProp {
         engine::rmsprop(
             update.engine,
             update.step,
-            self.rho,
-            self.momentum,
-            self.epsilon,
+            RmsPropStep { rho: self.rho, momentum: self.momentum, epsilon: self.epsilon },
             update.weights,
             update.grad,
             square,

@@ -260,7 +260,7 @@ fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, St
         StageError::new(format!("its architecture does not fit its input: {message}"))
     })?;
     memory::check("its network", plan.prediction_bytes(BATCH)).map_err(StageError::new)?;
-    let mut network = Network::for_prediction(engine, &plan, BATCH);
+    let mut network = Network::new(engine, &plan, BATCH);
     network.load(&read_weights(&member.network)?).map_err(|error| StageError::new(error.to_string()))?;
     Ok(Loaded { steps, network })
 }

@@ -26,11 +26,11 @@ use crate::engine::{Engine, LossOptions, LossScratch, Targets, softmax, softmax_
 use crate::manifest::{Manifest, Overrides};
 use crate::nn::init::Initializer;
 use crate::nn::layer::{self, network_of};
-use crate::nn::network::{AllSamples, Network, Training};
 use crate::nn::optimizer::{self, OptimizerConfig};
 use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::{self, Moment, Plateau, Schedule};
 use crate::nn::seeds::Seeds;
+use crate::nn::training::{AllSamples, Trainer, Training};
 use crate::rng::Stream;
 use crate::stages::ensemble::{Combine, stacking, weights};
 use crate::stages::search::{PlacedRound, Placement};
@@ -251,35 +251,30 @@ fn augmentation(made: &mut Made, operation: &str) {
 
 const N_CLASSES: usize = 3;
 
-fn network(layers: &str, shape: ImageShape, optimizer: Arc<dyn OptimizerConfig>) -> (Network, Vec<f32>, Vec<u32>) {
+fn trainer(layers: &str, shape: ImageShape, optimizer: Arc<dyn OptimizerConfig>) -> (Trainer, Vec<f32>, Vec<u32>) {
     let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(shape), N_CLASSES).unwrap();
     let training = Training {
         seeds: Seeds { seed: 7, indices: vec![("fit set", 1)] },
-        initializer: Initializer::HeNormal,
         optimizer,
         l2: 1e-3,
-        weight_decay: None,
-        decays_all: false,
-        clip: None,
-        label_smoothing: 0.0,
-        class_weights: None,
-        last_layer_gain: 0.1,
+        ..Training::default()
     };
     let mut images = vec![0.0; 6 * shape.len()];
     Stream::new(3, "test images", &[]).fill_normal32(0, &mut images);
     let labels = (0..6).map(|i| i * 2 % N_CLASSES as u32).collect();
-    (Network::for_training(&Engine::new(2), &plan, 6, training), images, labels)
+    (Trainer::new(&Engine::new(2), &plan, 6, training), images, labels)
 }
 
 /// What a layer makes of images on the way up and down: gradients, running statistics, predictions.
 fn layers(made: &mut Made, layers: &str, shape: ImageShape) {
-    let (mut network, images, labels) = network(layers, shape, Arc::new(optimizer::Adam::default()));
+    let (mut trainer, images, labels) = trainer(layers, shape, Arc::new(optimizer::Adam::default()));
     for n in [6, 4] {
-        network.accumulate_gradients(&images[..n * shape.len()], Targets::Labels(&labels[..n]));
-        network.gradient().for_each(|(_, values)| made.f32s(values));
-        network.save().iter().for_each(|tensor| made.f32s(&tensor.values));
+        trainer.accumulate_gradients(&images[..n * shape.len()], Targets::Labels(&labels[..n]));
+        trainer.gradient().for_each(|(_, values)| made.f32s(values));
+        trainer.network().save().iter().for_each(|tensor| made.f32s(&tensor.values));
     }
     let mut probabilities = vec![0.0; 6 * N_CLASSES];
+    let mut network = trainer.into_network();
     network.predict(&images, &mut probabilities);
     made.f32s(&probabilities);
     if let Some(values) = network.output_of(1, 6) {
@@ -297,16 +292,16 @@ fn steps(made: &mut Made, word: &str) {
     }
     let optimizer = read(&format!("optimizer = \"{word}\""), optimizer::read);
     let is_full_batch = optimizer.full_batch().is_some();
-    let (mut network, images, labels) = network("input | fc units=4 | fc", SHAPE, optimizer);
+    let (mut trainer, images, labels) = trainer("input | fc units=4 | fc", SHAPE, optimizer);
     for step in 0..5 {
         if is_full_batch {
-            let (stats, length) = network.full_batch_step(&mut All(&images, &labels), None).unwrap();
+            let (stats, length) = trainer.full_batch_step(&mut All(&images, &labels), None).unwrap();
             made.f64s(&[stats.loss(), length]);
         } else {
             let rate = 0.01 / f64::from(step + 1);
-            network.train_step(&images, Targets::Labels(&labels), rate, None);
+            trainer.train_step(&images, Targets::Labels(&labels), rate, None);
         }
-        network.save_state().1.iter().for_each(|tensor| made.f32s(&tensor.values));
+        trainer.save_state().1.iter().for_each(|tensor| made.f32s(&tensor.values));
     }
 }
 
@@ -488,8 +483,8 @@ fn starts(made: &mut Made) {
         initializer.fill(0.5, 50, 70, &Stream::new(1, "init", &[]), &mut values);
         made.f32s(&values);
     }
-    let (network, ..) = network("input | fc units=4 | relu | fc", SHAPE, Arc::new(optimizer::Adam::default()));
-    network.save().iter().for_each(|tensor| {
+    let (trainer, ..) = trainer("input | fc units=4 | relu | fc", SHAPE, Arc::new(optimizer::Adam::default()));
+    trainer.network().save().iter().for_each(|tensor| {
         made.text(&tensor.name);
         made.f32s(&tensor.values);
     });

@@ -6,8 +6,8 @@ use crate::data::augment::{Augmentation, Augmenter};
 use crate::data::feed::{Feed, SampleIndex};
 use crate::data::fit_set::{TrainingRow, TrainingRows};
 use crate::engine::{Targets, prefetch};
-use crate::nn::network::AllSamples;
 use crate::nn::seeds::Seeds;
+use crate::nn::training::AllSamples;
 use crate::stages::Context;
 
 /// Rows of a data set as a network reads them: pixels through the feed, labels beside them.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fit::{EpochRow, LayerRow};
+use super::rows::{EpochRow, LayerRow};
 use crate::nn::network::NamedTensor;
 use crate::nn::schedule::Plateau;
 

@@ -2,54 +2,26 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::batches::{Batches, TrainingBatches};
 use super::checkpoint::{Best, Checkpoint};
-use super::{ClassWeights, Context, DecayOn, Output, Part, StageError, Task, Train, lineage, trial, watch};
+use super::rows::{EpochRow, LayerRow, epochs_table, layers_table};
+use super::{ClassWeights, Context, Output, Part, StageError, Task, Train, lineage, trial, watch};
 use crate::artifact::dataset::Dataset;
 use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
-use crate::artifact::table::Table;
 use crate::artifact::{Sink, model::axes, sheet};
 use crate::data::fit_set::{TrainingRows, ValidationRows};
-use crate::elementary::{ln, log10};
+use crate::elementary::ln;
 use crate::engine::{Engine, Isa};
 use crate::memory;
 use crate::nn::layer::Role;
-use crate::nn::network::{LayerStatistics, NamedTensor, Network, StepStats, Training};
+use crate::nn::network::{NamedTensor, Network, StepStats};
 use crate::nn::plan::{NetworkPlan, PlanProblem};
 use crate::nn::schedule::{Moment, Plateau};
 use crate::nn::seeds::Seeds;
+use crate::nn::training::{LayerStatistics, Trainer, Training};
 use crate::tensor::{ImageShape, SampleShape};
-
-/// A row of `epochs.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct EpochRow {
-    pub epoch: u32,
-    /// Steps done.
-    pub step: u64,
-    /// Of the epoch's last step.
-    pub learning_rate: f64,
-    /// Mean over the epoch's batches, as they were trained on.
-    pub train_loss: f64,
-    pub train_accuracy: f64,
-    pub valid_loss: Option<f64>,
-    pub valid_accuracy: Option<f64>,
-}
-
-/// A row of `layers.csv`: an epoch's last step with a whole batch, one layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct LayerRow {
-    pub epoch: u32,
-    pub step: u64,
-    pub layer: String,
-    pub weight_norm: Option<f64>,
-    pub update_norm: Option<f64>,
-    pub grad_norm: Option<f64>,
-    pub dead_fraction: Option<f64>,
-}
 
 /// Trains one network and writes the task's artifact.
 pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
@@ -83,23 +55,19 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
     }
     let batch = stage.batch_size.min(training_rows.len());
     let engine = Engine::with_capacity(context.threads(), context.most_threads(), Isa::detect());
-    let mut network = Network::for_training(
-        &engine,
-        &plan,
-        batch,
-        Training {
-            seeds: seeds.clone(),
-            initializer: stage.initializer,
-            last_layer_gain: stage.last_layer_gain,
-            optimizer: Arc::clone(&stage.optimizer),
-            l2: stage.l2,
-            weight_decay: stage.weight_decay,
-            decays_all: stage.decay_on == DecayOn::All,
-            clip: stage.clip,
-            label_smoothing: stage.label_smoothing,
-            class_weights: class_weights(stage.class_weights, &dataset, training_rows),
-        },
-    );
+    let config = Training {
+        seeds: seeds.clone(),
+        initializer: stage.initializer,
+        last_layer_gain: stage.last_layer_gain,
+        optimizer: Arc::clone(&stage.optimizer),
+        l2: stage.l2,
+        weight_decay: stage.weight_decay,
+        decays_all: stage.decays_all(),
+        clip: stage.clip,
+        label_smoothing: stage.label_smoothing,
+        class_weights: class_weights(stage.class_weights, &dataset, training_rows),
+    };
+    let mut trainer = Trainer::new(&engine, &plan, batch, config);
     let epochs = if task.part == Part::All { median_best_epoch(task)? } else { stage.epochs };
     let mut batches = Batches::new(&feed, &dataset, batch);
     let mut training = TrainingBatches::new(
@@ -112,12 +80,12 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         context.threads() > 1,
     );
     let setup = setup(stage, &plan, epochs, validation_rows.len());
-    if let Some(message) = l2_outweighs(stage, &network).filter(|_| is_advised(stage)) {
+    let course = Course { stage, engine: &engine, setup: &setup, context };
+    if let Some(message) = l2_outweighs(stage, trainer.network()).filter(|_| is_advised(stage)) {
         context.warn(&message);
     }
-    let start = Filters::of(&network);
-    let mut run =
-        run_epochs(stage, &engine, &mut network, &mut training, &mut batches, validation_rows, &setup, context)?;
+    let start = Filters::of(trainer.network());
+    let mut run = course.run(&mut trainer, &mut training, &mut batches, validation_rows)?;
     if let Some(exploded) = &run.exploded {
         exploded.write(sink)?;
         sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -142,6 +110,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         n_training: training_rows.len(),
         snapshots: run.snapshots.iter().rev().map(|(epoch, _)| *epoch).collect(),
     };
+    let mut network = trainer.into_network();
     let weights = network.save();
     model::write(&description, &weights, sink)?;
     sink.put("epochs.csv", &epochs_table(&run.epochs))?;
@@ -222,153 +191,6 @@ struct Run {
     validation: Option<Predictions>,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn run_epochs(
-    stage: &Train,
-    engine: &Engine,
-    network: &mut Network,
-    training: &mut TrainingBatches<'_>,
-    batches: &mut Batches<'_>,
-    validation_rows: &ValidationRows,
-    setup: &watch::Setup,
-    context: &dyn Context,
-) -> Result<Run, StageError> {
-    let epochs = setup.epochs;
-    let steps_per_epoch = training.n_batches() as u64;
-    let mut plateau = Plateau::default();
-    let mut run = Run {
-        epochs: Vec::new(),
-        layers: Vec::new(),
-        best: Best::none(),
-        snapshots: Vec::new(),
-        exploded: None,
-        best_filters: None,
-        end_filters: None,
-        validation: None,
-    };
-    let mut best_weights = None;
-    let snapshot_epochs = snapshot_epochs(stage, epochs);
-    let mut first_epoch = 1;
-    let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
-    if let Some(checkpoint) = checkpoint
-        && network.load_state(checkpoint.step, &checkpoint.state).is_ok()
-    {
-        first_epoch = checkpoint.epoch + 1;
-        plateau = checkpoint.plateau;
-        run = Run {
-            epochs: checkpoint.epochs,
-            layers: checkpoint.layers,
-            best: checkpoint.best,
-            snapshots: checkpoint.snapshots,
-            exploded: None,
-            best_filters: checkpoint.best_filters,
-            end_filters: None,
-            validation: None,
-        };
-        best_weights = checkpoint.best_weights;
-    }
-    let mut statistics: Vec<LayerStatistics> = Vec::new();
-    for epoch in first_epoch..=epochs {
-        if is_stopped(stage, &run.best) {
-            break;
-        }
-        let passed = if stage.optimizer.full_batch().is_some() {
-            full_batch(stage, network, training, epoch, &mut statistics, context)
-        } else {
-            let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
-            in_batches(stage, engine, network, training, epoch, &progress, &mut statistics, context)
-        };
-        let Passed { total, learning_rate, statistics_step } = match passed {
-            Ok(passed) => passed,
-            Err(Ended::Exploded(exploded)) => {
-                run.exploded = Some(exploded);
-                return Ok(run);
-            }
-            Err(Ended::Failed(error)) => return Err(error),
-        };
-        // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
-        let mut probabilities = Vec::new();
-        if epoch == epochs && stage.early_stopping.is_none() {
-            probabilities.resize(validation_rows.len() * network.plan().n_classes, 0.0);
-        }
-        let valid =
-            (!validation_rows.is_empty()).then(|| evaluate(network, batches, validation_rows, &mut probabilities));
-        if !probabilities.is_empty() {
-            let n_classes = network.plan().n_classes;
-            run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
-        }
-        let row = EpochRow {
-            epoch,
-            step: network.step(),
-            learning_rate,
-            train_loss: total.loss(),
-            train_accuracy: total.accuracy(),
-            valid_loss: valid.map(|stats| stats.loss()),
-            valid_accuracy: valid.map(|stats| stats.accuracy()),
-        };
-        run.layers.extend(statistics.iter().map(|of| layer_row(epoch, statistics_step, of)));
-        if stage.is_trial {
-            run.exploded = trial::exploded(
-                epoch,
-                run.epochs.last().map(|before| before.train_loss),
-                row.train_loss,
-                network.plan().n_classes,
-            );
-            if run.exploded.is_some() {
-                run.epochs.push(row);
-                return Ok(run);
-            }
-        }
-        let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
-        let score = match (row.valid_loss, row.valid_accuracy) {
-            (Some(_), Some(accuracy)) if by_accuracy => -accuracy,
-            (Some(loss), _) => loss,
-            // Without validation the last epoch counts.
-            (None, _) => -f64::from(epoch),
-        };
-        if run.best.watch(epoch, score) {
-            run.best_filters = Filters::of(network).map(|filters| filters.values);
-            if stage.early_stopping.is_some() && valid.is_some() {
-                best_weights = Some(network.save());
-            }
-        }
-        if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
-            stage.schedule.watch(loss, accuracy, &mut plateau);
-        }
-        if snapshot_epochs.contains(&u64::from(epoch)) {
-            run.snapshots.push((epoch, network.save()));
-        }
-        let train_loss = row.train_loss;
-        run.epochs.push(row);
-        let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
-        if is_advised(stage) {
-            watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
-        }
-        context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
-        if epoch < epochs && context.wants_checkpoint() {
-            let (step, state) = network.save_state();
-            let checkpoint = Checkpoint {
-                epoch,
-                step,
-                plateau,
-                best: run.best,
-                epochs: run.epochs.clone(),
-                layers: run.layers.clone(),
-                state,
-                best_weights: best_weights.clone(),
-                snapshots: run.snapshots.clone(),
-                best_filters: run.best_filters.clone(),
-            };
-            context.save_checkpoint(&checkpoint.to_bytes());
-        }
-    }
-    run.end_filters = Filters::of(network).map(|filters| filters.values);
-    if let Some(weights) = best_weights {
-        network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
-    }
-    Ok(run)
-}
-
 /// What a pass over the training rows leaves behind besides the network.
 struct Passed {
     total: StepStats,
@@ -398,74 +220,227 @@ struct Progress<'a> {
     before: &'a [EpochRow],
 }
 
-/// One update by all training rows at once.
-fn full_batch(
-    stage: &Train,
-    network: &mut Network,
-    training: &mut TrainingBatches<'_>,
-    epoch: u32,
-    statistics: &mut Vec<LayerStatistics>,
-    context: &dyn Context,
-) -> Result<Passed, Ended> {
-    let step = network.full_batch_step(&mut training.all(context), Some(statistics));
-    let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
-    if total.is_finite() {
-        return Ok(Passed { total, learning_rate, statistics_step: network.step() });
-    }
-    Err(if stage.is_trial {
-        Ended::Exploded(trial::not_finite(epoch, 1))
-    } else {
-        StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer").into()
-    })
+/// A training, from its first epoch to its last.
+struct Course<'a> {
+    stage: &'a Train,
+    engine: &'a Engine,
+    setup: &'a watch::Setup,
+    context: &'a dyn Context,
 }
 
-/// One update by each batch.
-#[allow(clippy::too_many_arguments)]
-fn in_batches(
-    stage: &Train,
-    engine: &Engine,
-    network: &mut Network,
-    training: &mut TrainingBatches<'_>,
-    epoch: u32,
-    progress: &Progress<'_>,
-    statistics: &mut Vec<LayerStatistics>,
-    context: &dyn Context,
-) -> Result<Passed, Ended> {
-    let (epochs, steps_per_epoch) = (u64::from(progress.epochs), training.n_batches() as u64);
-    // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
-    let statistics_at = training.n_whole_batches().saturating_sub(1);
-    let mut passed = Passed { total: StepStats::default(), learning_rate: stage.learning_rate, statistics_step: 0 };
-    let mut exploded = None;
-    let outcome = training.for_each(epoch, |i, images, targets| {
-        if context.is_cancelled() {
-            return Err(StageError::cancelled());
+impl Course<'_> {
+    fn run(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        batches: &mut Batches<'_>,
+        validation_rows: &ValidationRows,
+    ) -> Result<Run, StageError> {
+        let Course { stage, setup, context, .. } = *self;
+        let epochs = setup.epochs;
+        let steps_per_epoch = training.n_batches() as u64;
+        let mut plateau = Plateau::default();
+        let mut run = Run {
+            epochs: Vec::new(),
+            layers: Vec::new(),
+            best: Best::none(),
+            snapshots: Vec::new(),
+            exploded: None,
+            best_filters: None,
+            end_filters: None,
+            validation: None,
+        };
+        let mut best_weights = None;
+        let snapshot_epochs = snapshot_epochs(stage, epochs);
+        let mut first_epoch = 1;
+        let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
+        if let Some(checkpoint) = checkpoint
+            && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
+        {
+            first_epoch = checkpoint.epoch + 1;
+            plateau = checkpoint.plateau;
+            run = Run {
+                epochs: checkpoint.epochs,
+                layers: checkpoint.layers,
+                best: checkpoint.best,
+                snapshots: checkpoint.snapshots,
+                exploded: None,
+                best_filters: checkpoint.best_filters,
+                end_filters: None,
+                validation: None,
+            };
+            best_weights = checkpoint.best_weights;
         }
-        engine.set_threads(context.threads_now());
-        let moment = Moment { step: network.step(), steps_per_epoch, epochs };
-        passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
-        let is_looked_at = i == statistics_at;
-        let stats = network.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
-        if is_looked_at {
-            passed.statistics_step = network.step();
-        }
-        if !stats.is_finite() {
-            if stage.is_trial {
-                exploded = Some(trial::not_finite(epoch, i + 1));
+        let mut statistics: Vec<LayerStatistics> = Vec::new();
+        for epoch in first_epoch..=epochs {
+            if is_stopped(stage, &run.best) {
+                break;
             }
-            return Err(not_finite(stage, epoch, i + 1, images));
+            let passed = if stage.optimizer.full_batch().is_some() {
+                self.full_batch(trainer, training, epoch, &mut statistics)
+            } else {
+                let progress = Progress { epochs, plateau: &plateau, before: &run.epochs };
+                self.in_batches(trainer, training, epoch, &progress, &mut statistics)
+            };
+            let Passed { total, learning_rate, statistics_step } = match passed {
+                Ok(passed) => passed,
+                Err(Ended::Exploded(exploded)) => {
+                    run.exploded = Some(exploded);
+                    return Ok(run);
+                }
+                Err(Ended::Failed(error)) => return Err(error),
+            };
+            // Where the last epoch's network is the one that is kept, what it says now is what it will predict.
+            let mut probabilities = Vec::new();
+            if epoch == epochs && stage.early_stopping.is_none() {
+                probabilities.resize(validation_rows.len() * trainer.network().plan().n_classes, 0.0);
+            }
+            let valid =
+                (!validation_rows.is_empty()).then(|| evaluate(trainer, batches, validation_rows, &mut probabilities));
+            if !probabilities.is_empty() {
+                let n_classes = trainer.network().plan().n_classes;
+                run.validation = Some(Predictions::new(validation_rows.indices(), n_classes, probabilities));
+            }
+            let row = EpochRow {
+                epoch,
+                step: trainer.step(),
+                learning_rate,
+                train_loss: total.loss(),
+                train_accuracy: total.accuracy(),
+                valid_loss: valid.map(|stats| stats.loss()),
+                valid_accuracy: valid.map(|stats| stats.accuracy()),
+            };
+            run.layers.extend(statistics.iter().map(|of| LayerRow::new(epoch, statistics_step, of)));
+            if stage.is_trial {
+                run.exploded = trial::exploded(
+                    epoch,
+                    run.epochs.last().map(|before| before.train_loss),
+                    row.train_loss,
+                    trainer.network().plan().n_classes,
+                );
+                if run.exploded.is_some() {
+                    run.epochs.push(row);
+                    return Ok(run);
+                }
+            }
+            let by_accuracy = stage.early_stopping.is_some_and(|stopping| stopping.by_accuracy);
+            let score = match (row.valid_loss, row.valid_accuracy) {
+                (Some(_), Some(accuracy)) if by_accuracy => -accuracy,
+                (Some(loss), _) => loss,
+                // Without validation the last epoch counts.
+                (None, _) => -f64::from(epoch),
+            };
+            if run.best.watch(epoch, score) {
+                run.best_filters = Filters::of(trainer.network()).map(|filters| filters.values);
+                if stage.early_stopping.is_some() && valid.is_some() {
+                    best_weights = Some(trainer.network().save());
+                }
+            }
+            if let (Some(loss), Some(accuracy)) = (row.valid_loss, row.valid_accuracy) {
+                stage.schedule.watch(loss, accuracy, &mut plateau);
+            }
+            if snapshot_epochs.contains(&u64::from(epoch)) {
+                run.snapshots.push((epoch, trainer.network().save()));
+            }
+            let train_loss = row.train_loss;
+            run.epochs.push(row);
+            let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
+            if is_advised(stage) {
+                watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
+            }
+            context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
+            if epoch < epochs && context.wants_checkpoint() {
+                let (step, state) = trainer.save_state();
+                let checkpoint = Checkpoint {
+                    epoch,
+                    step,
+                    plateau,
+                    best: run.best,
+                    epochs: run.epochs.clone(),
+                    layers: run.layers.clone(),
+                    state,
+                    best_weights: best_weights.clone(),
+                    snapshots: run.snapshots.clone(),
+                    best_filters: run.best_filters.clone(),
+                };
+                context.save_checkpoint(&checkpoint.to_bytes());
+            }
         }
-        passed.total.add(stats);
-        if i % 16 == 15 {
-            let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
-            let (loss, standing) = (passed.total.loss(), standing(progress.before));
-            let note = format!("epoch {epoch}/{epochs}, loss {loss:.3}{standing}");
-            context.progress(done, epochs * steps_per_epoch, "batches", &note);
+        run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
+        if let Some(weights) = best_weights {
+            trainer.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
         }
-        Ok(())
-    });
-    match exploded {
-        Some(exploded) => Err(Ended::Exploded(exploded)),
-        None => outcome.map(|()| passed).map_err(Ended::Failed),
+        Ok(run)
+    }
+
+    /// One update by all training rows at once.
+    fn full_batch(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        epoch: u32,
+        statistics: &mut Vec<LayerStatistics>,
+    ) -> Result<Passed, Ended> {
+        let Course { stage, context, .. } = *self;
+        let step = trainer.full_batch_step(&mut training.all(context), Some(statistics));
+        let (total, learning_rate) = step.ok_or_else(StageError::cancelled)?;
+        if total.is_finite() {
+            return Ok(Passed { total, learning_rate, statistics_step: trainer.step() });
+        }
+        Err(if stage.is_trial {
+            Ended::Exploded(trial::not_finite(epoch, 1))
+        } else {
+            StageError::new(format!("loss is not finite (epoch {epoch})")).key("optimizer").into()
+        })
+    }
+
+    /// One update by each batch.
+    fn in_batches(
+        &self,
+        trainer: &mut Trainer,
+        training: &mut TrainingBatches<'_>,
+        epoch: u32,
+        progress: &Progress<'_>,
+        statistics: &mut Vec<LayerStatistics>,
+    ) -> Result<Passed, Ended> {
+        let Course { stage, engine, context, .. } = *self;
+        let (epochs, steps_per_epoch) = (u64::from(progress.epochs), training.n_batches() as u64);
+        // What a step did is read off a whole batch: in a rest of two samples half of all units are 0.
+        let statistics_at = training.n_whole_batches().saturating_sub(1);
+        let mut passed = Passed { total: StepStats::default(), learning_rate: stage.learning_rate, statistics_step: 0 };
+        let mut exploded = None;
+        let outcome = training.for_each(epoch, |i, images, targets| {
+            if context.is_cancelled() {
+                return Err(StageError::cancelled());
+            }
+            engine.set_threads(context.threads_now());
+            let moment = Moment { step: trainer.step(), steps_per_epoch, epochs };
+            passed.learning_rate = stage.learning_rate * stage.schedule.factor(moment, progress.plateau);
+            let is_looked_at = i == statistics_at;
+            let stats =
+                trainer.train_step(images, targets, passed.learning_rate, is_looked_at.then_some(&mut *statistics));
+            if is_looked_at {
+                passed.statistics_step = trainer.step();
+            }
+            if !stats.is_finite() {
+                if stage.is_trial {
+                    exploded = Some(trial::not_finite(epoch, i + 1));
+                }
+                return Err(not_finite(stage, epoch, i + 1, images));
+            }
+            passed.total.add(stats);
+            if i % 16 == 15 {
+                let done = u64::from(epoch - 1) * steps_per_epoch + i as u64 + 1;
+                let (loss, standing) = (passed.total.loss(), standing(progress.before));
+                let note = format!("epoch {epoch}/{epochs}, loss {loss:.3}{standing}");
+                context.progress(done, epochs * steps_per_epoch, "batches", &note);
+            }
+            Ok(())
+        });
+        match exploded {
+            Some(exploded) => Err(Ended::Exploded(exploded)),
+            None => outcome.map(|()| passed).map_err(Ended::Failed),
+        }
     }
 }
 
@@ -504,7 +479,7 @@ fn is_advised(stage: &Train) -> bool {
 /// What advice depends on.
 fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watch::Setup {
     let has = |word: &str| plan.layers.iter().any(|layer| layer.config.word() == word);
-    let has_l2 = stage.l2 > 0.0 || plan.tensors().any(|tensor| tensor.spec.l2.is_some_and(|l2| l2 > 0.0));
+    let has_l2 = plan.tensors().any(|tensor| stage.l2_of(&tensor.spec) > 0.0);
     let decays = stage.weight_decay.unwrap_or_else(|| stage.optimizer.weight_decay()) > 0.0;
     let is_image = plan.input.image().is_some();
     let means = [
@@ -529,7 +504,7 @@ fn l2_outweighs(stage: &Train, network: &Network) -> Option<String> {
     let plan = network.plan();
     let share = network.save().iter().fold(0.0, |sum, tensor| {
         let spec = plan.tensors().find(|planned| planned.name == tensor.name).map(|planned| &planned.spec);
-        let l2 = spec.filter(|spec| spec.role == Role::Weights).map_or(0.0, |spec| spec.l2.unwrap_or(stage.l2));
+        let l2 = spec.map_or(0.0, |spec| stage.l2_of(spec));
         match l2 > 0.0 {
             true => sum + l2 / 2.0 * tensor.values.iter().fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w)),
             false => sum,
@@ -589,18 +564,18 @@ fn is_stopped(stage: &Train, best: &Best) -> bool {
 
 /// Loss and accuracy, for what stops or slows a training, and into `probabilities`, unless they are empty, what [`predict`] gives.
 fn evaluate(
-    network: &mut Network,
+    trainer: &mut Trainer,
     batches: &mut Batches<'_>,
     rows: &ValidationRows,
     mut probabilities: &mut [f32],
 ) -> StepStats {
     let mut total = StepStats::default();
-    let n_classes = network.plan().n_classes;
-    for chunk in rows.chunks(network.batch()) {
+    let n_classes = trainer.network().plan().n_classes;
+    for chunk in rows.chunks(trainer.network().batch()) {
         let (images, labels) = batches.load(chunk);
         let out;
         (out, probabilities) = probabilities.split_at_mut(probabilities.len().min(chunk.len() * n_classes));
-        total.add(network.evaluate(images, labels, (!out.is_empty()).then_some(out)));
+        total.add(trainer.evaluate(images, labels, (!out.is_empty()).then_some(out)));
     }
     total
 }
@@ -648,63 +623,4 @@ fn class_weights(weights: ClassWeights, dataset: &Dataset, rows: &TrainingRows) 
             Some(by_class.iter().map(|rows| weight(rows.len())).collect())
         }
     }
-}
-
-fn layer_row(epoch: u32, step: u64, of: &LayerStatistics) -> LayerRow {
-    LayerRow {
-        epoch,
-        step,
-        layer: format!("{}.{}", of.layer, of.word),
-        weight_norm: of.weight_norm,
-        update_norm: of.update_norm,
-        grad_norm: of.grad_norm,
-        dead_fraction: of.dead_fraction,
-    }
-}
-
-fn epochs_table(rows: &[EpochRow]) -> Vec<u8> {
-    let mut table =
-        Table::new(&["epoch", "step", "learning_rate", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy"]);
-    for row in rows {
-        table.row(&[
-            row.epoch.into(),
-            row.step.into(),
-            row.learning_rate.into(),
-            row.train_loss.into(),
-            row.train_accuracy.into(),
-            row.valid_loss.into(),
-            row.valid_accuracy.into(),
-        ]);
-    }
-    table.into_bytes()
-}
-
-fn layers_table(rows: &[LayerRow]) -> Vec<u8> {
-    let mut table = Table::new(&[
-        "epoch",
-        "step",
-        "layer",
-        "weight_norm",
-        "update_norm",
-        "log10_ratio",
-        "grad_norm",
-        "dead_fraction",
-    ]);
-    for row in rows {
-        let ratio = match (row.update_norm, row.weight_norm) {
-            (Some(update), Some(weight)) if update > 0.0 && weight > 0.0 => Some(log10(update / weight)),
-            _ => None,
-        };
-        table.row(&[
-            row.epoch.into(),
-            row.step.into(),
-            (&row.layer).into(),
-            row.weight_norm.into(),
-            row.update_norm.into(),
-            ratio.into(),
-            row.grad_norm.into(),
-            row.dead_fraction.into(),
-        ]);
-    }
-    table.into_bytes()
 }

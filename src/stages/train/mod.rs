@@ -6,6 +6,7 @@
 mod batches;
 mod checkpoint;
 mod fit;
+mod rows;
 mod sanity;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::config::{Bounds, Log, Problem, Section, Span};
 use crate::data::augment::Augmentation;
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
+use crate::nn::layer::TensorSpec;
 use crate::nn::optimizer::{self, OptimizerConfig};
 use crate::nn::schedule::Schedule;
 
@@ -305,6 +307,18 @@ impl Train {
 /// Whether a key of the stage is written in the manifest.
 fn is_set(key: &str, log: &Log) -> bool {
     log.resolved.iter().any(|resolved| resolved.key == key && resolved.span.is_some())
+}
+
+impl Train {
+    /// Whether `l2` and `weight_decay` act on biases and batch normalisation too.
+    fn decays_all(&self) -> bool {
+        self.decay_on == DecayOn::All
+    }
+
+    /// The factor of a tensor's L2.
+    fn l2_of(&self, spec: &TensorSpec) -> f64 {
+        spec.l2_in(self.l2, self.decays_all())
+    }
 }
 
 impl Stage for Train {

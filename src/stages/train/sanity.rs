@@ -16,11 +16,11 @@ use crate::data::fit_set::{TrainingRow, TrainingRows};
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::init::Initializer;
-use crate::nn::layer::Role;
-use crate::nn::network::{LayerStatistics, Network, Training};
+
 use crate::nn::optimizer::Adam;
 use crate::nn::plan::NetworkPlan;
 use crate::nn::seeds::Seeds;
+use crate::nn::training::{LayerStatistics, Trainer, Training};
 
 /// An initial loss above `ln(n_classes)` plus this many nats is worth a warning.
 ///
@@ -194,9 +194,9 @@ impl Learner<'_> {
         let loss_rows = self.rows.spread(LOSS_ROWS);
         let memorised = distinct(self.feed, self.dataset, self.rows);
         let engine = Engine::with_isa(self.context.threads(), Isa::detect());
-        let mut network = self.network(&engine, &plain, loss_rows.len().max(memorised.len()));
-        for (tensor, l2) in network.save().iter().zip(own_l2) {
-            let is_weights = plain.tensors().any(|t| t.name == tensor.name && t.spec.role == Role::Weights);
+        let mut trainer = self.trainer(&engine, &plain, loss_rows.len().max(memorised.len()));
+        for (tensor, l2) in trainer.network().save().iter().zip(own_l2) {
+            let is_weights = plain.tensors().any(|planned| planned.name == tensor.name && planned.spec.decays(false));
             if is_weights {
                 let half = tensor.values.iter().fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w)) / 2.0;
                 match l2 {
@@ -207,31 +207,26 @@ impl Learner<'_> {
         }
         let mut loaded = Loaded::default();
         loaded.load(self.feed, self.dataset, &loss_rows);
-        let loss = network.accumulate_gradients(&loaded.images, Targets::Labels(&loaded.labels)).loss();
+        let loss = trainer.accumulate_gradients(&loaded.images, Targets::Labels(&loaded.labels)).loss();
         findings.findings.push(self.initial_loss(loss, plan, largest));
         if findings.failure().is_some() {
             return Ok(());
         }
         loaded.load(self.feed, self.dataset, &memorised);
-        let finding = self.memorises(&mut network, &loaded, &kept)?;
+        let finding = self.memorises(&mut trainer, &loaded, &kept)?;
         findings.findings.push(finding);
         Ok(())
     }
 
-    fn network(&self, engine: &Engine, plan: &NetworkPlan, batch: usize) -> Network {
+    fn trainer(&self, engine: &Engine, plan: &NetworkPlan, batch: usize) -> Trainer {
         let training = Training {
             seeds: Seeds { seed: self.task.seed, indices: vec![("sanity", 1)] },
             initializer: self.stage.initializer,
             last_layer_gain: self.stage.last_layer_gain,
             optimizer: Arc::new(Adam::default()),
-            l2: 0.0,
-            weight_decay: None,
-            decays_all: false,
-            clip: None,
-            label_smoothing: 0.0,
-            class_weights: None,
+            ..Training::default()
         };
-        Network::for_training(engine, plan, batch, training)
+        Trainer::new(engine, plan, batch, training)
     }
 
     fn initial_loss(&self, loss: f64, plan: &NetworkPlan, largest: f32) -> Finding {
@@ -273,7 +268,7 @@ impl Learner<'_> {
     }
 
     /// Trains on a few images until all of them are right.
-    fn memorises(&self, network: &mut Network, loaded: &Loaded, kept: &[usize]) -> Result<Finding, StageError> {
+    fn memorises(&self, trainer: &mut Trainer, loaded: &Loaded, kept: &[usize]) -> Result<Finding, StageError> {
         let n = loaded.labels.len();
         let mut statistics: Vec<LayerStatistics> = Vec::new();
         let (mut n_correct, mut loss) = (0, f64::NAN);
@@ -284,7 +279,7 @@ impl Learner<'_> {
             }
             self.context.progress(step, MOST_STEPS, "steps", &format!("{n_correct} of {n} images by heart"));
             let is_last = step == MOST_STEPS;
-            let stats = network.train_step(
+            let stats = trainer.train_step(
                 &loaded.images,
                 Targets::Labels(&loaded.labels),
                 LEARNING_RATE,
@@ -307,7 +302,7 @@ impl Learner<'_> {
         );
         let name = |of: &LayerStatistics| format!("{}.{}", kept[of.layer], of.word);
         let still = statistics.iter().find(|of| of.grad_norm.is_some_and(|norm| norm == 0.0));
-        let plan = network.plan();
+        let plan = trainer.network().plan();
         let narrowest =
             plan.layers[..plan.layers.len() - 1].iter().enumerate().min_by_key(|(_, layer)| layer.output.len());
         let help = match (still, narrowest) {

@@ -6,7 +6,7 @@
 //! 10^-1.5 of their weights, gradients of neighbouring layers within a factor of 30, and up to 0.78 of a layer's
 //! filters at 0 for a batch.
 
-use super::fit::{EpochRow, LayerRow};
+use super::rows::{EpochRow, LayerRow};
 
 /// An update smaller than this share of a layer's weights hardly moves it. Healthy is about 1e-3 (CS231n, "ratio of
 /// weights to updates").

@@ -66,6 +66,14 @@ pub(in crate::engine) fn chunk_samples(n: usize, pixels: usize, weights: usize) 
     n.div_ceil(n_chunks).max(1)
 }
 
+/// Up to so many input channels (grey, RGB, RGBA), taps outside the image count as products with `+0.0`.
+pub(in crate::engine) const HALO_CHANNELS: usize = 4;
+
+/// Whether the weight gradient of this shape is defined on images with a halo of zeros.
+pub(in crate::engine) fn has_halo(s: &ConvShape) -> bool {
+    s.groups == 1 && s.channels_in <= HALO_CHANNELS && s.kernel_h * s.kernel_w > 1
+}
+
 impl ConvShape {
     /// The "same" convolution of stride 1 that leaves the image's size as it is (odd kernels pad alike on both sides).
     pub fn same(batch: usize, height: usize, width: usize, channels_in: usize, filters: usize, kernel: usize) -> Self {
