@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("runner", &["files", "manifest", "stages", "store", "artifact", "config"]),
     ("manifest", &["files", "stages", "config", "escape"]),
     ("store", &["files", "artifact"]),
-    ("stages", &["artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary", "memory"]),
+    ("stages", &["files", "artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary", "memory"]),
     ("artifact", &["data", "nn", "tensor", "config"]),
     ("data", &["files", "engine", "tensor", "rng", "config", "elementary", "memory"]),
     ("nn", &["engine", "tensor", "rng", "config", "elementary"]),

@@ -134,7 +134,9 @@ impl<'r> Workshop<'r> {
         match ended {
             Ok(()) => {}
             Err(JobError::Stage(error)) if error.is_cancelled => return Reply::Cancelled,
-            Err(JobError::Stage(error)) => return Reply::Failed(Failure::Stage(error)),
+            Err(JobError::Stage(error)) => {
+                return Reply::Failed(Failure::Stage(error.writing_to(&store.dir().join("tmp"))));
+            }
             Err(JobError::Panic(message)) => return Reply::Failed(Failure::Bug(message)),
         }
         match store.publish(draft, &order.task.record, &label) {

@@ -21,11 +21,13 @@ pub mod split;
 pub mod train;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
+use crate::files;
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
 
@@ -510,12 +512,33 @@ pub struct StageError {
     pub image: Option<u32>,
     /// The task was told to stop; it did not fail.
     pub is_cancelled: bool,
+    /// The artifact could not be written: who prints it says where that was, which the stage does not know.
+    pub is_unwritten: bool,
 }
 
+/// How an error begins that came from writing the artifact.
+const UNWRITTEN: &str = "cannot write the artifact";
+
 impl StageError {
+    /// The error with the folder in which its artifact could not be written.
+    pub fn writing_to(self, folder: &Path) -> StageError {
+        let message = match self.message.strip_prefix(UNWRITTEN).filter(|_| self.is_unwritten) {
+            Some(reason) => format!("{UNWRITTEN} in `{}`{reason}", folder.display()),
+            None => return self,
+        };
+        StageError { message, ..self }
+    }
+
     /// An error that says `message`.
     pub fn new(message: impl Into<String>) -> StageError {
-        StageError { message: message.into(), key: None, help: None, image: None, is_cancelled: false }
+        StageError {
+            message: message.into(),
+            key: None,
+            help: None,
+            image: None,
+            is_cancelled: false,
+            is_unwritten: false,
+        }
     }
 
     /// The task stopped because it was told to.
@@ -552,7 +575,12 @@ impl From<artifact::Error> for StageError {
 
 impl From<std::io::Error> for StageError {
     fn from(error: std::io::Error) -> StageError {
-        StageError::new(format!("cannot write the artifact: {error}"))
+        let message = format!("{UNWRITTEN}: {}", files::reason(&error));
+        let is_full =
+            [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge].contains(&error.kind());
+        let help = "make room, for example with `convoy cache gc`, or choose another folder with `--cache-dir`";
+        let help = is_full.then(|| help.to_owned());
+        StageError { is_unwritten: true, help, ..StageError::new(message) }
     }
 }
 
