@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a stage failed, 2 manifest or usage, 3 stale (--locked, --exit-code), 4 non-deterministic,
 5 store corrupt (verify), 6 a metric gate failed, 130 interrupted (finished work is kept).
 
-Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_THREADS as --cache-dir, --data-dir, --threads;
+Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_OUT, CONVOY_THREADS as --cache-dir, --data-dir, --out-dir, --threads;
 CONVOY_ISA=avx512|avx2|portable forces the kernels (the bytes are the same); NO_COLOR.";
 
 /// The verbs.
@@ -107,6 +107,9 @@ pub struct RunArguments {
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    pub out_dir: Option<PathBuf>,
     /// Run these stages even if they are fresh (repeatable).
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
@@ -246,6 +249,9 @@ pub struct ExportArguments {
     /// Where to write it [default: out/NAME/STAGE.safetensors].
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Where `out` is, as `run` was told.
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    pub out_dir: Option<PathBuf>,
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,

@@ -167,6 +167,10 @@ fn put(table: &mut Table, path: &[(String, Span)], node: &Node) -> Result<(), Pr
         }
         entry.node.value = Value::Table(opened);
     }
+    if entry.node.value == Value::Boolean(true) {
+        // `early_stopping = true` is the table with its defaults.
+        entry.node.value = Value::Table(Table::default());
+    }
     match &mut entry.node.value {
         Value::Table(inner) => put(inner, rest, node),
         other => {

@@ -187,10 +187,11 @@ impl<'a> Session<'a> {
         let mut cuts = Cuts::new();
         let mut force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
         let clock = Clock::default();
+        let told = worker::Told::default();
         let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
         loop {
             let plan = self.plan_telling(options, events, &force, &cuts)?;
-            let mut outcome = scheduler::run(self, plan, options, events, &force, &clock);
+            let mut outcome = scheduler::run(self, plan, options, events, &force, &clock, &told);
             let has_moved = outcome.tasks.iter().any(|task| matches!(task.ended, Ended::Computed | Ended::Found));
             outcome.take_over(&mut earlier);
             let has_failed = outcome.failures().next().is_some();

@@ -70,6 +70,9 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         check_source(text, *span, section.log());
     }
     let policy = DecodePolicy::read(section);
+    let max_corrupt =
+        section.key("max_corrupt", "Images that may be left out.", "10").whole(0..=i64::MAX as u64).or(100);
+    section.advise("max_corrupt", "write the number of images that may be left out, such as `max_corrupt = 10`");
     check_resize(&policy, section.span(), section.log());
     Box::new(Ingest {
         source: source.map_or(String::new(), |(text, _)| text),
@@ -81,10 +84,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         skips_corrupt: section
             .key("on_corrupt", "What happens to an image that cannot be decoded.", "\"skip\"")
             .word(&[("error", "Nothing is ingested.", false), ("skip", "It is left out and listed.", true)]),
-        max_corrupt: section
-            .key("max_corrupt", "Images that may be left out.", "10")
-            .whole(0..=i64::MAX as u64)
-            .or(100),
+        max_corrupt,
         allow_empty: section.key("allow_empty", "Whether a class may have no image.", "true").flag(false),
         limit: section
             .key("limit", "At most this many images, evenly spread over the source; absent: all.", "1000")

@@ -49,10 +49,12 @@ pub struct Split {
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let meaning = "Share of the images that is held out, or the data set's own split; absent: that, else 0.2.";
     let test = read_share(section, "test", meaning, Bounds::Rate);
+    // Who says what is validated on means one split.
+    let default = if section.has("validation") { 1 } else { 5 };
     let folds = section
         .key("folds", "Folds of cross-validation; 1 is a single train/validation split.", "10")
         .whole(1..=1000)
-        .or(5) as u32;
+        .or(default) as u32;
     let meaning = "With `folds = 1`, what is validated on, of the images outside the test split; absent: as `test`.";
     let mut validation = None;
     if folds == 1 || section.is_described() {
@@ -92,7 +94,7 @@ fn read_share(section: &mut Section<'_>, key: &'static str, meaning: &'static st
         }
         _ => {
             // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
-            section.expected(key, node, format_args!("{bounds}, or `given`"));
+            section.expected_number(key, node, format_args!("{bounds}, or `given`"), &|x| bounds.holds(x));
             None
         }
     }

@@ -282,7 +282,7 @@ mod tests {
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let mut draft = store.draft().unwrap();
         draft.put("a.bin", content).unwrap();
-        let entry = store.publish(draft, &TaskRecord::default(), "toy").unwrap().entry;
+        let entry = store.publish(draft, &TaskRecord::default(), "toy", Vec::new()).unwrap().entry;
         (temp, store, entry)
     }
 
@@ -391,7 +391,7 @@ mod tests {
                 assert!(fs::symlink_metadata(&path).is_err(), "{i}");
                 let mut draft = store.draft().unwrap();
                 draft.put("a.bin", b"hello").unwrap();
-                store.publish(draft, &TaskRecord::default(), "toy").unwrap();
+                store.publish(draft, &TaskRecord::default(), "toy", Vec::new()).unwrap();
                 assert!(matches!(store.find(&entry.fingerprint), Ok(Found::Hit(_))), "{i}");
             }
         }
@@ -409,7 +409,10 @@ mod tests {
         assert!(matches!(store.find(&entry.fingerprint), Err(Error::NewerFile { .. })));
         let mut draft = store.draft().unwrap();
         draft.put("a.bin", b"hello").unwrap();
-        assert!(matches!(store.publish(draft, &TaskRecord::default(), "toy"), Err(Error::NewerFile { .. })));
+        assert!(matches!(
+            store.publish(draft, &TaskRecord::default(), "toy", Vec::new()),
+            Err(Error::NewerFile { .. })
+        ));
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
     }
 

@@ -63,6 +63,7 @@ enum Solver {
 fn read(section: &mut Section<'_>) -> Box<dyn Reduction> {
     let components = section
         .key("components", "How many axes are kept; absent: by `variance`.", "20")
+        .short()
         .whole(1..=1_000_000)
         .optional()
         .map(|n| n as usize);
