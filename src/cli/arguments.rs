@@ -140,6 +140,9 @@ pub struct CheckArguments {
     /// a run would come to something else.
     #[arg(long)]
     pub locked: bool,
+    /// Look at the data, too: that it is there, its classes, sizes, channels and own splits, whether folds can be made.
+    #[arg(long, conflicts_with = "locked")]
+    pub data: bool,
     /// With `--locked`: read the sources, too.
     #[arg(long, requires = "locked")]
     pub inputs: bool,
@@ -157,6 +160,9 @@ pub struct SummaryArguments {
     /// Which manifest.
     #[command(flatten)]
     pub manifest: ManifestArguments,
+    /// Where data sets of the catalogue are looked for first.
+    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+    pub data_dir: Option<PathBuf>,
     /// Print each architecture in its other spelling (shorthand or long form), to paste into a manifest.
     #[arg(long)]
     pub toml: bool,
@@ -380,6 +386,9 @@ pub struct SchemaArguments {
     /// Print the whole format as JSON Schema (draft 2020-12), for editors.
     #[arg(long, conflicts_with = "what")]
     pub json: bool,
+    /// Print the whole format as a page of Markdown: `docs/reference.md`.
+    #[arg(long, conflicts_with_all = ["what", "json"])]
+    pub markdown: bool,
 }
 
 /// `completions`.

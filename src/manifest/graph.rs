@@ -81,7 +81,7 @@ pub(super) fn read(
         for (own, entry) in entries.iter().enumerate() {
             let mut log = Log { resolved: entry.resolved.clone(), ..Log::default() };
             nodes[own].stage.check_graph(&stages::Upstream { own, nodes: &nodes }, &mut log);
-            problems.append(&mut log.problems);
+            problems.extend(log.problems.into_iter().map(|problem| entry.locate(problem)));
         }
     }
     (nodes, entries)

@@ -8,6 +8,7 @@
 mod diagnostic;
 mod foreign;
 mod graph;
+mod look;
 mod overrides;
 #[cfg(test)]
 mod records;
@@ -23,6 +24,7 @@ use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Resolved, Section, S
 use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
+pub use look::Looked;
 pub use overrides::Overrides;
 pub use variants::{Variant, Variants};
 
@@ -76,6 +78,12 @@ pub struct StageEntry {
 }
 
 impl StageEntry {
+    /// A problem about a key that the manifest does not set stands at the stage's header.
+    fn locate(&self, problem: Problem) -> Problem {
+        let span = if problem.span == Span::default() { self.header } else { problem.span };
+        Problem { span, ..problem }
+    }
+
     /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it; `None` where the
     /// default is in force.
     pub fn span_of(&self, key: &str) -> Option<Span> {

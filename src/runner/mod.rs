@@ -85,6 +85,15 @@ pub fn store_dir(root: &Path, cache_dir: Option<&Path>) -> PathBuf {
     cache_dir.map_or_else(|| root.join(store::FOLDER), Path::to_owned)
 }
 
+/// Where the files are that a manifest's stages read.
+pub fn places(manifest: &Manifest, data_dir: Option<&Path>) -> Places {
+    Places {
+        manifest_dir: manifest.dir.clone(),
+        data_dir: data_dir.map(Path::to_owned),
+        project_root: store::project_root(&manifest.dir),
+    }
+}
+
 impl<'a> Session<'a> {
     /// Joins `manifest` with the store of its project, or the one in `cache_dir`.
     ///
@@ -96,12 +105,8 @@ impl<'a> Session<'a> {
         cache_dir: Option<&Path>,
         access: Access,
     ) -> Result<Session<'a>, RunError> {
-        let root = store::project_root(&manifest.dir);
-        let places = Places {
-            manifest_dir: manifest.dir.clone(),
-            data_dir: data_dir.map(Path::to_owned),
-            project_root: root.clone(),
-        };
+        let places = places(manifest, data_dir);
+        let root = places.project_root.clone();
         let store = Store::open(&store_dir(&root, cache_dir), &root, access)?;
         Ok(Session { manifest, graph: Graph::of(manifest, places), store })
     }

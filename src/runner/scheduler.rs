@@ -356,8 +356,8 @@ impl<'r> Run<'r> {
         for i in 0..self.tasks.len() {
             let Some(entry) = self.outcomes[i].entry.clone() else { continue };
             let mut warnings = entry.warnings;
-            warnings.extend(self.advice(i));
             if self.tasks[i].stage < self.graph.n_own {
+                warnings.extend(self.advice(i));
                 warnings.iter().for_each(|warning| workshop.warn(Some(&self.outcomes[i].name), warning));
             }
             self.outcomes[i].warnings = warnings;

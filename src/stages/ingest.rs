@@ -1,12 +1,16 @@
 //! `ingest`: files in, one packed data set out.
 
+mod glance;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{Context, Flow, Given, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
+use super::{
+    Context, Flow, Given, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
 use crate::config::{Form, Log, Problem, Section, Span, did_you_mean};
@@ -244,7 +248,7 @@ impl Ingest {
                 writer = Some((DatasetWriter::new(file, image.shape, image.depth)?, path.clone()));
             }
             if let Some((writer, first)) = &mut writer {
-                check_alike(writer, first, &path, &image)?;
+                check_alike((writer.shape(), writer.depth()), first, &path, &image)?;
                 let seen = image.seen;
                 let row = Row {
                     path,
@@ -381,9 +385,14 @@ fn has_images_apart(files: &Files) -> bool {
 }
 
 /// All images have the shape and the depth of the first.
-fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded) -> Result<(), StageError> {
-    let (expected, got) = (writer.shape(), image.shape);
-    if expected == got && writer.depth() == image.depth {
+fn check_alike(
+    (expected, depth): (ImageShape, Depth),
+    first: &str,
+    path: &str,
+    image: &Decoded,
+) -> Result<(), StageError> {
+    let got = image.shape;
+    if expected == got && depth == image.depth {
         return Ok(());
     }
     Err(if (expected.width, expected.height) != (got.width, got.height) {
@@ -403,7 +412,7 @@ fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded)
     } else {
         StageError::new(format!(
             "images have different depths: `{first}` has {} bits per value, `{path}` has {}",
-            writer.depth().bits(),
+            depth.bits(),
             image.depth.bits()
         ))
         .help("set `depth` to \"8\" or \"16\"")
@@ -482,6 +491,10 @@ impl Stage for Ingest {
 
     fn needs(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<Need> {
         Vec::new()
+    }
+
+    fn glance(&self, places: &Places) -> Result<Option<Glance>, StageError> {
+        self.look(places).map(Some)
     }
 
     fn sources(&self, places: &Places) -> Result<Vec<Source>, StageError> {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Glance, Kind, Need, Output, Part, Places, Stage, StageError, Task, Tried, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
@@ -175,6 +177,22 @@ impl Stage for Split {
         }
     }
 
+    fn try_on(&self, glance: &Glance, seed: u64) -> Result<Tried, StageError> {
+        if self.group && glance.groups.iter().all(Option::is_none) {
+            return Err(no_groups());
+        }
+        let groups = self.group.then_some(&glance.groups[..]);
+        let plan = self.plan(&glance.given);
+        let data = Divisible { labels: &glance.labels, classes: &glance.classes, groups, marked: &glance.given };
+        let division = plan
+            .divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))
+            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let places = division.partition.places();
+        let training =
+            |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
+        Ok(Tried { warnings: division.warnings, n_training: (1..=self.folds).map(training).min() })
+    }
+
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
         vec![Part::Whole]
     }
@@ -235,11 +253,15 @@ impl Split {
 /// The group of each sample, numbered in order of first appearance.
 fn groups(dataset: &Numbers) -> Result<Vec<Option<u32>>, StageError> {
     if !dataset.has_groups() {
-        return Err(StageError::new("`group` is set, but the data set's index has no groups")
-            .key("group")
-            .help("add a column `group` to the data set, or leave out `group`"));
+        return Err(no_groups());
     }
     Ok(dataset.groups().to_vec())
+}
+
+fn no_groups() -> StageError {
+    StageError::new("`group` is set, but the data set's index has no groups")
+        .key("group")
+        .help("add a column `group` to the data set, or leave out `group`")
 }
 
 /// Warns of an unusual share of training rows where `check` could not know it.
@@ -381,7 +403,7 @@ mod tests {
         assert_eq!((out.folds, out.has_test), (10, false));
         let share = ["`test` expects a number from 0 up to, not including, 1, or `given`, got `1`"];
         check(&[("test", Value::Integer(1))], flow(), &share);
-        let share = ["`validation` expects a number between 0 and 1, or `given`, got `0.0`"];
+        let share = ["`validation` expects a number above 0, below 1, or `given`, got `0.0`"];
         check(&[("folds", Value::Integer(1)), ("validation", Value::Float(0.0))], flow(), &share);
         let folds = ["`validation` has no meaning with 5 folds, each of which is validated on in turn"];
         check(&[("validation", Value::Float(0.1))], flow(), &folds);

@@ -126,11 +126,11 @@ mod tests {
         let (_temp, store) = store();
         let task = Digest::of(b"task");
         let path = store.note_path(FOLDER, &task.to_string());
-        fs::write(&path, "convoy checkpoint 2\nwhatever").unwrap();
+        fs::write(&path, "convoy checkpoint 3\nwhatever").unwrap();
         assert_eq!(store.load_checkpoint(&task), None);
         assert!(store.take_warnings()[0].contains("newer convoy"));
         assert!(matches!(store.save_checkpoint(&task, b"x", &[]), Err(Error::NewerFile { .. })));
         store.remove_checkpoint(&task);
-        assert_eq!(fs::read(&path).unwrap(), b"convoy checkpoint 2\nwhatever");
+        assert_eq!(fs::read(&path).unwrap(), b"convoy checkpoint 3\nwhatever");
     }
 }

@@ -404,7 +404,7 @@ mod tests {
         fs::copy(store.entry_path(&entry.fingerprint), store.entry_path(&other)).unwrap();
         assert_eq!(store.find(&other).unwrap(), Found::Corrupt("record".into()));
         let path = store.entry_path(&entry.fingerprint);
-        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 2", "convoy entry 3");
+        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 3", "convoy entry 4");
         fs::write(&path, &newer).unwrap();
         assert!(matches!(store.find(&entry.fingerprint), Err(Error::NewerFile { .. })));
         let mut draft = store.draft().unwrap();

@@ -113,6 +113,10 @@ impl Reduction for Pca {
         self.solver != Solver::Full && self.components.is_some()
     }
 
+    fn leaves_scales(&self) -> bool {
+        !self.whiten && !self.zca
+    }
+
     fn keeps_shape(&self) -> bool {
         self.zca
     }

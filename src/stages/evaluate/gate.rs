@@ -160,7 +160,7 @@ fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) ->
     };
     let word = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
     let (name, range) = (metric.name, metric.shown_range());
-    let help = if most == 1.0 && bound > 1.0 && bound <= 100.0 {
+    let help = if most == 1.0 && (5.0..=100.0).contains(&bound) {
         // As a percentage is written; 97 / 100 has the shortest text that reads back.
         format!("write `{word} {}`", bound / 100.0)
     } else {
@@ -176,7 +176,7 @@ fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: S
     if let Some(baseline) = baseline.filter(|x| !(least..=most).contains(x)) {
         let problem =
             Problem::error(span, format!("the baseline `{baseline}` is no value of `{name}`, which is {range}"));
-        return Some(match most == 1.0 && baseline > 1.0 && baseline <= 100.0 {
+        return Some(match most == 1.0 && (5.0..=100.0).contains(&baseline) {
             true => problem.help(format!("write `baseline = {}`", baseline / 100.0)),
             false => problem,
         });
