@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const MANIFEST: &str = "schema = 1\n\n[stages.ingest]\nsource = \"t.csv\"\n\n[stages.split]\ntest = 0.25\nfolds = 2\n\n\
+const MANIFEST: &str = "schema = 1\n\n[stages.ingest]\nsource = \"t.csv\"\n\n[stages.split]\ntest = 0.25\nfolds = 5\n\n\
                         [stages.train]\narchitecture = \"INPUT - FC\"\nepochs = 1\nsanity = false\n\n[stages.evaluate]\n";
 
 /// A folder with a manifest and a table of images of 2x2 pixels, each there twice.
@@ -148,7 +148,7 @@ fn data_is_looked_at_before_a_training() {
         ),
     );
     check_data(
-        &MANIFEST.replace("folds = 2", "folds = 100"),
+        &MANIFEST.replace("folds = 5", "folds = 100"),
         (2, &["error: cannot make 100 folds from 80 images", "= help: set `folds` to at most 80"]),
     );
     check_data(

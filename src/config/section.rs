@@ -186,7 +186,17 @@ impl<'a> Section<'a> {
                     "`{key}` expects {}, or a table with one of them as its only key, got {got}",
                     OneOf(&names)
                 );
-                self.log.push(Problem::error(node.span, message));
+                let mut problem = Problem::error(node.span, message);
+                if let Value::Table(table) = &node.value {
+                    // `{ name = "adam", lr = 0.1 }`, as other tools have it.
+                    let named = table.entries.iter().find_map(|entry| match &entry.node.value {
+                        Value::Text { text, .. } => names.iter().find(|name| text.eq_ignore_ascii_case(name)),
+                        _ => names.iter().find(|name| **name == entry.key),
+                    });
+                    problem.help = named
+                        .map(|name| format!("write `{key} = \"{name}\"`, or `{{ {name} = {{ … }} }}` with its keys"));
+                }
+                self.log.push(problem);
                 return None;
             }
         };
@@ -406,6 +416,9 @@ impl<'k, 'a> Key<'k, 'a> {
         };
         let Value::List(items) = &node.value else {
             self.section.expected(self.key, node, "a list");
+            if matches!(node.value, Value::Text { .. } | Value::Table(_)) {
+                self.section.advise(self.key, format!("write `{} = [{}]`", self.key, super::toml(&node.value)));
+            }
             return Vec::new();
         };
         if items.is_empty() {

@@ -345,6 +345,9 @@ fn help(key: &str, value: &Value, own: Option<&str>, kinds: &[Kind]) -> Option<S
     if ["schema", "name"].contains(&key) {
         return Some(format!("the manifest's own `{key}` stands above the first table"));
     }
+    if matches!(value, Value::Table(_)) && kinds.iter().any(|kind| kind.name == plain) {
+        return Some(format!("write `[stages.{plain}]`: stages stand beside each other"));
+    }
     let known = KEYS.iter().find(|(kind, words, _)| *kind == own && words.contains(&plain.as_str()));
     if let Some((.., advice)) = known {
         return Some(match advice {

@@ -360,7 +360,11 @@ fn wire(
 fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]) -> Result<usize, Problem> {
     let Value::Text { text, .. } = &node.value else {
         let got = crate::config::display(&node.value);
-        return Err(Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}")));
+        let problem = Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}"));
+        return Err(match &node.value {
+            Value::List(_) => problem.help(format!("one stage is read: write `{key} = \"NAME\"`")),
+            _ => problem,
+        });
     };
     if let Some(found) = above.iter().position(|read| read.name == *text) {
         return Ok(found);

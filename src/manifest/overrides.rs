@@ -187,6 +187,10 @@ fn put(table: &mut Table, path: &[(String, Span)], node: &Node) -> Result<(), Pr
     let at = match table.entries.iter().position(|entry| entry.key == *key) {
         Some(at) => at,
         None => {
+            if let Some((next, next_span)) = rest.first().filter(|(next, _)| index_in(next).is_some()) {
+                let message = format!("`{key}` is not set, it has no item `{next}` to override");
+                return Err(Problem::error(*next_span, message));
+            }
             let empty = Node { value: Value::Table(Table::default()), span: *key_span };
             table.entries.push(Entry { key: key.clone(), key_span: *key_span, node: empty });
             table.entries.len() - 1

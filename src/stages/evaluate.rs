@@ -108,7 +108,12 @@ fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
                     }
                 }
             }
-            _ => section.expected("metrics", node, "a list of names of metrics"),
+            other => {
+                section.expected("metrics", node, "a list of names of metrics");
+                if let Value::Text { text, .. } = other {
+                    section.advise("metrics", format!("write `metrics = [{}]`", quote(text)));
+                }
+            }
         },
     }
     section.record("metrics", names(metrics.iter().copied()), span);

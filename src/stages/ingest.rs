@@ -13,7 +13,7 @@ use super::{
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
-use crate::config::{Form, Log, Problem, Section, Span, did_you_mean};
+use crate::config::{Form, Log, Problem, Section, Span, Value, did_you_mean};
 use crate::data::catalogue::{self, Entry, Located};
 use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
 use crate::data::reader::classes::some_of;
@@ -76,6 +76,17 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let policy = DecodePolicy::read(section);
     let max_corrupt =
         section.key("max_corrupt", "Images that may be left out.", "10").whole(0..=i64::MAX as u64).or(100);
+    if let Some(Value::List(_)) = section.node("source").map(|node| &node.value) {
+        section.advise(
+            "source",
+            "one source is read: put folders below one folder, or list the files in a table of paths",
+        );
+    }
+    match section.node("channels").map(|node| &node.value) {
+        Some(Value::Integer(1)) => section.advise("channels", "write `channels = \"gray\"`"),
+        Some(Value::Integer(_)) => section.advise("channels", "write `channels = \"rgb\"`"),
+        _ => {}
+    }
     section.advise("max_corrupt", "write the number of images that may be left out, such as `max_corrupt = 10`");
     check_resize(&policy, section.span(), section.log());
     Box::new(Ingest {

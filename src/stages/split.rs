@@ -97,6 +97,7 @@ fn read_share(section: &mut Section<'_>, key: &'static str, meaning: &'static st
         _ => {
             // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
             section.expected_number(key, node, format_args!("{bounds}, or `given`"), &|x| bounds.holds(x));
+            section.advise(key, format!("write a share, such as `{key} = {DEFAULT_SHARE}`"));
             None
         }
     }

@@ -119,11 +119,18 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             _ => None,
         };
         let Some((text, comparison, bound)) = parsed else {
-            section.expected(
-                &key,
-                &entry.node,
-                "a comparison with a number, such as \">= 0.97\", or a table with `baseline`",
-            );
+            let expected = "a comparison with a number, such as \">= 0.97\", or a table with `baseline`";
+            section.expected(&key, &entry.node, expected);
+            let bound = match &entry.node.value {
+                Value::Text { text, .. } => text.trim().trim_start_matches('=').trim().parse().ok(),
+                other => as_number(other),
+            };
+            if let Some(bound) = bound.filter(|x: &f64| x.is_finite())
+                && let Some(problem) = section.log().problems.last_mut()
+            {
+                let word = if metric.is_higher_better { ">=" } else { "<=" };
+                problem.help = Some(format!("write `{} = \"{word} {bound}\"`", entry.key));
+            }
             continue;
         };
         if let Some(problem) = untelling(metric, comparison, bound, entry.node.span) {
