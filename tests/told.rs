@@ -135,7 +135,13 @@ fn data_is_looked_at_before_a_training() {
     check_data(MANIFEST, (0, &[]));
     check_data(
         &MANIFEST.replace("INPUT - FC", "INPUT - FC(5)"),
-        (2, &["error: the network ends with 5 values, but there are 2 classes", "= help: leave out `units`"]),
+        (
+            2,
+            &[
+                "error: the network ends with 5 values, but there are 2 classes",
+                "= help: end with `FC`, which takes the number of classes by itself",
+            ],
+        ),
     );
     check_data(
         &MANIFEST.replace("test = 0.25", "test = \"given\""),

@@ -57,7 +57,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         .key("folds", "Folds of cross-validation; 1 is a single train/validation split.", "10")
         .whole(1..=1000)
         .or(default) as u32;
-    let meaning = "With `folds = 1`, what is validated on, of the images outside the test split; absent: as `test`.";
+    let meaning = "What is validated on, of the images outside the test split, in a single split (`folds = 1`); absent: as `test`.";
     let mut validation = None;
     if folds == 1 || section.is_described() {
         validation = read_share(section, "validation", meaning, Bounds::Open);
@@ -407,7 +407,9 @@ mod tests {
         let share = ["`validation` expects a number above 0, below 1, or `given`, got `0.0`"];
         check(&[("folds", Value::Integer(1)), ("validation", Value::Float(0.0))], flow(), &share);
         let folds = ["`validation` has no meaning with 5 folds, each of which is validated on in turn"];
-        check(&[("validation", Value::Float(0.1))], flow(), &folds);
+        check(&[("folds", Value::Integer(5)), ("validation", Value::Float(0.1))], flow(), &folds);
+        // Who says what is validated on means one split.
+        assert_eq!(check(&[("validation", Value::Float(0.1))], flow(), &[]).folds, 1);
         check(
             &[("group", text("patient"))],
             flow(),
