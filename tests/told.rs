@@ -170,6 +170,20 @@ fn data_is_looked_at_before_a_training() {
 }
 
 #[test]
+fn fewer_training_rows_than_components_are_told_before_a_training() {
+    let folder = project();
+    let header: String = (0..64).map(|i| format!(",p{i}")).collect();
+    let rows: String = (0..24).map(|i| format!("{}{}\n", i % 2, format!(",{i}").repeat(64))).collect();
+    fs::write(folder.path().join("t.csv"), format!("label{header}\n{rows}")).expect("the table can be written");
+    let reduce = "[stages.reduce]\nmethod = { pca = { components = 20, whiten = true } }\n\n[stages.train]";
+    fs::write(folder.path().join("m.toml"), MANIFEST.replace("[stages.train]", reduce)).expect("it can be written");
+    assert_eq!(run(folder.path(), &["check", "m.toml"]).0, Some(0));
+    let (code, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.starts_with("error: 20 components cannot be found in 14 images"), "{stderr}");
+}
+
+#[test]
 fn a_source_that_is_not_there_is_a_warning_to_who_checks_only_the_manifest() {
     let folder = project();
     fs::remove_file(folder.path().join("t.csv")).expect("it can be removed");

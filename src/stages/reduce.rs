@@ -145,7 +145,7 @@ impl Stage for Reduce {
                         below.name
                     );
                     let at = log.span_of("method", Span::default());
-                    let help = format!("write `method = {{ {method} = {{ components = 50, whiten = true }} }}`");
+                    let help = format!("add `whiten = true` to the keys of `{method}`");
                     log.push(Problem::warning(at, message).help(help));
                 }
             }
