@@ -155,14 +155,22 @@ fn data_is_looked_at_before_a_training() {
     );
     check_data(
         &MANIFEST.replace("folds = 5", "folds = 100"),
-        (2, &["error: cannot make 100 folds from 80 images", "= help: set `folds` to at most 80"]),
+        (
+            2,
+            &[
+                "warning: 99 % of the images outside the test split are trained on, 70 to 90 % is usual",
+                "= help: 5 folds train on 80 %",
+                "error: cannot make 100 folds from 80 images",
+                "= help: set `folds` to at most 80",
+            ],
+        ),
     );
     check_data(
         &MANIFEST.replace("source = \"t.csv\"", "source = \"absent\""),
         (
             2,
             &[
-                "error: stage `ingest`: `absent` does not exist",
+                "error: stage `ingest`: `./absent` does not exist",
                 "= help: paths are relative to the manifest's folder, `.`",
             ],
         ),
@@ -190,7 +198,7 @@ fn a_source_that_is_not_there_is_a_warning_to_who_checks_only_the_manifest() {
     let (code, stdout, stderr) = run(folder.path(), &["check", "m.toml"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("no errors"), "{stdout}");
-    assert!(stderr.starts_with("warning: stage `ingest`: `t.csv` does not exist"), "{stderr}");
+    assert!(stderr.starts_with("warning: stage `ingest`: `./t.csv` does not exist"), "{stderr}");
 }
 
 #[test]
