@@ -101,7 +101,7 @@ fn files_that_are_no_manifests_are_refused() {
     assert_eq!(told(&large), "the manifest is larger than 1 MiB");
     let full = folder.path().join("full.toml");
     fs::write(&full, "#".repeat(1 << 20)).expect("the file can be written");
-    assert_eq!(told(&full), "missing key `schema`; missing key `name`; there is no stage");
+    assert_eq!(told(&full), "missing key `schema`; there is no stage");
 }
 
 /// Loads `bytes`; whatever is said must have a place and be shown without a panic.

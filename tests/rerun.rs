@@ -44,6 +44,47 @@ fn the_second_run_has_nothing_to_do() {
     assert!(project.plan(MANIFEST).is_fresh());
 }
 
+/// Collects what is warned of.
+#[derive(Default)]
+struct Warned(Mutex<Vec<String>>);
+
+impl Events for Warned {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Warning { message, .. } = event {
+            self.0.lock().unwrap().push((*message).to_owned());
+        }
+    }
+}
+
+#[test]
+fn what_was_told_while_computing_is_told_again_with_the_results_once_each() {
+    let project = Project::new();
+    let text = MANIFEST.replace("kind = \"learn\"\n\n", "kind = \"learn\"\nwarn = 1\n\n");
+    let expected = ["odd thing 0", "only of fold 1", "only of fold 2", "what all say"];
+    let run = |text: &str| {
+        let warned = Warned::default();
+        let outcome = project.run_with(text, 2, &warned).unwrap();
+        let mut warned = warned.0.into_inner().unwrap();
+        warned.sort();
+        let told: Vec<(String, String)> =
+            outcome.warnings().iter().map(|(stage, text)| ((*stage).to_owned(), (*text).to_owned())).collect();
+        (warned, told, computed(&outcome).len())
+    };
+    let told: Vec<(String, String)> = ["odd thing 0", "what all say", "only of fold 1", "only of fold 2"]
+        .iter()
+        .map(|text| ("one".to_owned(), (*text).to_owned()))
+        .collect();
+    for n_computed in [12, 0] {
+        let (warned, again, n) = run(&text);
+        assert_eq!((warned, again, n), (expected.map(str::to_owned).to_vec(), told.clone(), n_computed));
+    }
+    // Another setting, and back: found in the store, with what was told.
+    let other = text.replace("warn = 1", "warn = 1\na = 7");
+    run(&other);
+    let (warned, again, n) = run(&text);
+    assert_eq!((warned, again, n), (expected.map(str::to_owned).to_vec(), told, 0));
+}
+
 /// Runs `before`, then `after`: which tasks are computed and why.
 #[track_caller]
 fn check(before: &str, after: &str, expected: &[&str]) {

@@ -187,14 +187,19 @@ const UNSEEN: &[&str] = &[
     "ensemble-weighted-folds",
     "evaluate-baseline-model",
     "evaluate-gate-model",
+    "evaluate-gate-percent",
     "evaluate-gate-without-test",
     "evaluate-reads-split",
     "input-below",
+    "input-cycle",
     "input-itself",
+    "input-misspelt",
     "input-nothing-above",
     "input-second-branch",
     "input-unknown",
     "input-wrong-output",
+    "name-of an odd file",
+    "no-ingest",
     "profile-architecture",
     "profile-none",
     "profile-not-in-force",
@@ -204,10 +209,12 @@ const UNSEEN: &[&str] = &[
     "reduce-conv-after-pca",
     "reduce-conv-after-variance",
     "reduce-lemma",
+    "resize-two-sides",
     "search-shapes",
     "search-tune",
     "search-variable-read-elsewhere",
     "set-into-architecture",
+    "set-list-items",
     "set-optimizer",
     "set-unclosed",
     "set-unknown-key",
@@ -331,4 +338,17 @@ fn every_key_has_a_meaning_and_an_example_that_it_accepts() {
     }
     assert!(n > 200, "{n} keys");
     assert!(matches!(config::parse("1"), Some(Value::Integer(1))));
+}
+
+#[test]
+fn the_committed_reference_is_what_the_program_prints() {
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy")).args(["schema", "--markdown"]).output();
+    let page = String::from_utf8(program.expect("it runs").stdout).expect("it is text");
+    let path = "docs/reference.md";
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all("docs").expect("the folder can be made");
+        fs::write(path, &page).expect("the page can be written");
+    }
+    let committed = fs::read_to_string(path).unwrap_or_default();
+    assert!(page.len() > 10_000 && committed == page, "write it anew: `convoy schema --markdown >{path}`");
 }

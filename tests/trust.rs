@@ -167,7 +167,7 @@ fn what_cannot_be_read_is_told_and_computed_by_nobody() {
     let ac = project.dir("p/.convoy/ac");
     for record in fs::read_dir(&ac).unwrap() {
         let path = record.unwrap().path();
-        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 2", "convoy entry 3");
+        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 3", "convoy entry 4");
         fs::write(&path, newer).unwrap();
     }
     for arguments in [&["run", "toy.toml"][..], &["status", "toy.toml"], &["cache", "gc"], &["verify"]] {

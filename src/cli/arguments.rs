@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a stage failed, 2 manifest or usage, 3 stale (--locked, --exit-code), 4 non-deterministic,
 5 store corrupt (verify), 6 a metric gate failed, 130 interrupted (finished work is kept).
 
-Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_THREADS as --cache-dir, --data-dir, --threads;
+Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_OUT, CONVOY_THREADS as --cache-dir, --data-dir, --out-dir, --threads;
 CONVOY_ISA=avx512|avx2|portable forces the kernels (the bytes are the same); NO_COLOR.";
 
 /// The verbs.
@@ -107,6 +107,9 @@ pub struct RunArguments {
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    pub out_dir: Option<PathBuf>,
     /// Run these stages even if they are fresh (repeatable).
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
@@ -137,6 +140,9 @@ pub struct CheckArguments {
     /// a run would come to something else.
     #[arg(long)]
     pub locked: bool,
+    /// Look at the data, too: that it is there, its classes, sizes, channels and own splits, whether folds can be made.
+    #[arg(long, conflicts_with = "locked")]
+    pub data: bool,
     /// With `--locked`: read the sources, too.
     #[arg(long, requires = "locked")]
     pub inputs: bool,
@@ -154,6 +160,9 @@ pub struct SummaryArguments {
     /// Which manifest.
     #[command(flatten)]
     pub manifest: ManifestArguments,
+    /// Where data sets of the catalogue are looked for first.
+    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+    pub data_dir: Option<PathBuf>,
     /// Print each architecture in its other spelling (shorthand or long form), to paste into a manifest.
     #[arg(long)]
     pub toml: bool,
@@ -246,6 +255,9 @@ pub struct ExportArguments {
     /// Where to write it [default: out/NAME/STAGE.safetensors].
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Where `out` is, as `run` was told.
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    pub out_dir: Option<PathBuf>,
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,
@@ -374,6 +386,9 @@ pub struct SchemaArguments {
     /// Print the whole format as JSON Schema (draft 2020-12), for editors.
     #[arg(long, conflicts_with = "what")]
     pub json: bool,
+    /// Print the whole format as a page of Markdown: `docs/reference.md`.
+    #[arg(long, conflicts_with_all = ["what", "json"])]
+    pub markdown: bool,
 }
 
 /// `completions`.

@@ -6,8 +6,8 @@ use super::Exit;
 use super::arguments::{CheckArguments, ManifestArguments};
 use super::run::{run_error, threads};
 use super::terminal::Terminal;
-use crate::manifest::{Diagnostics, Manifest};
-use crate::runner::{Difference, LockFile, Session};
+use crate::manifest::{Diagnostics, Looked, Manifest};
+use crate::runner::{self, Difference, LockFile, Session};
 use crate::store::Access;
 
 /// The manifest that the arguments name, checked; `None` after its problems have been printed.
@@ -77,16 +77,32 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
     if arguments.locked {
         return locked(arguments, &manifest, terminal);
     }
+    let places = runner::places(&manifest, arguments.places.data_dir.as_deref());
+    let looked = match arguments.data {
+        true => manifest.look(&places),
+        // Manifests are checked where their data is not, too.
+        false => Looked { problems: manifest.absent_sources(&places), ..Looked::default() },
+    };
+    let found = Diagnostics::new(looked.problems, manifest.texts.clone());
+    if !found.problems.is_empty() {
+        print(&found, terminal);
+    }
+    let is_well = found.n_errors() == 0;
     if arguments.json {
-        terminal.result(&format!("{}\n", serde_json::json!({ "ok": true, "warnings": manifest.warnings.len() })));
-    } else {
+        let n_warnings = manifest.warnings.len() + found.n_warnings();
+        let data: serde_json::Map<String, serde_json::Value> =
+            looked.told.into_iter().map(|(stage, told)| (stage, told.into())).collect();
+        let json = serde_json::json!({ "ok": is_well, "warnings": n_warnings, "data": data });
+        terminal.result(&format!("{json}\n"));
+    } else if is_well {
         terminal.result(&format!(
             "{}: {} stages, no errors\n",
             crate::manifest::shown_path(&manifest.path),
             manifest.n_stages()
         ));
+        looked.told.iter().for_each(|(stage, told)| terminal.result(&format!("{stage}: {told}\n")));
     }
-    Ok(Exit::Done)
+    Ok(if is_well { Exit::Done } else { Exit::Usage })
 }
 
 /// `check --locked`: whether a run would come to what the lock file says, as far as manifest, lock file and records tell.

@@ -1,6 +1,6 @@
 //! `export`, and how a verb gets a finished model: out of the store by its manifest, or from an exported file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
@@ -31,7 +31,9 @@ pub struct Model {
     /// What people call it: `digits, ensemble`, or the file.
     pub name: String,
     /// Where `export` puts it.
-    pub default_path: std::path::PathBuf,
+    pub default_path: PathBuf,
+    /// The same, within `out`.
+    pub place: PathBuf,
 }
 
 /// `export safetensors`.
@@ -42,7 +44,8 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
         Err(exit) => return Ok(exit),
     };
     let bytes = model.model.to_bytes()?;
-    let path = arguments.output.as_deref().unwrap_or(&model.default_path);
+    let in_out = arguments.out_dir.as_ref().map(|out| out.join(&model.place));
+    let path = arguments.output.as_ref().or(in_out.as_ref()).unwrap_or(&model.default_path);
     files::replace(path, &bytes, false)?;
     terminal.note(&format!(
         "{}: {}, {} classes, {}",
@@ -93,7 +96,7 @@ pub fn open(
     }
     let bytes = files::read_regular(path, MOST_MODEL)?;
     match Portable::from_bytes(Bytes::new(bytes)) {
-        Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned() })),
+        Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned(), place: PathBuf::new() })),
         Err(error) => {
             terminal.fault(&format!("`{shown}` {}", error.message), Some("export it again"));
             Ok(Err(Exit::Failed))
@@ -138,9 +141,9 @@ fn from_manifest(
     let model = predict::assemble(&plan.graph.nodes, stage, &mut deliver)?;
     session.store.save_stamps();
     let name = &manifest.nodes[stage].name;
-    let default_path =
-        session.store.base().join("out").join(variant_name(&manifest)).join(format!("{name}.safetensors"));
-    Ok(Ok(Model { model, name: format!("{}, {name}", manifest.name), default_path }))
+    let place = Path::new(&variant_name(&manifest)).join(format!("{name}.safetensors"));
+    let default_path = session.store.base().join("out").join(&place);
+    Ok(Ok(Model { model, name: format!("{}, {name}", manifest.name), default_path, place }))
 }
 
 /// The stage that `wanted` names, else the last ensemble, else the last model.

@@ -65,8 +65,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap's own errors and help pages: help goes to stdout with 0, errors to stderr with 2.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+            let printed = error.print();
+            if !error.use_stderr() {
+                terminal.keep(printed);
+            }
+            let exit = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+            return if has_failed(&terminal) { Exit::Failed.into() } else { exit };
         }
     };
     if let Some(name) = std::env::var_os("CONVOY_ISA").filter(|name| !name.is_empty()) {
@@ -78,13 +82,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
     }
-    match dispatch(arguments, &terminal) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            terminal.error(&error);
-            Exit::Failed.into()
-        }
+    let exit = dispatch(arguments, &terminal).unwrap_or_else(|error| {
+        terminal.error(&error);
+        Exit::Failed
+    });
+    if has_failed(&terminal) { Exit::Failed.into() } else { exit.into() }
+}
+
+/// Whether results could not be written; says why.
+fn has_failed(terminal: &Terminal) -> bool {
+    let failure = terminal.failure();
+    if let Some(error) = &failure {
+        terminal.fault(&format!("cannot write to stdout: {}", crate::files::reason(error)), None);
     }
+    failure.is_some()
 }
 
 /// A decoder that panics on a hostile image is caught and named by ingest: its own message would only confuse.
@@ -106,7 +117,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Completions(arguments) => {
             let mut script = Vec::new();
             clap_complete::generate(arguments.shell, &mut Arguments::command(), "convoy", &mut script);
-            terminal.part(&script)?;
+            terminal.keep(terminal.part(&script));
             Ok(Exit::Done)
         }
         Verb::Run(arguments) => run::run(&arguments, terminal),

@@ -59,6 +59,19 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             Err(error) => Ok(run_error(&error, &manifest, terminal)),
         };
     }
+    let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
+    let out_dir = out.join(variant_name(&manifest));
+    // What is written last is tried first. A run that has nothing to do may have nothing to write either.
+    if let Err((error, help)) = try_places(&out_dir, &session, &manifest, arguments) {
+        match session.plan(&options) {
+            Ok(plan) if plan.is_fresh() => {}
+            Ok(_) => {
+                terminal.fault(&error.to_string(), Some(help));
+                return Ok(Exit::Failed);
+            }
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        }
+    }
     stop_on_signals(&cancel)?;
     let progress = Progress::new(*terminal, arguments.quiet);
     let outcome = match session.run(&options, &Watcher { progress: &progress }) {
@@ -80,13 +93,14 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             Finished { stage: stage_name, kind, part: *part, trial: graph.trial_name(*stage), files }
         })
         .collect();
-    let out_dir = session.store.base().join("out").join(variant_name(&manifest));
-    // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours.
-    write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal)?;
+    // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
+    // results are printed all the same.
+    let written = write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal);
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
     if !is_complete {
+        written?;
         return Ok(if outcome.is_interrupted {
             terminal.note("interrupted; what was finished is kept, run again to go on");
             Exit::Interrupted
@@ -105,8 +119,9 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         exit = keep_lock(lock, &results, &session, &manifest, arguments, terminal)?;
     }
     if arguments.json {
-        terminal
-            .result(&format!("{}\n", results.json(&manifest.name, outcome.computed().count(), outcome.tasks.len())));
+        let mut all = results.json(&manifest.name, outcome.computed().count(), outcome.tasks.len());
+        all["warnings"] = warnings(&outcome);
+        terminal.result(&format!("{all}\n"));
     } else {
         let n_computed = outcome.computed().count();
         let seconds = report::text::seconds(started.elapsed().as_secs_f64());
@@ -125,7 +140,14 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             ));
         }
         terminal.result(&results.text(terminal));
-        terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
+        if written.is_ok() {
+            terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
+        }
+    }
+    if let Err(error) = written {
+        terminal.error(&error);
+        terminal.note(&format!("  help: {OUT_HELP}"));
+        return Ok(Exit::Failed);
     }
     if exit == Exit::Done && has_failed_search {
         exit = Exit::Failed;
@@ -134,6 +156,27 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         exit = Exit::Gate;
     }
     Ok(exit)
+}
+
+/// What to do where reports cannot be written.
+const OUT_HELP: &str = "name a folder that can be written with `--out-dir`";
+
+/// Tries the places that are written at the end of a run: the reports' folder, and the lock file's where one is kept.
+fn try_places(
+    out_dir: &Path,
+    session: &Session<'_>,
+    manifest: &Manifest,
+    arguments: &RunArguments,
+) -> Result<(), (files::Error, &'static str)> {
+    files::probe(out_dir).map_err(|error| (error, OUT_HELP))?;
+    let keeps_lock = arguments.to.is_none() && !arguments.locked && !manifest.has_sets && arguments.out_dir.is_none();
+    match session.graph.lock_path.parent().filter(|_| keeps_lock) {
+        Some(folder) => files::probe(folder).map_err(|error| {
+            let help = "name a folder for the reports with `--out-dir`: no lock file is kept then where none can be";
+            (error, help)
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Says which searches reached their time limit; whether one of them is not to.
@@ -335,10 +378,17 @@ fn write_reports(
         "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
         "complete": outcome.is_complete(),
+        "warnings": warnings(outcome),
         "files": written.noted.files,
     });
     files::replace(&out_dir.join(outputs::RUN), format!("{run:#}\n").as_bytes(), false)?;
     Ok(())
+}
+
+/// What the tasks told, for programs.
+fn warnings(outcome: &Outcome) -> serde_json::Value {
+    let warnings = outcome.warnings().into_iter();
+    warnings.map(|(stage, message)| serde_json::json!({ "stage": stage, "message": message })).collect()
 }
 
 /// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
@@ -406,8 +456,14 @@ fn keep_lock(
         }
         return Ok(if differences.is_empty() { Exit::Done } else { Exit::Stale });
     }
-    if !manifest.has_sets {
-        lock.write(path)?;
+    if !manifest.has_sets
+        && let Err(error) = lock.write(path)
+    {
+        // Whoever puts the reports elsewhere has a project that is not to be written to.
+        if arguments.out_dir.is_none() {
+            return Err(error.into());
+        }
+        terminal.warning(&format!("no lock file is kept: {error}"));
     }
     Ok(Exit::Done)
 }

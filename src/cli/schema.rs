@@ -17,6 +17,10 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
         return Ok(Exit::Done);
     }
     let pages = pages();
+    if arguments.markdown {
+        terminal.result(&markdown(&pages));
+        return Ok(Exit::Done);
+    }
     if arguments.what.is_empty() {
         // The whole of it is long: keys of choices are left to whoever asks for them.
         let text: String = pages.iter().filter(|page| page.depth < 2).map(Page::text).collect();
@@ -45,6 +49,39 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
     }
     terminal.result(&text);
     Ok(Exit::Done)
+}
+
+/// Everything as one page: a section for the manifest and for each kind of stage, keys as a list in the order of declaration.
+fn markdown(pages: &[Page]) -> String {
+    let mut text = String::from(
+        "# Reference of manifests\n\nWritten by `convoy schema --markdown` from the declarations that the program itself reads keys \
+         by.\n",
+    );
+    for page in pages {
+        let name = page.path.rsplit('.').next().unwrap_or(&page.path);
+        if page.depth == 0 {
+            let title = if name == "manifest" { "The manifest itself".to_owned() } else { format!("`{name}` stages") };
+            let _ = writeln!(text, "\n## {title}\n");
+            continue;
+        }
+        let indent = "  ".repeat(page.depth - 1);
+        let meaning = if page.meaning.is_empty() { String::new() } else { format!(": {}", page.meaning) };
+        let _ = writeln!(text, "{indent}- `{name}`{meaning}");
+        if !page.facts.is_empty() {
+            let facts: Vec<String> = page.facts.iter().map(|fact| marked(fact)).collect();
+            let _ = writeln!(text, "{indent}  {}", facts.join("; "));
+        }
+    }
+    text
+}
+
+/// A fact with what is TOML in it as code.
+fn marked(fact: &str) -> String {
+    match fact.split_once(": ") {
+        Some((word @ ("default" | "example" | "shorthand" | "short"), rest)) => format!("{word} `{rest}`"),
+        Some(("value", rest)) => rest.replace('|', "or"),
+        _ => fact.to_owned(),
+    }
 }
 
 /// `stages.train.augment[0].CROP` as pages have it: `train.augment.crop`.
@@ -103,6 +140,10 @@ fn add_keys(pages: &mut Vec<Page>, above: &str, depth: usize, keys: &[Declaratio
             None => {}
         }
         facts.push(format!("example: {} = {}", key.key, key.example));
+        if key.is_short {
+            let choice = above.rsplit('.').next().unwrap_or(above);
+            facts.push(format!("short: {choice} = {}", key.example));
+        }
         if key.is_place {
             facts.push("says where something is: what is there counts, not where".to_owned());
         }

@@ -6,15 +6,35 @@ use super::arguments::SummaryArguments;
 use super::terminal::Terminal;
 use super::{Exit, check};
 use crate::config::Log;
+use crate::manifest::Diagnostics;
 use crate::nn::plan::NetworkPlan;
 use crate::report::text::{Align, aligned, bytes, grouped};
-use crate::stages::Trained;
+use crate::runner;
+use crate::stages::{Flow, Trained};
 
 /// `summary`.
 pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let mut text = String::new();
     let mut json = Vec::new();
+    let mut flows: Vec<Flow> = manifest.nodes.iter().map(|node| node.flow.clone()).collect();
+    let is_known = |flow: &Flow| flow.shape.is_some() && flow.n_classes.is_some();
+    let networks = manifest.nodes.iter().filter(|node| node.stage.network().is_some());
+    let mut absent = None;
+    if !arguments.toml && networks.clone().any(|node| !is_known(&flows[node.inputs[0]])) {
+        // Nobody has said what the images are like; a look at them does.
+        let places = runner::places(&manifest, arguments.data_dir.as_deref());
+        absent = manifest.absent_sources(&places).into_iter().next();
+        if absent.is_none() {
+            let looked = manifest.look(&places);
+            let found = Diagnostics::new(looked.problems, manifest.texts.clone());
+            if found.n_errors() > 0 {
+                terminal.page(&found.render(terminal.has_colour));
+                return Ok(Exit::Usage);
+            }
+            flows = looked.flows;
+        }
+    }
     for node in &manifest.nodes {
         let Some(network) = node.stage.network() else { continue };
         if arguments.toml {
@@ -27,15 +47,15 @@ pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Res
             });
             continue;
         }
-        let above = &manifest.nodes[node.inputs[0]].flow;
+        let above = &flows[node.inputs[0]];
         // The manifest was checked, so that nothing new is reported here.
         let plan = network.architecture.check(above.shape, above.n_classes, &mut Log::default());
         let Some(plan) = plan else {
-            let _ = writeln!(
-                text,
-                "{}: shapes are known once `ingest` has run; name a data set of the catalogue to see them before\n",
-                node.name
-            );
+            let why = match &absent {
+                Some(problem) => problem.message.clone(),
+                None => "what it is fed is known once the stages above have run".to_owned(),
+            };
+            let _ = writeln!(text, "{}: shapes are not known: {why}\n", node.name);
             continue;
         };
         if arguments.json {

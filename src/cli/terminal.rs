@@ -1,11 +1,15 @@
 //! What a person sees: results on stdout, everything else on stderr, colour only where it is wanted.
 //!
-//! A write that fails (a closed pipe, a full disk behind a redirect) is dropped: `| head` ends quietly, and a closed
-//! stderr must not panic. What is written goes through [`escape`](crate::escape): names of files and classes are foreign.
+//! A closed pipe ends quietly (`| head`). A result that cannot be written for another reason (a full disk behind a redirect)
+//! makes the command fail at its end ([`Terminal::failure`]); what stderr does not take is dropped. What is written goes through [`escape`](crate::escape): names of files and classes are foreign.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 use crate::escape::{on_line, on_lines};
+
+/// Why results could not be written: the first error of stdout that was not a closed pipe.
+static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// The two streams and what they can show.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +32,21 @@ impl Terminal {
     /// A result: one or more lines on stdout, with their line feeds.
     pub fn result(&self, text: &str) {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(on_lines(text, self.has_colour).as_bytes());
-        let _ = out.flush();
+        self.keep(out.write_all(on_lines(text, self.has_colour).as_bytes()).and_then(|()| out.flush()));
+    }
+
+    /// Keeps an error of writing results until the command ends; a closed pipe is none.
+    pub fn keep(&self, written: io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Why results could not be written, if they could not: the command has failed then, whatever else it came to.
+    pub fn failure(&self) -> Option<io::Error> {
+        FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Part of a result that is long in coming, or that a program will read, on stdout: the bytes as they are, unless

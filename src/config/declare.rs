@@ -19,6 +19,8 @@ pub struct Declaration {
     pub is_required: bool,
     /// Whether it says where something is, and so is no part of a task's identity.
     pub is_place: bool,
+    /// Whether its value may stand alone for the table of a choice that it is in: `{ rotate = 15 }`.
+    pub is_short: bool,
     /// What it can be set to.
     pub form: Form,
 }

@@ -12,7 +12,7 @@ mod section;
 
 pub use canonical::{canonical_float, parse, path, positive_zero, quote, rebuild, segment, shortest, toml};
 pub use declare::{Alternative, Declaration, Form};
-pub use section::{Choice, Key, Number, Section, Whole, describe};
+pub use section::{Choice, Key, Number, Section, Short, Whole, describe};
 
 use std::fmt;
 
@@ -228,7 +228,7 @@ impl fmt::Display for Bounds {
             Bounds::Fraction => "a number from 0 to 1",
             Bounds::Share => "a share above 0, at most 1",
             Bounds::Density => "a number above 0, at most 1",
-            Bounds::Open => "a number between 0 and 1",
+            Bounds::Open => "a number above 0, below 1",
             Bounds::UpTo(most) => return write!(f, "a number from 0 to {most}"),
             Bounds::Finite => "a finite number",
         })
@@ -259,6 +259,31 @@ pub fn as_number(value: &Value) -> Option<f64> {
         Value::Float(x) => Some(x),
         _ => None,
     }
+}
+
+/// The number that a value which is none, or none that fits, probably means: `"64"`, `"64px"`, `"20%"`, `20` for a share.
+fn meant(value: &Value, fits: &dyn Fn(f64) -> bool) -> Option<f64> {
+    // What ends at 1 is a share, of which a percentage is meant; 1.5 or 2 is rather a slip.
+    let of_hundred = |x: f64| ((5.0..=100.0).contains(&x) && !fits(2.0)).then_some(x / 100.0);
+    let x = match value {
+        Value::Text { text, .. } => {
+            let text = text.trim();
+            let number = text.trim_end_matches(|c: char| c.is_alphabetic() || c == '%' || c == ' ');
+            let unit = text[number.len()..].trim();
+            let x: f64 = number.replace('_', "").parse().ok()?;
+            match unit {
+                // A percentage of something that is counted could be any number.
+                "%" if fits(2.0) => return None,
+                "%" => x / 100.0,
+                _ => x,
+            }
+        }
+        other => {
+            let x = as_number(other)?;
+            if fits(x.round()) && x.round() == x { x } else { of_hundred(x)? }
+        }
+    };
+    if fits(x) { Some(x) } else { of_hundred(x).filter(|&x| fits(x)) }
 }
 
 /// Longer strings are cut in messages; the snippet below has them in full.
@@ -337,6 +362,25 @@ mod tests {
         case("l1", None);
         case("momentum", None);
         case("", None);
+    }
+
+    #[test]
+    fn a_number_is_found_in_what_was_written_for_it() {
+        let text = |text: &str| Value::Text { text: text.to_owned(), inner: None };
+        let share = |x: f64| x > 0.0 && x < 1.0;
+        let whole = |x: f64| x.fract() == 0.0 && x >= 1.0;
+        assert_eq!(meant(&text("20%"), &share), Some(0.2));
+        assert_eq!(meant(&Value::Integer(20), &share), Some(0.2));
+        assert_eq!(meant(&text("0.2"), &share), Some(0.2));
+        assert_eq!(meant(&Value::Integer(1), &share), None);
+        assert_eq!(meant(&Value::Integer(-20), &share), None);
+        assert_eq!(meant(&text("64px"), &whole), Some(64.0));
+        assert_eq!(meant(&text("1_000"), &whole), Some(1000.0));
+        assert_eq!(meant(&Value::Float(5.0), &whole), Some(5.0));
+        assert_eq!(meant(&Value::Float(5.5), &whole), None);
+        assert_eq!(meant(&text("many"), &whole), None);
+        assert_eq!(meant(&text("1%"), &whole), None);
+        assert_eq!(meant(&Value::Boolean(true), &whole), None);
     }
 
     #[test]

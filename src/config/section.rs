@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::declare::{Alternative, Declaration, Form};
 use super::{
     Bounds, Entry, Log, Node, OneOf, Problem, Resolved, Span, Table, Value, as_number, canonical_float, did_you_mean,
-    display, positive_zero, quote,
+    display, meant, positive_zero, quote,
 };
 
 /// One table of a manifest while a config reads it.
@@ -64,7 +64,24 @@ impl<'a> Section<'a> {
     /// Declares `key`: one sentence of what it means (with its unit), and a value as an example, as TOML.
     pub fn key(&mut self, key: &'static str, meaning: &'static str, example: &'static str) -> Key<'_, 'a> {
         self.known.push(key.to_owned());
-        Key { section: self, key, meaning, example }
+        Key { section: self, key, meaning, example, is_short: false }
+    }
+
+    /// Leaves a key, where it is set, to another reader: it is no unknown one here, and nobody suggests it.
+    pub fn leave_set(&mut self, key: &str) {
+        if self.has(key) {
+            self.known.push(key.to_owned());
+        }
+    }
+
+    /// Whether a key of this name was declared so far.
+    pub fn is_declared(&self, key: &str) -> bool {
+        self.known.iter().any(|known| known == key)
+    }
+
+    /// Whether the manifest sets `key`, declared or not.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.get(key).is_some())
     }
 
     /// The header's span.
@@ -87,7 +104,7 @@ impl<'a> Section<'a> {
     /// # Panics
     /// If it is not.
     pub fn node(&self, key: &str) -> Option<&'a Node> {
-        assert!(self.known.iter().any(|known| known == key), "`{key}` is not declared");
+        assert!(self.is_declared(key), "`{key}` is not declared");
         self.table.and_then(|table| table.get(key)).map(|entry| &entry.node)
     }
 
@@ -107,6 +124,22 @@ impl<'a> Section<'a> {
     pub fn expected(&mut self, key: &str, node: &Node, expected: impl fmt::Display) {
         let got = display(&node.value);
         self.log.push(Problem::error(node.span, format!("`{key}` expects {expected}, got {got}")));
+    }
+
+    /// The same for a number, with the one that is probably meant: without quotes, unit or percent sign.
+    pub fn expected_number(&mut self, key: &str, node: &Node, expected: impl fmt::Display, fits: &dyn Fn(f64) -> bool) {
+        self.expected(key, node, expected);
+        if let Some(x) = meant(&node.value, fits) {
+            self.advise(key, format!("write `{key} = {x}`"));
+        }
+    }
+
+    /// Adds a help line to what was found wrong with the value of `key`, if something was and it has none.
+    pub fn advise(&mut self, key: &str, help: impl Into<String>) {
+        let Some(span) = self.table.and_then(|table| table.get(key)).map(|entry| entry.node.span) else { return };
+        if let Some(problem) = self.log.problems.iter_mut().rev().find(|problem| problem.span == span) {
+            problem.help.get_or_insert_with(|| help.into());
+        }
     }
 
     fn missing(&mut self, key: &str, expected: &str) {
@@ -153,7 +186,17 @@ impl<'a> Section<'a> {
                     "`{key}` expects {}, or a table with one of them as its only key, got {got}",
                     OneOf(&names)
                 );
-                self.log.push(Problem::error(node.span, message));
+                let mut problem = Problem::error(node.span, message);
+                if let Value::Table(table) = &node.value {
+                    // `{ name = "adam", lr = 0.1 }`, as other tools have it.
+                    let named = table.entries.iter().find_map(|entry| match &entry.node.value {
+                        Value::Text { text, .. } => names.iter().find(|name| text.eq_ignore_ascii_case(name)),
+                        _ => names.iter().find(|name| **name == entry.key),
+                    });
+                    problem.help = named
+                        .map(|name| format!("write `{key} = \"{name}\"`, or `{{ {name} = {{ … }} }}` with its keys"));
+                }
+                self.log.push(problem);
                 return None;
             }
         };
@@ -162,14 +205,14 @@ impl<'a> Section<'a> {
             return None;
         };
         self.record(at, quote(name), Some(node.span));
-        // `{ divide = 255 }`: a choice with one unnamed value reads it under its own name.
+        // `{ rotate = 15 }`: an unnamed value is that of the key that may stand alone, or of the one called like the choice.
         let wrapped;
         let table = match inner {
             Ok(table) => table,
             Err(value) => {
-                wrapped = Table {
-                    entries: vec![Entry { key: choice.word.to_owned(), key_span: name_span, node: value.clone() }],
-                };
+                let short = describe(choice.read).into_iter().find(|declared| declared.is_short);
+                let key = short.map_or(choice.word.to_owned(), |declared| declared.key);
+                wrapped = Table { entries: vec![Entry { key, key_span: name_span, node: value.clone() }] };
                 &wrapped
             }
         };
@@ -208,18 +251,34 @@ pub struct Key<'k, 'a> {
     key: &'static str,
     meaning: &'static str,
     example: &'static str,
+    is_short: bool,
+}
+
+/// What a value other than a table says where a table is expected.
+pub enum Short {
+    /// What this table says.
+    Table(Table),
+    /// What an absent key says.
+    Nothing,
+    /// Nothing clear; what to write, where that can be told.
+    Unclear(Option<String>),
 }
 
 impl<'k, 'a> Key<'k, 'a> {
+    /// Lets the value stand alone for the table of the choice that the key is in: `{ rotate = 15 }`.
+    pub fn short(self) -> Key<'k, 'a> {
+        Key { is_short: true, ..self }
+    }
+
     fn node(&self) -> Option<&'a Node> {
         self.section.table.and_then(|table| table.get(self.key)).map(|entry| &entry.node)
     }
 
     fn declare(&mut self, form: impl FnOnce() -> Form, default: Option<String>, is_required: bool, is_place: bool) {
-        let Key { key, meaning, example, .. } = *self;
+        let Key { key, meaning, example, is_short, .. } = *self;
         if let Some(declared) = &mut self.section.declared {
-            let key = key.to_owned();
-            declared.push(Declaration { key, meaning, example, default, is_required, is_place, form: form() });
+            let (key, form) = (key.to_owned(), form());
+            declared.push(Declaration { key, meaning, example, default, is_required, is_place, is_short, form });
         }
     }
 
@@ -247,6 +306,19 @@ impl<'k, 'a> Key<'k, 'a> {
             }
             _ => {
                 self.section.expected(self.key, node, "true or false");
+                let flag = match &node.value {
+                    Value::Integer(0) => Some(false),
+                    Value::Integer(1) => Some(true),
+                    Value::Text { text, .. } => match text.to_lowercase().as_str() {
+                        "true" | "yes" | "on" => Some(true),
+                        "false" | "no" | "off" => Some(false),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                if let Some(flag) = flag {
+                    self.section.advise(self.key, format!("write `{} = {flag}`", self.key));
+                }
                 default
             }
         }
@@ -344,6 +416,9 @@ impl<'k, 'a> Key<'k, 'a> {
         };
         let Value::List(items) = &node.value else {
             self.section.expected(self.key, node, "a list");
+            if matches!(node.value, Value::Text { .. } | Value::Table(_)) {
+                self.section.advise(self.key, format!("write `{} = [{}]`", self.key, super::toml(&node.value)));
+            }
             return Vec::new();
         };
         if items.is_empty() {
@@ -355,26 +430,51 @@ impl<'k, 'a> Key<'k, 'a> {
     }
 
     /// A table of keys, if it is there.
-    pub fn table<T>(mut self, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
+    pub fn table<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
+        self.table_or(Vec::new(), |_| Short::Unclear(None), read)
+    }
+
+    /// A table of keys, or a value of one of the forms `short`, which `expand` turns into the table that it stands for:
+    /// what is recorded is the same.
+    pub fn table_or<T>(
+        mut self,
+        short: Vec<Form>,
+        expand: impl FnOnce(&Node) -> Short,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
         if self.section.is_described() {
             let mut value = None;
-            let keys = describe(|section| value = Some(read(section)));
-            self.declare(|| Form::Table(keys), None, false, false);
+            let table = Form::Table(describe(|section| value = Some(read(section))));
+            let form = match short.is_empty() {
+                true => table,
+                false => Form::Either(std::iter::once(table).chain(short).collect()),
+            };
+            self.declare(|| form, None, false, false);
             return value;
         }
         let node = self.node()?;
-        match &node.value {
-            Value::Table(table) => {
-                let mut inner = self.section.inner(table, node.span, self.key);
-                let value = read(&mut inner);
-                inner.finish();
-                Some(value)
-            }
-            _ => {
-                self.section.expected(self.key, node, "a table");
-                None
-            }
-        }
+        let expanded;
+        let table = match &node.value {
+            Value::Table(table) => table,
+            _ => match expand(node) {
+                Short::Table(table) => {
+                    expanded = table;
+                    &expanded
+                }
+                Short::Nothing => return None,
+                Short::Unclear(help) => {
+                    self.section.expected(self.key, node, "a table");
+                    if let Some(help) = help {
+                        self.section.advise(self.key, help);
+                    }
+                    return None;
+                }
+            },
+        };
+        let mut inner = self.section.inner(table, node.span, self.key);
+        let value = read(&mut inner);
+        inner.finish();
+        Some(value)
     }
 
     /// What was set, unchecked and unrecorded: for keys of a form that only their reader knows, which it declares.
@@ -437,8 +537,9 @@ impl Whole<'_, '_> {
                 Some(i as u64)
             }
             _ => {
-                let noun = self.form().noun();
-                self.key.section.expected(self.key.key, node, noun);
+                let (noun, range) = (self.form().noun(), &self.range);
+                let fits = |x: f64| x >= 0.0 && x.fract() == 0.0 && range.contains(&(x as u64));
+                self.key.section.expected_number(self.key.key, node, noun, &fits);
                 None
             }
         }
@@ -487,7 +588,8 @@ impl Number<'_, '_> {
                 Some(x)
             }
             None => {
-                self.key.section.expected(self.key.key, node, self.bounds);
+                let bounds = self.bounds;
+                self.key.section.expected_number(self.key.key, node, bounds, &|x| bounds.holds(x));
                 None
             }
         }

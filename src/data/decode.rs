@@ -222,9 +222,7 @@ impl DecodePolicy {
                 ("8", "Brought to 8 bits.", DepthPolicy::To8),
                 ("16", "Brought to 16 bits.", DepthPolicy::To16),
             ]),
-            resize: section
-                .key("resize", "Brings every image to one size.", "{ width = 32, height = 32 }")
-                .table(Resize::read),
+            resize: Resize::read_key(section),
             limits: Limits::read(section),
         }
     }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decode::Depth;
-use crate::config::Section;
+use crate::config::{Entry, Form, Node, Section, Short, Table, Value};
 use crate::tensor::ImageShape;
 
 /// How every image is brought to one size.
@@ -47,6 +47,38 @@ pub enum Filter {
     CatmullRom,
 }
 
+/// The table that a side stands for. Which of two is the width is said differently everywhere: equal ones tell nothing apart.
+fn expand(node: &Node) -> Short {
+    let table = |side: &Node| {
+        let entry = |key: &str| Entry { key: key.to_owned(), key_span: node.span, node: side.clone() };
+        Short::Table(Table { entries: vec![entry("width"), entry("height")] })
+    };
+    match &node.value {
+        Value::Integer(_) => table(node),
+        Value::List(sides) => match &sides[..] {
+            [a, b] if a.value == b.value && matches!(a.value, Value::Integer(_)) => table(a),
+            [a, b, ..] => match (&a.value, &b.value) {
+                (Value::Integer(a), Value::Integer(b)) => Short::Unclear(Some(format!(
+                    "write `resize = {{ width = {a}, height = {b} }}`, or the other way round"
+                ))),
+                _ => Short::Unclear(None),
+            },
+            _ => Short::Unclear(None),
+        },
+        Value::Text { text, .. } => {
+            let sides: Vec<&str> = text.split(['x', 'X', '×', '*', ',']).map(str::trim).collect();
+            let sides: Vec<u64> = sides.iter().filter_map(|side| side.trim_end_matches("px").parse().ok()).collect();
+            Short::Unclear(match sides[..] {
+                [a] => Some(format!("write `resize = {a}`")),
+                [a, b] if a == b => Some(format!("write `resize = {a}`")),
+                [a, b] => Some(format!("write `resize = {{ width = {a}, height = {b} }}`")),
+                _ => None,
+            })
+        }
+        _ => Short::Unclear(Some("write `resize = { width = 64, height = 64 }`".to_owned())),
+    }
+}
+
 /// Bits of a weight.
 const WEIGHT_BITS: u32 = 14;
 /// Bits after the point that the values between the two passes keep; with 8 bits before it and Catmull-Rom's overshoot
@@ -54,8 +86,16 @@ const WEIGHT_BITS: u32 = 14;
 const KEPT_BITS: u32 = 6;
 
 impl Resize {
-    /// Reads `resize = { width, height, fit, filter }`.
-    pub fn read(section: &mut Section<'_>) -> Resize {
+    /// Reads the key `resize`: `{ width, height, fit, filter }`, or a side or two equal ones for a square.
+    pub fn read_key(section: &mut Section<'_>) -> Option<Resize> {
+        let side = || Form::Whole(1..=65_535);
+        let square = vec![side(), Form::List(Box::new(side()), 2..=2)];
+        let key = section.key("resize", "Brings every image to one size.", "{ width = 32, height = 32 }");
+        key.table_or(square, expand, Resize::read)
+    }
+
+    /// Reads `{ width, height, fit, filter }`.
+    fn read(section: &mut Section<'_>) -> Resize {
         let width = section.key("width", "Width afterwards, in pixels.", "32").whole(1..=65_535).required() as usize;
         let height = section.key("height", "Height afterwards, in pixels.", "32").whole(1..=65_535).required() as usize;
         let fit = section.key("fit", "What happens to the aspect ratio.", "\"cover\"").word(&[

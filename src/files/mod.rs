@@ -279,6 +279,30 @@ pub fn is_unused_name(name: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
+/// Finds out whether files could be put into `folder`, or into one that would be made there; nothing stays behind.
+///
+/// # Errors
+/// Those of the file system: that what is there is no folder, or cannot be written to.
+pub fn probe(folder: &Path) -> Result<(), Error> {
+    let mut there = folder;
+    loop {
+        there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        match fs::metadata(there) {
+            Ok(metadata) if metadata.is_dir() => break,
+            Ok(_) => return Err(Error::of("create", folder)(io::ErrorKind::NotADirectory.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(there).is_err() => {
+                there = there.parent().unwrap_or(Path::new("."));
+            }
+            Err(error) => return Err(Error::of("create", folder)(error)),
+        }
+    }
+    let name = unused_name(BESIDE);
+    System
+        .create(&there.join(&name))
+        .and_then(|_| System.unlink(&Folder::open(there)?, &name))
+        .map_err(Error::of("write to", there))
+}
+
 /// Replaces `path` by `bytes`, atomically, unless it holds them already; creates its folder. With `durable` it is on
 /// the disk afterwards, else it may be lost by a power cut, but never torn by a kill. Its mode follows the umask.
 ///

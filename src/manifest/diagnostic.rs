@@ -136,7 +136,7 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Sorts `problems` into file order. Of several that blame the same value only the first is kept: the others follow
     /// from the stand-in that took its place. (A table's header may be blamed for several things.)
-    pub(super) fn new(mut problems: Vec<Problem>, texts: Texts) -> Diagnostics {
+    pub fn new(mut problems: Vec<Problem>, texts: Texts) -> Diagnostics {
         problems.sort_by_key(|problem| (problem.span.source, problem.span.start));
         let mut kept: Vec<Problem> = Vec::new();
         for mut problem in problems {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
 use crate::stages::{self, Flow, Kind, Output};
 
-use super::{StageEntry, as_table};
+use super::{StageEntry, as_table, foreign};
 
 /// What a person calls it.
 fn noun(output: Output) -> &'static str {
@@ -81,7 +81,7 @@ pub(super) fn read(
         for (own, entry) in entries.iter().enumerate() {
             let mut log = Log { resolved: entry.resolved.clone(), ..Log::default() };
             nodes[own].stage.check_graph(&stages::Upstream { own, nodes: &nodes }, &mut log);
-            problems.append(&mut log.problems);
+            problems.extend(log.problems.into_iter().map(|problem| entry.locate(problem)));
         }
     }
     (nodes, entries)
@@ -122,34 +122,20 @@ fn read_stage(
     read.entry.values = table.entries.iter().map(|entry| (entry.key.clone(), entry.node.span)).collect();
     let mut log = Log::default();
     let mut section = Section::new(Some(table), header, "", &mut log);
-    let kind = find_kind(&mut section, entry, table, kinds);
+    let kind = find_kind(&mut section, entry, kinds);
     let Some(kind) = kind else {
         // Its keys mean nothing without a kind, but its wiring does.
         problems.append(&mut log.problems);
         return read;
     };
     let stage: Arc<dyn stages::Stage> = Arc::from((kind.read)(&mut section));
-    let key = stage.input_key();
-    let input = if stage.takes_members() { "input" } else { key };
+    declare_inputs(&mut section, &*stage);
+    let input = if stage.takes_members() { "input" } else { stage.input_key() };
     let wiring = Wiring { input: table.get(input), members: table.get("members") };
-    for (key, is_read) in
-        [(input, !stage.takes_members() && !stage.accepts().is_empty()), ("members", stage.takes_members())]
-    {
-        // What is there all the same gets a message of its own.
-        if is_read || table.get(key).is_some() {
-            section
-                .key(key, "The stages that it reads, by name; absent: the stage above.", "\"train\"")
-                .form(None, || Form::Anything);
-        }
-    }
+    // What is there all the same gets a message of its own.
+    [input, "members"].into_iter().for_each(|key| section.leave_set(key));
     section.finish();
-    for problem in &mut log.problems {
-        for key in ["schema", "name"] {
-            if problem.message == format!("unknown key `{key}`") {
-                problem.help = Some(format!("the manifest's own `{key}` stands above the first table"));
-            }
-        }
-    }
+    foreign::explain(&mut log.problems, table, Some(kind.name), kinds);
     let own_seed = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|resolved| resolved.span);
     log.resolved.retain(|resolved| resolved.key != "seed");
     if let Some(own) = stage.own_seed() {
@@ -227,12 +213,29 @@ fn unknown(accepts: &[Output]) -> Flow {
     }
 }
 
-fn find_kind<'k>(section: &mut Section<'_>, entry: &Entry, table: &Table, kinds: &'k [Kind]) -> Option<&'k Kind> {
-    let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+/// Declares `kind`, whose default is the name of the stage's table, and returns what it was set to.
+pub(super) fn declare_kind<'a>(section: &mut Section<'a>, kinds: &[Kind], default: Option<&str>) -> Option<&'a Node> {
     let meaning = "The kind of the stage, where its table is not called by it.";
     let form = || Form::Words(kinds.iter().map(|kind| (kind.name.to_owned(), "This kind.")).collect());
-    section.key("kind", meaning, "\"train\"").form(None, form);
-    let Some(node) = table.get("kind").map(|entry| &entry.node) else {
+    let default = default.map(crate::config::quote);
+    section.key("kind", meaning, "\"train\"").form(default.as_deref(), form)
+}
+
+/// Declares the key that names what a stage reads, unless its own reader has.
+pub(super) fn declare_inputs(section: &mut Section<'_>, stage: &dyn stages::Stage) {
+    if stage.takes_members() {
+        let form = || Form::List(Box::new(Form::Text), 1..=usize::MAX);
+        let meaning = "The stages that it reads, by name; absent: the stage above.";
+        section.key("members", meaning, "[\"cnn\", \"mlp\"]").form(None, form);
+    } else if !stage.accepts().is_empty() && !section.is_declared(stage.input_key()) {
+        let meaning = "The stage that it reads, by name; absent: the stage above.";
+        section.key(stage.input_key(), meaning, "\"preprocess\"").form(None, || Form::Text);
+    }
+}
+
+fn find_kind<'k>(section: &mut Section<'_>, entry: &Entry, kinds: &'k [Kind]) -> Option<&'k Kind> {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    let Some(node) = declare_kind(section, kinds, None) else {
         let kind = kinds.iter().find(|kind| kind.name == entry.key);
         if kind.is_none() {
             let mut problem = Problem::error(
@@ -357,7 +360,11 @@ fn wire(
 fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]) -> Result<usize, Problem> {
     let Value::Text { text, .. } = &node.value else {
         let got = crate::config::display(&node.value);
-        return Err(Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}")));
+        let problem = Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}"));
+        return Err(match &node.value {
+            Value::List(_) => problem.help(format!("one stage is read: write `{key} = \"NAME\"`")),
+            _ => problem,
+        });
     };
     if let Some(found) = above.iter().position(|read| read.name == *text) {
         return Ok(found);

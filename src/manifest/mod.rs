@@ -6,7 +6,9 @@
 //! is stale to nobody here.
 
 mod diagnostic;
+mod foreign;
 mod graph;
+mod look;
 mod overrides;
 #[cfg(test)]
 mod records;
@@ -22,6 +24,7 @@ use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Resolved, Section, S
 use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
+pub use look::Looked;
 pub use overrides::Overrides;
 pub use variants::{Variant, Variants};
 
@@ -75,6 +78,12 @@ pub struct StageEntry {
 }
 
 impl StageEntry {
+    /// A problem about a key that the manifest does not set stands at the stage's header.
+    fn locate(&self, problem: Problem) -> Problem {
+        let span = if problem.span == Span::default() { self.header } else { problem.span };
+        Problem { span, ..problem }
+    }
+
     /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it; `None` where the
     /// default is in force.
     pub fn span_of(&self, key: &str) -> Option<Span> {
@@ -146,6 +155,7 @@ impl Manifest {
         let name = read_name(&mut section, path);
         let seed = read_rest(&mut section);
         section.finish();
+        foreign::explain(&mut log.problems, &table, None, kinds);
         let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
 
         let stand_ins = variants::put_stand_ins(&mut table);
@@ -317,12 +327,16 @@ const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "com1", "com2", "com3", 
 
 fn read_name(section: &mut Section<'_>, path: &Path) -> String {
     let header = section.span();
-    let meaning = "Names the output folder and the lock file: letters, digits, `-`, `_` and `.`, at most 64.";
-    let Some(node) = section.key("name", meaning, "\"digits\"").required_form(|| Form::Name) else {
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("digits");
-        let stem: String = stem.chars().filter(|&c| is_safe(c)).collect();
-        let stem = if stem.is_empty() || stem.starts_with('.') { "digits".to_owned() } else { stem };
-        let problem = Problem::error(header, "missing key `name`").help(format!("add `name = \"{stem}\"`"));
+    let meaning = "Names the output folder and the lock file: letters, digits, `-`, `_` and `.`, at most 64; absent: as the file.";
+    let Some(node) = section.key("name", meaning, "\"digits\"").form(None, || Form::Name) else {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if refusal(stem).is_none() {
+            return stem.to_owned();
+        }
+        let safe: String = stem.chars().filter(|&c| is_safe(c)).collect();
+        let safe = if refusal(&safe).is_none() { safe } else { "digits".to_owned() };
+        let message = "missing key `name`, which the name of the file cannot stand for";
+        let problem = Problem::error(header, message).help(format!("add `name = \"{safe}\"`"));
         section.log().push(problem);
         return String::new();
     };
@@ -330,7 +344,14 @@ fn read_name(section: &mut Section<'_>, path: &Path) -> String {
         section.expected("name", node, "a string");
         return String::new();
     };
-    let message = if text.is_empty() {
+    let Some(message) = refusal(text) else { return text.clone() };
+    section.log().push(Problem::error(node.span, message).help("it names the output folder and the lock file"));
+    String::new()
+}
+
+/// Why a name cannot name files everywhere, if it cannot.
+fn refusal(text: &str) -> Option<String> {
+    Some(if text.is_empty() {
         "`name` is empty".to_owned()
     } else if let Some(c) = text.chars().find(|&c| !is_safe(c)) {
         format!("`name` has the character `{}`, expected letters, digits, `-`, `_` and `.`", c.escape_debug())
@@ -341,10 +362,8 @@ fn read_name(section: &mut Section<'_>, path: &Path) -> String {
     } else if RESERVED.contains(&text.split('.').next().unwrap_or_default().to_ascii_lowercase().as_str()) {
         format!("`name` is `{text}`, a name that some systems keep for devices")
     } else {
-        return text.clone();
-    };
-    section.log().push(Problem::error(node.span, message).help("it names the output folder and the lock file"));
-    String::new()
+        return None;
+    })
 }
 
 /// The table under `entry`, or an error in its place.

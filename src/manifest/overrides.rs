@@ -1,7 +1,8 @@
 //! The manifest with some dotted keys overridden: `--set`, `[profile.NAME]` and, by the same mechanism, search trials.
 //!
 //! An override is a path of keys and a value. It replaces what stands at that path, as a whole; where a choice is
-//! written as a bare word (`optimizer = "adam"`), keys below it open the word into its one-key table.
+//! written as a bare word (`optimizer = "adam"`), keys below it open the word into its one-key table. `steps[0]` is the first
+//! item of a list, and a segment of its own on the path: `[0]`.
 
 use crate::config::{Entry, Node, OneOf, Problem, Span, Table, Value, did_you_mean};
 
@@ -31,11 +32,14 @@ pub(super) fn parse_set(argument: &str, number: u16) -> Result<Override, Vec<Pro
     let Some(equals) = behind_key(argument) else {
         return Err(vec![Problem::error(whole, "expected `key=value`").help("for example `stages.train.epochs=3`")]);
     };
-    let key = source::parse_document(&format!("{}=0", &argument[..equals]), number);
+    let (spelled, inserted) = with_quoted_indices(&argument[..equals]);
+    let key = source::parse_document(&format!("{spelled}=0"), number);
     let mut path = Vec::new();
     let mut table = &key.table;
     while let [entry] = table.entries.as_slice() {
-        path.push((entry.key.clone(), entry.key_span));
+        let before = |at: u32| at - inserted.iter().filter(|&&inserted| inserted < at).count() as u32;
+        let span = Span { start: before(entry.key_span.start), end: before(entry.key_span.end), ..entry.key_span };
+        path.push((entry.key.clone(), span));
         let Value::Table(inner) = &entry.node.value else { break };
         table = inner;
     }
@@ -69,6 +73,42 @@ pub(super) fn parse_set(argument: &str, number: u16) -> Result<Override, Vec<Pro
         },
     };
     Ok(Override { path, node })
+}
+
+/// A dotted key in which `steps[0]` is written `steps."[0]"`, as TOML has it, and the places of what was put in.
+fn with_quoted_indices(key: &str) -> (String, Vec<u32>) {
+    let mut out = String::with_capacity(key.len());
+    let mut inserted = Vec::new();
+    let mut insert = |out: &mut String, c: char| {
+        inserted.push(out.len() as u32);
+        out.push(c);
+    };
+    let mut quote = None;
+    let mut rest = key;
+    while let Some(c) = rest.chars().next() {
+        let end = rest.find(']').filter(|_| quote.is_none() && c == '[');
+        if let Some(end) = end.filter(|&end| end > 1 && rest[1..end].bytes().all(|b| b.is_ascii_digit())) {
+            insert(&mut out, '.');
+            insert(&mut out, '"');
+            out.push_str(&rest[..=end]);
+            insert(&mut out, '"');
+            rest = &rest[end + 1..];
+            continue;
+        }
+        match quote {
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            _ => {}
+        }
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    (out, inserted)
+}
+
+/// The index that a segment of a path is.
+fn index_in(segment: &str) -> Option<usize> {
+    segment.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 /// The `=` behind the key of `key=value`, quoted parts of the key skipped.
@@ -147,30 +187,60 @@ fn put(table: &mut Table, path: &[(String, Span)], node: &Node) -> Result<(), Pr
     let at = match table.entries.iter().position(|entry| entry.key == *key) {
         Some(at) => at,
         None => {
+            if let Some((next, next_span)) = rest.first().filter(|(next, _)| index_in(next).is_some()) {
+                let message = format!("`{key}` is not set, it has no item `{next}` to override");
+                return Err(Problem::error(*next_span, message));
+            }
             let empty = Node { value: Value::Table(Table::default()), span: *key_span };
             table.entries.push(Entry { key: key.clone(), key_span: *key_span, node: empty });
             table.entries.len() - 1
         }
     };
     let entry = &mut table.entries[at];
-    let Some((next, next_span)) = rest.first() else {
-        entry.node = node.clone();
+    if rest.is_empty() {
         entry.key_span = *key_span;
+    }
+    put_in(&mut entry.node, key, rest, node)
+}
+
+/// Puts the new value into `target`, which is called `name`, or below it.
+fn put_in(target: &mut Node, name: &str, path: &[(String, Span)], node: &Node) -> Result<(), Problem> {
+    let Some(((next, next_span), rest)) = path.split_first() else {
+        *target = node.clone();
         return Ok(());
     };
-    if let Value::Text { text, .. } = &entry.node.value {
+    if let Some(index) = index_in(next) {
+        let Value::List(items) = &mut target.value else {
+            let message = format!("`{name}` is {}, it has no item `{next}` to override", target.value.noun());
+            return Err(Problem::error(*next_span, message));
+        };
+        let n = items.len();
+        return match items.get_mut(index) {
+            Some(item) => put_in(item, &format!("{name}{next}"), rest, node),
+            None if n == 0 => Err(Problem::error(*next_span, format!("`{name}` is empty, it has no item `{next}`"))),
+            None => {
+                let message = format!("`{name}` has no item `{next}` to override");
+                Err(Problem::error(*next_span, message).help(format!("its items are `[0]` to `[{}]`", n - 1)))
+            }
+        };
+    }
+    if let Value::Text { text, .. } = &target.value {
         // The bare word's table: with its old name if the override goes below it, with the new one otherwise.
         let mut opened = Table::default();
         if text == next {
-            let empty = Node { value: Value::Table(Table::default()), span: entry.node.span };
+            let empty = Node { value: Value::Table(Table::default()), span: target.span };
             opened.entries.push(Entry { key: text.clone(), key_span: *next_span, node: empty });
         }
-        entry.node.value = Value::Table(opened);
+        target.value = Value::Table(opened);
     }
-    match &mut entry.node.value {
-        Value::Table(inner) => put(inner, rest, node),
+    if target.value == Value::Boolean(true) {
+        // `early_stopping = true` is the table with its defaults.
+        target.value = Value::Table(Table::default());
+    }
+    match &mut target.value {
+        Value::Table(inner) => put(inner, path, node),
         other => {
-            Err(Problem::error(*next_span, format!("`{key}` is {}, it has no key `{next}` to override", other.noun())))
+            Err(Problem::error(*next_span, format!("`{name}` is {}, it has no key `{next}` to override", other.noun())))
         }
     }
 }

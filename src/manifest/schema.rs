@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::graph::{declare_inputs, declare_kind};
 use super::{read_name, read_rest, read_schema};
 use crate::config::{Bounds, Declaration, Form, Problem, Section, describe};
 use crate::stages::{self, Kind};
@@ -17,33 +18,11 @@ pub fn top_keys() -> Vec<Declaration> {
 
 /// The keys of a stage of this kind, with `kind` and what names its inputs.
 pub fn stage_keys(kind: &Kind) -> Vec<Declaration> {
-    let mut stage = None;
-    let own = describe(|section| stage = Some((kind.read)(section)));
-    let declaration = |key: &str, meaning, example, form| Declaration {
-        key: key.to_owned(),
-        meaning,
-        example,
-        default: None,
-        is_required: false,
-        is_place: false,
-        form,
-    };
-    let words = Form::Words(stages::KINDS.iter().map(|kind| (kind.name.to_owned(), "This kind.")).collect());
-    let example = "\"train\"";
-    let mut keys =
-        vec![declaration("kind", "The kind of the stage, where its table is not called by it.", example, words)];
-    keys[0].default = Some(crate::config::quote(kind.name));
-    let Some(stage) = stage else { return own };
-    if stage.takes_members() {
-        let form = Form::List(Box::new(Form::Text), 1..=usize::MAX);
-        let meaning = "The stages that it reads, by name; absent: the stage above.";
-        keys.push(declaration("members", meaning, "[\"cnn\", \"mlp\"]", form));
-    } else if !stage.accepts().is_empty() && !own.iter().any(|key| key.key == stage.input_key()) {
-        let meaning = "The stage that it reads, by name; absent: the stage above.";
-        keys.push(declaration("input", meaning, "\"preprocess\"", Form::Text));
-    }
-    keys.extend(own);
-    keys
+    describe(|section| {
+        declare_kind(section, stages::KINDS, Some(kind.name));
+        let stage = (kind.read)(section);
+        declare_inputs(section, &*stage);
+    })
 }
 
 /// The manifest's format as JSON Schema, draft 2020-12, without `$ref`.
@@ -141,7 +120,7 @@ fn value(form: &Form, is_filled: bool) -> Json {
             let mut forms = vec![json!({ "enum": alternatives.iter().map(|choice| choice.word).collect::<Vec<_>>() })];
             forms.extend(alternatives.iter().map(|choice| {
                 let mut keys = object(&choice.keys, is_filled);
-                if let Some(own) = choice.keys.iter().find(|key| key.key == choice.word) {
+                if let Some(own) = choice.keys.iter().find(|key| key.is_short || key.key == choice.word) {
                     keys = any(vec![keys, inner(&own.form)]);
                 }
                 let properties = Map::from_iter([(choice.word.to_owned(), keys)]);

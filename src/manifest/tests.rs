@@ -238,7 +238,7 @@ fn the_top_is_checked() {
         let told: Vec<&str> = found.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(told, expected);
     };
-    check("", &["missing key `schema`", "missing key `name`", "there is no stage"]);
+    check("", &["missing key `schema`", "there is no stage"]);
     check(
         "schema = 2\nname = \"a/b\"\nseed = -1\nstages = 3\nmatrix = 1\n",
         &[

@@ -85,6 +85,15 @@ pub fn store_dir(root: &Path, cache_dir: Option<&Path>) -> PathBuf {
     cache_dir.map_or_else(|| root.join(store::FOLDER), Path::to_owned)
 }
 
+/// Where the files are that a manifest's stages read.
+pub fn places(manifest: &Manifest, data_dir: Option<&Path>) -> Places {
+    Places {
+        manifest_dir: manifest.dir.clone(),
+        data_dir: data_dir.map(Path::to_owned),
+        project_root: store::project_root(&manifest.dir),
+    }
+}
+
 impl<'a> Session<'a> {
     /// Joins `manifest` with the store of its project, or the one in `cache_dir`.
     ///
@@ -96,12 +105,8 @@ impl<'a> Session<'a> {
         cache_dir: Option<&Path>,
         access: Access,
     ) -> Result<Session<'a>, RunError> {
-        let root = store::project_root(&manifest.dir);
-        let places = Places {
-            manifest_dir: manifest.dir.clone(),
-            data_dir: data_dir.map(Path::to_owned),
-            project_root: root.clone(),
-        };
+        let places = places(manifest, data_dir);
+        let root = places.project_root.clone();
         let store = Store::open(&store_dir(&root, cache_dir), &root, access)?;
         Ok(Session { manifest, graph: Graph::of(manifest, places), store })
     }
@@ -187,10 +192,11 @@ impl<'a> Session<'a> {
         let mut cuts = Cuts::new();
         let mut force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
         let clock = Clock::default();
+        let told = worker::Told::default();
         let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
         loop {
             let plan = self.plan_telling(options, events, &force, &cuts)?;
-            let mut outcome = scheduler::run(self, plan, options, events, &force, &clock);
+            let mut outcome = scheduler::run(self, plan, options, events, &force, &clock, &told);
             let has_moved = outcome.tasks.iter().any(|task| matches!(task.ended, Ended::Computed | Ended::Found));
             outcome.take_over(&mut earlier);
             let has_failed = outcome.failures().next().is_some();

@@ -35,6 +35,8 @@ pub struct TaskOutcome {
     pub seconds: f64,
     /// Files that had other bytes when the same task was computed before: the stage does not do the same twice.
     pub differing: Vec<String>,
+    /// What it told about its data and results when it was computed, in whichever run that was.
+    pub warnings: Vec<String>,
 }
 
 /// What a run came to.
@@ -67,6 +69,16 @@ impl Outcome {
             Ended::Failed(failure) => Some((task, failure)),
             _ => None,
         })
+    }
+
+    /// What its tasks told, once for a stage, in the order of the plan: the stage, by its name, and the text.
+    pub fn warnings(&self) -> Vec<(&str, &str)> {
+        let mut seen = BTreeSet::new();
+        let all = self.tasks.iter().flat_map(|task| {
+            let stage = self.graph.nodes[task.stage].name.as_str();
+            task.warnings.iter().map(move |warning| (stage, warning.as_str()))
+        });
+        all.filter(|warning| seen.insert(*warning)).collect()
     }
 
     /// The task of a stage.

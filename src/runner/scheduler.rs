@@ -16,7 +16,7 @@ use super::outcome::{Outcome, TaskOutcome};
 use super::plan::{self, Forced, Known, Plan, PlannedTask, State};
 use super::purse::Purse;
 use super::reason::StaleReason;
-use super::worker::{Order, Reply, Workshop};
+use super::worker::{Order, Reply, Told, Workshop};
 use super::{Options, Session};
 use crate::artifact::Files;
 use crate::artifact::dataset::{NAMES_FILES, NUMBERS_FILES, Names};
@@ -57,6 +57,7 @@ pub(super) fn run(
     events: &dyn Events,
     force: &Forced,
     clock: &Clock,
+    told: &Told,
 ) -> Outcome {
     let fresh = plan.tasks.iter().filter(|task| task.state == State::Fresh).count();
     events.event(&Event::Planned { fresh, tasks: plan.tasks.len() });
@@ -68,7 +69,7 @@ pub(super) fn run(
     let purse = Purse::new(options.threads, move || {
         let _ = freed.send(Message::Freed);
     });
-    let workshop = Workshop::new(session, &graph, options, events, clock, purse);
+    let workshop = Workshop::new(session, &graph, options, events, clock, purse, told);
     std::thread::scope(|scope| {
         run.start(&workshop);
         loop {
@@ -100,6 +101,7 @@ pub(super) fn run(
         }
     });
     workshop.pass_warnings();
+    run.repeat_warnings(&workshop);
     run.finish()
 }
 
@@ -126,6 +128,8 @@ struct Run<'r> {
     repairs: Vec<u32>,
     /// How often what a task reads from outside changed while it was computed.
     changes: Vec<u32>,
+    /// By task: whether it is a gate of one.
+    is_gate: Vec<bool>,
     /// Gates that have been asked.
     asked: BTreeSet<usize>,
     /// By task: those that read it, or whose gate it is.
@@ -161,10 +165,13 @@ impl<'r> Run<'r> {
             entry: if task.state == State::Fresh { task.entry.clone() } else { None },
             seconds: 0.0,
             differing: Vec::new(),
+            warnings: Vec::new(),
         };
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); plan.tasks.len()];
         let mut watched: BTreeMap<(usize, u32), Watched> = BTreeMap::new();
+        let mut is_gate = vec![false; plan.tasks.len()];
         for (i, task) in plan.tasks.iter().enumerate() {
+            task.gates.iter().for_each(|&gate| is_gate[gate] = true);
             let above: BTreeSet<usize> = task.above.iter().chain(&task.gates).copied().collect();
             above.into_iter().for_each(|above| readers[above].push(i));
             if let Part::Round(round) = task.part {
@@ -198,6 +205,7 @@ impl<'r> Run<'r> {
             outcomes: plan.tasks.iter().map(outcome).collect(),
             repairs: vec![0; n],
             changes: vec![0; n],
+            is_gate,
             asked: BTreeSet::new(),
             readers,
             ready: BTreeSet::new(),
@@ -340,6 +348,35 @@ impl<'r> Run<'r> {
             }
         }
         self.ready.insert(i);
+    }
+
+    /// Tells what finished tasks told when they were computed, and what their gates say, where that was not in this run:
+    /// it is about the same results. Of trials only those who run them are told, since there are many.
+    fn repeat_warnings(&mut self, workshop: &Workshop<'_>) {
+        for i in 0..self.tasks.len() {
+            let Some(entry) = self.outcomes[i].entry.clone() else { continue };
+            let mut warnings = entry.warnings;
+            if self.tasks[i].stage < self.graph.n_own {
+                warnings.extend(self.advice(i));
+                warnings.iter().for_each(|warning| workshop.warn(Some(&self.outcomes[i].name), warning));
+            }
+            self.outcomes[i].warnings = warnings;
+        }
+    }
+
+    /// What a finished gate says for people.
+    fn advice(&self, gate: usize) -> Vec<String> {
+        if !self.is_gate[gate] {
+            return Vec::new();
+        }
+        let Some(Ok(files)) = self.outcomes[gate].entry.as_ref().map(|entry| self.session.store.open_artifact(entry))
+        else {
+            return Vec::new();
+        };
+        let (stage, part) = (self.tasks[gate].stage, self.tasks[gate].part);
+        // A gate that does not admit is asked by those who wait behind it; what is finished stays.
+        let advice = self.graph.nodes[stage].stage.admits(part, &files).unwrap_or_default();
+        advice.into_iter().map(|advice| self.with_path(gate, advice.message, advice.image)).collect()
     }
 
     /// An error that says which image it is about by its path.

@@ -45,6 +45,10 @@ pub(super) enum Reply {
     Changed(Vec<SourceDigest>, String),
 }
 
+/// What was told in this run, so that it is told once.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<BTreeSet<String>>);
+
 /// What all workers share.
 pub(super) struct Workshop<'r> {
     session: &'r Session<'r>,
@@ -52,7 +56,7 @@ pub(super) struct Workshop<'r> {
     clock: &'r Clock,
     options: &'r Options<'r>,
     pub events: &'r dyn Events,
-    warned: Mutex<BTreeSet<String>>,
+    told: &'r Told,
     pub purse: Purse,
 }
 
@@ -64,14 +68,15 @@ impl<'r> Workshop<'r> {
         events: &'r dyn Events,
         clock: &'r Clock,
         purse: Purse,
+        told: &'r Told,
     ) -> Workshop<'r> {
-        Workshop { session, graph, options, events, warned: Mutex::default(), clock, purse }
+        Workshop { session, graph, options, events, told, clock, purse }
     }
 
     pub fn warn(&self, task: Option<&str>, message: &str) {
         // Once for a stage, whichever of its folds says it first.
         let stage = task.and_then(|name| name.split(", ").next()).unwrap_or_default();
-        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut warned = unpoisoned(&self.told.0);
         if warned.insert(format!("{stage}: {message}")) {
             drop(warned);
             self.events.event(&Event::Warning { task, message });
@@ -126,7 +131,7 @@ impl<'r> Workshop<'r> {
             Ok(draft) => draft,
             Err(error) => return Reply::Failed(Failure::Store(error)),
         };
-        let context = TaskContext { workshop: self, name: &name, order };
+        let context = TaskContext { workshop: self, name: &name, order, said: Mutex::default() };
         let ended = job.run(&graph.places, &context, &mut draft);
         if let Some(reply) = self.look_again(order, seen) {
             return reply;
@@ -139,7 +144,7 @@ impl<'r> Workshop<'r> {
             }
             Err(JobError::Panic(message)) => return Reply::Failed(Failure::Bug(message)),
         }
-        match store.publish(draft, &order.task.record, &label) {
+        match store.publish(draft, &order.task.record, &label, context.into_said()) {
             Ok(published) => {
                 store.remove_checkpoint(&order.fingerprint);
                 Reply::Computed(published.entry, published.differing)
@@ -209,6 +214,10 @@ impl<'r> Workshop<'r> {
     }
 }
 
+fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Whether computing an artifact again helps.
 fn is_lost(error: &store::Error) -> bool {
     match error {
@@ -223,6 +232,14 @@ struct TaskContext<'r> {
     workshop: &'r Workshop<'r>,
     name: &'r str,
     order: &'r Order,
+    /// What it warned of: part of its record.
+    said: Mutex<Vec<String>>,
+}
+
+impl TaskContext<'_> {
+    fn into_said(self) -> Vec<String> {
+        self.said.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 impl Context for TaskContext<'_> {
@@ -250,6 +267,11 @@ impl Context for TaskContext<'_> {
     }
 
     fn warn(&self, message: &str) {
+        let mut said = unpoisoned(&self.said);
+        if !said.iter().any(|known| known == message) {
+            said.push(message.to_owned());
+        }
+        drop(said);
         self.workshop.warn(Some(self.name), message);
     }
 
@@ -258,12 +280,16 @@ impl Context for TaskContext<'_> {
         if self.order.is_forced {
             return None;
         }
-        self.workshop.session.store.load_checkpoint(&self.order.fingerprint)
+        let (bytes, warnings) = self.workshop.session.store.load_checkpoint(&self.order.fingerprint)?;
+        warnings.iter().for_each(|warning| self.warn(warning));
+        Some(bytes)
     }
 
     fn save_checkpoint(&self, bytes: &[u8]) {
-        if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes) {
-            self.warn(&format!("no checkpoint is kept: {error}"));
+        let said = unpoisoned(&self.said).clone();
+        if let Err(error) = self.workshop.session.store.save_checkpoint(&self.order.fingerprint, bytes, &said) {
+            // Of this run and this disk, not of the artifact.
+            self.workshop.warn(Some(self.name), &format!("no checkpoint is kept: {error}"));
         }
     }
 }

@@ -108,7 +108,12 @@ fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
                     }
                 }
             }
-            _ => section.expected("metrics", node, "a list of names of metrics"),
+            other => {
+                section.expected("metrics", node, "a list of names of metrics");
+                if let Value::Text { text, .. } = other {
+                    section.advise("metrics", format!("write `metrics = [{}]`", quote(text)));
+                }
+            }
         },
     }
     section.record("metrics", names(metrics.iter().copied()), span);
@@ -254,6 +259,9 @@ impl Stage for Evaluate {
             context.progress(i as u64 + 1, looks.len() as u64, "splits", "");
         }
         let scores = scores(&looks, &figures);
+        if let Some(warning) = gap(&scores) {
+            context.warn(&warning);
+        }
         let report = looks
             .iter()
             .zip(&figures)
@@ -273,6 +281,27 @@ impl Stage for Evaluate {
         Evaluation { format: 2, model: input.name.clone(), scores, report, gains, comparisons, gates }.write(sink)?;
         Ok(())
     }
+}
+
+/// Says of the first model that does far worse on the test split than on the rows held out of its folds that it does: the
+/// intervals of the accuracy do not touch. Rows that chose the model lean upwards anyway and tell nothing.
+fn gap(scores: &[Score]) -> Option<String> {
+    scores.iter().filter(|score| score.split == "test").find_map(|test| {
+        let is_other = |other: &&Score| other.model == test.model && ["out_of_fold", "validation"].contains(&&*other.split);
+        let held_out = scores.iter().find(is_other)?;
+        let ((low, high), (other_low, other_high)) = (test.accuracy_interval?, held_out.accuracy_interval?);
+        let accuracy = |score: &Score| score.metrics.get("accuracy").copied().flatten();
+        let (here, there) = (accuracy(test)?, accuracy(held_out)?);
+        let how = if held_out.split == "validation" { "on validation images" } else { "out of fold" };
+        (high < other_low).then(|| {
+            format!(
+                "`{}` recognises far fewer test images than it did {how}: accuracy {here:.4} [{low:.4}, {high:.4}] against \
+                 {there:.4} [{other_low:.4}, {other_high:.4}]: either the test images are of another kind, or images \
+                 outside the test split resemble each other (set `group`)",
+                test.model
+            )
+        })
+    })
 }
 
 /// Whether what `stage` says of a fold was learned without that fold.

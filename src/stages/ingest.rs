@@ -1,15 +1,19 @@
 //! `ingest`: files in, one packed data set out.
 
+mod glance;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{Context, Flow, Given, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream};
+use super::{
+    Context, Flow, Given, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
-use crate::config::{Form, Log, Problem, Section, Span, did_you_mean};
+use crate::config::{Form, Log, Problem, Section, Span, Value, did_you_mean};
 use crate::data::catalogue::{self, Entry, Located};
 use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
 use crate::data::reader::classes::some_of;
@@ -70,6 +74,20 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         check_source(text, *span, section.log());
     }
     let policy = DecodePolicy::read(section);
+    let max_corrupt =
+        section.key("max_corrupt", "Images that may be left out.", "10").whole(0..=i64::MAX as u64).or(100);
+    if let Some(Value::List(_)) = section.node("source").map(|node| &node.value) {
+        section.advise(
+            "source",
+            "one source is read: put folders below one folder, or list the files in a table of paths",
+        );
+    }
+    match section.node("channels").map(|node| &node.value) {
+        Some(Value::Integer(1)) => section.advise("channels", "write `channels = \"gray\"`"),
+        Some(Value::Integer(_)) => section.advise("channels", "write `channels = \"rgb\"`"),
+        _ => {}
+    }
+    section.advise("max_corrupt", "write the number of images that may be left out, such as `max_corrupt = 10`");
     check_resize(&policy, section.span(), section.log());
     Box::new(Ingest {
         source: source.map_or(String::new(), |(text, _)| text),
@@ -81,10 +99,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         skips_corrupt: section
             .key("on_corrupt", "What happens to an image that cannot be decoded.", "\"skip\"")
             .word(&[("error", "Nothing is ingested.", false), ("skip", "It is left out and listed.", true)]),
-        max_corrupt: section
-            .key("max_corrupt", "Images that may be left out.", "10")
-            .whole(0..=i64::MAX as u64)
-            .or(100),
+        max_corrupt,
         allow_empty: section.key("allow_empty", "Whether a class may have no image.", "true").flag(false),
         limit: section
             .key("limit", "At most this many images, evenly spread over the source; absent: all.", "1000")
@@ -244,7 +259,7 @@ impl Ingest {
                 writer = Some((DatasetWriter::new(file, image.shape, image.depth)?, path.clone()));
             }
             if let Some((writer, first)) = &mut writer {
-                check_alike(writer, first, &path, &image)?;
+                check_alike((writer.shape(), writer.depth()), first, &path, &image)?;
                 let seen = image.seen;
                 let row = Row {
                     path,
@@ -381,9 +396,14 @@ fn has_images_apart(files: &Files) -> bool {
 }
 
 /// All images have the shape and the depth of the first.
-fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded) -> Result<(), StageError> {
-    let (expected, got) = (writer.shape(), image.shape);
-    if expected == got && writer.depth() == image.depth {
+fn check_alike(
+    (expected, depth): (ImageShape, Depth),
+    first: &str,
+    path: &str,
+    image: &Decoded,
+) -> Result<(), StageError> {
+    let got = image.shape;
+    if expected == got && depth == image.depth {
         return Ok(());
     }
     Err(if (expected.width, expected.height) != (got.width, got.height) {
@@ -403,7 +423,7 @@ fn check_alike(writer: &DatasetWriter, first: &str, path: &str, image: &Decoded)
     } else {
         StageError::new(format!(
             "images have different depths: `{first}` has {} bits per value, `{path}` has {}",
-            writer.depth().bits(),
+            depth.bits(),
             image.depth.bits()
         ))
         .help("set `depth` to \"8\" or \"16\"")
@@ -482,6 +502,10 @@ impl Stage for Ingest {
 
     fn needs(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<Need> {
         Vec::new()
+    }
+
+    fn glance(&self, places: &Places) -> Result<Option<Glance>, StageError> {
+        self.look(places).map(Some)
     }
 
     fn sources(&self, places: &Places) -> Result<Vec<Source>, StageError> {

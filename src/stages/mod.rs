@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
+use crate::data::reader::GivenSplit;
 use crate::files;
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
@@ -345,6 +346,60 @@ impl Places {
     }
 }
 
+/// What a look at a data set's source tells before it is read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Glance {
+    /// The shape of its images, after decoding, if one could be decoded.
+    pub shape: Option<SampleShape>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// The class of each image.
+    pub labels: Vec<u32>,
+    /// The group of each image, by number.
+    pub groups: Vec<Option<u32>>,
+    /// The split that the source puts each image in.
+    pub given: Vec<Option<GivenSplit>>,
+}
+
+impl Glance {
+    /// Completes what is known of a data set.
+    pub fn tell(&self, flow: &mut Flow) {
+        flow.shape = self.shape.or(flow.shape);
+        flow.n_classes = Some(self.classes.len());
+        flow.n_samples = Some(self.labels.len());
+        let has = |split| self.given.contains(&Some(split));
+        flow.given = Some(Given { test: has(GivenSplit::Test), validation: has(GivenSplit::Validation) });
+    }
+}
+
+impl fmt::Display for Glance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.labels.len();
+        write!(f, "{n} image{}, {} classes", if n == 1 { "" } else { "s" }, self.classes.len())?;
+        if let Some(shape) = self.shape {
+            write!(f, ", {shape}")?;
+        }
+        for (split, word) in
+            [(GivenSplit::Train, "train"), (GivenSplit::Validation, "validation"), (GivenSplit::Test, "test")]
+        {
+            let n = self.given.iter().filter(|given| **given == Some(split)).count();
+            if n > 0 {
+                write!(f, ", {n} in its own {word} split")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a stage would make of a [`Glance`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// What it would warn of.
+    pub warnings: Vec<String>,
+    /// The fewest rows that a fit set below it learns from, if it decides that.
+    pub n_training: Option<usize>,
+}
+
 /// A kind of stage.
 pub trait Stage: Send + Sync + fmt::Debug {
     /// The word in the manifest.
@@ -427,6 +482,22 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// If they are not there, with where to put them.
     fn sources(&self, _places: &Places) -> Result<Vec<Source>, StageError> {
         Ok(Vec::new())
+    }
+
+    /// What a look at those files tells, without reading them whole; nothing of it is kept.
+    ///
+    /// # Errors
+    /// What would end the stage, as far as the look tells.
+    fn glance(&self, _places: &Places) -> Result<Option<Glance>, StageError> {
+        Ok(None)
+    }
+
+    /// What this stage would make of samples that were only glanced at.
+    ///
+    /// # Errors
+    /// What would end it.
+    fn try_on(&self, _glance: &Glance, _seed: u64) -> Result<Tried, StageError> {
+        Ok(Tried::default())
     }
 
     /// Whether the seed is read, and so part of the fingerprint.

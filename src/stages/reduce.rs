@@ -135,6 +135,19 @@ impl Stage for Reduce {
             let nearest = lineage.iter().rev().find(|&&stage| upstream.nodes[stage].stage.kind() == KIND.name);
             if nearest == Some(&upstream.own) {
                 self.check_network(own, below, log);
+                let between = lineage.iter().skip_while(|&&stage| stage != upstream.own).skip(1);
+                let is_scaled = between.into_iter().any(|&stage| upstream.nodes[stage].flow.output == Output::Fitted);
+                if self.method().leaves_scales() && below.stage.network().is_some() && !is_scaled {
+                    let method = self.method().name();
+                    let message = format!(
+                        "`{method}` hands features of very different variances to the network of `{}`, which learns slowly \
+                         from them",
+                        below.name
+                    );
+                    let at = log.span_of("method", Span::default());
+                    let help = format!("add `whiten = true` to the keys of `{method}`");
+                    log.push(Problem::warning(at, message).help(help));
+                }
             }
         }
     }

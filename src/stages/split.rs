@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Glance, Kind, Need, Output, Part, Places, Stage, StageError, Task, Tried, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::splits::Splits;
@@ -49,11 +51,13 @@ pub struct Split {
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let meaning = "Share of the images that is held out, or the data set's own split; absent: that, else 0.2.";
     let test = read_share(section, "test", meaning, Bounds::Rate);
+    // Who says what is validated on means one split.
+    let default = if section.has("validation") { 1 } else { 5 };
     let folds = section
         .key("folds", "Folds of cross-validation; 1 is a single train/validation split.", "10")
         .whole(1..=1000)
-        .or(5) as u32;
-    let meaning = "With `folds = 1`, what is validated on, of the images outside the test split; absent: as `test`.";
+        .or(default) as u32;
+    let meaning = "What is validated on, of the images outside the test split, in a single split (`folds = 1`); absent: as `test`.";
     let mut validation = None;
     if folds == 1 || section.is_described() {
         validation = read_share(section, "validation", meaning, Bounds::Open);
@@ -92,7 +96,8 @@ fn read_share(section: &mut Section<'_>, key: &'static str, meaning: &'static st
         }
         _ => {
             // Nothing may be held out for the test, but validating on nothing would leave nothing to report.
-            section.expected(key, node, format_args!("{bounds}, or `given`"));
+            section.expected_number(key, node, format_args!("{bounds}, or `given`"), &|x| bounds.holds(x));
+            section.advise(key, format!("write a share, such as `{key} = {DEFAULT_SHARE}`"));
             None
         }
     }
@@ -173,6 +178,22 @@ impl Stage for Split {
         }
     }
 
+    fn try_on(&self, glance: &Glance, seed: u64) -> Result<Tried, StageError> {
+        if self.group && glance.groups.iter().all(Option::is_none) {
+            return Err(no_groups());
+        }
+        let groups = self.group.then_some(&glance.groups[..]);
+        let plan = self.plan(&glance.given);
+        let data = Divisible { labels: &glance.labels, classes: &glance.classes, groups, marked: &glance.given };
+        let division = plan
+            .divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))
+            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let places = division.partition.places();
+        let training =
+            |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
+        Ok(Tried { warnings: division.warnings, n_training: (1..=self.folds).map(training).min() })
+    }
+
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
         vec![Part::Whole]
     }
@@ -233,11 +254,15 @@ impl Split {
 /// The group of each sample, numbered in order of first appearance.
 fn groups(dataset: &Numbers) -> Result<Vec<Option<u32>>, StageError> {
     if !dataset.has_groups() {
-        return Err(StageError::new("`group` is set, but the data set's index has no groups")
-            .key("group")
-            .help("add a column `group` to the data set, or leave out `group`"));
+        return Err(no_groups());
     }
     Ok(dataset.groups().to_vec())
+}
+
+fn no_groups() -> StageError {
+    StageError::new("`group` is set, but the data set's index has no groups")
+        .key("group")
+        .help("add a column `group` to the data set, or leave out `group`")
 }
 
 /// Warns of an unusual share of training rows where `check` could not know it.
@@ -379,10 +404,12 @@ mod tests {
         assert_eq!((out.folds, out.has_test), (10, false));
         let share = ["`test` expects a number from 0 up to, not including, 1, or `given`, got `1`"];
         check(&[("test", Value::Integer(1))], flow(), &share);
-        let share = ["`validation` expects a number between 0 and 1, or `given`, got `0.0`"];
+        let share = ["`validation` expects a number above 0, below 1, or `given`, got `0.0`"];
         check(&[("folds", Value::Integer(1)), ("validation", Value::Float(0.0))], flow(), &share);
         let folds = ["`validation` has no meaning with 5 folds, each of which is validated on in turn"];
-        check(&[("validation", Value::Float(0.1))], flow(), &folds);
+        check(&[("folds", Value::Integer(5)), ("validation", Value::Float(0.1))], flow(), &folds);
+        // Who says what is validated on means one split.
+        assert_eq!(check(&[("validation", Value::Float(0.1))], flow(), &[]).folds, 1);
         check(
             &[("group", text("patient"))],
             flow(),

@@ -8,7 +8,7 @@ const FOLDER: &str = "checkpoints";
 
 /// The first line, with the format's number.
 const HEAD: &str = "convoy checkpoint ";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The largest checkpoint that is read, in bytes.
 const MOST: u64 = 64 << 30;
@@ -20,8 +20,9 @@ fn version(whole: &[u8]) -> Option<u32> {
 }
 
 impl Store {
-    /// The last checkpoint kept under this fingerprint; a damaged one, or one of another task, is none.
-    pub fn load_checkpoint(&self, fingerprint: &Digest) -> Option<Vec<u8>> {
+    /// The last checkpoint kept under this fingerprint, and what its task had told until then; a damaged one, or one of
+    /// another task, is none.
+    pub fn load_checkpoint(&self, fingerprint: &Digest) -> Option<(Vec<u8>, Vec<String>)> {
         let name = fingerprint.to_string();
         let path = self.note_path(FOLDER, &name);
         let whole = match files::read_own(&path, MOST) {
@@ -38,19 +39,24 @@ impl Store {
         }
         let mut whole = note::unbind(&format!("{FOLDER}/{name}"), whole)?;
         let head = format!("{HEAD}{VERSION}\n");
-        whole.starts_with(head.as_bytes()).then(|| whole.split_off(head.len()))
+        let warnings = whole.strip_prefix(head.as_bytes())?.split(|&b| b == b'\n').next()?;
+        let n_before = head.len() + warnings.len() + 1;
+        let warnings = serde_json::from_slice(warnings).ok()?;
+        (whole.len() >= n_before).then(|| (whole.split_off(n_before), warnings))
     }
 
-    /// Keeps a checkpoint, in place of the last one.
+    /// Keeps a checkpoint, in place of the last one, with what its task has told so far.
     ///
     /// # Errors
     /// Those of the file system; that a newer program's is there.
-    pub fn save_checkpoint(&self, fingerprint: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    pub fn save_checkpoint(&self, fingerprint: &Digest, bytes: &[u8], warnings: &[String]) -> Result<(), Error> {
         let name = fingerprint.to_string();
         if self.is_newer(&name) {
             return Err(Error::NewerFile { path: self.note_path(FOLDER, &name) });
         }
-        self.write_note(FOLDER, &name, &[format!("{HEAD}{VERSION}\n").as_bytes(), bytes].concat())
+        // JSON of texts has no line feed.
+        let head = format!("{HEAD}{VERSION}\n{}\n", serde_json::json!(warnings));
+        self.write_note(FOLDER, &name, &[head.as_bytes(), bytes].concat())
     }
 
     /// The task is done.
@@ -87,9 +93,9 @@ mod tests {
         let (_temp, store) = store();
         let task = Digest::of(b"task");
         assert_eq!(store.load_checkpoint(&task), None);
-        store.save_checkpoint(&task, b"epoch 1").unwrap();
-        store.save_checkpoint(&task, b"epoch 2").unwrap();
-        assert_eq!(store.load_checkpoint(&task).as_deref(), Some(&b"epoch 2"[..]));
+        store.save_checkpoint(&task, b"epoch 1", &[]).unwrap();
+        store.save_checkpoint(&task, b"epoch 2", &["a\nb".to_owned()]).unwrap();
+        assert_eq!(store.load_checkpoint(&task), Some((b"epoch 2".to_vec(), vec!["a\nb".to_owned()])));
         let path = store.note_path(FOLDER, &task.to_string());
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -102,8 +108,8 @@ mod tests {
     fn a_checkpoint_of_another_task_is_none() {
         let (_temp, store) = store();
         let (one, two) = (Digest::of(b"fold 1"), Digest::of(b"fold 2"));
-        store.save_checkpoint(&one, b"of fold 1").unwrap();
-        store.save_checkpoint(&two, b"of fold 2").unwrap();
+        store.save_checkpoint(&one, b"of fold 1", &[]).unwrap();
+        store.save_checkpoint(&two, b"of fold 2", &[]).unwrap();
         let path = |task: &Digest| store.note_path(FOLDER, &task.to_string());
         // Whole files swapped, and the content of one within the frame of the other.
         let (a, b) = (fs::read(path(&one)).unwrap(), fs::read(path(&two)).unwrap());
@@ -120,11 +126,11 @@ mod tests {
         let (_temp, store) = store();
         let task = Digest::of(b"task");
         let path = store.note_path(FOLDER, &task.to_string());
-        fs::write(&path, "convoy checkpoint 2\nwhatever").unwrap();
+        fs::write(&path, "convoy checkpoint 3\nwhatever").unwrap();
         assert_eq!(store.load_checkpoint(&task), None);
         assert!(store.take_warnings()[0].contains("newer convoy"));
-        assert!(matches!(store.save_checkpoint(&task, b"x"), Err(Error::NewerFile { .. })));
+        assert!(matches!(store.save_checkpoint(&task, b"x", &[]), Err(Error::NewerFile { .. })));
         store.remove_checkpoint(&task);
-        assert_eq!(fs::read(&path).unwrap(), b"convoy checkpoint 2\nwhatever");
+        assert_eq!(fs::read(&path).unwrap(), b"convoy checkpoint 3\nwhatever");
     }
 }

@@ -1,12 +1,13 @@
 //! The record of one finished task as it lies on the disk: readable text that says what the task was and names its outputs.
 //!
 //! ```text
-//! convoy entry 2
+//! convoy entry 3
 //! fingerprint 8a…
 //! label digits train fold 1
 //! task 57                            so many lines: the task record, whose digest is the fingerprint
 //! …
 //! output weights.safetensors 4096 3f…
+//! warning class `b` has 2 images     what the task told about its data, in the order in which it did
 //! end 77…                            digest of everything above
 //! ```
 
@@ -15,7 +16,9 @@ use super::fingerprint::{TaskRecord, escape_into, unescape};
 
 /// The first line, with the format's number.
 const HEAD: &str = "convoy entry ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The oldest that is read: a record without warnings.
+const OLDEST: u32 = 2;
 
 /// Whether a newer program wrote this record.
 pub(super) fn is_newer(text: &str) -> bool {
@@ -43,6 +46,9 @@ pub struct Entry {
     pub label: String,
     /// Sorted by name.
     pub outputs: Vec<Output>,
+    /// What it told about its data and its results, each text once: to be repeated where they are shown. Nothing that
+    /// reads the artifact depends on it.
+    pub warnings: Vec<String>,
 }
 
 impl Entry {
@@ -67,6 +73,9 @@ impl Entry {
         for output in &self.outputs {
             let _ = writeln!(text, "output {} {} {}", escape(&output.name), output.size, output.digest);
         }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning {}", escape(warning));
+        }
         let end = Digest::of(text.as_bytes());
         let _ = writeln!(text, "end {end}");
         text
@@ -86,7 +95,7 @@ impl Entry {
             return None;
         }
         let (version, rest) = body.strip_prefix(HEAD)?.split_once('\n')?;
-        if version.parse() != Ok(VERSION) {
+        if !version.parse().is_ok_and(|version: u32| (OLDEST..=VERSION).contains(&version)) {
             return None;
         }
         let (fingerprint, rest) = rest.strip_prefix("fingerprint ")?.split_once('\n')?;
@@ -100,13 +109,17 @@ impl Entry {
         if Digest::of(task.as_bytes()) != fingerprint {
             return None;
         }
-        let mut outputs = Vec::new();
+        let (mut outputs, mut warnings) = (Vec::new(), Vec::new());
         for line in rest.lines() {
+            if let Some(warning) = line.strip_prefix("warning ") {
+                warnings.push(unescape(warning));
+                continue;
+            }
             let (rest, digest) = line.strip_prefix("output ")?.rsplit_once(' ')?;
             let (name, size) = rest.rsplit_once(' ')?;
             outputs.push(Output { name: unescape(name), size: size.parse().ok()?, digest: digest.parse().ok()? });
         }
-        Some((Entry { fingerprint, label: unescape(label), outputs }, task))
+        Some((Entry { fingerprint, label: unescape(label), outputs, warnings }, task))
     }
 }
 
@@ -139,7 +152,8 @@ mod tests {
             Output { name: "a b.csv".into(), size: 3, digest: Digest::of(b"abc") },
             Output { name: "odd\nname".into(), size: 0, digest: Digest::of(b"") },
         ];
-        (Entry { fingerprint: task.fingerprint(), label: "digits train fold 1".into(), outputs }, task)
+        let warnings = vec!["class `b\nc` has 2 images".to_owned(), "output 1 2".to_owned()];
+        (Entry { fingerprint: task.fingerprint(), label: "digits train fold 1".into(), outputs, warnings }, task)
     }
 
     #[test]
@@ -148,6 +162,16 @@ mod tests {
         let text = entry.render(&task);
         let (read, record) = Entry::parse_with_task(&text).unwrap();
         assert_eq!((read, TaskRecord::parse(record)), (entry, Some(task)));
+    }
+
+    #[test]
+    fn a_record_of_the_format_without_warnings_is_read() {
+        let (entry, task) = entry();
+        let entry = Entry { warnings: Vec::new(), ..entry };
+        let text = entry.render(&task).replacen("convoy entry 3", "convoy entry 2", 1);
+        let (body, _) = text.trim_end().rsplit_once('\n').unwrap();
+        let old = format!("{body}\nend {}\n", Digest::of(format!("{body}\n").as_bytes()));
+        assert_eq!(Entry::parse(&old), Some(entry));
     }
 
     #[test]

@@ -282,7 +282,7 @@ mod tests {
         draft.put("own", content).unwrap();
         draft.put("shared", b"shared").unwrap();
         let task = TaskRecord { seed: Some(seed), ..TaskRecord::default() };
-        let fingerprint = store.publish(draft, &task, &format!("toy {seed}")).unwrap().entry.fingerprint;
+        let fingerprint = store.publish(draft, &task, &format!("toy {seed}"), Vec::new()).unwrap().entry.fingerprint;
         let used = SystemTime::now() - Duration::from_secs(age);
         fs::File::open(store.entry_path(&fingerprint)).unwrap().set_modified(used).unwrap();
         fingerprint

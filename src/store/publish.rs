@@ -158,12 +158,18 @@ impl Store {
     }
 
     /// Makes a draft visible under the fingerprint of `task`, all of it or nothing. If a record of that fingerprint
-    /// names other bytes, that one stays, and the draft goes to quarantine.
+    /// names other bytes, that one stays, and the draft goes to quarantine. `warnings` are kept beside the outputs.
     ///
     /// # Errors
     /// Those of the file system; nothing is visible then, and nothing was tried twice. That the record that is there
     /// was written by a newer program.
-    pub fn publish(&self, draft: Draft, task: &TaskRecord, label: &str) -> Result<Published, Error> {
+    pub fn publish(
+        &self,
+        draft: Draft,
+        task: &TaskRecord,
+        label: &str,
+        warnings: Vec<String>,
+    ) -> Result<Published, Error> {
         debug_assert_eq!(self.access, Access::Write);
         let mut outputs = Vec::with_capacity(draft.files.len());
         for (name, path) in &draft.files {
@@ -171,7 +177,7 @@ impl Store {
             outputs.push(Output { name: name.clone(), size, digest });
         }
         let fingerprint = task.fingerprint();
-        let entry = Entry { fingerprint, label: label.to_owned(), outputs };
+        let entry = Entry { fingerprint, label: label.to_owned(), outputs, warnings };
         let text = entry.render(task);
         if let Some(first) = self.read_entry(&fingerprint)?.filter(|first| first.outputs != entry.outputs) {
             let differing = first.differing(&entry.outputs);
@@ -276,7 +282,7 @@ mod tests {
         draft.put("a.bin", content).unwrap();
         draft.put("b.bin", b"the same every time").unwrap();
         draft.put("empty", b"").unwrap();
-        store.publish(draft, &parts(seed), "toy")
+        store.publish(draft, &parts(seed), "toy", Vec::new())
     }
 
     #[test]
@@ -354,7 +360,7 @@ mod tests {
                     }
                     Ok(draft)
                 });
-                let published = draft.and_then(|draft| store.publish(draft, &parts(at as u64), "toy"));
+                let published = draft.and_then(|draft| store.publish(draft, &parts(at as u64), "toy", Vec::new()));
                 let n_calls = recorder.log().len();
                 drop(store);
                 // The calls up to the last one that publishes; after it only the draft is cleared away.
@@ -379,7 +385,7 @@ mod tests {
                 let mut draft = store.draft().unwrap();
                 draft.put("a.bin", content.as_bytes()).unwrap();
                 draft.put("b.bin", b"the same every time").unwrap();
-                assert!(store.publish(draft, &parts(at as u64), "toy").unwrap().differing.is_empty());
+                assert!(store.publish(draft, &parts(at as u64), "toy", Vec::new()).unwrap().differing.is_empty());
                 if is_all {
                     assert!(at > 15, "only {at} calls were seen");
                     break;

@@ -282,7 +282,7 @@ mod tests {
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let mut draft = store.draft().unwrap();
         draft.put("a.bin", content).unwrap();
-        let entry = store.publish(draft, &TaskRecord::default(), "toy").unwrap().entry;
+        let entry = store.publish(draft, &TaskRecord::default(), "toy", Vec::new()).unwrap().entry;
         (temp, store, entry)
     }
 
@@ -391,7 +391,7 @@ mod tests {
                 assert!(fs::symlink_metadata(&path).is_err(), "{i}");
                 let mut draft = store.draft().unwrap();
                 draft.put("a.bin", b"hello").unwrap();
-                store.publish(draft, &TaskRecord::default(), "toy").unwrap();
+                store.publish(draft, &TaskRecord::default(), "toy", Vec::new()).unwrap();
                 assert!(matches!(store.find(&entry.fingerprint), Ok(Found::Hit(_))), "{i}");
             }
         }
@@ -404,12 +404,15 @@ mod tests {
         fs::copy(store.entry_path(&entry.fingerprint), store.entry_path(&other)).unwrap();
         assert_eq!(store.find(&other).unwrap(), Found::Corrupt("record".into()));
         let path = store.entry_path(&entry.fingerprint);
-        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 2", "convoy entry 3");
+        let newer = fs::read_to_string(&path).unwrap().replace("convoy entry 3", "convoy entry 4");
         fs::write(&path, &newer).unwrap();
         assert!(matches!(store.find(&entry.fingerprint), Err(Error::NewerFile { .. })));
         let mut draft = store.draft().unwrap();
         draft.put("a.bin", b"hello").unwrap();
-        assert!(matches!(store.publish(draft, &TaskRecord::default(), "toy"), Err(Error::NewerFile { .. })));
+        assert!(matches!(
+            store.publish(draft, &TaskRecord::default(), "toy", Vec::new()),
+            Err(Error::NewerFile { .. })
+        ));
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
     }
 

@@ -223,7 +223,7 @@ mod tests {
         draft.put("own", content).unwrap();
         draft.put("shared", b"shared").unwrap();
         let parts = TaskRecord { seed: Some(seed), ..TaskRecord::default() };
-        store.publish(draft, &parts, &format!("toy {seed}")).unwrap().entry.fingerprint
+        store.publish(draft, &parts, &format!("toy {seed}"), Vec::new()).unwrap().entry.fingerprint
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
         let store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let task = Digest::of(b"task");
         store.write_note("runs", "a-1.json", b"{}").unwrap();
-        store.save_checkpoint(&task, b"x").unwrap();
+        store.save_checkpoint(&task, b"x", &[]).unwrap();
         assert!(store.verify(&mut |_, _| ()).unwrap().is_sound());
         fs::write(store.note_path("runs", "a-1.json"), "{}").unwrap();
         fs::write(store.note_path("checkpoints", &task.to_string()), "x").unwrap();

@@ -35,6 +35,8 @@ struct Toy {
     /// Bytes that the output is filled up with.
     size: u64,
     seed: Option<u64>,
+    /// Warns so many times, each fold of something that all say and of something of its own.
+    warn: u64,
 }
 
 fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage> {
@@ -51,6 +53,7 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
         panic: None,
         size: s.key("size", "A number.", "1").whole(0..=1 << 32).or(0),
         seed: None,
+        warn: 0,
     };
     match kind {
         "gather" => toy.path = s.key("path", "A place.", "\"x\"").place(false).map(|(path, _)| PathBuf::from(path)),
@@ -59,6 +62,7 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
             toy.is_refit = s.key("refit", "Yes or no.", "true").flag(false);
             toy.fail = s.key("fail", "A number.", "1").whole(1..=20).optional();
             toy.panic = s.key("panic", "A number.", "1").whole(1..=20).optional();
+            toy.warn = s.key("warn", "A number.", "1").whole(0..=20).optional().unwrap_or(0);
             toy.seed = s.key("seed", "A number.", "1").whole(0..=1_000_000).optional();
         }
         _ => {}
@@ -203,6 +207,13 @@ impl Stage for Toy {
             return Err(StageError::new("loss is not finite").key("a"));
         }
         assert_ne!(self.panic, Some(fold), "a toy panics");
+        for i in 0..self.warn {
+            context.warn(&format!("odd thing {i}"));
+            context.warn("what all say");
+        }
+        if self.warn > 0 {
+            context.warn(&format!("only of fold {fold}"));
+        }
         // Work in steps of a millisecond, with checkpoints, as training does.
         let mut done = context.load_checkpoint().map_or(0, |bytes| bytes.len() as u64);
         let resumed_at = done;

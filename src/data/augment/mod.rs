@@ -96,11 +96,14 @@ pub const CHOICES: &[Choice<Operation>] = &[
         word: "flip",
         meaning: "Mirrors the image.",
         read: |section| Operation::Flip {
-            direction: section.key("direction", "Which axes may be mirrored, each on its own.", "\"both\"").word(&[
-                ("horizontal", "Left and right change places.", Direction::Horizontal),
-                ("vertical", "Top and bottom change places.", Direction::Vertical),
-                ("both", "Either, drawn apart.", Direction::Both),
-            ]),
+            direction: section
+                .key("direction", "Which axes may be mirrored, each on its own.", "\"both\"")
+                .short()
+                .word(&[
+                    ("horizontal", "Left and right change places.", Direction::Horizontal),
+                    ("vertical", "Top and bottom change places.", Direction::Vertical),
+                    ("both", "Either, drawn apart.", Direction::Both),
+                ]),
             probability: section.key("probability", "How often.", "0.25").number(Bounds::Fraction).or(0.5),
         },
     },
@@ -110,6 +113,7 @@ pub const CHOICES: &[Choice<Operation>] = &[
         read: |section| Operation::Crop {
             padding: section
                 .key("padding", "Pixels on each side, below the image's height and width.", "2")
+                .short()
                 .whole(1..=65_536)
                 .or(4) as usize,
             fill: Fill::read(section),
@@ -121,6 +125,7 @@ pub const CHOICES: &[Choice<Operation>] = &[
         read: |section| Operation::Shift {
             fraction: section
                 .key("fraction", "At most, as a share of height and width.", "0.2")
+                .short()
                 .number(Bounds::Rate)
                 .or(0.1),
             fill: Fill::read(section),
@@ -130,7 +135,7 @@ pub const CHOICES: &[Choice<Operation>] = &[
         word: "rotate",
         meaning: "Turns the image about its centre, either way.",
         read: |section| Operation::Rotate {
-            degrees: section.key("degrees", "At most, in degrees.", "10").number(Bounds::UpTo(180.0)).or(15.0),
+            degrees: section.key("degrees", "At most, in degrees.", "10").short().number(Bounds::UpTo(180.0)).or(15.0),
             fill: Fill::read(section),
         },
     },
@@ -138,21 +143,25 @@ pub const CHOICES: &[Choice<Operation>] = &[
         word: "brightness",
         meaning: "Multiplies pixels by a number within 1 ± factor and cuts them to their range.",
         read: |section| Operation::Brightness {
-            factor: section.key("factor", "How far from 1 at most.", "0.1").number(Bounds::Fraction).or(0.2),
+            factor: section.key("factor", "How far from 1 at most.", "0.1").short().number(Bounds::Fraction).or(0.2),
         },
     },
     Choice {
         word: "cutout",
         meaning: "Sets a square around a random pixel to 0 (DeVries and Taylor 2017).",
         read: |section| Operation::Cutout {
-            size: section.key("size", "The square's side, in pixels.", "4").whole(1..=65_536).or(8) as usize,
+            size: section.key("size", "The square's side, in pixels.", "4").short().whole(1..=65_536).or(8) as usize,
         },
     },
     Choice {
         word: "mixup",
         meaning: "Mixes each sample, and its target, with another training sample (Zhang et al. 2018).",
         read: |section| Operation::Mixup {
-            alpha: section.key("alpha", "Of the Beta distribution of weights.", "0.4").number(Bounds::Positive).or(0.2),
+            alpha: section
+                .key("alpha", "Of the Beta distribution of weights.", "0.4")
+                .short()
+                .number(Bounds::Positive)
+                .or(0.2),
         },
     },
 ];

@@ -84,11 +84,16 @@ pub struct Metric {
     pub name: &'static str,
     /// Whether more is better.
     pub is_higher_better: bool,
+    /// The least and the greatest value that it can have.
+    pub range: (f64, f64),
     /// Whether it is computed where no metrics are named.
     pub is_default: bool,
     /// Computes it, given the confusion of the same predictions.
     pub compute: fn(&Scored<'_>, &Confusion) -> f64,
 }
+
+/// The greatest log loss, that of a sure mistake (`sample_log_loss`), rounded up.
+const MOST_LOG_LOSS: f64 = 15.95;
 
 /// Every metric. To add one: a function in its family's file, and a line here.
 pub const METRICS: &[Metric] = &[
@@ -100,21 +105,37 @@ pub const METRICS: &[Metric] = &[
     higher("weighted-precision", true, |_, confusion| confusion.average(Average::Weighted).precision),
     higher("weighted-recall", true, |_, confusion| confusion.average(Average::Weighted).recall),
     higher("weighted-f1", true, |_, confusion| confusion.average(Average::Weighted).f1),
-    lower("log-loss", true, |scored, _| probability::log_loss(scored)),
-    lower("brier", false, |scored, _| probability::brier(scored)),
-    lower("calibration-error", false, |scored, _| probability::calibration_error(scored)),
+    lower("log-loss", true, MOST_LOG_LOSS, |scored, _| probability::log_loss(scored)),
+    lower("brier", false, 2.0, |scored, _| probability::brier(scored)),
+    lower("calibration-error", false, 1.0, |scored, _| probability::calibration_error(scored)),
     higher("top-k", false, |scored, _| ranking::top_k(scored)),
     higher("roc-auc", false, |scored, _| ranking::roc_auc(scored)),
-    higher("matthews", false, |_, confusion| agreement::matthews(confusion)),
-    higher("cohen-kappa", false, |_, confusion| agreement::cohen_kappa(confusion)),
+    agreeing("matthews", |_, confusion| agreement::matthews(confusion)),
+    agreeing("cohen-kappa", |_, confusion| agreement::cohen_kappa(confusion)),
 ];
 
-const fn higher(name: &'static str, is_default: bool, compute: fn(&Scored<'_>, &Confusion) -> f64) -> Metric {
-    Metric { name, is_higher_better: true, is_default, compute }
+type Compute = fn(&Scored<'_>, &Confusion) -> f64;
+
+/// A share: of 0 to 1, the more the better.
+const fn higher(name: &'static str, is_default: bool, compute: Compute) -> Metric {
+    Metric { name, is_higher_better: true, range: (0.0, 1.0), is_default, compute }
 }
 
-const fn lower(name: &'static str, is_default: bool, compute: fn(&Scored<'_>, &Confusion) -> f64) -> Metric {
-    Metric { name, is_higher_better: false, is_default, compute }
+/// A loss: from 0 to `most`.
+const fn lower(name: &'static str, is_default: bool, most: f64, compute: Compute) -> Metric {
+    Metric { name, is_higher_better: false, range: (0.0, most), is_default, compute }
+}
+
+/// A correlation: 0 is chance.
+const fn agreeing(name: &'static str, compute: Compute) -> Metric {
+    Metric { name, is_higher_better: true, range: (-1.0, 1.0), is_default: false, compute }
+}
+
+impl Metric {
+    /// Its range, as a sentence ends: `from 0 to 1`.
+    pub fn shown_range(&self) -> String {
+        format!("from {} to {}", self.range.0, self.range.1)
+    }
 }
 
 /// The metric of this name.

@@ -127,7 +127,8 @@ fn consume<E: From<Error> + Send>(
     pending.into_iter().try_for_each(each)
 }
 
-fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
+/// Decodes one image.
+pub fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
     let Sample { path, label, given, group, content } = sample;
     let image = match content {
         Content::File(path) => decode_file(&path, plan),

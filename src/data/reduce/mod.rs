@@ -146,6 +146,11 @@ pub trait Reduction: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether features come out with variances as different as the axes', which a dense network learns slowly from.
+    fn leaves_scales(&self) -> bool {
+        false
+    }
+
     /// The shape that samples have afterwards, as far as it is known without the samples.
     ///
     /// # Errors

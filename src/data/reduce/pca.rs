@@ -63,6 +63,7 @@ enum Solver {
 fn read(section: &mut Section<'_>) -> Box<dyn Reduction> {
     let components = section
         .key("components", "How many axes are kept; absent: by `variance`.", "20")
+        .short()
         .whole(1..=1_000_000)
         .optional()
         .map(|n| n as usize);
@@ -110,6 +111,10 @@ impl Reduction for Pca {
 
     fn is_random(&self) -> bool {
         self.solver != Solver::Full && self.components.is_some()
+    }
+
+    fn leaves_scales(&self) -> bool {
+        !self.whiten && !self.zca
     }
 
     fn keeps_shape(&self) -> bool {

@@ -63,7 +63,7 @@ impl Components {
             let word = (LEMMA.to_owned(), "As few as keep all distances within a factor of 1 ± eps.");
             Form::Either(vec![Form::Whole(1..=1_000_000), Form::Words(vec![word])])
         };
-        let key = section.key("components", "How many axes there are.", "20");
+        let key = section.key("components", "How many axes there are.", "20").short();
         let node = key.form(Some(&quote(LEMMA)), form);
         let components = match node.map(|node| &node.value) {
             None => {

@@ -40,7 +40,7 @@ impl Per {
 
     /// Reads the key `per`, by default "channel".
     pub fn read(section: &mut Section<'_>) -> Per {
-        section.key("per", "What shares one statistic.", "\"pixel\"").word_or(&Per::WORDS, 1)
+        section.key("per", "What shares one statistic.", "\"pixel\"").short().word_or(&Per::WORDS, 1)
     }
 
     /// The value of this word.

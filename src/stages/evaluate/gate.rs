@@ -110,7 +110,8 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             demand,
         };
         if let Value::Table(inner) = &entry.node.value {
-            gates.extend(read_drop(section, &key, inner, entry.node.span).map(|(text, demand)| gate(text, demand)));
+            let read = read_drop(section, &key, inner, metric, entry.node.span);
+            gates.extend(read.map(|(text, demand)| gate(text, demand)));
             continue;
         }
         let parsed = match &entry.node.value {
@@ -118,13 +119,24 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             _ => None,
         };
         let Some((text, comparison, bound)) = parsed else {
-            section.expected(
-                &key,
-                &entry.node,
-                "a comparison with a number, such as \">= 0.97\", or a table with `baseline`",
-            );
+            let expected = "a comparison with a number, such as \">= 0.97\", or a table with `baseline`";
+            section.expected(&key, &entry.node, expected);
+            let bound = match &entry.node.value {
+                Value::Text { text, .. } => text.trim().trim_start_matches('=').trim().parse().ok(),
+                other => as_number(other),
+            };
+            if let Some(bound) = bound.filter(|x: &f64| x.is_finite())
+                && let Some(problem) = section.log().problems.last_mut()
+            {
+                let word = if metric.is_higher_better { ">=" } else { "<=" };
+                problem.help = Some(format!("write `{} = \"{word} {bound}\"`", entry.key));
+            }
             continue;
         };
+        if let Some(problem) = untelling(metric, comparison, bound, entry.node.span) {
+            section.log().push(problem);
+            continue;
+        }
         let points_up = matches!(comparison, Comparison::AtLeast | Comparison::Above);
         if points_up != metric.is_higher_better {
             let better = if metric.is_higher_better { "higher" } else { "lower" };
@@ -137,6 +149,52 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
         section.record(&key, quote(&text), Some(entry.node.span));
         gates.push(gate(text, Demand::Bound(comparison, bound)));
     }
+}
+
+/// Why a comparison says nothing about any model, if it is passed by all or by none.
+fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) -> Option<Problem> {
+    let (least, most) = metric.range;
+    let (is_always, is_never) = match comparison {
+        Comparison::AtLeast => (bound <= least, bound > most),
+        Comparison::Above => (bound < least, bound >= most),
+        Comparison::AtMost => (bound >= most, bound < least),
+        Comparison::Below => (bound > most, bound <= least),
+    };
+    let fate = match (is_always, is_never) {
+        (true, _) => "is always passed",
+        (_, true) => "can never be passed",
+        (false, false) => return None,
+    };
+    let word = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
+    let (name, range) = (metric.name, metric.shown_range());
+    let help = if most == 1.0 && (5.0..=100.0).contains(&bound) {
+        // As a percentage is written; 97 / 100 has the shortest text that reads back.
+        format!("write `{word} {}`", bound / 100.0)
+    } else {
+        format!("write a number between {least} and {most}, or remove the gate")
+    };
+    let message = format!("the gate `{word} {bound}` on `{name}` {fate}: `{name}` is {range}");
+    Some(Problem::error(span, message).help(help))
+}
+
+/// The same for a gate with a baseline, of which a number or nothing is known.
+fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: Span) -> Option<Problem> {
+    let (name, (least, most), range) = (metric.name, metric.range, metric.shown_range());
+    if let Some(baseline) = baseline.filter(|x| !(least..=most).contains(x)) {
+        let problem =
+            Problem::error(span, format!("the baseline `{baseline}` is no value of `{name}`, which is {range}"));
+        return Some(match most == 1.0 && (5.0..=100.0).contains(&baseline) {
+            true => problem.help(format!("write `baseline = {}`", baseline / 100.0)),
+            false => problem,
+        });
+    }
+    let is_always = match (baseline, metric.is_higher_better) {
+        (Some(baseline), true) => baseline - max_drop <= least,
+        (Some(baseline), false) => baseline + max_drop >= most,
+        (None, _) => max_drop >= most - least,
+    };
+    let message = format!("the gate on `{name}` is always passed with `max_drop = {max_drop}`: `{name}` is {range}");
+    is_always.then(|| Problem::error(span, message).help("write how much worse it may be at most, such as `0.01`"))
 }
 
 /// A comparison or a baseline for each metric, or for each metric of each model.
@@ -154,6 +212,7 @@ fn form() -> Form {
         default: None,
         is_required: false,
         is_place: false,
+        is_short: false,
         form: gate.clone(),
     });
     let metrics: Vec<Declaration> = metrics.collect();
@@ -170,7 +229,13 @@ fn read_drop_keys<'a>(section: &mut Section<'a>) -> (f64, Option<&'a Node>) {
 }
 
 /// Reads `{ baseline = …, max_drop = … }`; returns it as a text, too.
-fn read_drop(section: &mut Section<'_>, key: &str, table: &Table, span: Span) -> Option<(String, Demand)> {
+fn read_drop(
+    section: &mut Section<'_>,
+    key: &str,
+    table: &Table,
+    metric: &Metric,
+    span: Span,
+) -> Option<(String, Demand)> {
     let mut inner = section.inner(table, span, key);
     let (max_drop, node) = read_drop_keys(&mut inner);
     let baseline = match node {
@@ -200,6 +265,12 @@ fn read_drop(section: &mut Section<'_>, key: &str, table: &Table, span: Span) ->
             }
         },
     };
+    if let Some((_, baseline)) = &baseline {
+        let number = if let Baseline::Number(x) = baseline { Some(*x) } else { None };
+        if let Some(problem) = untelling_drop(metric, number, max_drop, span) {
+            inner.log().push(problem);
+        }
+    }
     inner.finish();
     let (text, baseline) = baseline?;
     Some((format!("at most {} worse than {text}", canonical_float(max_drop)), Demand::Drop { baseline, max_drop }))

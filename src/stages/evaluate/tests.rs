@@ -373,7 +373,7 @@ fn gates_are_checked_and_recorded() {
     let named = Value::Table(table(&[
         ("accuracy", text(">= 0.4")),
         ("log-loss", text("< 0.1")),
-        ("cnn", gate(&[("accuracy", ">=1.5"), ("roc-auc", "> 0.5")])),
+        ("cnn", gate(&[("accuracy", ">=0.9"), ("roc-auc", "> 0.5")])),
     ]));
     let files = graph.run("evaluate", &KIND, &[("gates", named)], &[model]).unwrap();
     let evaluation = Evaluation::read(&files).unwrap();
@@ -695,10 +695,10 @@ fn a_gate_may_compare_with_a_baseline() {
     let results = Evaluation::read(&files).unwrap().gates;
     assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.0 worse than strong (1.0)", true));
     assert!(!results[1].is_passed && results[1].expected.starts_with("at most 0.1 worse than strong (0.10536"));
-    let keys = gates(drop(Value::Float(1.01), 0.02), drop(Value::Integer(0), 0.1));
+    let keys = gates(drop(Value::Float(1.0), 0.02), drop(Value::Integer(0), 0.1));
     let files = graph.run("numbers", &KIND, &keys, &[weak + 1]).unwrap();
     let results = Evaluation::read(&files).unwrap().gates;
-    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.02 worse than 1.01", true));
+    assert_eq!((results[0].expected.as_str(), results[0].is_passed), ("at most 0.02 worse than 1.0", true));
     assert!(!results[1].is_passed);
 
     // The table of another run, relative to the manifest.
@@ -727,4 +727,35 @@ fn a_gate_may_compare_with_a_baseline() {
     assert_eq!(run(&places).unwrap_err().message, "the baseline `good.csv` has no column `model`");
     let error = stage.sources(&Places::default()).unwrap_err();
     assert_eq!(error.message, "there is no file `good.csv` to compare `accuracy` with");
+}
+
+#[test]
+fn a_test_score_far_below_the_held_out_one_is_told() {
+    let score = |model: &str, split: &str, accuracy: f64, interval: (f64, f64)| Score {
+        model: model.to_owned(),
+        split: split.to_owned(),
+        n: 100,
+        n_correct: (100.0 * accuracy) as u64,
+        accuracy_interval: Some(interval),
+        intervals: BTreeMap::new(),
+        metrics: BTreeMap::from([("accuracy".to_owned(), Some(accuracy))]),
+        over_folds: BTreeMap::new(),
+    };
+    let far = [score("cnn", "test", 0.6, (0.5, 0.7)), score("cnn", "out_of_fold", 0.9, (0.85, 0.95))];
+    let told = gap(&far).unwrap();
+    let expected = "`cnn` recognises far fewer test images than it did out of fold: accuracy 0.6000 [0.5000, 0.7000] against \
+                    0.9000 [0.8500, 0.9500]";
+    assert!(told.starts_with(expected) && !told.contains('\n'), "{told}");
+    let near = [score("cnn", "test", 0.8, (0.7, 0.86)), score("cnn", "out_of_fold", 0.9, (0.85, 0.95))];
+    assert_eq!(gap(&near), None);
+    // Another model's score, a better one on the test split, and rows that chose the model tell nothing.
+    let others = [
+        score("mlp", "test", 0.1, (0.05, 0.2)),
+        score("cnn", "out_of_fold", 0.9, (0.85, 0.95)),
+        score("cnn", "test", 0.99, (0.97, 1.0)),
+        score("mlp", "validation_selected", 0.9, (0.85, 0.95)),
+    ];
+    assert_eq!(gap(&others), None);
+    let single = [far[0].clone(), score("cnn", "validation", 0.9, (0.85, 0.95))];
+    assert!(gap(&single).unwrap().contains("than it did on validation images"));
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
 use crate::artifact::{Files, Sink};
-use crate::config::{Bounds, Log, Problem, Section, Span};
+use crate::config::{Bounds, Form, Log, Problem, Section, Short, Span, Table, Value};
 use crate::data::augment::Augmentation;
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
@@ -183,17 +183,23 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             .key("label_smoothing", "Share of the target probability that is spread over all classes.", "0.1")
             .number(Bounds::Rate)
             .or(0.0),
-        class_weights: section.key("class_weights", "What classes weigh in the loss.", "\"balanced\"").word(&[
-            ("none", "Each image the same.", ClassWeights::None),
-            ("balanced", "Each class the same, however many images it has.", ClassWeights::Balanced),
-        ]),
+        class_weights: read_class_weights(section),
         oversample: section
             .key("oversample", "Whether rows of small classes are repeated until all are as large.", "true")
             .flag(false),
         augment: Augmentation::read(section),
         early_stopping: section
             .key("early_stopping", "Stops when validation has not improved, and restores the best weights.", "{}")
-            .table(read_early_stopping),
+            .table_or(
+                vec![Form::Flag],
+                |node| match node.value {
+                    Value::Boolean(true) => Short::Table(Table::default()),
+                    Value::Boolean(false) => Short::Nothing,
+                    Value::Integer(n) => Short::Unclear(Some(format!("write `early_stopping = {{ patience = {n} }}`"))),
+                    _ => Short::Unclear(Some("write `early_stopping = true`, or `{ patience = 5 }`".to_owned())),
+                },
+                read_early_stopping,
+            ),
         snapshots: section
             .key("snapshots", "Models kept on the way, for an ensemble of one training; absent: none.", "5")
             .whole(1..=1_000)
@@ -211,6 +217,22 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         sanity: section.key("sanity", "Whether the checks before a training are made.", "false").flag(true),
         seed: super::read_seed(section),
     })
+}
+
+fn read_class_weights(section: &mut Section<'_>) -> ClassWeights {
+    let key = section.key("class_weights", "What classes weigh in the loss.", "\"balanced\"");
+    let weights = key.word(&[
+        ("none", "Each image the same.", ClassWeights::None),
+        ("balanced", "Each class the same, however many images it has.", ClassWeights::Balanced),
+    ]);
+    let help =
+        "weights of single classes are not supported: write `class_weights = \"balanced\"`, or `oversample = true`";
+    match section.node("class_weights").map(|node| &node.value) {
+        Some(Value::Table(_) | Value::List(_)) => section.advise("class_weights", help),
+        Some(Value::Boolean(true)) => section.advise("class_weights", "write `class_weights = \"balanced\"`"),
+        _ => {}
+    }
+    weights
 }
 
 fn read_early_stopping(section: &mut Section<'_>) -> EarlyStopping {

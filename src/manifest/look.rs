@@ -1,0 +1,90 @@
+//! What a manifest's sources tell about its stages before anything has run.
+
+use std::sync::Arc;
+
+use super::Manifest;
+use crate::config::{Log, Problem, Span};
+use crate::stages::{Flow, Glance, Node, Places, StageError, Upstream};
+
+/// What a look at the sources found.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// What is wrong, or worth a warning, and was not known from the manifest alone.
+    pub problems: Vec<Problem>,
+    /// What each stage hands on, by index.
+    pub flows: Vec<Flow>,
+    /// Stages with sources, and what those hold, in a sentence without its subject.
+    pub told: Vec<(String, String)>,
+}
+
+impl Manifest {
+    /// What is wrong with the sources without looking into them: that they are not there, say. Nothing of it stops whoever
+    /// checks a manifest apart from its data.
+    pub fn absent_sources(&self, places: &Places) -> Vec<Problem> {
+        let nodes = self.nodes.iter().enumerate();
+        let mut problems: Vec<Problem> = nodes
+            .filter_map(|(at, node)| node.stage.sources(places).err().map(|error| self.problem(at, error)))
+            .map(|problem| Problem { severity: crate::config::Severity::Warning, ..problem })
+            .collect();
+        problems.dedup();
+        problems
+    }
+
+    /// Lists the sources, looks at a few of their images, and checks every stage again with what that tells.
+    pub fn look(&self, places: &Places) -> Looked {
+        let mut looked = Looked::default();
+        let mut nodes: Vec<Node> = self.nodes.clone();
+        let mut glances: Vec<Option<Arc<Glance>>> = Vec::with_capacity(nodes.len());
+        for at in 0..nodes.len() {
+            let entry = &self.entries[at];
+            let stage = Arc::clone(&nodes[at].stage);
+            let flows: Vec<Flow> = nodes[at].inputs.iter().map(|&input| nodes[input].flow.clone()).collect();
+            let mut log = Log { resolved: entry.resolved.clone(), ..Log::default() };
+            let mut flow = stage.check(&flows, entry.header, &mut log);
+            looked.problems.append(&mut log.problems);
+            let mut glance = nodes[at].inputs.first().and_then(|&input| glances[input].clone());
+            match stage.sources(places).and_then(|_| stage.glance(places)) {
+                Ok(Some(own)) => {
+                    own.tell(&mut flow);
+                    looked.told.push((nodes[at].name.clone(), own.to_string()));
+                    glance = Some(Arc::new(own));
+                }
+                Ok(None) => {}
+                Err(error) => looked.problems.push(self.problem(at, error)),
+            }
+            if let Some(glance) = &glance {
+                match stage.try_on(glance, entry.seed) {
+                    Ok(tried) => {
+                        flow.n_samples = tried.n_training.or(flow.n_samples);
+                        let warning = |text: String| {
+                            Problem::warning(entry.header, format!("stage `{}`: {text}", nodes[at].name))
+                        };
+                        looked.problems.extend(tried.warnings.into_iter().map(warning));
+                    }
+                    Err(error) => looked.problems.push(self.problem(at, error)),
+                }
+            }
+            nodes[at].flow = flow;
+            glances.push(glance);
+        }
+        for (own, entry) in self.entries.iter().enumerate() {
+            let mut log = Log { resolved: entry.resolved.clone(), ..Log::default() };
+            nodes[own].stage.check_graph(&Upstream { own, nodes: &nodes }, &mut log);
+            looked.problems.extend(log.problems.into_iter().map(|problem| entry.locate(problem)));
+        }
+        let mut problems: Vec<Problem> = Vec::new();
+        for problem in looked.problems {
+            if !self.warnings.contains(&problem) && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        Looked { problems, flows: nodes.into_iter().map(|node| node.flow).collect(), told: looked.told }
+    }
+
+    /// An error of a stage, at the key that caused it.
+    fn problem(&self, stage: usize, error: StageError) -> Problem {
+        let span = error.key.as_ref().map(|key| self.span_of(stage, key)).filter(|span| *span != Span::default());
+        let message = format!("stage `{}`: {}", self.nodes[stage].name, error.message);
+        Problem { help: error.help, ..Problem::error(span.unwrap_or(self.entries[stage].header), message) }
+    }
+}

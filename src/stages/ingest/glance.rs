@@ -1,0 +1,75 @@
+//! What a look at a source tells before anything is read: the list, and a few images.
+
+use std::collections::BTreeMap;
+
+use super::{Ingest, Places, Resolved, StageError, check_classes};
+use crate::data::decode::{Decoded, Depth};
+use crate::data::reader::load::{Plan, decoded};
+use crate::data::reader::{Error, Pick};
+use crate::stages::Glance;
+use crate::tensor::{ImageShape, SampleShape};
+
+/// Images that are decoded to see what they are like, evenly spread over the source.
+const LOOKED_AT: u64 = 64;
+
+/// An image that others are compared with.
+struct First {
+    path: String,
+    shape: ImageShape,
+    depth: Depth,
+}
+
+impl Ingest {
+    /// Lists the source and decodes a few of its images.
+    pub(super) fn look(&self, places: &Places) -> Result<Glance, StageError> {
+        let resolved = self.resolve(places)?;
+        let reader = resolved.found().open(&self.policy.limits)?;
+        let pick = Pick::new(reader.n_samples(), self.limit);
+        let looked = Pick::new(pick.len(), Some(LOOKED_AT));
+        let plan = Plan { policy: &self.policy, pick, threads: 1 };
+        let mut glance = Glance { classes: reader.classes().to_vec(), ..Glance::default() };
+        let mut counts = vec![0; glance.classes.len()];
+        let mut groups: BTreeMap<String, u32> = BTreeMap::new();
+        let mut first: Option<First> = None;
+        let mut unlike = None;
+        let mut n = 0;
+        reader.read(&pick, &mut |mut sample| {
+            glance.labels.push(sample.label);
+            glance.given.push(sample.given);
+            let next = groups.len() as u32;
+            glance.groups.push(sample.group.take().map(|group| *groups.entry(group).or_insert(next)));
+            counts[sample.label as usize] += 1;
+            n += 1;
+            if looked.wants(n - 1) && unlike.is_none() {
+                let loaded = decoded(sample, &plan);
+                // One that cannot be decoded is ingest's to judge: it may be left out.
+                if let Ok((image, _)) = loaded.image {
+                    match &first {
+                        None => first = Some(First { path: loaded.path, shape: image.shape, depth: image.depth }),
+                        Some(first) => unlike = self.unlike(first, &loaded.path, &image),
+                    }
+                }
+            }
+            Ok::<(), Error>(())
+        })?;
+        if n == 0 {
+            return Err(StageError::new("the source has no image").key("source"));
+        }
+        if let Some(error) = unlike {
+            return Err(error);
+        }
+        check_classes(self, &glance.classes, &counts, &[])?;
+        if let Resolved::Catalogue(entry, _) = &resolved
+            && entry.classes.len() == glance.classes.len()
+        {
+            glance.classes.clone_from(&entry.classes);
+        }
+        glance.shape = first.map(|first| SampleShape::Image(first.shape));
+        Ok(glance)
+    }
+
+    /// What is wrong with two images of one source, if they are not alike after the policy.
+    fn unlike(&self, first: &First, path: &str, image: &Decoded) -> Option<StageError> {
+        super::check_alike((first.shape, first.depth), &first.path, path, image).err()
+    }
+}

@@ -1,0 +1,210 @@
+//! What a run and a check tell at the border of the process: results that cannot be written, places that are tried first,
+//! warnings that stay, and data that is looked at before anything runs.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const MANIFEST: &str = "schema = 1\n\n[stages.ingest]\nsource = \"t.csv\"\n\n[stages.split]\ntest = 0.25\nfolds = 5\n\n\
+                        [stages.train]\narchitecture = \"INPUT - FC\"\nepochs = 1\nsanity = false\n\n[stages.evaluate]\n";
+
+/// A folder with a manifest and a table of images of 2x2 pixels, each there twice.
+fn project() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows: String = (0..40).map(|i| format!("{},{},{},7,9\n", i % 2, i / 2, 100 * (i % 2))).collect();
+    let rows = format!("label,p0,p1,p2,p3\n{rows}{rows}");
+    fs::write(folder.path().join("t.csv"), rows).expect("the table can be written");
+    fs::write(folder.path().join("m.toml"), MANIFEST).expect("the manifest can be written");
+    folder
+}
+
+fn convoy(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.args(arguments).current_dir(folder).env_remove("CONVOY_CACHE").env_remove("CONVOY_OUT");
+    command
+}
+
+#[track_caller]
+fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = convoy(folder, arguments).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it is text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn what_was_told_of_the_data_is_told_with_every_result() {
+    let folder = project();
+    let of_run = |n: usize| {
+        let (code, stdout, stderr) = run(folder.path(), &["run", "-q", "m.toml"]);
+        assert_eq!(code, Some(0), "run {n}: {stderr}");
+        assert!(stdout.contains("accuracy"), "{stdout}");
+        let told: Vec<String> =
+            stderr.lines().filter(|line| line.contains("pixel for pixel")).map(Into::into).collect();
+        let noted = fs::read_to_string(folder.path().join("out/m/run.json")).expect("it is there");
+        assert!(noted.contains("pixel for pixel"), "{noted}");
+        told
+    };
+    let first = of_run(1);
+    assert!(!first.is_empty());
+    assert_eq!(of_run(2), first);
+    fs::remove_dir_all(folder.path().join("out")).expect("it can be removed");
+    assert_eq!(of_run(3), first);
+    let (_, stdout, _) = run(folder.path(), &["run", "-q", "--json", "m.toml"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(first.len()), "{json}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_a_full_disk_does_not_take_are_an_error_and_a_closed_pipe_is_none() {
+    let folder = project();
+    assert_eq!(run(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
+    let verbs: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["run", "m.toml"],
+        &["run", "--json", "m.toml"],
+        &["run", "--dry-run", "m.toml"],
+        &["check", "m.toml"],
+        &["check", "--locked", "m.toml"],
+        &["summary", "m.toml"],
+        &["status", "m.toml"],
+        &["status", "--json", "m.toml"],
+        &["why", "train", "m.toml"],
+        &["schema"],
+        &["schema", "--json"],
+        &["completions", "bash"],
+        &["data", "list"],
+        &["cache", "list"],
+        &["verify"],
+        &["export", "safetensors", "m.toml"],
+    ];
+    for verb in verbs {
+        let full = fs::File::options().write(true).open("/dev/full").expect("it can be opened");
+        let ended = convoy(folder.path(), verb).stdout(full).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{verb:?}: {stderr}");
+        assert!(stderr.contains("cannot write to stdout: no space left on device"), "{verb:?}: {stderr}");
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = convoy(folder.path(), verb).stdout(writer).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{verb:?}: {stderr}");
+        assert!(!stderr.contains("error"), "{verb:?}: {stderr}");
+    }
+    let full = fs::File::options().write(true).open("/dev/full").expect("it can be opened");
+    let ended = convoy(folder.path(), &["run", "m.toml"]).stdout(Stdio::null()).stderr(full).status().expect("it runs");
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[test]
+fn the_place_of_the_reports_is_tried_before_anything_runs() {
+    let folder = project();
+    fs::write(folder.path().join("out"), "a file").expect("it can be written");
+    let (code, _, stderr) = run(folder.path(), &["run", "m.toml"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("cannot create `"), "{stderr}");
+    assert!(stderr.contains("name a folder that can be written with `--out-dir`"), "{stderr}");
+    assert!(!stderr.contains("ingest"), "{stderr}");
+    let (code, stdout, stderr) = run(folder.path(), &["run", "-q", "--out-dir", "elsewhere", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("accuracy"), "{stdout}");
+    assert!(folder.path().join("elsewhere/m/metrics.csv").exists());
+    // What is there is told, wherever its reports cannot go.
+    let (_, stdout, _) = run(folder.path(), &["run", "-q", "m.toml"]);
+    assert!(stdout.contains("accuracy"), "{stdout}");
+}
+
+/// Checks `manifest` with its data: the exit code, and every line of stderr that begins like a problem, or its help.
+#[track_caller]
+fn check_data(manifest: &str, expected: (i32, &[&str])) {
+    let folder = project();
+    fs::write(folder.path().join("m.toml"), manifest).expect("the manifest can be written");
+    let (code, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    let told: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("error: ") || line.starts_with("warning: ") || line.contains("= help: "))
+        .map(str::trim)
+        .collect();
+    assert_eq!((code, &told[..]), (Some(expected.0), expected.1), "{stderr}");
+}
+
+#[test]
+fn data_is_looked_at_before_a_training() {
+    check_data(MANIFEST, (0, &[]));
+    check_data(
+        &MANIFEST.replace("INPUT - FC", "INPUT - FC(5)"),
+        (
+            2,
+            &[
+                "error: the network ends with 5 values, but there are 2 classes",
+                "= help: end with `FC`, which takes the number of classes by itself",
+            ],
+        ),
+    );
+    check_data(
+        &MANIFEST.replace("test = 0.25", "test = \"given\""),
+        (
+            2,
+            &[
+                "error: `test` is \"given\", but the data set has no test split of its own",
+                "= help: set `test` to a fraction such as 0.2",
+            ],
+        ),
+    );
+    check_data(
+        &MANIFEST.replace("folds = 5", "folds = 100"),
+        (
+            2,
+            &[
+                "warning: 99 % of the images outside the test split are trained on, 70 to 90 % is usual",
+                "= help: 5 folds train on 80 %",
+                "error: cannot make 100 folds from 80 images",
+                "= help: set `folds` to at most 80",
+            ],
+        ),
+    );
+    check_data(
+        &MANIFEST.replace("source = \"t.csv\"", "source = \"absent\""),
+        (
+            2,
+            &[
+                "error: stage `ingest`: `./absent` does not exist",
+                "= help: paths are relative to the manifest's folder, `.`",
+            ],
+        ),
+    );
+}
+
+#[test]
+fn fewer_training_rows_than_components_are_told_before_a_training() {
+    let folder = project();
+    let header: String = (0..64).map(|i| format!(",p{i}")).collect();
+    let rows: String = (0..24).map(|i| format!("{}{}\n", i % 2, format!(",{i}").repeat(64))).collect();
+    fs::write(folder.path().join("t.csv"), format!("label{header}\n{rows}")).expect("the table can be written");
+    let reduce = "[stages.reduce]\nmethod = { pca = { components = 20, whiten = true } }\n\n[stages.train]";
+    fs::write(folder.path().join("m.toml"), MANIFEST.replace("[stages.train]", reduce)).expect("it can be written");
+    assert_eq!(run(folder.path(), &["check", "m.toml"]).0, Some(0));
+    let (code, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.starts_with("error: 20 components cannot be found in 14 images"), "{stderr}");
+}
+
+#[test]
+fn a_source_that_is_not_there_is_a_warning_to_who_checks_only_the_manifest() {
+    let folder = project();
+    fs::remove_file(folder.path().join("t.csv")).expect("it can be removed");
+    let (code, stdout, stderr) = run(folder.path(), &["check", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("no errors"), "{stdout}");
+    assert!(stderr.starts_with("warning: stage `ingest`: `./t.csv` does not exist"), "{stderr}");
+}
+
+#[test]
+fn the_summary_of_own_data_has_its_shapes() {
+    let folder = project();
+    let (code, stdout, stderr) = run(folder.path(), &["summary", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("train: input 2x2x1, 2 classes\n"), "{stdout}");
+}
