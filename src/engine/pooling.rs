@@ -122,9 +122,10 @@ pub fn max_pool(
         let (image, oh) = (row / shape.height_out, row % shape.height_out);
         let input = &input[image * shape.input_len()..][..shape.input_len()];
         match taps {
-            // SAFETY: output row `row` is visited once, and `taps` is as long as the output.
             Some(taps) => {
-                max_row_taps(isa, shape, oh, input, relu_mask, out, unsafe { taps.slice(row * row_len, row_len) })
+                // SAFETY: output row `row` is visited once, and `taps` is as long as the output.
+                let taps = unsafe { taps.slice(row * row_len, row_len) };
+                max_row_taps(isa, shape, oh, input, relu_mask, out, taps);
             }
             None => max_row(isa, shape, oh, input, out),
         }

@@ -44,8 +44,9 @@ pub fn update_and_dot(engine: &Engine, rows: &mut [f64], from: usize, first: usi
     let isa = engine.isa();
     if rows.len() == ROWS * n {
         let mut sums = [0.0; ROWS];
-        let (v_i, w_i) = (std::array::from_fn(|r| factors(r).0), std::array::from_fn(|r| factors(r).1));
-        update_rows(isa, rows, n, from, &v_i, &w_i, v, w, x, &mut sums);
+        let v = Vector { values: v, own: std::array::from_fn(|r| factors(r).0) };
+        let w = Vector { values: w, own: std::array::from_fn(|r| factors(r).1) };
+        update_rows(isa, rows, from, v, w, x, &mut sums);
         for (row, sum) in rows.chunks_exact_mut(n).zip(sums) {
             row[from - 1] = sum;
         }
@@ -122,6 +123,13 @@ fn four(rows: &mut [f64], n: usize, from: usize) -> [&mut [f64]; ROWS] {
     [a, b, c, d].map(|row| &mut row[from..n])
 }
 
+/// A vector of an update, and its values at the rows that are updated.
+#[derive(Clone, Copy)]
+struct Vector<'a> {
+    values: &'a [f64],
+    own: [f64; ROWS],
+}
+
 versions! {
     fn dot_of(x: &[f64], y: &[f64]) -> f64 {
         dot_body(x, y)
@@ -145,11 +153,17 @@ versions! {
     }
 
     fn update_rows(
-        rows: &mut [f64], n: usize, from: usize, v_i: &[f64; ROWS], w_i: &[f64; ROWS], v: &[f64], w: &[f64], x: &[f64],
+        rows: &mut [f64],
+        from: usize,
+        v: Vector<'_>,
+        w: Vector<'_>,
+        x: &[f64],
         sums: &mut [f64; ROWS],
     ) {
+        let n = x.len();
         let [a, b, c, d] = four(rows, n, from);
-        let (v, w, x) = (&v[from..n], &w[from..n], &x[from..n]);
+        let (v_i, w_i) = (v.own, w.own);
+        let (v, w, x) = (&v.values[from..n], &w.values[from..n], &x[from..n]);
         let mut lanes = [[0.0f64; 8]; ROWS];
         let step = |row: &mut f64, lane: &mut f64, r: usize, v: f64, w: f64, x: f64| {
             *row -= v_i[r] * w + w_i[r] * v;
