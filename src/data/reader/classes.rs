@@ -78,8 +78,9 @@ pub fn by_folder(files: &[String]) -> Result<Assigned, Error> {
     }
     check_count(classes.len(), "class folders")?;
     let classes: Vec<&str> = classes.into_iter().collect();
-    // Splits of which there is one only set nothing apart.
-    let is_apart = of_file.iter().flatten().any(|(_, split)| !matches!(split, None | Some(GivenSplit::Train)));
+    // One split alone, whichever, sets nothing apart.
+    let splits: BTreeSet<Option<GivenSplit>> = of_file.iter().flatten().map(|(_, split)| *split).collect();
+    let is_apart = splits.len() > 1 && splits.iter().any(|split| !matches!(split, None | Some(GivenSplit::Train)));
     let files = of_file
         .into_iter()
         .map(|file| {
@@ -344,6 +345,7 @@ mod tests {
         );
         // One split alone sets nothing apart; a class may be called as a split is.
         case(&["train/a/1.png", "train/b/1.png"], &["a", "b"], &[Some((0, None)), Some((1, None))]);
+        case(&["test/a/1.png", "test/b/1.png"], &["a", "b"], &[Some((0, None)), Some((1, None))]);
         case(&["train/1.png", "bus/1.png"], &["bus", "train"], &[Some((1, None)), Some((0, None))]);
         case(&["bullet train/1.png", "bus/1.png"], &["bullet train", "bus"], &[Some((0, None)), Some((1, None))]);
         case(&["bus/1.png", "test tube/x/1.png"], &["bus", "test tube"], &[Some((0, None)), Some((1, None))]);

@@ -169,7 +169,7 @@ pub trait Reader: Send + Sync {
 /// What a source holds that is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aside {
-    /// Images without a class: their paths, and why.
+    /// Images that have no class, or no place: their paths, and why.
     pub images: Vec<(String, &'static str)>,
     /// Files that are no images.
     pub others: Vec<String>,
