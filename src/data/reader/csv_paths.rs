@@ -148,7 +148,9 @@ fn read_rows(
         let line = record.position().map_or(0, csv::Position::line);
         let cell =
             |column: Option<usize>| column.and_then(|i| record.get(i)).map(str::trim).filter(|cell| !cell.is_empty());
-        let missing = |what: &str| input.wrong(format_args!("has no {what} in line {line}"));
+        let missing = |what: &str| {
+            input.wrong(format_args!("has no {what} in line {line}")).help("complete the line, or remove it")
+        };
         let path = cell(Some(columns.path)).ok_or_else(|| missing("path"))?.to_owned();
         let label = cell(Some(columns.labels[0])).ok_or_else(|| missing("label"))?.to_owned();
         for (pairs, &other) in pairs.iter_mut().zip(&columns.labels[1..]) {

@@ -50,8 +50,17 @@ pub(super) fn of(path: &str, head: &[u8]) -> Option<(&'static str, &'static str)
         () if is_json && name.ends_with(".ipynb") => Some(("a notebook", FOLDERS)),
         () if is_json => Some(("a JSON file", "make a CSV table of it, with the columns `path` and `label`")),
         () if name.ends_with(".mdb") => Some(("an LMDB database", IMAGE_COLUMN)),
+        () if is_old_text(head) => {
+            Some(("text that is neither UTF-8 nor UTF-16", "save it as UTF-8 (`CSV UTF-8` in Excel)"))
+        }
         () => None,
     }
+}
+
+/// Whether it is text as older programs save it, with accents in some code page.
+fn is_old_text(head: &[u8]) -> bool {
+    let is_shown = |byte: &u8| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r');
+    head.contains(&b'\n') && head.iter().all(is_shown) && !super::is_text(head)
 }
 
 /// TFRecord: a length in 8 bytes, its masked CRC-32C in 4, then as many bytes.
@@ -106,6 +115,9 @@ pub(super) fn archive(input: &Input, names: &[String]) -> super::Error {
     if names.iter().any(|name| name == "xl/workbook.xml") {
         return input.wrong("is an Excel workbook").help("save the sheet as CSV");
     }
+    if names.iter().any(|name| name.ends_with("data.pkl")) {
+        return input.wrong("is a PyTorch file").help(ARRAYS);
+    }
     let n_images = names.iter().filter(|name| super::is_image_name(name) == Some(true)).count();
     if n_images > 0 {
         return input
@@ -134,6 +146,7 @@ mod tests {
             (b"\x80\x04\x95abc", "is a Python pickle"),
             (b"BZh91AY&SY", "is packed with bzip2, which is not read"),
             (b"{\"images\": []}", "is a JSON file, which is not read"),
+            (b"path,label\na.png,caf\xe9\n", "is text that is neither UTF-8 nor UTF-16, which is not read"),
             (&png, "is one image, which is not read"),
             (&record, "is a TFRecord file, which is not read"),
             (&dicom, "is a DICOM file, which is not read"),

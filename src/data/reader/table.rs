@@ -29,6 +29,9 @@ impl Encoding {
         match head {
             [0xff, 0xfe, ..] => Encoding::Utf16 { is_big_endian: false },
             [0xfe, 0xff, ..] => Encoding::Utf16 { is_big_endian: true },
+            // Without its mark: no text of UTF-8 has zeros.
+            [1..=0x7f, 0, 1..=0x7f, 0, ..] => Encoding::Utf16 { is_big_endian: false },
+            [0, 0x20..=0x7f, 0, 0x20..=0x7f, ..] => Encoding::Utf16 { is_big_endian: true },
             _ => Encoding::Utf8,
         }
     }
@@ -190,6 +193,8 @@ mod tests {
             &[&["my cat.png", "big dog"], &["my dog.png", "big cat"]],
         );
         case(&utf16("path;label\na,b.png;\u{1f600}\n", false), b';', rows);
+        case(&utf16("path;label\na,b.png;\u{1f600}\n", false)[2..], b';', rows);
+        case(&utf16("path;label\na,b.png;\u{1f600}\n", true)[2..], b';', rows);
         case(&utf16("path\tlabel\r\na,b.png\t\u{1f600}\r\n", true), b'\t', rows);
     }
 
