@@ -44,17 +44,19 @@ pub(super) fn of(path: &str, head: &[u8]) -> Option<(&'static str, &'static str)
     if is_records(head) {
         return Some(("a TFRecord file", IMAGE_COLUMN));
     }
-    let is_json = super::is_text(head) && matches!(head.trim_ascii_start().first(), Some(b'{' | b'['));
     let name = path.to_ascii_lowercase();
-    match () {
-        () if is_json && name.ends_with(".ipynb") => Some(("a notebook", FOLDERS)),
-        () if is_json => Some(("a JSON file", "make a CSV table of it, with the columns `path` and `label`")),
-        () if name.ends_with(".mdb") => Some(("an LMDB database", IMAGE_COLUMN)),
-        () if is_old_text(head) => {
-            Some(("text that is neither UTF-8 nor UTF-16", "save it as UTF-8 (`CSV UTF-8` in Excel)"))
-        }
-        () => None,
+    let first = head.trim_ascii_start().first();
+    if super::is_text(head) && (first == Some(&b'{') || first == Some(&b'[') && name.contains(".json")) {
+        return Some(match name.ends_with(".ipynb") {
+            true => ("a notebook", FOLDERS),
+            false => ("a JSON file", "make a CSV table of it, with the columns `path` and `label`"),
+        });
     }
+    if name.ends_with(".mdb") {
+        return Some(("an LMDB database", IMAGE_COLUMN));
+    }
+    let old = ("text that is neither UTF-8 nor UTF-16", "save it as UTF-8 (`CSV UTF-8` in Excel)");
+    is_old_text(head).then_some(old)
 }
 
 /// Whether it is text as older programs save it, with accents in some code page.
@@ -71,7 +73,7 @@ fn is_records(head: &[u8]) -> bool {
     for byte in length {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
         }
     }
     let crc = !crc;

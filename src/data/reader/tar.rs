@@ -266,9 +266,9 @@ fn keep_last(files: &mut Vec<(usize, String, bool)>) -> Vec<String> {
     order.sort_unstable_by_key(|&i| (&files[i].1, i));
     let replaced: HashSet<usize> =
         order.windows(2).filter(|pair| files[pair[0]].1 == files[pair[1]].1).map(|pair| files[pair[0]].0).collect();
-    let (dropped, kept) = std::mem::take(files).into_iter().partition(|(index, ..)| replaced.contains(index));
+    let (dropped, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(files).into_iter().partition(|(index, ..)| replaced.contains(index));
     *files = kept;
-    let dropped: Vec<(usize, String, bool)> = dropped;
     dropped.into_iter().filter(|(.., is_image)| *is_image).map(|(_, path, _)| path).collect()
 }
 
