@@ -2,6 +2,7 @@
 
 use super::classes::some_of;
 use super::input::Input;
+use super::table::Dialect;
 
 /// Starts of files, what begins so, and what to do about it.
 const STARTS: &[(&[u8], &str, &str)] = &[
@@ -37,9 +38,6 @@ pub(super) fn of(path: &str, head: &[u8]) -> Option<(&'static str, &'static str)
     // DICOM has its word behind 128 bytes that may be anything.
     if head.get(128..132) == Some(b"DICM") {
         return Some(("a DICOM file", "convert its images to PNG, 16 bits deep where that matters"));
-    }
-    if crate::data::decode::is_known_image(head) {
-        return Some(("one image", "set `source` to the folder above its class folder"));
     }
     if is_records(head) {
         return Some(("a TFRecord file", IMAGE_COLUMN));
@@ -100,13 +98,12 @@ pub(super) fn instead(n_files: usize, one: Option<(&str, &[u8])>) -> (String, St
 
 /// What is read, but by itself and not within a folder.
 fn readable(path: &str, head: &[u8]) -> Option<(&'static str, String)> {
+    let is_table = || path.to_ascii_lowercase().ends_with("csv") && Dialect::of(head, |_| false).is_some();
     let what = match head {
-        _ if super::tar::is_tar(head) => "a tar archive",
-        _ if head.starts_with(super::npy::MAGIC) => "an array",
-        _ if super::npz::is_zip(head) => "a zip archive",
-        _ if super::table::Dialect::of(head, |_| false).is_some() && path.to_ascii_lowercase().ends_with("csv") => {
-            "a table"
-        }
+        _ if head.get(257..262) == Some(b"ustar") => "a tar archive",
+        _ if head.starts_with(b"\x93NUMPY") => "an array",
+        _ if head.starts_with(b"PK\x03\x04") => "a zip archive",
+        _ if is_table() => "a table",
         _ => return None,
     };
     Some((what, format!("set `source` to the file that has the data, such as `{path}` in this folder")))

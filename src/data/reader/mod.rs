@@ -30,7 +30,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Section;
-use crate::data::decode::Depth;
+use crate::data::decode::{Depth, is_known_image};
 use crate::files;
 use crate::tensor::ImageShape;
 
@@ -110,6 +110,10 @@ pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Foun
         if let Some(found) = (kind.find)(&query)? {
             return Ok(found);
         }
+    }
+    if is_known_image(&query.head) {
+        return Err(Error::new(format!("`{shown}` is one image, which is not read"))
+            .help("set `source` to the folder above its class folder"));
     }
     if let Some((what, help)) = foreign::of(&shown.to_string(), &query.head) {
         return Err(Error::new(format!("`{shown}` is {what}, which is not read")).help(help));

@@ -15,7 +15,7 @@ use crate::tensor::ImageShape;
 
 /// The longest header that is read, as NumPy's own limit.
 const MAX_HEADER: usize = 10_000;
-pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
+const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Where an array is: opened by whoever holds it.
 pub(super) trait Holder: Send + Sync + std::fmt::Debug {

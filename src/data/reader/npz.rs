@@ -97,7 +97,7 @@ fn header(holder: &dyn Holder) -> Result<Header, Error> {
     header.ok_or_else(|| holder.input().wrong("is not an NPY array"))
 }
 
-pub(super) fn is_zip(head: &[u8]) -> bool {
+fn is_zip(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06")
 }
 

@@ -30,7 +30,7 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
 }
 
 /// A header's checksum is the sum of its bytes, with its own field as spaces.
-pub(super) fn is_tar(head: &[u8]) -> bool {
+fn is_tar(head: &[u8]) -> bool {
     let Some((header, _)) = head.split_first_chunk::<512>() else { return false };
     let field = String::from_utf8_lossy(&header[148..156]);
     let Ok(stored) = u32::from_str_radix(field.trim_matches(['\0', ' ']), 8) else { return false };
