@@ -150,4 +150,16 @@ fn what_a_run_writes_beside_the_images_is_no_source() {
         assert_eq!(data, first);
     }
     assert_eq!(first.lines().count(), 25);
+    // Nor is what its own output is redirected to, and a manifest may be edited where it lies.
+    let manifest = fs::read_to_string(root.join("renames.toml")).unwrap();
+    fs::write(root.join("renames.toml"), format!("# edited\n{manifest}")).unwrap();
+    for name in ["told", "told.txt"] {
+        let told = fs::File::create(root.join(name)).unwrap();
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
+        let status = program.args(["run", "renames.toml"]).current_dir(root).stderr(told).status().unwrap();
+        let said = fs::read_to_string(root.join(name)).unwrap();
+        assert!(status.success() && !said.contains("changed while"), "{said}");
+        assert!(name == "told.txt" || said.contains("nothing to do"), "{said}");
+        assert_eq!(fs::read_to_string(root.join("out/renames/data.csv")).unwrap(), first);
+    }
 }

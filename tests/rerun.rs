@@ -211,16 +211,16 @@ fn files_from_outside_count_by_content() {
     let project = Project::new();
     let folder = MANIFEST.replace("data.txt", "images");
     fs::create_dir(project.root.join("images")).unwrap();
-    fs::write(project.root.join("images/1.txt"), "one").unwrap();
-    fs::write(project.root.join("images/2.txt"), "two").unwrap();
+    fs::write(project.root.join("images/1.png"), "one").unwrap();
+    fs::write(project.root.join("images/2.png"), "two").unwrap();
     project.run(&folder);
     // A file that the toy does not look into: it reruns, and is cut off.
-    fs::write(project.root.join("images/2.txt"), "TWO").unwrap();
-    assert_eq!(reasons(&project.run(&folder)), ["gather: input `images` changed: 1 changed, `2.txt`"]);
-    fs::write(project.root.join("images/3.txt"), "3").unwrap();
-    fs::remove_file(project.root.join("images/2.txt")).unwrap();
-    assert_eq!(reasons(&project.run(&folder)), ["gather: input `images` changed: 1 added, 1 removed, first `2.txt`"]);
-    fs::write(project.root.join("images/1.txt"), "ONE").unwrap();
+    fs::write(project.root.join("images/2.png"), "TWO").unwrap();
+    assert_eq!(reasons(&project.run(&folder)), ["gather: input `images` changed: 1 changed, `2.png`"]);
+    fs::write(project.root.join("images/3.png"), "3").unwrap();
+    fs::remove_file(project.root.join("images/2.png")).unwrap();
+    assert_eq!(reasons(&project.run(&folder)), ["gather: input `images` changed: 1 added, 1 removed, first `2.png`"]);
+    fs::write(project.root.join("images/1.png"), "ONE").unwrap();
     assert_eq!(computed(&project.run(&folder)).len(), 12);
 }
 

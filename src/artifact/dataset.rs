@@ -12,18 +12,23 @@
 //! | `classes.json` | the names of the classes, by label |
 //! | `decode.json` | how images were decoded: what `predict` repeats |
 //! | `data.csv` | what ingest saw, for people |
-//! | `skipped.csv` | who was left out and why |
+//! | `skipped.csv` | what was left out and why |
 
+mod summary;
+
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::table::guarded;
+use super::table::{Table, unguarded};
 use super::{Bytes, Error, Files, Sink};
 use crate::data::decode::{DecodePolicy, Depth, pixel_digest};
 use crate::data::reader::GivenSplit;
 use crate::tensor::ImageShape;
+
+pub use summary::{SUMMARY_FILES, Summary};
 
 /// The blob's file name.
 pub const IMAGES: &str = "images.npy";
@@ -105,18 +110,29 @@ struct Description {
     depth: u32,
 }
 
+impl Description {
+    fn read(files: &Files) -> Result<Description, Error> {
+        let description: Description =
+            serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
+        match description.format {
+            FORMAT => Ok(description),
+            other => Err(bad(DESCRIPTION, format_args!("has format {other}, expected {FORMAT}"))),
+        }
+    }
+
+    fn shape(&self) -> ImageShape {
+        ImageShape { height: self.height, width: self.width, channels: self.channels }
+    }
+}
+
 impl Numbers {
     /// Reads the numbers of a data set.
     ///
     /// # Errors
     /// If a file is missing, short, or does not agree with the others.
     pub fn read(files: &Files) -> Result<Numbers, Error> {
-        let description: Description =
-            serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
-        if description.format != FORMAT {
-            return Err(bad(DESCRIPTION, format_args!("has format {}, expected {FORMAT}", description.format)));
-        }
-        let shape = ImageShape { height: description.height, width: description.width, channels: description.channels };
+        let description = Description::read(files)?;
+        let shape = description.shape();
         let depth = match description.depth {
             8 => Depth::U8,
             16 => Depth::U16,
@@ -142,6 +158,10 @@ impl Numbers {
     }
 
     fn read_index(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        // A cut within the last cell may leave one that reads.
+        if !bytes.ends_with(b"\n") {
+            return Err(bad(INDEX, "is truncated"));
+        }
         let mut rows = csv::ReaderBuilder::new().from_reader(bytes);
         let mut row = csv::StringRecord::new();
         while rows.read_record(&mut row).map_err(|e| bad(INDEX, e))? {
@@ -299,8 +319,8 @@ impl Names {
             let line = names.paths.len() + 2;
             let cell =
                 |i: usize| row.get(i).ok_or_else(|| bad(NAMES, format_args!("has too few columns in line {line}")));
-            names.paths.push(cell(1)?.to_owned());
-            names.groups.push(Some(cell(2)?).filter(|group| !group.is_empty()).map(str::to_owned));
+            names.paths.push(unguarded(cell(1)?).to_owned());
+            names.groups.push(Some(unguarded(cell(2)?)).filter(|group| !group.is_empty()).map(str::to_owned));
         }
         Ok(names)
     }
@@ -413,6 +433,19 @@ impl DatasetWriter {
         self.depth
     }
 
+    /// The first two images of each kind of equal pixels under two labels.
+    pub fn contradictions(&self) -> Vec<[&Row; 2]> {
+        let mut first: HashMap<u128, (&Row, bool)> = HashMap::with_capacity(self.rows.len());
+        let mut found = Vec::new();
+        for (row, digest) in &self.rows {
+            let (before, is_told) = first.entry(*digest).or_insert((row, false));
+            if before.label != row.label && !std::mem::replace(is_told, true) {
+                found.push([*before, row]);
+            }
+        }
+        found
+    }
+
     /// Images so far.
     pub fn n_samples(&self) -> usize {
         self.rows.len()
@@ -479,47 +512,45 @@ impl DatasetWriter {
         put_json(sink, DESCRIPTION, &description)?;
         put_json(sink, CLASSES, &classes)?;
         put_json(sink, DECODE, decode)?;
-        self.write_index(sink.create(INDEX)?)?;
-        self.write_names(sink.create(NAMES)?)?;
-        self.write_data(sink.create(DATA)?, classes)?;
-        write_skipped(sink.create(SKIPPED)?, skipped)
+        sink.put(INDEX, &self.index())?;
+        sink.put(NAMES, &self.names())?;
+        sink.put(DATA, &self.data(classes))?;
+        sink.put(SKIPPED, &skipped_table(skipped))
     }
 
-    fn write_index(&self, file: File) -> io::Result<()> {
+    fn index(&self) -> Vec<u8> {
         // Only looked up, never walked.
-        let mut groups: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
-        let mut out = table(file);
-        out.write_record(["id", "label", "digest", "group", "split"])?;
+        let mut groups: HashMap<&str, usize> = HashMap::new();
+        let mut table = Table::new(&["id", "label", "digest", "group", "split"]);
         for (id, (row, digest)) in self.rows.iter().enumerate() {
             let group = row.group.as_deref().filter(|group| !group.is_empty()).map(|group| {
                 let next = groups.len();
-                groups.entry(group).or_insert(next).to_string()
+                *groups.entry(group).or_insert(next)
             });
-            out.write_record([
-                id.to_string().as_str(),
-                &row.label.to_string(),
-                &format!("{digest:032x}"),
-                &group.unwrap_or_default(),
-                row.given.map(GivenSplit::name).unwrap_or_default(),
-            ])?;
+            let digest = format!("{digest:032x}");
+            table.row(&[
+                id.into(),
+                row.label.into(),
+                digest.as_str().into(),
+                group.into(),
+                row.given.map(GivenSplit::name).into(),
+            ]);
         }
-        out.flush()
+        table.into_bytes()
     }
 
-    fn write_names(&self, file: File) -> io::Result<()> {
-        let mut out = table(file);
-        out.write_record(["id", "path", "group"])?;
+    fn names(&self) -> Vec<u8> {
+        let mut table = Table::new(&["id", "path", "group"]);
         for (id, (row, _)) in self.rows.iter().enumerate() {
-            out.write_record([id.to_string().as_str(), &row.path, row.group.as_deref().unwrap_or_default()])?;
+            table.row(&[id.into(), (&row.path).into(), row.group.as_deref().into()]);
         }
-        out.flush()
+        table.into_bytes()
     }
 
-    fn write_data(&self, file: File, classes: &[String]) -> io::Result<()> {
+    fn data(&self, classes: &[String]) -> Vec<u8> {
         // The first image with the same pixels; a map that is only looked up, never walked.
-        let mut first = std::collections::HashMap::with_capacity(self.rows.len());
-        let mut out = table(file);
-        out.write_record([
+        let mut first = HashMap::with_capacity(self.rows.len());
+        let mut table = Table::new(&[
             "id",
             "path",
             "class",
@@ -533,26 +564,27 @@ impl DatasetWriter {
             "depth",
             "duplicate_of",
             "digest",
-        ])?;
+        ]);
         for (id, (row, digest)) in self.rows.iter().enumerate() {
             let original = *first.entry(digest).or_insert(id);
-            out.write_record([
-                id.to_string().as_str(),
-                &guarded(&row.path),
-                &guarded(&classes[row.label as usize]),
-                &row.label.to_string(),
-                row.given.map(GivenSplit::name).unwrap_or_default(),
-                &guarded(row.group.as_deref().unwrap_or_default()),
-                row.format,
-                &row.width.to_string(),
-                &row.height.to_string(),
-                &row.channels.to_string(),
-                &row.depth.to_string(),
-                &if original == id { String::new() } else { original.to_string() },
-                &format!("{digest:032x}"),
-            ])?;
+            let digest = format!("{digest:032x}");
+            table.row(&[
+                id.into(),
+                (&row.path).into(),
+                (&classes[row.label as usize]).into(),
+                row.label.into(),
+                row.given.map(GivenSplit::name).into(),
+                row.group.as_deref().into(),
+                row.format.into(),
+                row.width.into(),
+                row.height.into(),
+                row.channels.into(),
+                row.depth.into(),
+                (original != id).then_some(original).into(),
+                digest.as_str().into(),
+            ]);
         }
-        out.flush()
+        table.into_bytes()
     }
 }
 
@@ -562,17 +594,12 @@ fn put_json(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) 
     sink.put(name, &json)
 }
 
-fn write_skipped(file: File, skipped: &[Skipped]) -> io::Result<()> {
-    let mut out = table(file);
-    out.write_record(["path", "class", "reason"])?;
+fn skipped_table(skipped: &[Skipped]) -> Vec<u8> {
+    let mut table = Table::new(&["path", "class", "reason"]);
     for image in skipped {
-        out.write_record([&image.path, &image.class, &image.reason].map(|cell| guarded(cell).into_owned()))?;
+        table.row(&[(&image.path).into(), (&image.class).into(), (&image.reason).into()]);
     }
-    out.flush()
-}
-
-fn table(file: File) -> csv::Writer<BufWriter<File>> {
-    csv::Writer::from_writer(BufWriter::new(file))
+    table.into_bytes()
 }
 
 /// The NPY header (version 1.0) of the blob, [`HEADER_LEN`] bytes.
@@ -649,16 +676,32 @@ mod tests {
 
     #[test]
     fn a_short_or_wrong_file_is_an_error() {
+        let files = two_images(Depth::U8);
         for name in [IMAGES, INDEX, DESCRIPTION] {
-            let files = two_images(Depth::U8);
-            for len in 0..files.get(name).unwrap().len() {
+            let whole = files.get(name).unwrap().to_vec();
+            // Without its last line feed a document of JSON is still whole.
+            let end = if name == DESCRIPTION { whole.len() - 1 } else { whole.len() };
+            for len in 0..end {
                 let mut cut = files.clone();
-                let bytes = cut.0[name][..len].to_vec();
-                cut.0.insert(name.to_owned(), Bytes::new(bytes));
-                // A cut inside the last line of the index may leave a row that reads as one.
-                let error = Dataset::read(&cut).err();
-                assert!(error.is_some() || name != IMAGES, "{name} cut at {len}");
+                cut.0.insert(name.to_owned(), Bytes::new(whole[..len].to_vec()));
+                let error = Dataset::read(&cut).expect_err(&format!("{name} cut at {len}"));
+                assert_eq!(error.file, name, "cut at {len}: {error}");
             }
+        }
+        for (name, from, to, expected) in [
+            (INDEX, "1,1,", "1,2,", "has a bad label in line 3"),
+            (INDEX, ",test\n", ",tests\n", "has a bad split in line 3"),
+            (INDEX, ",0,\n", ",x,\n", "has a bad group in line 2"),
+            (DESCRIPTION, "\"depth\": 8", "\"depth\": 9", "has depth 9, expected 8 or 16"),
+            (DESCRIPTION, "\"n_samples\": 2", "\"n_samples\": 3", "has 2 rows, expected 3"),
+            (DESCRIPTION, "\"width\": 2", "\"width\": 3", "has a header that does not agree with dataset.json"),
+        ] {
+            let text = String::from_utf8(files.get(name).unwrap().to_vec()).unwrap();
+            assert!(text.contains(from), "{text}");
+            let mut wrong = files.clone();
+            wrong.0.insert(name.to_owned(), Bytes::new(text.replacen(from, to, 1).into_bytes()));
+            let error = Dataset::read(&wrong).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }

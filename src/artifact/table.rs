@@ -185,7 +185,7 @@ fn text<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
 }
 
 /// A cell that a spreadsheet will not run as a formula; no two texts give the same one.
-pub fn guarded(text: &str) -> Cow<'_, str> {
+fn guarded(text: &str) -> Cow<'_, str> {
     // `-inf` parses as a number, but not in a spreadsheet.
     let is_number = || text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit());
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) && !is_number() {
@@ -193,6 +193,11 @@ pub fn guarded(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
+}
+
+/// The text that [`guarded`] made a cell of.
+pub fn unguarded(cell: &str) -> &str {
+    cell.strip_prefix('\'').unwrap_or(cell)
 }
 
 #[cfg(test)]
@@ -237,7 +242,7 @@ mod tests {
         let texts = ["=1", "'=1", "''=1", "'", "''", "\t=1", "\r=1", "-inf", "+nan", "a'", "", "-1", "'-1"];
         let cells: Vec<Cow<'_, str>> = texts.iter().map(|text| guarded(text)).collect();
         for (text, cell) in texts.iter().zip(&cells) {
-            assert_eq!(cell.strip_prefix('\'').unwrap_or(cell), *text);
+            assert_eq!(unguarded(cell), *text);
             assert!(text.parse::<i32>().is_ok() || !cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
         }
     }

@@ -21,7 +21,7 @@ seed   = 1
 source = "builtin:digits"
 
 [stages.split]
-test  = 0.2
+# The test split is the data set's own where it has one (a folder `test/`, say), else a fifth; `test = 0.1` is a tenth.
 folds = 5
 
 [stages.preprocess]

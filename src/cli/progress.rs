@@ -39,7 +39,8 @@ struct State {
     last_trial: Option<Instant>,
     /// When source files began to be read.
     reading: Option<Instant>,
-    warned: Vec<String>,
+    /// What is told once.
+    told: Vec<String>,
 }
 
 struct TaskState {
@@ -205,14 +206,28 @@ impl Progress {
         }
     }
 
+    /// A line about what a run has or came to, once per text.
+    pub fn tell_once(&self, text: &str) {
+        if self.is_new(text) {
+            self.say(&on_line(text));
+        }
+    }
+
+    /// Whether this text has not been told yet; it has been, then.
+    fn is_new(&self, text: &str) -> bool {
+        let told = &mut self.lock().told;
+        let is_new = !told.iter().any(|known| known == text);
+        if is_new {
+            told.push(text.to_owned());
+        }
+        is_new
+    }
+
     /// A warning, once per text.
     pub fn warn(&self, text: &str) {
-        let mut state = self.lock();
-        if state.warned.iter().any(|known| known == text) {
+        if !self.is_new(text) {
             return;
         }
-        state.warned.push(text.to_owned());
-        drop(state);
         if self.terminal.is_interactive {
             self.bars.suspend(|| self.terminal.warning(text));
         } else {

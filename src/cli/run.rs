@@ -338,10 +338,10 @@ fn write_reports(
     if finished.is_empty() && before == Noted::default() {
         return Ok(());
     }
-    if !out_dir.join(outputs::RUN).exists() {
+    if !out_dir.join(files::RUN).exists() {
         // First of all: what lies in this folder is known by it not to be anybody's images.
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
-        files::replace(&out_dir.join(outputs::RUN), format!("{begun:#}\n").as_bytes(), false)?;
+        files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
     }
     let written = outputs::write(out_dir, &report::tables(finished), &before)?;
     for path in &written.left {
@@ -381,7 +381,7 @@ fn write_reports(
         "warnings": warnings(outcome),
         "files": written.noted.files,
     });
-    files::replace(&out_dir.join(outputs::RUN), format!("{run:#}\n").as_bytes(), false)?;
+    files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
     Ok(())
 }
 
@@ -518,6 +518,9 @@ impl Events for Watcher<'_> {
             Event::Waiting { task, holder } => self.progress.warn(&format!("{task}: waits for {holder}")),
             Event::Warning { task: Some(task), message } => self.progress.warn(&format!("{task}: {message}")),
             Event::Warning { task: None, message } => self.progress.warn(message),
+            Event::Dataset { stage, summary } => {
+                self.progress.tell_once(&format!("{stage}: {}", report::dataset::line(summary)));
+            }
             Event::Trial { search, round: (round, of), done, total, best } => {
                 self.progress.trial(search, (*round, *of), (*done, *total), *best);
             }

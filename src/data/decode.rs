@@ -359,7 +359,9 @@ fn foreign_format(head: &[u8]) -> Option<&'static str> {
         [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => Some("jpeg 2000"),
         [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] | [0xff, 0x0a, ..] => Some("jpeg xl"),
         [b'8', b'B', b'P', b'S', ..] => Some("psd"),
+        [b'<', b's', b'v', b'g', ..] => Some("svg"),
         [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some("bigtiff"),
+        _ if head.get(128..132) == Some(b"DICM") => Some("dicom"),
         _ => None,
     }
 }

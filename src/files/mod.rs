@@ -72,8 +72,8 @@ const SYSTEM_NAMES: &[&str] = &[
 
 /// Whether a file or folder of this name is hidden, or left behind by a system or a file manager. What is hashed and what is read
 /// leave the same names out.
-pub fn is_hidden(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
+pub fn is_hidden(name: impl AsRef<OsStr>) -> bool {
+    let name = name.as_ref().as_encoded_bytes();
     name.starts_with(b".") || SYSTEM_NAMES.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
@@ -95,29 +95,69 @@ pub fn is_lock(path: &Path) -> bool {
         })
 }
 
-/// What below a folder of sources is never a source: what is hidden, stores wherever they are, the project's `out/`
-/// and lock files of ours. `out` is the project's folder of reports.
-pub fn is_no_source(path: &Path, is_folder: bool, out: &Path) -> bool {
-    path.file_name().is_some_and(is_hidden)
-        || if is_folder { is_store(path) || path == out || is_reports(path) } else { is_lock(path) }
+/// Endings of files that are never images, but text or code that lies beside them.
+const TEXT_ENDINGS: &[&str] = &[
+    "cfg", "csv", "htm", "html", "ini", "ipynb", "json", "jsonl", "lock", "log", "md", "py", "pyc", "rst", "sh",
+    "toml", "tsv", "txt", "xml", "yaml", "yml",
+];
+
+/// Whether a file is text or code by its name: among images it is there, and what is in it is nobody's matter. So a manifest that
+/// lies beside the images can be edited without their being read anew, and a log can grow.
+pub fn is_text_name(path: &Path) -> bool {
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    TEXT_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
-/// Whether `folder` holds reports of ours, by the `run.json` in it, or is the folder `out` of nothing but such.
-pub fn is_reports(folder: &Path) -> bool {
-    let is_one = |folder: &Path| match read_own(&folder.join("run.json"), 64 << 20) {
-        Ok(Own::Regular(_, text)) => text.windows(11).any(|part| part == b"\"convoy\": \""),
+/// What below a folder of sources is never a source, for who hashes and for who reads: what is hidden, and what we write,
+/// wherever it is: stores, reports, lock files, and where our own output goes.
+pub fn is_no_source(path: &Path, is_folder: bool) -> bool {
+    path.file_name().is_some_and(is_hidden)
+        || if is_folder { is_store(path) || is_reports(path) } else { is_lock(path) || is_own_output(path) }
+}
+
+/// Whether the file at `path` is what this process writes its output or its messages to (`convoy run >log`).
+#[cfg(unix)]
+fn is_own_output(path: &Path) -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    static OWN: std::sync::LazyLock<Vec<(u64, u64)>> = std::sync::LazyLock::new(|| {
+        let streams = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
+        let files = streams.into_iter().flatten().filter_map(|stream| File::from(stream).metadata().ok());
+        files.filter(Metadata::is_file).map(|metadata| (metadata.dev(), metadata.ino())).collect()
+    });
+    !OWN.is_empty() && fs::metadata(path).is_ok_and(|metadata| OWN.contains(&(metadata.dev(), metadata.ino())))
+}
+
+#[cfg(not(unix))]
+fn is_own_output(_path: &Path) -> bool {
+    false
+}
+
+/// The file that notes what a run wrote, in each folder of reports.
+pub const RUN: &str = "run.json";
+
+/// What is read of it to tell a folder of reports.
+#[derive(serde::Deserialize)]
+struct Noted {
+    /// The version that wrote it.
+    #[serde(rename = "convoy")]
+    _convoy: String,
+}
+
+/// Whether `folder` holds reports of ours, by the [`RUN`] in it, or is called `out` and has nothing in it but such folders: a
+/// class that is called `out` stays one, whatever is written into it.
+fn is_reports(folder: &Path) -> bool {
+    let is_one = |folder: &Path| match read_own(&folder.join(RUN), 64 << 20) {
+        Ok(Own::Regular(_, text)) => serde_json::from_slice::<Noted>(&text).is_ok(),
         _ => false,
     };
     if is_one(folder) {
         return true;
     }
     let is_out = folder.file_name().is_some_and(|name| name == "out");
-    let Some(Ok(mut inner)) = is_out.then(|| fs::read_dir(folder)) else { return false };
-    let mut n_inner = 0;
-    inner.all(|entry| {
-        n_inner += 1;
-        entry.is_ok_and(|entry| is_one(&entry.path()))
-    }) && n_inner > 0
+    let Some(Ok(inner)) = is_out.then(|| fs::read_dir(folder)) else { return false };
+    let mut seen = inner.filter(|entry| entry.as_ref().map_or(true, |entry| !is_hidden(entry.file_name()))).peekable();
+    seen.peek().is_some() && seen.all(|entry| entry.is_ok_and(|entry| is_one(&entry.path())))
 }
 
 #[cfg(unix)]
@@ -488,20 +528,38 @@ mod tests {
     }
 
     #[test]
+    fn what_systems_leave_behind_is_hidden() {
+        for name in
+            [".git", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "Desktop.ini"]
+        {
+            assert!(is_hidden(name), "{name}");
+        }
+        assert!(!is_hidden("eaDir") && !is_hidden("cat"));
+    }
+
+    #[test]
     fn stores_reports_and_locks_are_no_sources() {
         let temp = tempfile::tempdir().unwrap();
         let (out, store) = (temp.path().join("out"), temp.path().join("cache"));
         fs::create_dir(&store).unwrap();
-        assert!(!is_no_source(&store, true, &out));
+        assert!(!is_no_source(&store, true));
         fs::write(store.join("CACHEDIR.TAG"), format!("# {OUR_WORDS}")).unwrap();
-        assert!(is_no_source(&store, true, &out));
-        assert!(is_no_source(&out, true, &out));
-        assert!(!is_no_source(&temp.path().join("a/out"), true, &out));
+        assert!(is_no_source(&store, true));
         let lock = temp.path().join("digits.lock");
         fs::write(&lock, "version = 1").unwrap();
-        assert!(!is_no_source(&lock, false, &out));
+        assert!(!is_no_source(&lock, false));
         fs::write(&lock, format!("{LOCK_HEAD}, for Git")).unwrap();
-        assert!(is_no_source(&lock, false, &out));
-        assert!(is_no_source(Path::new("a/Thumbs.db"), false, &out));
+        assert!(is_no_source(&lock, false));
+        assert!(is_no_source(Path::new("a/Thumbs.db"), false));
+        // Reports, by what is in them and not by their place; whoever keeps images in an `out` keeps them.
+        fs::create_dir_all(out.join("t")).unwrap();
+        assert!(!is_no_source(&out, true));
+        fs::write(out.join("t").join(RUN), "{ \"pipeline\": \"t\" }").unwrap();
+        assert!(!is_no_source(&out, true) && !is_no_source(&out.join("t"), true));
+        fs::write(out.join("t").join(RUN), "{\"complete\":false,\"convoy\":\"1.0\"}").unwrap();
+        fs::write(out.join(".DS_Store"), "x").unwrap();
+        assert!(is_no_source(&out, true) && is_no_source(&out.join("t"), true));
+        fs::write(out.join("1.png"), "image").unwrap();
+        assert!(!is_no_source(&out, true) && is_no_source(&out.join("t"), true));
     }
 }

@@ -4,6 +4,7 @@
 //! atomically and left alone when its bytes would be the same.
 
 mod curves;
+pub mod dataset;
 pub mod outputs;
 mod search;
 pub mod svg;

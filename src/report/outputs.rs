@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{PICTURES, TABLES};
-use crate::files::{self, Folder};
-
-/// The file that notes what was written.
-pub const RUN: &str = "run.json";
+use crate::files::{self, Folder, RUN};
 
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";

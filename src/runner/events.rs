@@ -1,6 +1,7 @@
 //! What happens during a run, for people, and how its tasks ended: the bottom of this room, which everybody else speaks.
 
 use super::reason::StaleReason;
+use crate::artifact::dataset::Summary;
 use crate::stages::StageError;
 use crate::store;
 
@@ -62,6 +63,13 @@ pub enum Event<'a> {
         task: Option<&'a str>,
         /// One sentence.
         message: &'a str,
+    },
+    /// A data set is there, computed or fresh: what came in. Told once in a pass, to be checked by a person.
+    Dataset {
+        /// The stage.
+        stage: &'a str,
+        /// What it is.
+        summary: &'a Summary,
     },
     /// A trial of a search has ended.
     Trial {

@@ -19,7 +19,7 @@ use super::reason::StaleReason;
 use super::worker::{Order, Reply, Told, Workshop};
 use super::{Options, Session};
 use crate::artifact::Files;
-use crate::artifact::dataset::{NAMES_FILES, NUMBERS_FILES, Names};
+use crate::artifact::dataset::{NAMES_FILES, NUMBERS_FILES, Names, SUMMARY_FILES, Summary};
 use crate::stages::search::Search;
 use crate::stages::{Output, Part, Reads, StageError};
 use crate::store::{self, Digest, Entry, Found};
@@ -227,8 +227,24 @@ impl<'r> Run<'r> {
             match self.stands[i] {
                 Stand::Ready => self.open_gates(i, workshop),
                 Stand::Waiting => self.resolve(i, workshop),
-                Stand::Running | Stand::Done | Stand::Ended => {}
+                Stand::Done => self.tell_dataset(i, workshop),
+                Stand::Running | Stand::Ended => {}
             }
+        }
+    }
+
+    /// Tells what came in, if this finished task is a data set, from its files: whether it was computed now or long ago.
+    fn tell_dataset(&self, i: usize, workshop: &Workshop<'_>) {
+        let stage = self.tasks[i].stage;
+        let node = &self.graph.nodes[stage];
+        if node.flow.output != Output::Dataset || stage >= self.graph.n_own {
+            return;
+        }
+        let Some(entry) = &self.outcomes[i].entry else { return };
+        let files = self.session.store.open_files(entry, &|name| Reads(SUMMARY_FILES).covers(name));
+        // What is damaged is found, and computed again, where it is needed.
+        if let Ok(summary) = files.map_err(drop).and_then(|files| Summary::read(&files).map_err(drop)) {
+            workshop.events.event(&Event::Dataset { stage: &node.name, summary: &summary });
         }
     }
 
@@ -252,6 +268,9 @@ impl<'r> Run<'r> {
         }
         if (before == Stand::Done) == (stand == Stand::Done) {
             return;
+        }
+        if stand == Stand::Done {
+            self.tell_dataset(i, workshop);
         }
         for k in 0..self.readers[i].len() {
             let reader = self.readers[i][k];

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
-use crate::config::{Form, Log, Problem, Section, Span, Value, did_you_mean};
+use crate::config::{Form, Log, Problem, Section, Span, Value, did_you_mean, quote};
 use crate::data::catalogue::{self, Entry, Located};
 use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
-use crate::data::reader::classes::some_of;
+use crate::data::reader::classes::{MAX_CLASSES, some_of};
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{self, Aside, FORMATS, Files, Found, GivenSplit, Hints, Pick, Reader};
 use crate::tensor::{ImageShape, SampleShape};
@@ -44,6 +44,7 @@ pub struct Ingest {
     labels: Option<String>,
     root: Option<String>,
     suffix: String,
+    classes: Option<Vec<String>>,
     format: &'static str,
     policy: DecodePolicy,
     skips_corrupt: bool,
@@ -94,6 +95,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         labels,
         root,
         suffix: section.key("suffix", "What a table's paths lack at their end, where it has ids.", "\".jpg\"").text(""),
+        classes: read_classes(section),
         format,
         policy,
         skips_corrupt: section
@@ -106,6 +108,38 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             .whole(1..=i64::MAX as u64)
             .optional(),
     })
+}
+
+/// Reads the names of classes that the source only numbers.
+fn read_classes(section: &mut Section<'_>) -> Option<Vec<String>> {
+    let meaning = "Names of the classes, in the order of their labels, where the source only numbers them.";
+    let form = || Form::List(Box::new(Form::Text), 2..=MAX_CLASSES);
+    let node = section.key("classes", meaning, "[\"cat\", \"dog\"]").form(None, form)?;
+    let items = match &node.value {
+        Value::List(items) if (2..=MAX_CLASSES).contains(&items.len()) => items,
+        _ => {
+            section.expected("classes", node, format_args!("a list of 2 to {MAX_CLASSES} names"));
+            return None;
+        }
+    };
+    let mut names: Vec<String> = Vec::with_capacity(items.len());
+    for item in items {
+        match &item.value {
+            Value::Text { text, .. } if text.is_empty() || names.contains(text) => {
+                let what = if text.is_empty() { "an empty name".to_owned() } else { format!("`{text}` twice") };
+                section.log().push(Problem::error(item.span, format!("`classes` has {what}")));
+                return None;
+            }
+            Value::Text { text, .. } => names.push(text.clone()),
+            _ => {
+                section.expected("classes", item, "names as strings");
+                return None;
+            }
+        }
+    }
+    let canonical = names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+    section.record("classes", format!("[{canonical}]"), Some(node.span));
+    Some(names)
 }
 
 /// What `resize` makes is an image as well, with the limits of one.
@@ -341,7 +375,7 @@ fn warn_of_skipped(skipped: &[(Skipped, Fault)], context: &dyn Context) {
     }
 }
 
-/// Says what lies beside the images, and lists the images among it.
+/// Says what lies beside the images, and lists it.
 fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) {
     let mut of_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (path, reason) in &aside.images {
@@ -356,6 +390,9 @@ fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) 
             paths[0]
         ));
     }
+    let is_none =
+        |path: &String| Skipped { path: path.clone(), class: String::new(), reason: "is no image".to_owned() };
+    skipped.extend(aside.others.iter().map(is_none));
     if let Some(first) = aside.others.first() {
         let n = aside.others.len();
         let files = if n == 1 {
@@ -363,7 +400,7 @@ fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) 
         } else {
             format!("{n} files that are no images were")
         };
-        context.warn(&format!("{files} left out, first `{first}`"));
+        context.warn(&format!("{files} left out, first `{first}` (all are in skipped.csv)"));
     }
 }
 
@@ -393,6 +430,36 @@ fn has_images_apart(files: &Files) -> bool {
         Files::Each(files) => files.iter().any(|(role, _)| role == "table"),
         Files::Folder(_) => false,
     }
+}
+
+/// Names fit labels that are numbers, one each.
+fn check_names(names: &[String], labels: &[String]) -> Result<(), StageError> {
+    let shown = some_of(labels.iter().map(String::as_str));
+    let error = if labels.iter().any(|label| label.parse::<u64>().is_err()) {
+        StageError::new(format!("`classes` is set, but the source names its classes itself: {shown}"))
+            .help("remove `classes`")
+    } else if names.len() != labels.len() {
+        StageError::new(format!(
+            "`classes` has {} names, but the source has {} labels: {shown}",
+            names.len(),
+            labels.len()
+        ))
+        .help("give a name to each label that there is, in their order")
+    } else {
+        return Ok(());
+    };
+    Err(error.key("classes"))
+}
+
+/// Warns of images that are the same under two labels: one of them is wrong.
+fn warn_of_contradictions(writer: &DatasetWriter, classes: &[String], context: &dyn Context) {
+    let found = writer.contradictions();
+    let Some([one, other]) = found.first() else { return };
+    let images = if found.len() == 1 { "1 image is".to_owned() } else { format!("{} images are", found.len()) };
+    context.warn(&format!(
+        "{images} there pixel for pixel in two classes, such as `{}` in `{}` and `{}` in `{}`: one of the labels is wrong",
+        one.path, classes[one.label as usize], other.path, classes[other.label as usize]
+    ));
 }
 
 /// All images have the shape and the depth of the first.
@@ -537,13 +604,17 @@ impl Stage for Ingest {
             counts[label as usize] += 1;
         }
         check_classes(self, &classes, &counts, &skipped)?;
-        if let Resolved::Catalogue(entry, _) = &resolved {
+        if let Some(names) = &self.classes {
+            check_names(names, &classes)?;
+            classes.clone_from(names);
+        } else if let Resolved::Catalogue(entry, _) = &resolved {
             // Formats that only number their classes get the names of the entry.
             let are_numbers = classes.iter().enumerate().all(|(i, class)| *class == i.to_string());
             if are_numbers && classes.len() == entry.classes.len() {
                 classes.clone_from(&entry.classes);
             }
         }
+        warn_of_contradictions(&writer, &classes, context);
         warn_of_skipped(&skipped, context);
         let mut skipped: Vec<Skipped> = skipped.into_iter().map(|(image, _)| image).collect();
         if let Some(aside) = reader.aside() {
@@ -768,7 +839,8 @@ mod tests {
             testing::run(&*stage(&[("source", text("img"))]), Part::Whole, Vec::new(), &places, &context).unwrap();
         assert_eq!(
             String::from_utf8_lossy(files.get(SKIPPED).unwrap()),
-            "path,class,reason\nother/x.png,,lies beside the folders of the splits\ntest/1.png,,lies in no class folder\n"
+            "path,class,reason\nother/x.png,,lies beside the folders of the splits\ntest/1.png,,lies in no class folder\n\
+             train/a/notes.txt,,is no image\n"
         );
         let warned = context.warnings.lock().unwrap().join("\n");
         for expected in [
@@ -778,6 +850,44 @@ mod tests {
         ] {
             assert!(warned.contains(expected), "{warned}");
         }
+    }
+
+    #[test]
+    fn classes_that_are_numbered_get_names() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "t.csv", b"label,a,b,c,d\n7,0,0,0,1\n3,0,0,0,2\n");
+        let list = |names: &[&str]| {
+            let node = |name: &&str| Node { value: text(name), span: Span::default() };
+            Value::List(names.iter().map(node).collect())
+        };
+        let run = |names: &[&str]| files_in(folder.path(), &[("source", text("t.csv")), ("classes", list(names))], 1);
+        let files = run(&["three", "seven"]).unwrap();
+        assert_eq!(Names::read(&files).unwrap().classes(), ["three", "seven"]);
+        assert_eq!(Dataset::read(&files).unwrap().labels(), [1, 0]);
+        let error = run(&["a", "b", "c"]).unwrap_err();
+        assert_eq!(error.message, "`classes` has 3 names, but the source has 2 labels: `3`, `7`");
+        assert_eq!(error.key.as_deref(), Some("classes"));
+        put(folder.path(), "t.csv", b"label,a,b,c,d\ncat,0,0,0,1\ndog,0,0,0,2\n");
+        let error = run(&["a", "b"]).unwrap_err();
+        assert_eq!(error.message, "`classes` is set, but the source names its classes itself: `cat`, `dog`");
+        for (names, expected) in [(&["a", "a"], "`classes` has `a` twice"), (&["a", ""], "`classes` has an empty name")]
+        {
+            let (_, log) = testing::read(read, &table(&[("source", text("x")), ("classes", list(names))]));
+            assert_eq!(log.problems[0].message, expected);
+        }
+    }
+
+    #[test]
+    fn one_image_in_two_classes_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, value) in [("a/1.png", 1), ("b/1.png", 1), ("b/2.png", 1), ("a/2.png", 2), ("b/3.png", 3)] {
+            put(folder.path(), &format!("img/{path}"), &png(1, 1, &[value]));
+        }
+        let context = TestContext::default();
+        run_in(folder.path(), &[("source", text("img"))], &context).unwrap();
+        let warned = context.warnings.lock().unwrap().join("\n");
+        let expected = "1 image is there pixel for pixel in two classes, such as `a/1.png` in `a` and `b/1.png` in `b`";
+        assert!(warned.contains(expected), "{warned}");
     }
 
     #[test]

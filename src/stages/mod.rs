@@ -318,7 +318,8 @@ pub enum Source {
         /// Where it is now.
         path: PathBuf,
     },
-    /// A folder, by the relative path and content of every file below it that `read_entry` would read.
+    /// A folder, by the relative path and content of every file below it that is a source; text beside images by its path
+    /// alone.
     Folder {
         /// What it is to the stage.
         role: String,

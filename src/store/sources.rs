@@ -1,8 +1,9 @@
 //! Files from outside, by content. The stat index makes the no-op fast: content decides, stamps only save reading it.
 //!
-//! A folder's digest covers the relative path and content of every visible file and folder below it; links are
-//! followed, hidden names and what file managers leave behind are left out, as ingest leaves them out. What is no regular file (a FIFO, a
-//! loop of links, a file that cannot be read) stands in the digest by its path: ingest will say what it thinks of it.
+//! A folder's digest covers the relative path and content of every visible file and folder below it; links are followed,
+//! hidden names, what file managers leave behind and what we write are left out, as ingest leaves them out. Text beside
+//! images (a manifest, a log) stands in it by its path alone, so does what is no regular file (a FIFO, a loop of links, a
+//! file that cannot be read): ingest will say what it thinks of it.
 //!
 //! The index remembers, per folder, the stamps of its folders and files. Where a folder's own stamp is unchanged its
 //! listing is, so its files are looked up one by one and nothing is read. A file whose stamp was taken in the same tick
@@ -19,7 +20,7 @@ use rayon::prelude::*;
 use super::digest::Digest;
 use super::stamp::{self, Stamp, stamp_of};
 use super::{Error, Store};
-use crate::files::{is_hidden, is_no_source, open_regular};
+use crate::files::{is_hidden, is_no_source, is_text_name, open_regular};
 
 /// Something to be digested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,7 @@ const TREES: &str = "index/trees";
 /// Files with different jobs for a marker instead of content.
 const NOT_REGULAR: &[u8] = b"convoy: not a regular file";
 const NOT_READABLE: &[u8] = b"convoy: not readable";
+const TEXT: &[u8] = b"convoy: text beside images";
 
 impl Store {
     /// The digest of each place. Runs on the current rayon pool. `told` hears of bytes read, a few at a time; where the
@@ -163,10 +165,13 @@ impl Store {
         }
         let old: HashMap<&[u8], &Record> =
             old.iter().filter(|record| !record.is_folder).map(|record| (record.path.as_slice(), record)).collect();
-        let mut listed = list(root, &self.base.join("out"))?;
+        let mut listed = list(root)?;
         listed.par_iter_mut().filter(|record| !record.is_folder).try_for_each(|record| {
             let path = root.join(to_path(&record.path));
             let hashed = match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() && is_text_name(&path) => {
+                    Ok((Stamp::of(&metadata), Digest::of(TEXT)))
+                }
                 Ok(metadata) if metadata.is_file() => match old.get(record.path.as_slice()) {
                     Some(known) if known.stamp == Stamp::of(&metadata) => Ok((known.stamp, known.digest)),
                     _ => hash(&path, told),
@@ -195,17 +200,19 @@ impl Store {
     /// If a folder cannot be listed.
     pub fn witness(&self, places: &[Place]) -> Result<Digest, Error> {
         let mut hasher = blake3::Hasher::new();
-        let mut note = |path: &Path| {
+        let mut note = |path: &Path, has_content: bool| {
             hasher.update(&(path.as_os_str().len() as u64).to_le_bytes());
             hasher.update(&to_bytes(path));
-            hasher.update(&stamp_of(path).unwrap_or_default().to_bytes());
+            let stamp = if has_content { stamp_of(path).unwrap_or_default() } else { Stamp::default() };
+            hasher.update(&stamp.to_bytes());
         };
         for place in places {
             match place {
-                Place::File(path) => note(path),
+                Place::File(path) => note(path, true),
                 Place::Folder(root) => {
-                    for record in list(root, &self.base.join("out"))? {
-                        note(&root.join(to_path(&record.path)));
+                    for record in list(root)? {
+                        let path = root.join(to_path(&record.path));
+                        note(&path, record.is_folder || !is_text_name(&path));
                     }
                 }
             }
@@ -331,13 +338,12 @@ fn hash(path: &Path, told: &(dyn Fn(u64) + Sync)) -> io::Result<(Stamp, Digest)>
     Ok((if is_calm { before } else { Stamp::default() }, digest))
 }
 
-/// Every source below `root`, sorted by path; folders with their stamps, files without anything yet. `out` is the
-/// project's folder of reports.
-fn list(root: &Path, out: &Path) -> Result<Vec<Record>, Error> {
+/// Every source below `root`, sorted by path; folders with their stamps, files without anything yet.
+fn list(root: &Path) -> Result<Vec<Record>, Error> {
     let mut records = Vec::new();
     let at = stamp::now();
     let is_source =
-        |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_no_source(entry.path(), entry.file_type().is_dir(), out);
+        |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_no_source(entry.path(), entry.file_type().is_dir());
     for entry in walkdir::WalkDir::new(root).follow_links(true).into_iter().filter_entry(is_source) {
         let (path, is_folder) = match entry {
             Ok(entry) => {
@@ -561,6 +567,23 @@ mod tests {
         assert_ne!(second, third);
         std::os::unix::fs::symlink("nowhere", project.images().join("a/.dangling")).unwrap();
         assert_eq!(project.digest(), third);
+    }
+
+    #[test]
+    fn text_beside_images_counts_by_its_name_alone() {
+        let project = Project::new();
+        let first = project.digest();
+        let log = project.images().join("run.LOG");
+        fs::write(&log, "one").unwrap();
+        let with = project.digest();
+        assert_ne!(with, first);
+        let store = Store::open(&project.temp.path().join("p/.convoy"), &project.temp.path().join("p"), Access::Write);
+        let (store, place) = (store.unwrap(), [Place::Folder(project.images())]);
+        let seen = store.witness(&place).unwrap();
+        fs::write(&log, "one and two").unwrap();
+        assert_eq!((project.digest(), store.witness(&place).unwrap()), (with, seen));
+        fs::write(project.images().join("a/1.png"), "another").unwrap();
+        assert!(project.digest() != with && store.witness(&place).unwrap() != seen);
     }
 
     #[test]

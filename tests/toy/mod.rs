@@ -237,7 +237,7 @@ impl Stage for Toy {
         }
         if let Some(path) = &self.path {
             let path = places.resolve(path);
-            let path = if path.is_dir() { path.join("1.txt") } else { path };
+            let path = if path.is_dir() { path.join("1.png") } else { path };
             text += &fs::read_to_string(path)?;
         }
         for input in &task.inputs {

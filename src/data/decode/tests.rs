@@ -258,6 +258,8 @@ fn what_is_sound_but_not_read_is_not_called_corrupt() {
     for (bytes, expected) in [
         (b"\0\0\0\x18ftypheic".to_vec(), "is an image of the format heic, which is not supported"),
         (b"8BPS\0\x01".to_vec(), "is an image of the format psd, which is not supported"),
+        (b"<svg xmlns=".to_vec(), "is an image of the format svg, which is not supported"),
+        ([&[0; 128][..], b"DICM"].concat(), "is an image of the format dicom, which is not supported"),
         (lossless, "is a JPEG file without losses (SOF3), which is not supported"),
         (deep, "is a JPEG file with samples of 12 bits, which is not supported"),
     ] {

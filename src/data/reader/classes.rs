@@ -43,7 +43,7 @@ const BESIDE_SPLITS: &str = "lies beside the folders of the splits";
 pub fn by_folder(files: &[String]) -> Result<Assigned, Error> {
     let depth = wrapper_depth(files);
     let tops = children(files, depth, |_| true);
-    let splits = split_folders(files, depth, &tops);
+    let splits = split_folders(files, depth, &tops)?;
     let of_file: Vec<Result<(&str, Option<GivenSplit>), &'static str>> = if splits.is_empty() {
         let has_inner_splits = has_splits_inside(files, depth, &tops);
         if !has_inner_splits {
@@ -78,8 +78,9 @@ pub fn by_folder(files: &[String]) -> Result<Assigned, Error> {
     }
     check_count(classes.len(), "class folders")?;
     let classes: Vec<&str> = classes.into_iter().collect();
-    // Splits of which there is one only set nothing apart.
-    let is_apart = of_file.iter().flatten().any(|(_, split)| !matches!(split, None | Some(GivenSplit::Train)));
+    // One split alone, whichever, sets nothing apart.
+    let splits: BTreeSet<Option<GivenSplit>> = of_file.iter().flatten().map(|(_, split)| *split).collect();
+    let is_apart = splits.len() > 1 && splits.iter().any(|split| !matches!(split, None | Some(GivenSplit::Train)));
     let files = of_file
         .into_iter()
         .map(|file| {
@@ -117,12 +118,16 @@ fn children(files: &[String], depth: usize, wants: impl Fn(&str) -> bool) -> BTr
 /// Which of `tops` are splits, and at which depth their classes lie. Empty where none is.
 ///
 /// `train`, `val` and `test` decide, whatever lies beside them, once one of them has class folders. A name that has such a
-/// word in it (`seg_train`, `bullet train`) is a split only where another one has the same classes.
+/// word in it (`seg_train`, `bullet train`) is a split only where another one has the same classes and no folder has just that
+/// name.
+///
+/// # Errors
+/// If there are two of one split.
 fn split_folders<'a>(
     files: &[String],
     depth: usize,
     tops: &BTreeSet<&'a str>,
-) -> BTreeMap<&'a str, (GivenSplit, usize)> {
+) -> Result<BTreeMap<&'a str, (GivenSplit, usize)>, Error> {
     // `seg_train/seg_train/sea`: what holds everything of a split is passed over.
     let inside = |top: &str| {
         let mut at = depth + 1;
@@ -162,7 +167,24 @@ fn split_folders<'a>(
     let shares =
         |top: &Named<'_>| named.iter().any(|other| other.name != top.name && !other.classes.is_disjoint(&top.classes));
     let is_split = |top: &&Named<'_>| are_all || (is_decided && top.is_exact) || shares(top);
-    named.iter().filter(is_split).map(|top| (top.name, (top.split, top.at))).collect()
+    let splits: Vec<&Named<'_>> = named.iter().filter(is_split).collect();
+    // Beside `train`, `train_masks` is none.
+    let is_second = |top: &&&Named<'_>| {
+        is_decided && !top.is_exact && splits.iter().any(|other| other.is_exact && other.split == top.split)
+    };
+    let splits: Vec<&Named<'_>> = splits.iter().filter(|top| !is_second(top)).copied().collect();
+    for top in &splits {
+        let same: Vec<&str> = splits.iter().filter(|other| other.split == top.split).map(|other| other.name).collect();
+        if same.len() > 1 {
+            let split = top.split.name();
+            let shown = some_of(same.into_iter());
+            return Err(Error::new(format!(
+                "the source has the folders {shown}, each of which could be the {split} split"
+            ))
+            .help(format!("call the right one `{split}`, or put them together")));
+        }
+    }
+    Ok(splits.into_iter().map(|top| (top.name, (top.split, top.at))).collect())
 }
 
 /// Whether every class has its splits inside: `cat/train`, `cat/test`, `dog/train`, ….
@@ -263,19 +285,34 @@ impl Column {
         self.rows.is_empty()
     }
 
-    /// The classes, whole numbers in their order, else names in the order of their bytes; and the label of each row.
+    /// The classes, whole numbers in their order, else names in the order of their bytes; and the label of each row. Where
+    /// all are whole numbers and some are written as `1.0`, as tables with gaps have them, they are written as `1`.
     pub fn finish(self) -> (Vec<String>, Vec<u32>) {
-        let mut classes: Vec<(&String, u32)> = self.known.iter().map(|(name, &index)| (name, index)).collect();
-        let number = |name: &str| name.parse::<i64>().ok();
-        if classes.iter().all(|(name, _)| number(name).is_some()) {
-            classes.sort_by_key(|(name, _)| (number(name), *name));
+        let mut classes: Vec<(String, u32)> = self.known.into_iter().collect();
+        if let Some(whole) = classes.iter().map(|(name, _)| as_whole(name)).collect::<Option<Vec<i64>>>() {
+            if classes.iter().any(|(name, _)| name.contains('.')) {
+                classes.iter_mut().zip(&whole).for_each(|((name, _), whole)| *name = whole.to_string());
+            }
+            classes.sort_by_cached_key(|(name, _)| (as_whole(name), name.clone()));
         }
         let mut label_of = vec![0; classes.len()];
-        for (label, (_, index)) in classes.iter().enumerate() {
-            label_of[*index as usize] = label as u32;
+        let mut names: Vec<String> = Vec::with_capacity(classes.len());
+        for (name, index) in classes {
+            if names.last() != Some(&name) {
+                names.push(name);
+            }
+            label_of[index as usize] = names.len() as u32 - 1;
         }
         let labels = self.rows.iter().map(|&index| label_of[index as usize]).collect();
-        (classes.into_iter().map(|(name, _)| name.clone()).collect(), labels)
+        (names, labels)
+    }
+}
+
+/// The number that a name is, also with nothing but zeros behind its point.
+fn as_whole(name: &str) -> Option<i64> {
+    match name.split_once('.') {
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole.parse().ok(),
+        _ => name.parse().ok(),
     }
 }
 
@@ -308,6 +345,7 @@ mod tests {
         );
         // One split alone sets nothing apart; a class may be called as a split is.
         case(&["train/a/1.png", "train/b/1.png"], &["a", "b"], &[Some((0, None)), Some((1, None))]);
+        case(&["test/a/1.png", "test/b/1.png"], &["a", "b"], &[Some((0, None)), Some((1, None))]);
         case(&["train/1.png", "bus/1.png"], &["bus", "train"], &[Some((1, None)), Some((0, None))]);
         case(&["bullet train/1.png", "bus/1.png"], &["bullet train", "bus"], &[Some((0, None)), Some((1, None))]);
         case(&["bus/1.png", "test tube/x/1.png"], &["bus", "test tube"], &[Some((0, None)), Some((1, None))]);
@@ -355,9 +393,25 @@ mod tests {
 
     #[test]
     fn folders_that_contradict_the_guess_are_an_error() {
+        // `train_masks` is no second `train`, `test1` is the test split where there is no `test`.
+        case(
+            &["test1/a/1", "train/a/1", "train/b/1", "train_masks/a/1", "train_masks/b/1"],
+            &["a", "b"],
+            &[Some((0, Some(Test))), Some((0, Some(Train))), Some((1, Some(Train))), None, None],
+        );
         for (paths, expected, help) in [
             (
-                &["day1/cat/1", "day1/dog/1", "day2/cat/1", "day2/dog/1"][..],
+                &["images_test/a/1", "images_train/a/1", "masks_test/a/1", "masks_train/a/1"][..],
+                "the folders `images_test`, `masks_test`, each of which could be the test split",
+                "call the right one `test`",
+            ),
+            (
+                &["train/a/1", "val/a/1", "valid/a/1"],
+                "the folders `val`, `valid`, each of which could be the validation split",
+                "call the right one `validation`",
+            ),
+            (
+                &["day1/cat/1", "day1/dog/1", "day2/cat/1", "day2/dog/1"],
                 "the folders `day1`, `day2` on top, which hold the same folders again: `cat`, `dog`",
                 "call them `train`",
             ),
@@ -391,6 +445,10 @@ mod tests {
         };
         assert_eq!(column(&["10", "9", "10"]), (owned(&["9", "10"]), vec![1, 0, 1]));
         assert_eq!(column(&["10", "9", "x"]), (owned(&["10", "9", "x"]), vec![0, 1, 2]));
+        // As pandas writes whole numbers once one is missing.
+        assert_eq!(column(&["10.0", "9.0", "10"]), (owned(&["9", "10"]), vec![1, 0, 1]));
+        assert_eq!(column(&["1.0", "1.5"]), (owned(&["1.0", "1.5"]), vec![0, 1]));
+        assert_eq!(column(&["1", "01"]), (owned(&["01", "1"]), vec![1, 0]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::classes::{Column, some_of};
 use super::folder::Listing;
 use super::input::Input;
-use super::table::Dialect;
+use super::table::{Dialect, is_blank};
 use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Limits, Query, Reader, Sample};
 
 const PATH: &[&str] =
@@ -19,6 +19,8 @@ const ID: &[&str] = &["id", "image_id", "img_id", "id_code", "image_name", "img_
 const LABEL: &[&str] = &["label", "labels", "class", "class_name", "classname", "target", "category"];
 const SPLIT: &[&str] = &["split", "set", "subset", "usage", "data set"];
 const GROUP: &[&str] = &["group", "group_id"];
+/// What ids lack.
+const SUFFIXES: [&str; 8] = ["", ".jpg", ".png", ".jpeg", ".JPG", ".tif", ".bmp", ".webp"];
 /// The longest row: a path, three words, and room.
 const MAX_ROW: u64 = 1 << 20;
 
@@ -140,10 +142,15 @@ fn read_rows(
         if std::mem::take(&mut is_header) {
             continue;
         }
+        if is_blank(&record) {
+            continue;
+        }
         let line = record.position().map_or(0, csv::Position::line);
         let cell =
             |column: Option<usize>| column.and_then(|i| record.get(i)).map(str::trim).filter(|cell| !cell.is_empty());
-        let missing = |what: &str| input.wrong(format_args!("has no {what} in line {line}"));
+        let missing = |what: &str| {
+            input.wrong(format_args!("has no {what} in line {line}")).help("complete the line, or remove it")
+        };
         let path = cell(Some(columns.path)).ok_or_else(|| missing("path"))?.to_owned();
         let label = cell(Some(columns.labels[0])).ok_or_else(|| missing("label"))?.to_owned();
         for (pairs, &other) in pairs.iter_mut().zip(&columns.labels[1..]) {
@@ -159,7 +166,8 @@ fn read_rows(
                 ))
             })?),
         };
-        if let Some(&(row, before)) = seen.get(&path) {
+        let same = plain(&path);
+        if let Some(&(row, before)) = seen.get(&same) {
             let other = &rows[row].label;
             if *other != label {
                 return Err(input
@@ -167,8 +175,11 @@ fn read_rows(
                     .help("an image has one label: remove one of the lines"));
             }
         }
-        seen.insert(path.clone(), (rows.len(), line));
+        seen.insert(same, (rows.len(), line));
         rows.push(Row { path, label, given, group: cell(columns.group).map(str::to_owned) });
+    }
+    if rows.is_empty() {
+        return Err(input.wrong("has no row that names an image"));
     }
     if let (Some(header), Some(other)) = (header, pairs.iter().position(|pairs| !are_one_to_one(pairs))) {
         return Err(input
@@ -180,6 +191,13 @@ fn read_rows(
             .help("rename or remove the one that is not"));
     }
     Ok(rows)
+}
+
+/// A path as others may write it, too: with `\` for `/`, with `./` and `//`.
+fn plain(path: &str) -> String {
+    let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).collect();
+    let root = if path.starts_with(['/', '\\']) { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
 }
 
 /// Whether two columns name the same classes in two ways.
@@ -194,8 +212,13 @@ impl CsvPaths {
         self.root.as_deref().or(self.table.parent()).unwrap_or(Path::new(""))
     }
 
+    /// Where an image is. A path that Windows wrote is understood elsewhere, too.
     fn full(&self, row: &Row) -> PathBuf {
-        self.folder().join(format!("{}{}", row.path, self.suffix))
+        let path = self.folder().join(format!("{}{}", row.path, self.suffix));
+        match row.path.contains('\\') && !path.exists() {
+            true => self.folder().join(format!("{}{}", plain(&row.path), self.suffix)),
+            false => path,
+        }
     }
 
     fn absent(&self) -> String {
@@ -203,6 +226,35 @@ impl CsvPaths {
         let folder = if folder.is_empty() { "." } else { &folder };
         let which = if self.root.is_some() { "the `root`" } else { "the table's folder" };
         format!("does not exist (looked for in `{folder}`, {which})")
+    }
+
+    /// No image is there: says so, and where one of the first one's name is.
+    fn nothing_there(&self) -> Error {
+        let first = &self.rows[0].path;
+        let n = self.rows.len();
+        let images = if n == 1 { "1 image".to_owned() } else { format!("{n} images") };
+        let error = Input::Path(self.table.clone()).wrong(format_args!(
+            "names {images} and none is there: `{first}{}` {}",
+            self.suffix,
+            self.absent()
+        ));
+        let name = plain(first);
+        let mut folders = vec![String::new()];
+        folders.extend(super::names_in(self.folder()).unwrap_or_default().into_iter().map(|name| format!("{name}/")));
+        let mut places = folders.iter().flat_map(|folder| SUFFIXES.map(|suffix| (folder, suffix)));
+        error.help(
+            match places.find(|(folder, suffix)| self.folder().join(format!("{folder}{name}{suffix}")).is_file()) {
+                None => {
+                    "set `root` to the folder of the images, and `suffix` to the end that their names lack".to_owned()
+                }
+                Some((folder, suffix)) => {
+                    let root = (!folder.is_empty()).then(|| "`root` to that folder".to_owned());
+                    let suffix_key = (suffix != self.suffix).then(|| format!("`suffix` to `\"{suffix}\"`"));
+                    let keys: Vec<String> = root.into_iter().chain(suffix_key).collect();
+                    format!("`{folder}{name}{suffix}` is there: set {}", keys.join(" and "))
+                }
+            },
+        )
     }
 }
 
@@ -232,7 +284,7 @@ impl Found for CsvPaths {
         let mut column = Column::default();
         self.rows.iter().try_for_each(|row| column.push(&row.label))?;
         let (classes, labels) = column.finish();
-        let samples = self
+        let samples: Vec<Sample> = self
             .rows
             .iter()
             .zip(labels)
@@ -245,6 +297,9 @@ impl Found for CsvPaths {
                 Sample { path: row.path.clone(), label, given: row.given, group: row.group.clone(), content }
             })
             .collect();
+        if samples.iter().all(|sample| matches!(sample.content, Content::Bad(_))) {
+            return Err(self.nothing_there());
+        }
         Ok(Box::new(Listing { classes, samples, aside: Aside::default() }))
     }
 }
@@ -335,6 +390,45 @@ mod tests {
             })
             .unwrap();
         assert_eq!(bad, [("8".to_owned(), format!("does not exist (looked for in `{}`, the `root`)", root.display()))]);
+    }
+
+    #[test]
+    fn images_that_lie_elsewhere_are_pointed_at() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("train")).unwrap();
+        std::fs::write(folder.path().join("train/7.png"), png(2, 1, &[1; 2])).unwrap();
+        let table = folder.path().join("labels.csv");
+        let error = |rows: &str, suffix: &str| {
+            std::fs::write(&table, format!("id,label\n{rows}")).unwrap();
+            let hints = Hints { suffix, ..Hints::default() };
+            super::super::find(&table, &hints, "auto").unwrap().open(&LIMITS).err().unwrap()
+        };
+        let said = error("7,x\n8,y\n", "");
+        assert!(said.message.contains("names 2 images and none is there: `7` does not exist (looked for in"), "{said}");
+        let help = "`train/7.png` is there: set `root` to that folder and `suffix` to `\".png\"`";
+        assert_eq!(said.help.as_deref(), Some(help));
+        assert_eq!(error("7,x\n", ".png").help.as_deref(), Some("`train/7.png` is there: set `root` to that folder"));
+        let help = error("9,x\n", ".png").help.unwrap();
+        assert!(help.starts_with("set `root` to the folder of the images"), "{help}");
+    }
+
+    #[test]
+    fn what_windows_and_spreadsheets_write_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("img")).unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(folder.path().join("img").join(name), png(2, 1, &[1; 2])).unwrap();
+        }
+        let table = folder.path().join("t.csv");
+        std::fs::write(&table, ",path,label\r\n0,img\\a.png,1.0\r\n1,.\\img\\b.png,0.0\r\n,,\r\n\r\n").unwrap();
+        let (classes, samples) = collect(&table, None);
+        assert_eq!(classes, ["0", "1"]);
+        assert!(samples.iter().all(|sample| sample.image.is_ok()));
+        // One file under two names is still one file.
+        std::fs::write(&table, "path,label\nimg/a.png,x\n./img//a.png,y\n").unwrap();
+        assert!(error_of(&table).contains("lists `./img//a.png` as `x` in line 2 and as `y` in line 3"));
+        std::fs::write(&table, "path,label\n\n,\n").unwrap();
+        assert!(error_of(&table).ends_with("has no row that names an image"), "{}", error_of(&table));
     }
 
     #[test]

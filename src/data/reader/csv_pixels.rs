@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::classes::{Column, some_of};
 use super::input::Input;
-use super::table::Dialect;
+use super::table::{Dialect, is_blank};
 use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
 use crate::data::decode::Depth;
 use crate::tensor::ImageShape;
@@ -80,7 +80,7 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
     }
     // The last row may be cut.
     let whole: Vec<&csv::StringRecord> =
-        rows.iter().skip(usize::from(has_header)).filter(|row| row.len() == n_columns).collect();
+        rows.iter().skip(usize::from(has_header)).filter(|row| row.len() == n_columns && !is_blank(row)).collect();
     let label = match (labels.first(), n_words) {
         (Some(&label), _) => label,
         (None, 0) => label_among_numbers(&input, &whole)?,
@@ -170,6 +170,9 @@ impl CsvPixels {
             if std::mem::take(&mut is_header) {
                 continue;
             }
+            if is_blank(&record) {
+                continue;
+            }
             let line = record.position().map_or(0, csv::Position::line);
             if record.len() != self.n_columns {
                 return Err(input.wrong(format_args!(
@@ -209,6 +212,9 @@ impl Found for CsvPixels {
             }
             names.push(name)
         })?;
+        if names.is_empty() {
+            return Err(self.input().wrong("has no row of pixels"));
+        }
         let (classes, labels) = names.finish();
         Ok(Box::new(CsvPixelsReader { table: self.clone(), classes, labels }))
     }
@@ -243,11 +249,17 @@ impl Reader for CsvPixelsReader {
                     continue;
                 }
                 let Some(value) = byte(cell.trim()) else {
-                    return Err(table.input().wrong(format_args!(
+                    let error = table.input().wrong(format_args!(
                         "has the value `{}` in line {line}, column {}, expected a whole number from 0 to 255",
                         cell.trim(),
                         column + 1
-                    )));
+                    ));
+                    return Err(match cell.trim().parse::<f64>() {
+                        Ok(value) if (0.0..=1.0).contains(&value) => {
+                            error.help("if pixels go from 0 to 1, multiply them by 255 and round")
+                        }
+                        _ => error,
+                    });
                 };
                 pixels.push(value);
             }
@@ -296,6 +308,7 @@ mod tests {
     fn rows_become_images() {
         case("label,p0,p1,p2,p3\n7,0,1,2,255\n3,0,0,0,0\n", "2x2x1", &["3", "7"], &[0, 1, 2, 255]);
         case("7,0,1,2,255\n3,0,0,0,0\n", "2x2x1", &["3", "7"], &[0, 1, 2, 255]);
+        case("label,a,b,c,d\n1.0,0,1,2,255\n0.0,0,0,0,0\n,,,,\n", "2x2x1", &["0", "1"], &[0, 1, 2, 255]);
         case("p0,p1,p2,p3,label\n0,1.0,2,3,cat\n", "2x2x1", &["cat"], &[0, 1, 2, 3]);
         case("label,1x1,1x2,1x3,2x1,2x2,2x3\n1,1,2,3,4,5,6\n", "3x2x1", &["1"], &[1, 2, 3, 4, 5, 6]);
         let rgb: Vec<String> = (0..12).map(|i| i.to_string()).collect();
@@ -336,6 +349,7 @@ mod tests {
             ("label,a,b,c,d\n1,0,0,0,256\n", "has the value `256` in line 2, column 5"),
             ("label,a,b,c,d\n1,0,0,0,1\n1,0,0,0.5,1\n", "has the value `0.5` in line 3, column 4"),
             ("1,0,0,0,1\n1,0,0,0\n", "has 4 columns in line 2, expected 5"),
+            ("label,a,b,c,d\n,,,,\n\n", "has no row of pixels"),
             ("1,0,0,0,1,0\n", "make neither a square grey nor a square RGB image"),
         ] {
             let folder = tempfile::tempdir().unwrap();

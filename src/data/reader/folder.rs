@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::classes::{Assigned, by_folder};
-use super::{Aside, Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, is_hidden};
+use super::{Aside, Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, foreign};
 use crate::data::decode::is_known_image;
 use crate::files;
 
@@ -44,7 +44,7 @@ pub fn list(folder: &Path) -> Result<Vec<Listed>, Error> {
     let mut listed = Vec::new();
     // The same as is hashed: reports, locks and stores of ours are no images of anybody's.
     let is_seen = |entry: &walkdir::DirEntry| {
-        entry.depth() == 0 || !files::is_no_source(entry.path(), entry.file_type().is_dir(), Path::new(""))
+        entry.depth() == 0 || !files::is_no_source(entry.path(), entry.file_type().is_dir())
     };
     for entry in walk.into_iter().filter_entry(is_seen) {
         let (full, is_folder) = match entry {
@@ -73,7 +73,7 @@ fn broken_link(error: &walkdir::Error) -> Option<PathBuf> {
     let path = error.path()?;
     let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_symlink());
     let is_absent = error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-    (is_link && is_absent && !path.file_name()?.to_str().is_some_and(is_hidden)).then(|| path.to_owned())
+    (is_link && is_absent && !files::is_hidden(path.file_name()?)).then(|| path.to_owned())
 }
 
 fn said(error: &walkdir::Error, folder: &Path) -> Error {
@@ -97,6 +97,10 @@ impl Found for Folder {
         let (images, others): (Vec<Listed>, Vec<Listed>) = listed.partition(is_image);
         let paths: Vec<String> = images.iter().map(|file| file.path.clone()).collect();
         let shown = self.path.display();
+        if paths.is_empty() {
+            let (what, help) = without_images(&others);
+            return Err(Error::new(format!("`{shown}` has no image {what}")).help(help));
+        }
         let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
             ..error
@@ -118,12 +122,28 @@ impl Found for Folder {
 
 /// Whether a file is meant as an image: by its name, else by its content.
 fn is_image(file: &Listed) -> bool {
-    super::is_image_name(&file.path).unwrap_or_else(|| {
-        let mut head = Vec::new();
-        let opened = super::input::open_regular(&file.full);
-        opened.is_ok_and(|(file, _)| file.take(super::IMAGE_HEAD as u64).read_to_end(&mut head).is_ok())
-            && is_known_image(&head)
-    })
+    super::is_image_name(&file.path).unwrap_or_else(|| is_known_image(&head(file, super::IMAGE_HEAD)))
+}
+
+/// A file's first bytes; none of what cannot be read.
+fn head(file: &Listed, n: usize) -> Vec<u8> {
+    let mut head = Vec::new();
+    let opened = super::input::open_regular(&file.full);
+    match opened.is_ok_and(|(file, _)| file.take(n as u64).read_to_end(&mut head).is_ok()) {
+        true => head,
+        false => Vec::new(),
+    }
+}
+
+/// Files of a folder without images that are looked into.
+const LOOKED_INTO: usize = 100;
+
+/// What there is instead of images, and what to do.
+fn without_images(others: &[Listed]) -> (String, String) {
+    let heads = others.iter().take(LOOKED_INTO).map(|file| (file.path.as_str(), head(file, 512)));
+    let heads: Vec<(&str, Vec<u8>)> = heads.collect();
+    let telling = heads.iter().find(|(path, head)| foreign::is_known(path, head)).or(heads.first());
+    foreign::instead(others.len(), telling.map(|(path, head)| (*path, &head[..])))
 }
 
 /// Samples that are all known, and read one by one.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::classes;
+use super::classes::{self, some_of};
 use super::input::{self, Input, Stream};
 use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
 use crate::data::decode::Depth;
@@ -83,7 +83,7 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Every file of images with its labels, train before validation before test; a file that is there both packed and
+/// Every file of images with its labels, train before validation before test, one of each; a file that is there both packed and
 /// unpacked counts once.
 fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
     let mut found: Vec<(Option<GivenSplit>, String, Pair)> = Vec::new();
@@ -104,6 +104,17 @@ fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
         found.push((given, stem, Pair { images: Input::Path(path), labels: Input::Path(labels), given }));
     }
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    // EMNIST comes as six sets in one folder.
+    if let Some(two) = found.windows(2).find(|two| two[0].0 == two[1].0) {
+        let split = two[0].0.map_or("without a split", GivenSplit::name);
+        let same = found.iter().filter(|(given, ..)| *given == two[0].0).map(|(_, stem, _)| stem.as_str());
+        return Err(Error::new(format!(
+            "`{}` holds several sets of images that are all called {split}: {}",
+            folder.display(),
+            some_of(same)
+        ))
+        .help("put the files of one set into a folder of their own"));
+    }
     // `train` alone is not a split: there is nothing to set apart.
     let only_train = found.iter().all(|(given, ..)| matches!(given, None | Some(GivenSplit::Train)));
     Ok(found
@@ -337,6 +348,15 @@ mod tests {
         }
         let given: Vec<_> = collect(folder.path(), None).1.into_iter().map(|s| s.given).collect();
         assert_eq!(given, [Some(GivenSplit::Train), Some(GivenSplit::Train), Some(GivenSplit::Test)]);
+        // EMNIST's sets are not one.
+        for name in ["images-idx3", "labels-idx1"] {
+            let from = folder.path().join(format!("emnist-letters-train-{name}-ubyte"));
+            std::fs::copy(&from, folder.path().join(format!("emnist-digits-train-{name}-ubyte"))).unwrap();
+        }
+        let error = error_of(folder.path());
+        let expected =
+            "several sets of images that are all called train: `emnist-digits-train-images-idx3-ubyte`, `emnist-l";
+        assert!(error.contains(expected), "{error}");
     }
 
     #[test]

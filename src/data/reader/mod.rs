@@ -10,6 +10,7 @@ pub mod classes;
 pub mod csv_paths;
 pub mod csv_pixels;
 pub mod folder;
+mod foreign;
 pub mod idx;
 pub mod images;
 pub mod input;
@@ -29,7 +30,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Section;
-use crate::data::decode::Depth;
+use crate::data::decode::{Depth, is_known_image};
+use crate::files;
 use crate::tensor::ImageShape;
 
 /// Every format, in the order they are tried.
@@ -109,6 +111,13 @@ pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Foun
             return Ok(found);
         }
     }
+    if is_known_image(&query.head) {
+        return Err(Error::new(format!("`{shown}` is one image, which is not read"))
+            .help("set `source` to the folder above its class folder"));
+    }
+    if let Some((what, help)) = foreign::of(&shown.to_string(), &query.head) {
+        return Err(Error::new(format!("`{shown}` is {what}, which is not read")).help(help));
+    }
     if let Some(error) = csv_paths::unknown_columns(&query) {
         return Err(error);
     }
@@ -164,7 +173,7 @@ pub trait Reader: Send + Sync {
 /// What a source holds that is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aside {
-    /// Images without a class: their paths, and why.
+    /// Images that have no class, or no place: their paths, and why.
     pub images: Vec<(String, &'static str)>,
     /// Files that are no images.
     pub others: Vec<String>,
@@ -175,13 +184,16 @@ pub struct Aside {
 const IMAGE_ENDINGS: &[&str] = &[
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
     "pnm", "pam", "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2",
-    "nef", "arw", "dng",
+    "nef", "arw", "dng", "svg", "dcm",
 ];
 
 /// Whether a file is an image by its name; `None` if its content must tell.
 fn is_image_name(path: &str) -> Option<bool> {
     let (_, ending) = path.rsplit('/').next()?.rsplit_once('.')?;
-    IMAGE_ENDINGS.contains(&ending.to_ascii_lowercase().as_str()).then_some(true)
+    match IMAGE_ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) {
+        true => Some(true),
+        false => files::is_text_name(Path::new(path)).then_some(false),
+    }
 }
 
 /// Bytes that tell an image.
@@ -416,11 +428,6 @@ fn csv_error(input: &input::Input, error: csv::Error) -> Error {
     }
 }
 
-/// Whether a file or folder of this name is hidden, or left behind by a system or a file manager.
-pub fn is_hidden(name: &str) -> bool {
-    crate::files::is_hidden(name.as_ref())
-}
-
 /// The names in a folder that are not hidden, sorted by their bytes.
 ///
 /// # Errors
@@ -431,7 +438,7 @@ pub fn names_in(folder: &Path) -> Result<Vec<String>, Error> {
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let name = entry.map_err(wrong)?.file_name();
         match name.into_string() {
-            Ok(name) if is_hidden(&name) => {}
+            Ok(name) if files::is_hidden(&name) => {}
             Ok(name) => names.push(name),
             Err(name) => {
                 return Err(Error::new(format!(
@@ -619,16 +626,6 @@ mod tests {
         ] {
             assert_eq!(GivenSplit::in_name(name), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn what_systems_leave_behind_is_hidden() {
-        for name in
-            [".git", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "Desktop.ini"]
-        {
-            assert!(is_hidden(name), "{name}");
-        }
-        assert!(!is_hidden("eaDir") && !is_hidden("cat"));
     }
 
     #[test]

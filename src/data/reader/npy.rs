@@ -287,6 +287,8 @@ impl Layout {
             Some(Layout { shape: ImageShape { height: axis(h)?, width: axis(w)?, channels }, is_planar })
         };
         match *shape {
+            // Channels first or last, and either would do: of a few pixels only, and worth a question.
+            [_, c @ 1..=4, h, w @ 1..=4] if h == w && c != h => None,
             [_, _, _] => image(1, 2, 1, false),
             [_, _, _, c @ 1..=4] => image(1, 2, c as usize, false),
             [_, c @ 1..=4, _, _] => image(2, 3, c as usize, true),
@@ -331,6 +333,7 @@ impl Arrays {
                     "has the shape {:?}, expected images as [n, height, width], [n, height, width, channels] or [n, channels, height, width]",
                     header.shape
                 ))
+                .help("put channels last where two axes could be them; leave an axis of one channel out")
             })?;
             limits.check_raw(layout.shape, Depth::U16).map_err(|reason| input.wrong(reason))?;
             header.check_len(&*pair.images)?;
@@ -359,7 +362,9 @@ fn read_labels(stream: &mut dyn Read, holder: &dyn Holder, names: &mut Column) -
     let header = Header::read(stream, input)?;
     header.check_len(holder)?;
     let (&[n] | &[n, 1]) = &header.shape[..] else {
-        return Err(input.wrong(format_args!("has the shape {:?}, expected labels as [n]", header.shape)));
+        return Err(input
+            .wrong(format_args!("has the shape {:?}, expected labels as [n]", header.shape))
+            .help("save one label for each image: of one-hot labels `labels.argmax(axis=1)`"));
     };
     let len = n.checked_mul(header.kind.len() as u64).ok_or_else(|| input.wrong("has a broken NPY header"))?;
     let bytes = input::read_len(stream, len, input)?;
@@ -439,7 +444,10 @@ fn pixels(header: &Header, bytes: &[u8], image: usize, input: &Input) -> Result<
                         .wrong(format_args!(
                             "holds the value {value} in image {image}, expected whole numbers from 0 to 255"
                         ))
-                        .help("save pixels as `np.uint8` or `np.uint16`; `preprocess` scales them")),
+                        .help(match (0.0..=1.0).contains(&value) {
+                            true => "if pixels go from 0 to 1, save `(images * 255).round().astype(np.uint8)`",
+                            false => "save pixels as `np.uint8` or `np.uint16`; `preprocess` scales them",
+                        })),
                 }
             };
             let pixels: Result<Vec<u8>, Error> = bytes.chunks_exact(header.kind.len()).map(whole).collect();
@@ -545,6 +553,7 @@ pub(super) mod tests {
             (npy("|u1", "(2, 1, 1)", &[0; 2]), labels.clone(), "has 2 images but"),
             (npy("|u1", "(1, 2, 2)", &[0; 3]), labels.clone(), "is truncated"),
             (npy("|u1", "(1, 99999999999, 99999999999)", &[]), labels.clone(), "more than `max_pixels"),
+            (npy("|u1", "(1, 3, 4, 4)", &[0; 48]), labels.clone(), "has the shape [1, 3, 4, 4], expected images as"),
             (npy("|u1", "(1, 1, 1)", &[0]), npy("|u1", "(1, 10)", &[0; 10]), "expected labels as [n]"),
             (npy("|u1", "(1, 1, 1)", &[0]), npy("<f4", "(1,)", &0.5_f32.to_le_bytes()), "holds the label 0.5"),
             (npy("|u1", "(9999999999, 1, 1)", &[0]), npy("|u1", "(9999999999,)", &[0]), "is truncated"),

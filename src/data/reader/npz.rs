@@ -9,6 +9,7 @@ use super::classes::some_of;
 use super::input::{Input, open_regular};
 use super::npy::{Arrays, Header, Holder, Pair};
 use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
+use crate::files::is_hidden;
 
 const IMAGES: &[&str] = &["images", "image", "x", "data", "pixels"];
 const LABELS: &[&str] = &["labels", "label", "y", "target", "targets"];
@@ -40,30 +41,20 @@ fn names(path: &Path) -> Result<Vec<Named>, Error> {
     let input = Input::Path(path.to_owned());
     let archive = archive(path)?;
     let mut names: Vec<Named> = Vec::new();
-    let mut n_others = 0;
-    let mut n_images = 0;
+    let mut others: Vec<String> = Vec::new();
     for (index, name) in archive.file_names().enumerate() {
         let name = name.map_err(|e| said(&input, &e))?;
-        let is_hidden = name.split('/').any(super::is_hidden);
         match name.strip_suffix(".npy") {
             Some(name) => names.push((index, name.to_owned())),
-            None if name.ends_with('/') || is_hidden => {}
-            None => {
-                n_others += 1;
-                n_images += usize::from(super::is_image_name(&name) == Some(true));
-            }
+            None if name.ends_with('/') || name.split('/').any(is_hidden) => {}
+            None => others.push(name.into_owned()),
         }
     }
-    if n_images > 0 {
-        return Err(input
-            .wrong(format_args!("is a zip archive of {n_images} image files, which is not read"))
-            .help("unpack it and set `source` to the folder, or make a `.tar.gz` of it"));
+    if names.is_empty() || others.iter().any(|name| super::is_image_name(name) == Some(true)) {
+        return Err(super::foreign::archive(&input, &others));
     }
-    if names.is_empty() {
-        return Err(input.wrong(format_args!("is a zip archive of {n_others} files, none of them an array")));
-    }
-    if names.len() + n_others > MAX_ARRAYS {
-        return Err(input.wrong(format_args!("holds {} files, more than {MAX_ARRAYS}", names.len() + n_others)));
+    if names.len() + others.len() > MAX_ARRAYS {
+        return Err(input.wrong(format_args!("holds {} files, more than {MAX_ARRAYS}", names.len() + others.len())));
     }
     Ok(names)
 }

@@ -1,4 +1,5 @@
-//! Tables of text in any usual dialect: commas, semicolons, tabs or bars; UTF-8, with its mark or without, or UTF-16.
+//! Tables of text in any usual dialect: commas, semicolons, tabs, bars or, where none of these makes columns, spaces; UTF-8,
+//! with its mark or without, or UTF-16.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -28,6 +29,9 @@ impl Encoding {
         match head {
             [0xff, 0xfe, ..] => Encoding::Utf16 { is_big_endian: false },
             [0xfe, 0xff, ..] => Encoding::Utf16 { is_big_endian: true },
+            // Without its mark: no text of UTF-8 has zeros.
+            [1..=0x7f, 0, 1..=0x7f, 0, ..] => Encoding::Utf16 { is_big_endian: false },
+            [0, 0x20..=0x7f, 0, 0x20..=0x7f, ..] => Encoding::Utf16 { is_big_endian: true },
             _ => Encoding::Utf8,
         }
     }
@@ -73,7 +77,10 @@ impl Dialect {
             (rows.first().is_some_and(&knows), is_even, n_columns)
         };
         let best = DELIMITERS.into_iter().rev().max_by_key(|&delimiter| rank(delimiter))?;
-        Some(Dialect { delimiter: best, encoding })
+        // Lists of ImageNet and others; words within a cell are not to be taken for columns.
+        let makes_sense = |delimiter| matches!(rank(delimiter), (true, ..) | (_, true, _));
+        let is_spaced = !makes_sense(best) && makes_sense(b' ');
+        Some(Dialect { delimiter: if is_spaced { b' ' } else { best }, encoding })
     }
 
     /// The table's text.
@@ -85,6 +92,11 @@ impl Dialect {
     pub(super) fn reader(self) -> csv::ReaderBuilder {
         reader(self.delimiter)
     }
+}
+
+/// Whether nothing stands in a row, as spreadsheets leave some at the end.
+pub(super) fn is_blank(row: &csv::StringRecord) -> bool {
+    row.iter().all(|cell| cell.trim().is_empty())
 }
 
 fn reader(delimiter: u8) -> csv::ReaderBuilder {
@@ -174,7 +186,15 @@ mod tests {
         case("path;label\r\na,b.png;\u{1f600}\r\n".as_bytes(), b';', rows);
         case("\u{feff}path\tlabel\na,b.png\t\u{1f600}\n".as_bytes(), b'\t', rows);
         case("path|label\na,b.png|\u{1f600}".as_bytes(), b'|', rows);
+        case("path label\na,b.png \u{1f600}\n".as_bytes(), b' ', rows);
+        case(
+            b"my cat.png,big dog\nmy dog.png,big cat\n",
+            b',',
+            &[&["my cat.png", "big dog"], &["my dog.png", "big cat"]],
+        );
         case(&utf16("path;label\na,b.png;\u{1f600}\n", false), b';', rows);
+        case(&utf16("path;label\na,b.png;\u{1f600}\n", false)[2..], b';', rows);
+        case(&utf16("path;label\na,b.png;\u{1f600}\n", true)[2..], b';', rows);
         case(&utf16("path\tlabel\r\na,b.png\t\u{1f600}\r\n", true), b'\t', rows);
     }
 

@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use super::cifar::{self, Batch};
 use super::classes::{Assigned, by_folder};
 use super::input::{self, Input, Stream};
-use super::{Aside, Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample, is_hidden};
+use super::{Aside, Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample};
 use crate::data::decode::is_known_image;
+use crate::files::is_hidden;
 
 #[derive(Clone, Debug)]
 struct Tar {
@@ -104,7 +105,7 @@ fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
             return Err(input.wrong(format_args!("holds the path `{path}`, which leaves the archive")));
         }
         let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        if parts.is_empty() || parts.iter().any(|part| is_hidden(part)) {
+        if parts.is_empty() || parts.iter().any(is_hidden) {
             continue;
         }
         let kind = if own.is_sparse { Kind::Link } else { kind };
@@ -198,6 +199,7 @@ impl Found for Tar {
     fn open(&self, limits: &Limits) -> Result<Box<dyn Reader>, Error> {
         let mut files: Vec<(usize, String, bool)> = Vec::new();
         let mut batches = cifar::Batches::default();
+        let mut first_other = None;
         walk(&self.input, &mut |member, content| {
             if member.kind == Kind::Folder {
                 return Ok(());
@@ -210,12 +212,17 @@ impl Found for Tar {
                     let mut head = Vec::new();
                     content.take(super::IMAGE_HEAD as u64).read_to_end(&mut head).map_err(|e| said(&self.input, e))?;
                     is_image = Some(is_known_image(&head));
+                    if is_image == Some(false) {
+                        first_other.get_or_insert((member.path.to_owned(), head));
+                    }
+                } else if is_image == Some(false) {
+                    first_other.get_or_insert((member.path.to_owned(), Vec::new()));
                 }
             }
             files.push((member.index, member.path.to_owned(), is_image == Some(true)));
             Ok(())
         })?;
-        keep_last(&mut files);
+        let replaced = keep_last(&mut files);
         if !batches.is_empty() {
             let batches = batches.finish(&self.input)?;
             let kept = files.into_iter().map(|(index, ..)| index).collect();
@@ -230,6 +237,11 @@ impl Found for Tar {
                 aside.others.push(path);
             }
         }
+        if paths.is_empty() {
+            let first = first_other.as_ref().map(|(path, head)| (path.as_str(), &head[..]));
+            let (what, help) = super::foreign::instead(aside.others.len(), first);
+            return Err(self.input.wrong(format_args!("has no image {what}")).help(help));
+        }
         let shown = self.input.shown();
         let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
@@ -242,17 +254,22 @@ impl Found for Tar {
                 Err(reason) => aside.images.push((path, reason)),
             }
         }
+        aside.images.extend(replaced.into_iter().map(|path| (path, "is replaced by a later member of that path")));
         Ok(Box::new(FolderReader { input: self.input.clone(), limits: *limits, classes, kept, aside }))
     }
 }
 
-/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it.
-fn keep_last(files: &mut Vec<(usize, String, bool)>) {
+/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it; the paths of
+/// the images that it drops.
+fn keep_last(files: &mut Vec<(usize, String, bool)>) -> Vec<String> {
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_unstable_by_key(|&i| (&files[i].1, i));
     let replaced: HashSet<usize> =
         order.windows(2).filter(|pair| files[pair[0]].1 == files[pair[1]].1).map(|pair| files[pair[0]].0).collect();
-    files.retain(|(index, ..)| !replaced.contains(index));
+    let (dropped, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(files).into_iter().partition(|(index, ..)| replaced.contains(index));
+    *files = kept;
+    dropped.into_iter().filter(|(.., is_image)| *is_image).map(|(_, path, _)| path).collect()
 }
 
 struct FolderReader {
@@ -483,6 +500,23 @@ mod tests {
         }
     }
 
+    fn find_reader(path: &std::path::Path) -> Box<dyn Reader> {
+        super::super::find(path, &Default::default(), "auto").unwrap().open(&super::super::testing::LIMITS).unwrap()
+    }
+
+    #[test]
+    fn an_archive_without_images_says_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("archive");
+        for (name, bytes, expected) in [
+            ("a/x.parquet", &b"PAR1\x15"[..], "has no image among its 1 file: `a/x.parquet` is a Parquet file"),
+            ("a/x.txt", b"text", "has no image among its 1 file, such as `a/x.txt`"),
+        ] {
+            std::fs::write(&path, archive(&[(name, bytes)])).unwrap();
+            assert!(error_of(&path).contains(expected), "{}", error_of(&path));
+        }
+    }
+
     #[test]
     fn of_members_of_one_path_the_last_one_counts() {
         let bytes = archive(&[
@@ -497,6 +531,10 @@ mod tests {
         let (_, samples) = collect(&path, None);
         let seen: Vec<_> = samples.iter().map(|s| (s.path.as_str(), s.image.as_ref().unwrap().0.pixels[0])).collect();
         assert_eq!(seen, [("b/1.png", 8), ("a/1.png", 9)]);
+        let reader = find_reader(&path);
+        let aside = reader.aside().unwrap();
+        assert_eq!(aside.images, [("a/1.png".to_owned(), "is replaced by a later member of that path")]);
+        assert_eq!(aside.others, ["b/notes.txt"]);
     }
 
     #[test]

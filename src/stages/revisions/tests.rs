@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -397,15 +398,49 @@ fn readers(made: &mut Made) {
     fs::write(at("y.npy"), npy("(4,)", &[1, 0, 1, 0])).unwrap();
     fs::write(at("pixels.csv"), "label,a,b,c,d\n0,1,2,3,4\n1,5,6,7,255\n0,9,8,7,6\n").unwrap();
     fs::write(at("paths.csv"), "path,label,group\npets/cat/1.png,x,g\npets/dog/1.png,y,h\n").unwrap();
-    for (source, labels) in
-        [("pets", None), ("idx", None), ("x.npy", Some("y.npy")), ("pixels.csv", None), ("paths.csv", None)]
-    {
+    fs::create_dir(at("cifar")).unwrap();
+    for (name, label) in [("data_batch_1.bin", 3), ("test_batch.bin", 9)] {
+        fs::write(at("cifar").join(name), [vec![label], pixels(3072)].concat()).unwrap();
+    }
+    let mut arrays = zip::ZipWriter::new(fs::File::create(at("arrays.npz")).unwrap());
+    for (name, bytes) in [
+        ("x_train.npy", npy("(2, 2, 3)", &pixels(12))),
+        ("y_train.npy", npy("(2,)", &[5, 6])),
+        ("x_test.npy", npy("(1, 2, 3)", &pixels(6))),
+        ("y_test.npy", npy("(1,)", &[6])),
+    ] {
+        arrays.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        arrays.write_all(&bytes).unwrap();
+    }
+    arrays.finish().unwrap();
+    let mut archive = tar::Builder::new(fs::File::create(at("pets.tar")).unwrap());
+    for (path, name) in [("set/train/cat/1.png", "rgb.png"), ("set/test/dog/2.bmp", "rgb.bmp")] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(image(name).len() as u64);
+        archive.append_data(&mut header, path, &image(name)[..]).unwrap();
+    }
+    archive.finish().unwrap();
+    let sources = [
+        ("pets", None),
+        ("idx", None),
+        ("x.npy", Some("y.npy")),
+        ("pixels.csv", None),
+        ("paths.csv", None),
+        ("cifar", None),
+        ("arrays.npz", None),
+        ("pets.tar", None),
+    ];
+    assert_eq!(sources.len(), FORMATS.len(), "a source of each format");
+    for (source, labels) in sources {
         let labels = labels.map(at);
         let (classes, loaded) = collect(&at(source), labels.as_deref());
         classes.iter().for_each(|class| made.text(class));
         for loaded in loaded {
             let (image, digest) = loaded.image.unwrap();
-            made.text(&format!("{} {} {:?} {}", loaded.path, loaded.label, loaded.group, image.shape));
+            made.text(&format!(
+                "{} {} {:?} {:?} {}",
+                loaded.path, loaded.label, loaded.given, loaded.group, image.shape
+            ));
             made.bytes(&image.pixels);
             made.bytes(&digest.to_le_bytes());
         }

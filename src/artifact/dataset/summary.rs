@@ -1,0 +1,75 @@
+//! What a data set came to, made anew from its files: what a person checks it by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CLASSES, DATA, DECODE, DESCRIPTION, Description, Names, SKIPPED, bad, read_decode_policy};
+use crate::artifact::{Error, Files};
+use crate::data::reader::GivenSplit;
+use crate::data::resize::Fit;
+use crate::tensor::ImageShape;
+
+/// What is read for a [`Summary`].
+pub const SUMMARY_FILES: &[&str] = &[CLASSES, DATA, DECODE, DESCRIPTION, SKIPPED];
+
+/// A data set in a few numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The classes by label, each with its number of images.
+    pub classes: Vec<(String, u64)>,
+    /// The different sizes that images had in the source: width and height in pixels.
+    pub sizes: BTreeSet<(u32, u32)>,
+    /// What was done to bring them to one size, if anything.
+    pub fit: Option<Fit>,
+    /// The shape that all images have now.
+    pub shape: ImageShape,
+    /// Images in each split of the source's own.
+    pub splits: BTreeMap<GivenSplit, u64>,
+    /// Files of the source that were left out.
+    pub n_left_out: u64,
+}
+
+impl Summary {
+    /// Reads [`SUMMARY_FILES`] of a data set.
+    ///
+    /// # Errors
+    /// If a file is missing or is not what was written.
+    pub fn read(files: &Files) -> Result<Summary, Error> {
+        let description = Description::read(files)?;
+        let mut summary = Summary {
+            classes: Names::classes_in(files)?.into_iter().map(|class| (class, 0)).collect(),
+            sizes: BTreeSet::new(),
+            fit: read_decode_policy(files)?.resize.map(|resize| resize.fit),
+            shape: description.shape(),
+            splits: BTreeMap::new(),
+            n_left_out: 0,
+        };
+        let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(DATA)?[..]);
+        let header = rows.headers().map_err(|e| bad(DATA, e))?.clone();
+        let at = |name: &str| {
+            header.iter().position(|cell| cell == name).ok_or_else(|| bad(DATA, format_args!("has no column `{name}`")))
+        };
+        let (label, split, width, height) = (at("label")?, at("split")?, at("width")?, at("height")?);
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row).map_err(|e| bad(DATA, e))? {
+            let number = |column: usize| {
+                row[column].parse::<u32>().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
+            };
+            let class = summary.classes.get_mut(number(label)? as usize);
+            class.ok_or_else(|| bad(DATA, "has a label without a class"))?.1 += 1;
+            summary.sizes.insert((number(width)?, number(height)?));
+            if let Some(split) = GivenSplit::parse(&row[split]) {
+                *summary.splits.entry(split).or_default() += 1;
+            }
+        }
+        let mut skipped = csv::ReaderBuilder::new().from_reader(&files.get(SKIPPED)?[..]);
+        while skipped.read_record(&mut row).map_err(|e| bad(SKIPPED, e))? {
+            summary.n_left_out += 1;
+        }
+        Ok(summary)
+    }
+
+    /// Number of images.
+    pub fn n_samples(&self) -> u64 {
+        self.classes.iter().map(|(_, n)| n).sum()
+    }
+}
