@@ -235,7 +235,7 @@ fn a_revision() {
         record.rooms[0].1 -= 1;
         let mut draft = store.draft().unwrap();
         draft.put("transform.json", b"{}").unwrap();
-        store.publish(draft, &record, "older").unwrap();
+        store.publish(draft, &record, "older", Vec::new()).unwrap();
         let note = note.replace(&fingerprint.to_string(), &record.fingerprint().to_string());
         store.write_note("runs", name, note.as_bytes()).unwrap();
         fs::remove_file(root.join(".convoy/ac").join(fingerprint.to_string())).unwrap();
