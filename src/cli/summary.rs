@@ -12,7 +12,7 @@ use crate::stages::Trained;
 
 /// `summary`.
 pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let mut text = String::new();
     let mut json = Vec::new();
     for node in &manifest.nodes {
@@ -45,8 +45,10 @@ pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Res
         }
     }
     if arguments.json {
-        text = format!("{}\n", serde_json::Value::from(json));
-    } else if text.is_empty() {
+        terminal.json(serde_json::json!({ "networks": json }));
+        return Ok(Exit::Done);
+    }
+    if text.is_empty() {
         text = "no stage trains a network\n".to_owned();
     }
     terminal.result(&text);
