@@ -85,7 +85,10 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
     }
     let (code, stdout, _) = convoy(dir, &["selftest", "training", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!((code, &json["stages"][0]["passed"], &json["stages"][0]["stage"]), (Some(1), &false.into(), &"train".into()));
+    assert_eq!(
+        (code, &json["stages"][0]["passed"], &json["stages"][0]["stage"]),
+        (Some(1), &false.into(), &"train".into())
+    );
     assert_eq!(json["stages"][0]["findings"][4]["status"], "failed");
 
     write(dir, GOOD, "l2 = 0.01");

@@ -21,6 +21,8 @@ use crate::report::text::{self, numbered};
 const TURN: Duration = Duration::from_secs(2);
 /// Not more often than this, and not more seldom: a line about one task that runs, or about one search.
 const EACH: Duration = Duration::from_secs(30);
+/// So many lines wait for their turn; more are told in one.
+const MOST_WAITING: usize = 3;
 /// How often it is looked whether a line is due that nothing has asked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -183,14 +185,15 @@ impl State {
     }
 
     fn ended(&mut self, name: &str, task: Running, outcome: &str, now: Instant) {
-        // One that was told when it started and was short nevertheless is told with the others.
-        if task.told.is_some() && now - task.started >= TURN {
+        // One that was told when it started and was short nevertheless is told with the others; so are those that end faster
+        // than lines have their turns.
+        if task.told.is_some() && now - task.started >= TURN && self.waiting.len() < MOST_WAITING {
             let mut line = format!("{name}: {outcome} in {}", text::seconds((now - task.started).as_secs_f64()));
             if !task.note.is_empty() {
                 let _ = write!(line, ", {}", task.note);
             }
             self.waiting.push_back(line);
-        } else if !task.is_trial {
+        } else if !task.is_trial || task.told.is_some() {
             let known = self.ended.iter_mut().find(|group| group.stage == task.stage && group.outcome == outcome);
             match known {
                 Some(group) => {

@@ -151,12 +151,11 @@ impl Results {
             if !is_brief {
                 let own: Vec<Gain> =
                     evaluation.gains.iter().filter(|gain| gain.model == evaluation.model).cloned().collect();
-                let lines = gain_lines(&own);
-                text.push_str(if lines.is_empty() || table.is_empty() { "" } else { "\n" });
-                for line in lines {
-                    let _ = writeln!(text, "{}", wrapped(&line, COLUMNS, "  "));
-                }
+                let gains = gains_table(&own);
+                text.push_str(if gains.is_empty() { "" } else { "\n" });
+                text.push_str(&gains);
             }
+            text.push_str(if is_brief || evaluation.gates.is_empty() { "" } else { "\n" });
             for gate in &evaluation.gates {
                 let verdict = match gate.is_passed {
                     true => terminal.paint_result("passed", GREEN),
@@ -335,25 +334,28 @@ fn cut(name: &str, most: usize) -> String {
     out + "…"
 }
 
-/// A line per ensemble and split, accuracy and log loss:
-/// `both on test, over 2 members: accuracy 0.0028 higher than the best (cnn), 0.0098 higher than the mean; log-loss …`
-fn gain_lines(gains: &[Gain]) -> Vec<String> {
+/// What an ensemble gains over its members, a row per split and metric, accuracy and log loss.
+fn gains_table(gains: &[Gain]) -> String {
     let headline = gains.iter().filter(|gain| matches!(gain.metric.as_str(), "accuracy" | "log-loss"));
-    let line = |gain: &Gain| {
-        let by = |gain_over: f64| match gain_over {
-            0.0 => "as good as".to_owned(),
-            _ => {
-                let is_higher = (gain_over > 0.0) == gain.is_higher_better;
-                format!("{:.4} {} than", gain_over.abs(), if is_higher { "higher" } else { "lower" })
-            }
-        };
-        let (best, mean) = (by(gain.gain_over_best), by(gain.gain_over_mean));
-        format!(
-            "{} on {}: {} {best} the best of its {} members ({}), {mean} their mean",
-            gain.model, gain.split, gain.metric, gain.n_members, gain.best_member
-        )
+    let by = |gain: f64| match gain {
+        0.0 => "as good".to_owned(),
+        _ => format!("{:.4} {}", gain.abs(), if gain > 0.0 { "better" } else { "worse" }),
     };
-    headline.map(line).collect()
+    let row = |gain: &Gain| {
+        vec![
+            cut(&gain.model, MOST_NAME),
+            gain.split.clone(),
+            gain.metric.clone(),
+            by(gain.gain_over_mean),
+            format!("{} ({})", by(gain.gain_over_best), cut(&gain.best_member, MOST_NAME)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = headline.map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = ["ensemble", "split", "metric", "beside its members' mean", "beside the best of them"];
+    aligned(&header, &[Align::Left; 5], &rows)
 }
 
 /// Scikit-learn's layout: a line per class, the accuracy, and both averages.
@@ -399,11 +401,12 @@ mod tests {
         let gains = [gain("accuracy", true, 0.0, 0.01), gain("macro-f1", true, 0.1, 0.1), {
             gain("log-loss", false, -0.002, 0.03)
         }];
-        let expected = [
-            "both on test: accuracy as good as the best of its 2 members (cnn), 0.0100 higher than their mean",
-            "both on test: log-loss 0.0020 higher than the best of its 2 members (cnn), 0.0300 lower than their mean",
-        ];
-        assert_eq!(gain_lines(&gains), expected);
+        let expected = "\
+ensemble  split  metric    beside its members' mean  beside the best of them
+both      test   accuracy  0.0100 better             as good (cnn)
+both      test   log-loss  0.0300 better             0.0020 worse (cnn)
+";
+        assert_eq!(gains_table(&gains), expected);
     }
 
     fn score(model: &str, split: &str, accuracy: f64, folds: Option<(f64, f64)>, metrics: &[&str]) -> Score {
@@ -459,7 +462,8 @@ train     out_of_fold    0.8000  [0.8800, 0.9200]    0.5000  0.8000 ± 0.0200   
 
     #[test]
     fn best_settings_can_be_pasted() {
-        let settings = [("stages.cnn.l2", "0.001"), ("stages.pre.steps[0].per", "\"pixel\""), ("stages.cnn.vars.n", "8")];
+        let settings =
+            [("stages.cnn.l2", "0.001"), ("stages.pre.steps[0].per", "\"pixel\""), ("stages.cnn.vars.n", "8")];
         let best = Best {
             search: "search".into(),
             trial: "r2t1".into(),

@@ -19,8 +19,8 @@ use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
-    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason, TaskOutcome,
-    compared_lock, variant_name,
+    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason,
+    TaskOutcome, compared_lock, variant_name,
 };
 use crate::store::{Access, Digest};
 

@@ -195,7 +195,11 @@ fn as_text(manifest: &Manifest, stage: usize, findings: Option<&Findings>, termi
         if finding.check == "initial_loss" && l2 > 0.0 {
             let _ = write!(message, "; L2 adds {l2:.3} to it");
         }
-        rows.push(vec![format!("  {}", terminal.paint_result(finding.status.word(), colour)), finding.check.clone(), message]);
+        rows.push(vec![
+            format!("  {}", terminal.paint_result(finding.status.word(), colour)),
+            finding.check.clone(),
+            message,
+        ]);
         if let Some(help) = &finding.help {
             rows.push(vec![String::new(), String::new(), format!("help: {help}")]);
         }

@@ -68,7 +68,10 @@ pub fn cache(verb: &CacheVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
             }
             let rows: Vec<Vec<String>> =
                 listed.iter().map(|entry| vec![bytes(entry.entry.size()), entry.entry.label.clone()]).collect();
-            terminal.result(&aligned(&["size", "task"], &[Align::Right, Align::Left], &rows));
+            terminal.result(&match rows.is_empty() {
+                true => "nothing is stored yet\n".to_owned(),
+                false => aligned(&["size", "task"], &[Align::Right, Align::Left], &rows),
+            });
             Ok(Exit::Done)
         }
         CacheVerb::Gc { store: arguments, max_size, keep, dry_run, json } => {

@@ -132,10 +132,11 @@ mod tests {
 
     #[test]
     fn columns_align_under_wide_names_and_colours() {
-        let rows = [vec!["猫".into(), "1".into()], vec!["e\u{301}te\u{301}".into(), "2".into()], vec![
-            "\x1b[32mcat\x1b[0m".into(),
-            "3".into(),
-        ]];
+        let rows = [
+            vec!["猫".into(), "1".into()],
+            vec!["e\u{301}te\u{301}".into(), "2".into()],
+            vec!["\x1b[32mcat\x1b[0m".into(), "3".into()],
+        ];
         let text = aligned(&["", ""], &[Align::Left, Align::Right], &rows);
         assert_eq!(text, "\n猫   1\ne\u{301}te\u{301}  2\n\x1b[32mcat\x1b[0m  3\n");
     }

@@ -160,7 +160,8 @@ pub(super) fn curves(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) ->
         return Some(format!("the training loss has hardly fallen: {remedy} `learning_rate` (now {rate})"));
     }
     overfitting(setup, epochs).or_else(|| {
-        let advice = || format!("validation was still getting better at the last epoch: raise `epochs` (now {})", setup.epochs);
+        let advice =
+            || format!("validation was still getting better at the last epoch: raise `epochs` (now {})", setup.epochs);
         is_rising(setup, epochs).then(advice)
     })
 }
