@@ -38,7 +38,8 @@ steps = ["center", "scale"]
 [stages.train]
 architecture  = "INPUT - CONV(4) - RELU - POOL - FC"
 epochs        = 4
-learning_rate = 0.01
+batch_size    = 16
+learning_rate = 0.005
 
 [stages.ensemble]
 
@@ -300,7 +301,7 @@ fn reasons() {
         project.convoy(&["why", "ensemble"]);
         project.convoy(&["why", "ingest", "--json"]);
         project.write("t.csv", &table(0));
-        project.edit("small.toml", "learning_rate = 0.01", "learning_rate = 0.02\noptimizer = \"sgd\"");
+        project.edit("small.toml", "learning_rate = 0.005", "learning_rate = 0.02\noptimizer = \"sgd\"");
         project.edit("small.toml", "\"center\", \"scale\"", "\"center\"");
         project.convoy(&["why", "train"]);
         project.edit("small.toml", "seed   = 1", "seed   = 2");
@@ -451,6 +452,8 @@ fn an_interrupt_is_exit_130() {
     check("interrupted", &long, |project| {
         for arguments in [&["run", "-q", "--threads", "1"][..], &["run", "-q", "--threads", "1", "--json"]] {
             project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
+            fs::remove_dir_all(project.path(".convoy/checkpoints")).expect("checkpoints");
+            fs::create_dir(project.path(".convoy/checkpoints")).expect("a folder for others");
             let mut command = project.command(arguments);
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
             let child = command.spawn().expect("the program starts");

@@ -15,20 +15,33 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
-    /// When to colour [default: auto] [env: CONVOY_COLOR].
-    #[arg(long, global = true, value_name = "WHEN", env = "CONVOY_COLOR", hide_env = true)]
+    /// When to colour: auto, always or never [default: auto] [env: CONVOY_COLOR].
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        env = "CONVOY_COLOR",
+        hide_env = true,
+        hide_possible_values = true
+    )]
     pub color: Option<Colour>,
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a stage failed, 2 manifest or usage, 3 stale (--locked, --exit-code), 4 non-deterministic,
-5 store corrupt (verify), 6 a metric gate failed, 130 interrupted (finished work is kept).
+Exit codes:
+  0 done                               4 the same inputs gave other bytes
+  1 a stage failed                     5 the store holds something corrupt (verify)
+  2 manifest or usage                  6 a metric gate failed
+  3 stale (--locked, --exit-code)    130 interrupted (finished work is kept)
 
-Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_THREADS, CONVOY_COLOR as --cache-dir, --data-dir, --threads, --color;
-CONVOY_ISA=avx512|avx2|portable forces the kernels (the bytes are the same). An empty one counts as not set.
-NO_COLOR turns colours off, CLICOLOR_FORCE on; CI keeps progress to plain lines. Options win.
+Environment (options win; an empty variable counts as not set):
+  CONVOY_CACHE, CONVOY_DATA, CONVOY_THREADS, CONVOY_COLOR
+      as --cache-dir, --data-dir, --threads, --color
+  CONVOY_ISA=avx512|avx2|portable      forces the kernels; the bytes are the same
+  NO_COLOR, CLICOLOR_FORCE             no colour, colour everywhere
+  CI                                   plain lines, no colour
 
-With --json a verb prints one object on stdout (predict: one a line) that begins with schema_version.";
+With --json a verb prints an object (predict: one a line) that begins with schema_version.";
 
 /// The command line as clap knows it. An environment variable that is empty counts as not set.
 pub fn command() -> Command {

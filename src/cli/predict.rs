@@ -73,7 +73,10 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     let (n_predicted, n_failed) = (printer.n_predicted, printer.n_failed);
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };
     let asked = export::networks(printer.predictor.n_members());
-    progress.close(PROGRESS, &format!("{} images with {asked}{failed},", grouped(n_predicted)));
+    progress.close(
+        PROGRESS,
+        &format!("{} image{} with {asked}{failed},", grouped(n_predicted), if n_predicted == 1 { "" } else { "s" }),
+    );
     match done {
         Ok(()) => {}
         Err(Stop::Closed) => return Ok(Exit::Done),

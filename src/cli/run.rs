@@ -260,7 +260,6 @@ fn failure_parts(
     failure: &Failure,
     manifest: &Manifest,
 ) -> (String, Option<String>, Option<Span>) {
-    let who = format!("stage `{}`", task.name);
     match failure {
         Failure::Stage(error) => {
             let span = match &error.key {
@@ -270,21 +269,29 @@ fn failure_parts(
                 None => Span::default(),
             };
             let span = if span == Span::default() { outcome.graph.entries[task.stage].header } else { span };
-            (format!("{who}: {}", error.message), error.help.clone(), Some(span))
+            (error.message.clone(), error.help.clone(), Some(span))
         }
         Failure::Bug(message) => {
             let help = "please report it with the manifest and `convoy doctor`".to_owned();
-            (format!("{who}: a bug in Convoy: {message}"), Some(help), None)
+            (format!("a bug in Convoy: {message}"), Some(help), None)
         }
-        Failure::Store(error) => (format!("{who}: {error}"), error.help(), None),
+        Failure::Store(error) => (error.to_string(), error.help(), None),
     }
 }
 
-/// Prints why tasks failed.
+/// Prints why tasks failed: once what several tasks of a stage say.
 pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
+    let mut told: Vec<(usize, &str, usize, (String, Option<String>, Option<Span>))> = Vec::new();
     for (task, failure) in outcome.failures() {
-        let (message, help, span) = failure_parts(outcome, task, failure, manifest);
-        fault_at(&message, help.as_deref(), span, manifest, terminal);
+        let parts = failure_parts(outcome, task, failure, manifest);
+        match told.iter_mut().find(|(stage, .., known)| *stage == task.stage && *known == parts) {
+            Some((_, _, n, _)) => *n += 1,
+            None => told.push((task.stage, &task.name, 1, parts)),
+        }
+    }
+    for (_, name, n, (message, help, span)) in told {
+        let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+        fault_at(&format!("stage `{name}`{others}: {message}"), help.as_deref(), span, manifest, terminal);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
 use crate::artifact::{Sink, model::axes, sheet};
+use crate::config::shortest;
 use crate::data::fit_set::{TrainingRows, ValidationRows};
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa};
@@ -475,7 +476,7 @@ fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageE
     }
     StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
         .key("learning_rate")
-        .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
+        .help(format!("lower `learning_rate` (now {})", shortest(stage.learning_rate)))
 }
 
 /// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.

@@ -8,6 +8,7 @@
 //! filters at 0 for a batch.
 
 use super::rows::{EpochRow, LayerRow};
+use crate::config::shortest;
 
 /// An update smaller than this share of a layer's weights hardly moves it. Healthy is about 1e-3 (CS231n, "ratio of
 /// weights to updates").
@@ -35,8 +36,8 @@ const UNSTABLE: f64 = 1.3;
 const FLAT: f64 = 0.05;
 /// A training loss so many times that of guessing is of a network that was thrown about.
 const THROWN: f64 = 2.0;
-/// Where the loss has hardly fallen, largest updates below this share of a layer's weights were too small, others too large.
-const HEALTHY_RATIO: f64 = 1e-3;
+/// Where the loss has hardly fallen, updates above this share of a layer's weights (healthy is a tenth of it) were too large.
+const RESTLESS: f64 = 1e-2;
 
 /// What the advice depends on besides the numbers.
 #[derive(Clone, Debug)]
@@ -110,7 +111,7 @@ pub(super) fn layers(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) ->
 }
 
 fn lower_rate(setup: &Setup) -> String {
-    format!("the network is no better than guessing: lower `learning_rate` (now {})", setup.learning_rate)
+    format!("the network is no better than guessing: lower `learning_rate` (now {})", shortest(setup.learning_rate))
 }
 
 /// Whether the network did no better than guessing in all of these epochs.
@@ -154,9 +155,11 @@ pub(super) fn curves(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) ->
         return Some("the training loss has risen again: lower `learning_rate`, or let a `schedule` do so".to_owned());
     }
     if hardly_fell {
-        let largest = layers.iter().filter(|row| row.epoch > 1).filter_map(ratio).fold(0.0, f64::max);
-        let remedy = if largest < HEALTHY_RATIO { "raise" } else { "lower" };
-        let rate = setup.learning_rate;
+        // What a layer with a small start is moved by says nothing.
+        let last = layers.iter().rfind(|row| row.weight_norm.is_some()).filter(|_| setup.starts_small);
+        let others = layers.iter().filter(|row| last.is_none_or(|last| last.layer != row.layer));
+        let remedy = if others.filter_map(ratio).any(|ratio| ratio > RESTLESS) { "lower" } else { "raise" };
+        let rate = shortest(setup.learning_rate);
         return Some(format!("the training loss has hardly fallen: {remedy} `learning_rate` (now {rate})"));
     }
     overfitting(setup, epochs).or_else(|| {
@@ -298,8 +301,9 @@ mod tests {
     #[test]
     fn a_loss_that_has_hardly_fallen_has_one_remedy() {
         let rows: Vec<EpochRow> = (1..=3).map(|e| epoch(e, (3.0, 0.1), (3.0, 0.1))).collect();
-        for (update, remedy) in [(1e-4, "raise"), (1e-2, "lower")] {
-            let layers: Vec<LayerRow> = (1..=3).map(|e| layer(e, "1.fc", update, 1.0, None)).collect();
+        for (update, remedy) in [(1e-4, "raise"), (3e-2, "lower")] {
+            let of_epoch = |e| [layer(e, "1.fc", update, 1.0, None), layer(e, "3.fc", 0.05, 1.0, None)];
+            let layers: Vec<LayerRow> = (1..=3).flat_map(of_epoch).collect();
             let said = curves(&setup(3), &rows, &layers).unwrap();
             assert_eq!(said, format!("the training loss has hardly fallen: {remedy} `learning_rate` (now 0.01)"));
         }
