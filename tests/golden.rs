@@ -532,14 +532,12 @@ fn the_program_and_the_machine() {
         let shown: String = lines.map(|name| format!("{name:<16} [MACHINE]\n")).collect();
         project.note(&[], &["doctor"], "", &shown, &text(output.stderr), output.status);
         let output = project.command(&["doctor", "--json"]).output().expect("the program starts");
-        let mut json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert!(output.stdout.starts_with(b"{\"schema_version\":1,"));
-        let fields = json.as_object_mut().expect("an object");
-        fields
-            .iter_mut()
-            .filter(|(name, _)| *name != "schema_version")
-            .for_each(|(_, value)| *value = "[MACHINE]".into());
-        project.note(&[], &["doctor", "--json"], "", &format!("{json}\n"), &text(output.stderr), output.status);
+        let names = json.as_object().expect("an object").keys().filter(|name| *name != "schema_version");
+        let fields: String = names.map(|name| format!(",\"{name}\":[MACHINE]")).collect();
+        let shown = format!("{{\"schema_version\":1{fields}}}\n");
+        project.note(&[], &["doctor", "--json"], "", &shown, &text(output.stderr), output.status);
         project.was_slow = false;
     });
 }

@@ -253,13 +253,11 @@ fn fault_at(message: &str, help: Option<&str>, span: Option<Span>, manifest: &Ma
     }
 }
 
-/// What to say of a task that failed: the sentence, what helps, and the place in the manifest.
-fn failure_parts(
-    outcome: &Outcome,
-    task: &TaskOutcome,
-    failure: &Failure,
-    manifest: &Manifest,
-) -> (String, Option<String>, Option<Span>) {
+/// What is said of a failure: the sentence, what helps, and the place in the manifest.
+type Said = (String, Option<String>, Option<Span>);
+
+/// What to say of a task that failed.
+fn failure_parts(outcome: &Outcome, task: &TaskOutcome, failure: &Failure, manifest: &Manifest) -> Said {
     match failure {
         Failure::Stage(error) => {
             let span = match &error.key {
@@ -281,7 +279,7 @@ fn failure_parts(
 
 /// Prints why tasks failed: once what several tasks of a stage say.
 pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
-    let mut told: Vec<(usize, &str, usize, (String, Option<String>, Option<Span>))> = Vec::new();
+    let mut told: Vec<(usize, &str, usize, Said)> = Vec::new();
     for (task, failure) in outcome.failures() {
         let parts = failure_parts(outcome, task, failure, manifest);
         match told.iter_mut().find(|(stage, .., known)| *stage == task.stage && *known == parts) {
