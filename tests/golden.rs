@@ -3,7 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. Times, the folder of the project, the
 //! version and what `doctor` finds of a machine are replaced by placeholders, nothing else. A transcript that is empty, or equal
 //! to another one, is refused, and so is a verb without a transcript.
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -42,8 +42,8 @@ fn bad_manifests_are_told_apart() {
     let mut wrong = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for path in bad {
-        let manifest = fs::read_to_string(&path);
-        assert!(manifest.map_or(true, |text| !text.trim().is_empty()), "{} is empty", path.display());
+        let is_empty = fs::read(&path).expect("a manifest can be read").trim_ascii().is_empty();
+        assert!(!is_empty || path.ends_with("empty.toml"), "{} is empty", path.display());
         let told = match load(&path) {
             Ok(_) => "it loads\n".to_owned(),
             Err(found) => found.render(false),

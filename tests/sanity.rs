@@ -38,7 +38,7 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     write(dir, GOOD, "epochs = 1");
     let (code, _, said) = convoy(dir, &["run"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("train (sanity)"), "{said}");
+    assert!(said.contains("sanity)"), "{said}");
     let table = fs::read_to_string(dir.join("out/t/sanity.csv")).expect("a table");
     assert_eq!(table.lines().next(), Some("stage,trial,fold,check,status,value,limit,finding"));
     assert_eq!(table.lines().count(), 6, "{table}");

@@ -187,7 +187,8 @@ impl State {
     fn ended(&mut self, name: &str, task: Running, outcome: &str, now: Instant) {
         // One that was told when it started and was short nevertheless is told with the others; so are those that end faster
         // than lines have their turns.
-        if task.told.is_some() && now - task.started >= TURN && self.waiting.len() < MOST_WAITING {
+        let was_told = task.told.is_some() || self.has_bars && !task.is_trial;
+        if was_told && now - task.started >= TURN && self.waiting.len() < MOST_WAITING {
             let mut line = format!("{name}: {outcome} in {}", text::seconds((now - task.started).as_secs_f64()));
             if !task.note.is_empty() {
                 let _ = write!(line, ", {}", task.note);

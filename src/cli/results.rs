@@ -17,7 +17,7 @@ use crate::stages::Part;
 /// Lines are at most this wide, in columns, but for names that leave no room.
 const COLUMNS: usize = 100;
 /// Names of models are cut after so many columns.
-const MOST_NAME: usize = 28;
+const MOST_NAME: usize = 26;
 /// And names of classes: four columns of numbers stand beside them.
 const MOST_CLASS: usize = 58;
 /// Metrics in the order in which they get a column; others follow by name.
