@@ -646,9 +646,9 @@ fn streams_that_do_not_take_what_is_said() {
 /// Runs a command with stderr and stdout on a pseudo-terminal; what was shown there.
 fn on_a_terminal(mut command: Command) -> (String, ExitStatus) {
     let (mut master, mut slave) = (0, 0);
-    let mut size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the pointers are to locals, or null where that is allowed; both descriptors are owned below.
-    let made = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null_mut(), &mut size) };
+    let made = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
     assert_eq!(made, 0, "a pseudo-terminal");
     // SAFETY: openpty has just made them, and nothing else has them.
     let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
