@@ -385,7 +385,8 @@ impl Course<'_> {
         if let (Some(last), true) = (run.epochs.last(), best_weights.is_some()) {
             let kept = run.best.epoch;
             let accuracy = run.epochs.iter().find(|row| row.epoch == kept).and_then(|row| row.valid_accuracy);
-            let accuracy = accuracy.map_or_else(String::new, |accuracy| format!(" (validation accuracy {accuracy:.4})"));
+            let accuracy =
+                accuracy.map_or_else(String::new, |accuracy| format!(" (validation accuracy {accuracy:.4})"));
             let ended = if last.epoch < epochs { "stopped after" } else { "went through" };
             let note = format!("{ended} epoch {} of {epochs}, kept epoch {kept}{accuracy}", last.epoch);
             let done = u64::from(last.epoch) * steps_per_epoch;

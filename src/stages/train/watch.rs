@@ -1,11 +1,11 @@
 //! What a training's own numbers say while it runs and when it ends, as advice for people.
 //!
 //! Everything here is a pure function of the rows of `epochs.csv` and `layers.csv`. Sentences hold no numbers of a fold, so
-//! that five folds with one trouble give one warning; a training is given one piece of advice at a time, the one that the others
-//! follow from: a rate of 10 kills units, and their gradients vanish, but it is the rate that must change. Each threshold stands beside what was measured: on the shipped
-//! pipelines, and on nets of 1 to 10 layers over digits, MNIST and CIFAR-10, healthy ones have updates of 10^-3.6 to
-//! 10^-1.5 of their weights, gradients of neighbouring layers within a factor of 30, and up to 0.78 of a layer's
-//! filters at 0 for a batch.
+//! that five folds with one trouble give one warning. A training is given one piece of advice, the one that the others
+//! follow from: a rate of 10 kills units, and their gradients vanish, but it is the rate that must change. Each threshold
+//! stands beside what was measured: on the shipped pipelines, and on nets of 1 to 10 layers over digits, MNIST and CIFAR-10,
+//! healthy ones have updates of 10^-3.6 to 10^-1.5 of their weights, gradients of neighbouring layers within a factor of 30,
+//! and up to 0.78 of a layer's filters at 0 for a batch.
 
 use super::rows::{EpochRow, LayerRow};
 use crate::config::shortest;
