@@ -38,7 +38,7 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     write(dir, GOOD, "epochs = 1");
     let (code, _, said) = convoy(dir, &["run"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("train, sanity: done"), "{said}");
+    assert!(said.contains("sanity)"), "{said}");
     let table = fs::read_to_string(dir.join("out/t/sanity.csv")).expect("a table");
     assert_eq!(table.lines().next(), Some("stage,trial,fold,check,status,value,limit,finding"));
     assert_eq!(table.lines().count(), 6, "{table}");
@@ -59,7 +59,7 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     // The folds are there: only the checks are made.
     write(dir, &GOOD.replace("CONV(4)", "CONV(5)"), "epochs = 1");
     let (_, _, said) = convoy(dir, &["run"]);
-    assert!(said.contains("1 of 7 tasks computed") && said.contains("train, sanity: done"), "{said}");
+    assert!(said.contains("1 of 7 tasks computed") && said.contains("train (sanity)"), "{said}");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
             "{said}"
         );
         assert!(!said.contains("train, fold"), "{said}");
-        assert_eq!(said.contains("train, sanity: done"), turn == 1, "what was found is kept: {said}");
+        assert_eq!(said.contains("train (sanity)"), turn == 1, "what was found is kept: {said}");
     }
     let (code, stdout, said) = convoy(dir, &["selftest", "training"]);
     assert_eq!(code, Some(1), "{said}");
@@ -85,8 +85,11 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
     }
     let (code, stdout, _) = convoy(dir, &["selftest", "training", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!((code, &json[0]["passed"], &json[0]["stage"]), (Some(1), &false.into(), &"train".into()));
-    assert_eq!(json[0]["findings"][4]["status"], "failed");
+    assert_eq!(
+        (code, &json["stages"][0]["passed"], &json["stages"][0]["stage"]),
+        (Some(1), &false.into(), &"train".into())
+    );
+    assert_eq!(json["stages"][0]["findings"][4]["status"], "failed");
 
     write(dir, GOOD, "l2 = 0.01");
     let (code, stdout, said) = convoy(dir, &["selftest", "training"]);

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Args, Command, CommandFactory, Parser, Subcommand};
 
+use super::terminal::Colour;
 use crate::manifest::Overrides;
 
 /// Reproducible image-classification pipelines on CPUs.
@@ -13,14 +15,53 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+    /// When to colour: auto, always or never [default: auto] [env: CONVOY_COLOR].
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        env = "CONVOY_COLOR",
+        hide_env = true,
+        hide_possible_values = true
+    )]
+    pub color: Option<Colour>,
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a stage failed, 2 manifest or usage, 3 stale (--locked, --exit-code), 4 non-deterministic,
-5 store corrupt (verify), 6 a metric gate failed, 130 interrupted (finished work is kept).
+Exit codes:
+  0 done                               4 the same inputs gave other bytes
+  1 a stage failed                     5 the store holds something corrupt (verify)
+  2 manifest or usage                  6 a metric gate failed
+  3 stale (--locked, --exit-code)    130 interrupted (finished work is kept)
 
-Environment: CONVOY_CACHE, CONVOY_DATA, CONVOY_OUT, CONVOY_THREADS as --cache-dir, --data-dir, --out-dir, --threads;
-CONVOY_ISA=avx512|avx2|portable forces the kernels (the bytes are the same); NO_COLOR.";
+Environment (options win; an empty variable counts as not set):
+  CONVOY_CACHE, CONVOY_DATA, CONVOY_OUT, CONVOY_THREADS, CONVOY_COLOR
+      as --cache-dir, --data-dir, --out-dir, --threads, --color
+  CONVOY_ISA=avx512|avx2|portable      forces the kernels; the bytes are the same
+  NO_COLOR, CLICOLOR_FORCE             no colour, colour everywhere
+  CI                                   plain lines, no colour
+
+With --json a verb prints an object (predict: one a line) that begins with schema_version.";
+
+/// The command line as clap knows it. An environment variable that is empty counts as not set.
+pub fn command() -> Command {
+    fn without_empty(command: Command) -> Command {
+        let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        // No variable has an empty name.
+        let command = command.mut_args(|arg| if is_empty(&arg) { arg.env("") } else { arg });
+        command.mut_subcommands(without_empty)
+    }
+    without_empty(Arguments::command())
+}
+
+/// Which variable of the environment gave the value that clap refused, if one did.
+pub fn refused_variable(error: &clap::Error) -> Option<String> {
+    let ContextValue::String(refused) = error.get(ContextKind::InvalidValue)? else { return None };
+    let ContextValue::String(option) = error.get(ContextKind::InvalidArg)? else { return None };
+    let named = |name: &str| format!("CONVOY_{}", name.trim_end_matches("-dir").replace('-', "_").to_uppercase());
+    let variable = named(option.strip_prefix("--")?.split([' ', '=']).next()?);
+    (std::env::var(&variable).ok()? == *refused).then_some(variable)
+}
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -54,7 +95,7 @@ pub enum Verb {
     /// Check that this program computes as it should on this machine; or, with `training`, a manifest's networks.
     Selftest(SelftestArguments),
     /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
-    Doctor(StoreArguments),
+    Doctor(DoctorArguments),
     /// Explain the keys of manifests: meaning, values, default and an example of each.
     Schema(SchemaArguments),
     /// Print a completion script for a shell.
@@ -84,14 +125,14 @@ impl ManifestArguments {
 /// Where things are, and how wide to run.
 #[derive(Args, Clone, Debug)]
 pub struct PlaceArguments {
-    /// Where artifacts are kept [default: .convoy at the project's root].
-    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE")]
+    /// Where artifacts are kept [default: .convoy at the project's root] [env: CONVOY_CACHE].
+    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Where data sets of the catalogue are looked for first.
-    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+    /// Where data sets of the catalogue are looked for first [env: CONVOY_DATA].
+    #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
     pub data_dir: Option<PathBuf>,
-    /// Threads to use [default: one per processor]. Never changes a byte.
-    #[arg(long, value_name = "N", env = "CONVOY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Threads to use [default: one per processor] [env: CONVOY_THREADS]. Never changes a byte.
+    #[arg(long, value_name = "N", env = "CONVOY_THREADS", hide_env = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -261,6 +302,9 @@ pub struct ExportArguments {
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `init`.
@@ -269,6 +313,9 @@ pub struct InitArguments {
     /// Where to write it.
     #[arg(default_value = "pipeline.toml")]
     pub path: PathBuf,
+    /// Print the file's name as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `data`.
@@ -283,22 +330,29 @@ pub struct DataArguments {
 #[derive(Debug, Subcommand)]
 pub enum DataVerb {
     /// List the catalogue.
-    List,
+    List {
+        /// Print the list as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a data set's files against their SHA-256.
     Verify {
         /// The data set.
         name: String,
-        /// Where data sets of the catalogue are looked for first.
-        #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
+        /// Where data sets of the catalogue are looked for first [env: CONVOY_DATA].
+        #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
         data_dir: Option<PathBuf>,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 /// Where the store is.
 #[derive(Args, Clone, Debug)]
 pub struct StoreArguments {
-    /// Where artifacts are kept [default: .convoy at the project's root].
-    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE")]
+    /// Where artifacts are kept [default: .convoy at the project's root] [env: CONVOY_CACHE].
+    #[arg(long, value_name = "DIR", env = "CONVOY_CACHE", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -311,6 +365,20 @@ pub struct VerifyArguments {
     /// Where the store is.
     #[command(flatten)]
     pub place: StoreArguments,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArguments {
+    /// Where the store is.
+    #[command(flatten)]
+    pub place: StoreArguments,
+    /// Print what was found as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `cache`.
@@ -325,7 +393,14 @@ pub struct CacheArguments {
 #[derive(Debug, Subcommand)]
 pub enum CacheVerb {
     /// List what is stored, the latest used first.
-    List(StoreArguments),
+    List {
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Print the list as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove what no lock file and no recent run names, the longest unused first.
     Gc {
         /// Where the store is.
@@ -341,6 +416,9 @@ pub enum CacheVerb {
         /// Say what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::arguments::{CheckArguments, ManifestArguments};
-use super::run::{run_error, threads};
+use super::run::{difference_json, run_error, tell_compared, threads};
 use super::terminal::Terminal;
+use crate::config::{Problem, Severity};
 use crate::manifest::{Diagnostics, Looked, Manifest};
-use crate::runner::{self, Difference, LockFile, Session};
+use crate::runner::{self, Difference, LockFile, Session, compared_lock};
 use crate::store::Access;
 
-/// The manifest that the arguments name, checked; `None` after its problems have been printed.
-pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
-    let manifest = load_without_warnings(arguments, terminal)?;
+/// The manifest that the arguments name, checked; `None` after its problems have been printed, with `is_json` on stdout, too.
+pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+    let manifest = load_without_warnings(arguments, is_json, terminal)?;
     if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.warnings.is_empty()) {
         print(&manifest.diagnostics(), terminal);
     }
@@ -20,13 +21,22 @@ pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Resul
 }
 
 /// The same, for verbs that use what a run made: the run has said its warnings.
-pub fn load_without_warnings(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+pub fn load_without_warnings(
+    arguments: &ManifestArguments,
+    is_json: bool,
+    terminal: &Terminal,
+) -> anyhow::Result<Option<Manifest>> {
     let path = match &arguments.manifest {
         Some(path) => path.clone(),
         None => match only_manifest(Path::new(".")) {
             Ok(path) => path,
-            Err(message) => {
-                terminal.note(&format!("{} {message}", terminal.paint("error:", super::terminal::RED)));
+            Err((message, help)) => {
+                terminal.fault(&message, Some(&help));
+                if is_json {
+                    let problem =
+                        serde_json::json!({ "severity": "error", "reason": message, "help": help, "span": null });
+                    terminal.json(serde_json::json!({ "ok": false, "errors": 1, "diagnostics": [problem] }));
+                }
                 return Ok(None);
             }
         },
@@ -35,6 +45,9 @@ pub fn load_without_warnings(arguments: &ManifestArguments, terminal: &Terminal)
         Ok(manifest) => Ok(Some(manifest)),
         Err(diagnostics) => {
             print(&diagnostics, terminal);
+            if is_json {
+                terminal.json(diagnostics_json(&diagnostics));
+            }
             Ok(None)
         }
     }
@@ -44,10 +57,34 @@ fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
     terminal.page(&diagnostics.render(terminal.has_colour));
 }
 
+/// Everything that was found, each with its place: lines and columns (in characters) from 1, bytes from 0 in the file without a
+/// byte-order mark, or in the `--set` argument.
+fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
+    let problem = |problem: &Problem| {
+        let span = diagnostics.texts.location(problem.span).map(|at| {
+            serde_json::json!({
+                "file": at.name, "line": at.line, "column": at.column,
+                "start": problem.span.start, "end": problem.span.end,
+            })
+        });
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        serde_json::json!({ "severity": severity, "reason": problem.message, "help": problem.help, "span": span })
+    };
+    serde_json::json!({
+        "ok": diagnostics.n_errors() == 0,
+        "errors": diagnostics.n_errors(),
+        "warnings": diagnostics.n_warnings(),
+        "diagnostics": diagnostics.problems.iter().map(problem).collect::<Vec<_>>(),
+    })
+}
+
 /// The only `*.toml` in `dir` that has a `[stages…]` table.
-fn only_manifest(dir: &Path) -> Result<PathBuf, String> {
+fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
-        .map_err(|error| format!("cannot look for a manifest here: {error}"))?
+        .map_err(|error| (format!("cannot look for a manifest here: {error}"), "name one".to_owned()))?
         .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
         .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
         .filter(|path| {
@@ -58,22 +95,17 @@ fn only_manifest(dir: &Path) -> Result<PathBuf, String> {
     found.sort();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err("no manifest here: name one, or write one with `convoy init`".to_owned()),
+        [] => Err(("there is no manifest here".to_owned(), "name one, or write one with `convoy init`".to_owned())),
         many => {
             let names: Vec<String> = many.iter().map(|path| format!("`{}`", path.display())).collect();
-            Err(format!("several manifests here, name one of {}", names.join(", ")))
+            Err(("there are several manifests here".to_owned(), format!("name one of {}", names.join(", "))))
         }
     }
 }
 
 /// `check`.
 pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = load(&arguments.manifest, terminal)? else {
-        if arguments.json {
-            terminal.result("{\"ok\":false}\n");
-        }
-        return Ok(Exit::Usage);
-    };
+    let Some(manifest) = load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     if arguments.locked {
         return locked(arguments, &manifest, terminal);
     }
@@ -89,11 +121,14 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
     }
     let is_well = found.n_errors() == 0;
     if arguments.json {
-        let n_warnings = manifest.warnings.len() + found.n_warnings();
+        let all = manifest.diagnostics().problems.into_iter().chain(found.problems).collect();
+        let mut json = diagnostics_json(&Diagnostics::new(all, manifest.texts.clone()));
+        json["manifest"] = crate::manifest::shown_path(&manifest.path).into();
+        json["stages"] = manifest.n_stages().into();
         let data: serde_json::Map<String, serde_json::Value> =
             looked.told.into_iter().map(|(stage, told)| (stage, told.into())).collect();
-        let json = serde_json::json!({ "ok": is_well, "warnings": n_warnings, "data": data });
-        terminal.result(&format!("{json}\n"));
+        json["data"] = data.into();
+        terminal.json(json);
     } else if is_well {
         terminal.result(&format!(
             "{}: {} stages, no errors\n",
@@ -111,41 +146,40 @@ fn locked(arguments: &CheckArguments, manifest: &Manifest, terminal: &Terminal) 
     let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
     let session = match opened {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
     };
-    let path = &session.graph.lock_path;
-    let shown = crate::manifest::shown_path(path);
-    let lock = match LockFile::read(path) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => {
-            terminal.fault(&format!("there is no lock file `{shown}`"), Some("write it with `convoy run`"));
-            return Ok(Exit::Stale);
-        }
-        Err(message) => {
-            terminal.fault(
-                &format!("`{shown}`: {message}"),
-                Some("restore it, or write it anew with `convoy run --relock`"),
-            );
-            return Ok(Exit::Stale);
-        }
+    let path = compared_lock(manifest);
+    tell_compared(manifest, &path, terminal);
+    let shown = crate::manifest::shown_path(&path);
+    let (message, help) = match LockFile::read(&path) {
+        Ok(Some(lock)) => return compare(&session, &lock, &shown, arguments, terminal),
+        Ok(None) => (format!("there is no lock file `{shown}`"), "write it with `convoy run`"),
+        Err(message) => (format!("`{shown}`: {message}"), "restore it, or write it anew with `convoy run --relock`"),
     };
-    let differences = match session.compare_with_lock(&lock, arguments.inputs, threads(places)) {
+    terminal.fault(&message, Some(help));
+    if arguments.json {
+        let error = serde_json::json!({ "message": message, "help": help });
+        terminal.json(serde_json::json!({ "ok": false, "lock": shown, "error": error }));
+    }
+    Ok(Exit::Stale)
+}
+
+fn compare(
+    session: &Session<'_>,
+    lock: &LockFile,
+    shown: &str,
+    arguments: &CheckArguments,
+    terminal: &Terminal,
+) -> anyhow::Result<Exit> {
+    let manifest = session.manifest;
+    let differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
         Ok(differences) => differences,
-        Err(error) => return Ok(run_error(&error, manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
     };
     if arguments.json {
-        let found: Vec<serde_json::Value> = differences
-            .iter()
-            .map(|difference| match difference {
-                Difference::Setting(stage, key, old, new, span) => serde_json::json!({
-                    "stage": stage, "key": key, "old": old, "new": new, "text": difference.to_string(),
-                    "at": span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string()),
-                }),
-                _ => serde_json::json!({ "text": difference.to_string() }),
-            })
-            .collect();
+        let found: Vec<serde_json::Value> = differences.iter().map(|d| difference_json(d, manifest)).collect();
         let ok = differences.is_empty();
-        terminal.result(&format!("{}\n", serde_json::json!({ "ok": ok, "lock": shown, "differences": found })));
+        terminal.json(serde_json::json!({ "ok": ok, "lock": shown, "differences": found }));
         return Ok(if ok { Exit::Done } else { Exit::Stale });
     }
     for difference in &differences {

@@ -12,7 +12,17 @@ use crate::store;
 /// `data`.
 pub fn data(verb: &DataVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
     match verb {
-        DataVerb::List => {
+        DataVerb::List { json: true } => {
+            let sets = catalogue::embedded().iter().map(|entry| {
+                serde_json::json!({
+                    "name": entry.name, "images": entry.n_samples, "shape": entry.shape().to_string(),
+                    "classes": entry.classes, "licence": entry.licence, "title": entry.title,
+                })
+            });
+            terminal.json(serde_json::json!({ "data_sets": sets.collect::<Vec<_>>() }));
+            Ok(Exit::Done)
+        }
+        DataVerb::List { json: false } => {
             let rows: Vec<Vec<String>> = catalogue::embedded()
                 .iter()
                 .map(|entry| {
@@ -30,13 +40,23 @@ pub fn data(verb: &DataVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
             terminal.result(&aligned(&["name", "images", "shape", "classes", "licence", "title"], &aligns, &rows));
             Ok(Exit::Done)
         }
-        DataVerb::Verify { name, data_dir } => verify(name, data_dir.as_deref(), terminal),
+        DataVerb::Verify { name, data_dir, json } => verify(name, data_dir.as_deref(), *json, terminal),
     }
 }
 
-fn verify(name: &str, data_dir: Option<&Path>, terminal: &Terminal) -> anyhow::Result<Exit> {
+fn verify(name: &str, data_dir: Option<&Path>, is_json: bool, terminal: &Terminal) -> anyhow::Result<Exit> {
     let root = store::project_root(Path::new("."));
-    let error = |message: String, help: Option<&str>| terminal.fault(&message, help);
+    let error = |message: String, help: Option<&str>| {
+        terminal.fault(&message, help);
+        if is_json {
+            let error = serde_json::json!({ "message": message, "help": help });
+            terminal.json(serde_json::json!({ "name": name, "ok": false, "error": error }));
+        }
+    };
+    let is_well = |n_files: usize, text: String| match is_json {
+        true => terminal.json(serde_json::json!({ "name": name, "ok": true, "files": n_files })),
+        false => terminal.result(&text),
+    };
     let entry = match catalogue::find_entry(name, &root) {
         Ok(Some(entry)) => entry,
         Ok(None) => {
@@ -52,14 +72,14 @@ fn verify(name: &str, data_dir: Option<&Path>, terminal: &Terminal) -> anyhow::R
         }
     };
     if catalogue::BUILTIN.contains(&name) {
-        terminal.result(&format!("{name}: built in, {} images\n", grouped(entry.n_samples as u64)));
+        is_well(0, format!("{name}: built in, {} images\n", grouped(entry.n_samples as u64)));
         return Ok(Exit::Done);
     }
     let folders: Vec<PathBuf> =
         data_dir.map(|dir| dir.join(name)).into_iter().chain([root.join("datasets").join(name)]).collect();
     match entry.locate(&folders).and_then(|located| located.verify(&entry)) {
         Ok(()) => {
-            terminal.result(&format!("{name}: {} files are what the catalogue says\n", entry.files.len()));
+            is_well(entry.files.len(), format!("{name}: {} files are what the catalogue says\n", entry.files.len()));
             Ok(Exit::Done)
         }
         Err(problem) => {

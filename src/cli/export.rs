@@ -54,7 +54,14 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
         model.model.classes.len(),
         report::text::bytes(bytes.len() as u64)
     ));
-    terminal.result(&format!("{}\n", shown_path(path)));
+    if arguments.json {
+        terminal.json(serde_json::json!({
+            "path": shown_path(path), "model": model.name, "networks": model.model.members.len(),
+            "classes": model.model.classes, "bytes": bytes.len(),
+        }));
+    } else {
+        terminal.result(&format!("{}\n", shown_path(path)));
+    }
     Ok(Exit::Done)
 }
 
@@ -111,7 +118,7 @@ fn from_manifest(
     stage: Option<&str>,
     terminal: &Terminal,
 ) -> anyhow::Result<Opened> {
-    let Some(manifest) = check::load_without_warnings(arguments, terminal)? else { return Ok(Err(Exit::Usage)) };
+    let Some(manifest) = check::load_without_warnings(arguments, false, terminal)? else { return Ok(Err(Exit::Usage)) };
     let stage = match final_model(&manifest, stage, terminal) {
         Ok(stage) => stage,
         Err(exit) => return Ok(Err(exit)),
@@ -122,7 +129,7 @@ fn from_manifest(
         .and_then(|session| Ok((session.plan(&options)?, session)));
     let (plan, session) = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(Err(run_error(&error, &manifest, terminal))),
+        Err(error) => return Ok(Err(run_error(&error, &manifest, false, terminal))),
     };
     let shown = shown_path(&manifest.path);
     if let Some(reason) = what_is_missing(&plan) {

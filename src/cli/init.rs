@@ -43,16 +43,15 @@ pub fn init(arguments: &InitArguments, terminal: &Terminal) -> anyhow::Result<Ex
     let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            terminal.note(&format!(
-                "{} `{}` exists already",
-                terminal.paint("error:", super::terminal::RED),
-                path.display()
-            ));
+            terminal.fault(&format!("`{}` exists already", path.display()), Some("name another file"));
             return Ok(Exit::Usage);
         }
         Err(error) => return Err(error).with_context(|| format!("cannot write `{}`", path.display())),
     };
     file.write_all(TEMPLATE.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
     terminal.note(&format!("wrote {}; next: convoy run {}", path.display(), path.display()));
+    if arguments.json {
+        terminal.json(serde_json::json!({ "path": path.display().to_string() }));
+    }
     Ok(Exit::Done)
 }

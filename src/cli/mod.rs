@@ -22,7 +22,7 @@ mod terminal;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use arguments::{Arguments, ExportVerb, Verb};
 use terminal::Terminal;
@@ -58,16 +58,22 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program with these arguments, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    terminal::choose_colour(&arguments);
     let terminal = Terminal::new();
     keep_decoders_quiet();
     run::keep_writing_errors();
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let matches = arguments::command().try_get_matches_from(arguments);
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap's own errors and help pages: help goes to stdout with 0, errors to stderr with 2.
             let printed = error.print();
             if !error.use_stderr() {
                 terminal.keep(printed);
+            }
+            if let Some(variable) = arguments::refused_variable(&error) {
+                terminal.note(&format!("  help: this is the value of the environment variable `{variable}`"));
             }
             let exit = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
             return if has_failed(&terminal) { Exit::Failed.into() } else { exit };
@@ -77,7 +83,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         match name.to_string_lossy().parse::<Isa>() {
             Ok(isa) => isa.force(),
             Err(message) => {
-                terminal.note(&format!("{} CONVOY_ISA: {message}", terminal.paint("error:", terminal::RED)));
+                terminal.fault(&format!("CONVOY_ISA: {message}"), None);
                 return Exit::Usage.into();
             }
         }
@@ -116,7 +122,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {
             let mut script = Vec::new();
-            clap_complete::generate(arguments.shell, &mut Arguments::command(), "convoy", &mut script);
+            clap_complete::generate(arguments.shell, &mut arguments::command(), "convoy", &mut script);
             terminal.keep(terminal.part(&script));
             Ok(Exit::Done)
         }

@@ -4,14 +4,14 @@ use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::Exit;
 use super::arguments::{ManifestArguments, PredictArguments};
 use super::export::{self, Model};
-use super::progress::Progress;
+use super::progress::{Progress, Told};
 use super::run::threads;
-use super::terminal::{RED, Terminal};
+use super::terminal::{RED, Terminal, document};
 use crate::artifact::predictions::Predictions;
 use crate::artifact::table::{Cell, Table};
 use crate::data::reader::images::Images;
@@ -64,7 +64,7 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     };
     let images = Images::of(&named(&arguments.files)?);
     let progress = Progress::new(*terminal, arguments.quiet);
-    progress.begin(PROGRESS, &name);
+    progress.begin(Told { task: PROGRESS, stage: PROGRESS, is_trial: false }, &name);
     let n_images = images.n_samples();
     let mut printer = Printer::new(arguments, predictor, *terminal, n_images, &progress);
     let policy = printer.predictor.decode_policy().clone();
@@ -73,7 +73,10 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     let (n_predicted, n_failed) = (printer.n_predicted, printer.n_failed);
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };
     let asked = export::networks(printer.predictor.n_members());
-    progress.end(PROGRESS, &format!("{} images with {asked}{failed},", grouped(n_predicted)));
+    progress.close(
+        PROGRESS,
+        &format!("{} image{} with {asked}{failed},", grouped(n_predicted), if n_predicted == 1 { "" } else { "s" }),
+    );
     match done {
         Ok(()) => {}
         Err(Stop::Closed) => return Ok(Exit::Done),
@@ -189,7 +192,7 @@ impl<'a> Printer<'a> {
         let mut failed = failed.into_iter().peekable();
         for (i, path) in paths.iter().enumerate() {
             while let Some((_, path, reason)) = failed.next_if(|(before, ..)| *before <= i) {
-                out.extend(format!("{}\n", serde_json::json!({ "path": path, "error": reason })).into_bytes());
+                out.extend(document(serde_json::json!({ "path": path, "error": reason })).into_bytes());
             }
             if self.is_json {
                 self.write_json(path, &predictions, i, &mut out);
@@ -198,7 +201,7 @@ impl<'a> Printer<'a> {
             }
         }
         for (_, path, reason) in failed {
-            out.extend(format!("{}\n", serde_json::json!({ "path": path, "error": reason })).into_bytes());
+            out.extend(document(serde_json::json!({ "path": path, "error": reason })).into_bytes());
         }
         if !self.is_json {
             out = self.table.take();
@@ -240,13 +243,12 @@ impl<'a> Printer<'a> {
             confidence: probabilities[best],
             probabilities: shown.into_iter().map(|class| (classes[class].as_str(), probabilities[class])).collect(),
         };
-        // Text and finite numbers: there is nothing that JSON could refuse.
-        out.extend(serde_json::to_vec(&line).unwrap_or_default());
-        out.push(b'\n');
+        out.extend(document(line).into_bytes());
     }
 }
 
 /// An image as JSON.
+#[derive(Serialize)]
 struct Line<'a> {
     path: &'a str,
     predicted: &'a str,
@@ -266,17 +268,6 @@ impl<'a> FromIterator<(&'a str, f32)> for Probabilities<'a> {
 impl Serialize for Probabilities<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().copied())
-    }
-}
-
-impl Serialize for Line<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(4))?;
-        map.serialize_entry("path", self.path)?;
-        map.serialize_entry("predicted", self.predicted)?;
-        map.serialize_entry("confidence", &self.confidence)?;
-        map.serialize_entry("probabilities", &self.probabilities)?;
-        map.end()
     }
 }
 

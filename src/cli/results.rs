@@ -1,33 +1,103 @@
-//! What a finished run prints: headline numbers, the classification report in the layout every student knows, the gates.
+//! What a finished run prints: the classification report in the layout every student knows, a table of scores, the gates, the
+//! best settings of searches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::terminal::{GREEN, RED, Terminal};
-use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, Score};
+use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, GateResult, Score};
+use crate::artifact::model::{Description, MODEL};
+use crate::artifact::search::Round;
 use crate::escape::on_line;
+use crate::manifest::Manifest;
 use crate::report::Finished;
+use crate::report::text::{Align, aligned, width, wrapped};
+use crate::stages::Part;
 
-/// The evaluations of a run.
+/// Lines are at most this wide, in columns, but for names that leave no room.
+const COLUMNS: usize = 100;
+/// Names of models are cut after so many columns.
+const MOST_NAME: usize = 26;
+/// And names of classes: four columns of numbers stand beside them.
+const MOST_CLASS: usize = 58;
+/// Metrics in the order in which they get a column; others follow by name.
+const FIRST: [&str; 3] = ["accuracy", "log-loss", "macro-f1"];
+
+/// The evaluations of a run, and what its searches and trainings chose.
 pub struct Results {
     /// By stage, in manifest order.
     evaluations: Vec<(String, Evaluation)>,
+    searches: Vec<Best>,
+    stopped: Vec<Stopped>,
+}
+
+/// The best settings that a search found.
+#[derive(serde::Serialize)]
+struct Best {
+    search: String,
+    trial: String,
+    metric: String,
+    value: Option<f64>,
+    deviation: Option<f64>,
+    /// Dotted keys and their values as TOML, in the order of the space.
+    #[serde(serialize_with = "as_map")]
+    settings: Vec<(String, String)>,
+}
+
+fn as_map<S: serde::Serializer>(settings: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(settings.iter().map(|(key, value)| (key, value)))
+}
+
+/// A training with early stopping, and which epoch it kept.
+#[derive(serde::Serialize)]
+struct Stopped {
+    stage: String,
+    part: String,
+    kept_epoch: u32,
+    epochs: u32,
 }
 
 impl Results {
     /// Reads them from what was finished.
-    pub fn of(finished: &[Finished<'_>]) -> anyhow::Result<Results> {
+    pub fn of(finished: &[Finished<'_>], manifest: &Manifest) -> anyhow::Result<Results> {
         let evaluations = finished
             .iter()
             .filter(|task| task.kind == "evaluate")
             .map(|task| Ok((task.stage.to_owned(), Evaluation::read(task.files)?)))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Results { evaluations })
+        let mut rounds: Vec<(&str, Round)> = Vec::new();
+        for task in finished.iter().filter(|task| task.kind == "search" && matches!(task.part, Part::Round(_))) {
+            let round = Round::read(task.files)?;
+            match rounds.iter_mut().find(|(search, _)| *search == task.stage) {
+                Some((_, known)) if known.round > round.round => {}
+                Some((_, known)) => *known = round,
+                None => rounds.push((task.stage, round)),
+            }
+        }
+        let searches = rounds.into_iter().filter_map(|(search, round)| Best::of(search, round)).collect();
+        let stops_early = |stage: &str| {
+            let entry = manifest.stage(stage).map(|stage| &manifest.entries[stage]);
+            entry.is_some_and(|entry| entry.resolved.iter().any(|key| key.key.starts_with("early_stopping")))
+        };
+        let mut stopped = Vec::new();
+        for task in finished.iter().filter(|task| task.kind == "train" && task.trial.is_none()) {
+            if !stops_early(task.stage) || !matches!(task.part, Part::Fold(_)) || !task.files.0.contains_key(MODEL) {
+                continue;
+            }
+            let model: Description = Description::read(task.files)?;
+            stopped.push(Stopped {
+                stage: task.stage.to_owned(),
+                part: task.part.to_string(),
+                kept_epoch: model.best_epoch,
+                epochs: model.epochs,
+            });
+        }
+        Ok(Results { evaluations, searches, stopped })
     }
 
-    /// Whether a gate was not passed.
-    pub fn has_failed_gate(&self) -> bool {
-        self.evaluations.iter().any(|(_, evaluation)| !evaluation.is_passed())
+    /// The gates that were not passed.
+    pub fn failed_gates(&self) -> impl Iterator<Item = &GateResult> {
+        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates).filter(|gate| !gate.is_passed)
     }
 
     /// The headline metrics by `stage.model.split.metric`, for the lock file.
@@ -48,109 +118,258 @@ impl Results {
         out
     }
 
-    /// All of it as JSON.
-    pub fn json(&self, pipeline: &str, computed: usize, tasks: usize) -> serde_json::Value {
+    /// All of it for programs.
+    pub fn json(&self) -> serde_json::Value {
         let evaluations: serde_json::Map<String, serde_json::Value> = self
             .evaluations
             .iter()
             .filter_map(|(stage, evaluation)| Some((stage.clone(), serde_json::to_value(evaluation).ok()?)))
             .collect();
+        // Of a run that did not come to its evaluations nobody knows.
+        let passed = (!self.evaluations.is_empty()).then(|| self.failed_gates().next().is_none());
         serde_json::json!({
-            "pipeline": pipeline, "computed": computed, "tasks": tasks, "evaluations": evaluations,
-            "gates_passed": !self.has_failed_gate(),
+            "evaluations": evaluations, "gates_passed": passed,
+            "searches": self.searches, "early_stopping": self.stopped,
         })
     }
 
-    /// All of it for people.
-    pub fn text(&self, terminal: &Terminal) -> String {
+    /// All of it for people; in `brief`, what has been told before is left out. `folder` has the files with more.
+    pub fn text(&self, is_brief: bool, folder: &str, terminal: &Terminal) -> String {
         let mut text = String::new();
         for (stage, evaluation) in &self.evaluations {
             if self.evaluations.len() > 1 {
                 let _ = writeln!(text, "== {stage}");
             }
-            if let Some(report) = &evaluation.report {
-                let _ = write!(text, "\n{}\n", classification_report(report));
+            if let Some(report) = evaluation.report.as_ref().filter(|_| !is_brief) {
+                let _ = writeln!(text, "\n{}", classification_report(report));
             }
-            for score in &evaluation.scores {
-                let _ = writeln!(text, "{}", score_line(score));
+            let (table, has_more) = scores_table(evaluation);
+            text.push_str(&table);
+            if has_more {
+                let _ = writeln!(text, "(more metrics in {folder}/metrics.csv)");
             }
-            let own: Vec<Gain> =
-                evaluation.gains.iter().filter(|gain| gain.model == evaluation.model).cloned().collect();
-            for line in gain_lines(&own) {
-                let _ = writeln!(text, "{line}");
+            if !is_brief {
+                let own: Vec<Gain> =
+                    evaluation.gains.iter().filter(|gain| gain.model == evaluation.model).cloned().collect();
+                let gains = gains_table(&own);
+                text.push_str(if gains.is_empty() { "" } else { "\n" });
+                text.push_str(&gains);
             }
+            text.push_str(if is_brief || evaluation.gates.is_empty() { "" } else { "\n" });
             for gate in &evaluation.gates {
-                let value = gate.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
-                let verdict =
-                    if gate.is_passed { terminal.paint("passed", GREEN) } else { terminal.paint("FAILED", RED) };
+                let verdict = match gate.is_passed {
+                    true => terminal.paint_result("passed", GREEN),
+                    false => terminal.paint_result("FAILED", RED),
+                };
                 let _ = writeln!(
                     text,
-                    "gate {} {} on {} of {}: {value}, {verdict}",
-                    gate.metric, gate.expected, gate.split, gate.model
+                    "gate {} {} on {} of {}: {}, {verdict}",
+                    gate.metric,
+                    gate.expected,
+                    gate.split,
+                    gate.model,
+                    gate_value(gate)
                 );
+            }
+        }
+        if !is_brief {
+            text.push_str(&stopped_lines(&self.stopped));
+            self.searches.iter().for_each(|best| text.push_str(&best.text()));
+        }
+        text
+    }
+}
+
+/// What a gate saw.
+pub fn gate_value(gate: &GateResult) -> String {
+    gate.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"))
+}
+
+impl Best {
+    fn of(search: &str, round: Round) -> Option<Best> {
+        let best = round.trials.into_iter().find(|trial| trial.rank == 1 && trial.value.is_some())?;
+        let keys = round.space.into_iter().map(|searched| searched.key);
+        Some(Best {
+            search: search.to_owned(),
+            trial: best.trial,
+            metric: round.metric,
+            value: best.value.map(|(value, _)| value),
+            deviation: best.value.and_then(|(_, deviation)| deviation),
+            settings: keys.zip(best.settings).collect(),
+        })
+    }
+
+    /// The settings as lines to paste, stage by stage.
+    fn text(&self) -> String {
+        let value = self.value.map_or_else(String::new, |value| format!(", {} {value:.4}", self.metric));
+        let deviation = self.deviation.map_or_else(String::new, |deviation| format!(" ± {deviation:.4}"));
+        let mut text = format!("\n# best of `{}`: trial {}{value}{deviation}; to paste:\n", self.search, self.trial);
+        let split = |key: &str| -> (String, String) {
+            let rest = key.strip_prefix("stages.").unwrap_or(key);
+            rest.split_once('.').map_or((String::new(), rest.to_owned()), |(a, b)| (a.to_owned(), b.to_owned()))
+        };
+        let mut told = BTreeSet::new();
+        for (key, _) in &self.settings {
+            let (stage, _) = split(key);
+            if !told.insert(stage.clone()) {
+                continue;
+            }
+            let own: Vec<(String, &String)> = self
+                .settings
+                .iter()
+                .map(|(key, value)| (split(key), value))
+                .filter(|((of, _), _)| *of == stage)
+                .map(|((_, key), value)| (key, value))
+                .collect();
+            // TOML has no keys for items of lists; a profile and the command line do.
+            let (items, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|(key, _)| key.contains('['));
+            let longest = own.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
+            if !own.is_empty() {
+                let _ = writeln!(text, "[stages.{stage}]");
+            }
+            for (key, value) in own {
+                let _ = writeln!(text, "{key}{} = {value}", " ".repeat(longest - width(&key)));
+            }
+            for (key, value) in items {
+                let _ = writeln!(text, "# --set 'stages.{stage}.{key}={value}'");
             }
         }
         text
     }
 }
 
-/// `train      out_of_fold  accuracy 0.9840 [0.9761, 0.9893]  log-loss 0.0571  (1437 images, folds 0.9840 ± 0.0043)`
-fn score_line(score: &Score) -> String {
-    let mut line = format!("{:<12} {:<12}", score.model, score.split);
-    for (metric, value) in &score.metrics {
-        let Some(value) = value else { continue };
-        let _ = write!(line, "  {metric} {value:.4}");
-        if let ("accuracy", Some((low, high))) = (metric.as_str(), score.accuracy_interval) {
-            let _ = write!(line, " [{low:.4}, {high:.4}]");
-        }
+/// `train stopped early and kept epoch 9 of 14 (fold 1), 12 of 17 (fold 2)`, a line a stage.
+fn stopped_lines(stopped: &[Stopped]) -> String {
+    let mut text = String::new();
+    for own in stopped.chunk_by(|a, b| a.stage == b.stage) {
+        let kept: Vec<String> =
+            own.iter().map(|one| format!("{} of {} ({})", one.kept_epoch, one.epochs, one.part)).collect();
+        let line = format!("early stopping: {} kept epoch {}", own[0].stage, kept.join(", "));
+        let _ = writeln!(text, "{}", wrapped(&line, COLUMNS, "  "));
     }
-    let _ = write!(line, "  ({} images", score.n);
-    if let Some((Some(mean), Some(deviation))) = score.over_folds.get("accuracy") {
-        let _ = write!(line, ", folds {mean:.4} ± {deviation:.4}");
-    }
-    line.push(')');
-    line
+    text
 }
 
-/// A line per ensemble and split, accuracy and log loss:
-/// `both on test, over 2 members: accuracy 0.0028 higher than the best (cnn), 0.0098 higher than the mean; log-loss …`
-fn gain_lines(gains: &[Gain]) -> Vec<String> {
-    let of_splits = gains.chunk_by(|a, b| a.model == b.model && a.split == b.split);
-    let line = |gains: &[Gain]| {
-        let headline = gains.iter().filter(|gain| matches!(gain.metric.as_str(), "accuracy" | "log-loss"));
-        let said = headline.map(|gain| {
-            let by = |gain_over: f64| match gain_over {
-                0.0 => "as good as".to_owned(),
-                _ => {
-                    let is_higher = (gain_over > 0.0) == gain.is_higher_better;
-                    format!("{:.4} {} than", gain_over.abs(), if is_higher { "higher" } else { "lower" })
-                }
-            };
-            let (best, mean) = (by(gain.gain_over_best), by(gain.gain_over_mean));
-            format!("{} {best} the best ({}), {mean} the mean", gain.metric, gain.best_member)
-        });
-        let (said, first) = (said.collect::<Vec<_>>().join("; "), &gains[0]);
-        format!("{} on {}, over its {} members: {said}", first.model, first.split, first.n_members)
+/// A row per model and split, and whether metrics were left out for want of room. What an ensemble of one model's folds says
+/// on the test split is what that model says: it stands there once.
+fn scores_table(evaluation: &Evaluation) -> (String, bool) {
+    let mut scores: Vec<Score> = Vec::new();
+    for score in &evaluation.scores {
+        let is_same = |known: &&mut Score| {
+            known.model == evaluation.model && known.split == score.split && known.metrics == score.metrics
+        };
+        match scores.iter_mut().find(is_same) {
+            Some(known) => known.over_folds.extend(score.over_folds.clone()),
+            None => scores.push(score.clone()),
+        }
+    }
+    if scores.is_empty() {
+        return (String::new(), false);
+    }
+    let named: BTreeSet<&str> = scores.iter().flat_map(|score| score.metrics.keys().map(String::as_str)).collect();
+    let others = named.iter().copied().filter(|name| !FIRST.contains(name));
+    let mut metrics: Vec<&str> = FIRST.into_iter().filter(|name| named.contains(name)).chain(others).collect();
+    let n_metrics = metrics.len();
+    loop {
+        let table = scores_with(&scores, &metrics);
+        if metrics.len() <= 1 || table.lines().all(|line| width(line) <= COLUMNS) {
+            return (table, metrics.len() < n_metrics);
+        }
+        metrics.pop();
+    }
+}
+
+fn scores_with(scores: &[Score], metrics: &[&str]) -> String {
+    let mut header = vec!["model", "split"];
+    let mut aligns = vec![Align::Left, Align::Left];
+    for metric in metrics {
+        header.push(metric);
+        aligns.push(Align::Right);
+        if *metric == "accuracy" {
+            header.push("95 % interval");
+            aligns.push(Align::Left);
+        }
+    }
+    let folds = |score: &Score| match score.over_folds.get("accuracy") {
+        Some((Some(mean), Some(deviation))) => Some(format!("{mean:.4} ± {deviation:.4}")),
+        _ => None,
     };
-    of_splits.map(line).collect()
+    let has_folds = scores.iter().any(|score| folds(score).is_some());
+    if has_folds {
+        header.push("over folds");
+        aligns.push(Align::Left);
+    }
+    header.push("images");
+    aligns.push(Align::Right);
+    let row = |score: &Score| {
+        let mut row = vec![cut(&score.model, MOST_NAME), score.split.clone()];
+        for metric in metrics {
+            let value = score.metrics.get(*metric).copied().flatten();
+            row.push(value.map_or_else(String::new, |value| format!("{value:.4}")));
+            if *metric == "accuracy" {
+                let interval = score.accuracy_interval;
+                row.push(interval.map_or_else(String::new, |(low, high)| format!("[{low:.4}, {high:.4}]")));
+            }
+        }
+        row.extend(has_folds.then(|| folds(score).unwrap_or_default()));
+        row.push(score.n.to_string());
+        row
+    };
+    aligned(&header, &aligns, &scores.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A name on one line and in so many columns at most.
+fn cut(name: &str, most: usize) -> String {
+    let name = on_line(name);
+    if width(&name) <= most {
+        return name.into_owned();
+    }
+    let mut out = String::new();
+    for c in name.chars() {
+        if width(&out) + width(c.encode_utf8(&mut [0; 4])) >= most {
+            break;
+        }
+        out.push(c);
+    }
+    out + "…"
+}
+
+/// What an ensemble gains over its members, a row per split and metric, accuracy and log loss.
+fn gains_table(gains: &[Gain]) -> String {
+    let headline = gains.iter().filter(|gain| matches!(gain.metric.as_str(), "accuracy" | "log-loss"));
+    let by = |gain: f64| match gain {
+        0.0 => "as good".to_owned(),
+        _ => format!("{:.4} {}", gain.abs(), if gain > 0.0 { "better" } else { "worse" }),
+    };
+    let row = |gain: &Gain| {
+        vec![
+            cut(&gain.model, MOST_NAME),
+            gain.split.clone(),
+            gain.metric.clone(),
+            by(gain.gain_over_mean),
+            format!("{} ({})", by(gain.gain_over_best), cut(&gain.best_member, MOST_NAME)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = headline.map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = ["ensemble", "split", "metric", "beside its members' mean", "beside the best of them"];
+    aligned(&header, &[Align::Left; 5], &rows)
 }
 
 /// Scikit-learn's layout: a line per class, the accuracy, and both averages.
 fn classification_report(report: &ClassReport) -> String {
-    let longest = report
-        .classes
-        .iter()
-        .map(|row| on_line(&row.name).chars().count())
-        .max()
-        .unwrap_or(0)
-        .max("weighted avg".len());
+    let names: Vec<String> = report.classes.iter().map(|row| cut(&row.name, MOST_CLASS)).collect();
+    let longest = names.iter().map(|name| width(name)).max().unwrap_or(0).max("weighted avg".len());
     let mut text = format!("{} on {}\n\n", report.model, report.split);
     let _ = writeln!(text, "{:>longest$} {:>9} {:>9} {:>9} {:>9}\n", "", "precision", "recall", "f1-score", "support");
     let row = |name: &str, row: &crate::artifact::evaluation::ClassRow| {
-        format!("{name:>longest$} {:>9.2} {:>9.2} {:>9.2} {:>9}\n", row.precision, row.recall, row.f1, row.support)
+        let blanks = " ".repeat(longest - width(name));
+        format!("{blanks}{name} {:>9.2} {:>9.2} {:>9.2} {:>9}\n", row.precision, row.recall, row.f1, row.support)
     };
-    for class in &report.classes {
-        text.push_str(&row(&on_line(&class.name), class));
+    for (name, class) in names.iter().zip(&report.classes) {
+        text.push_str(&row(name, class));
     }
     let support = report.weighted_average.support;
     let _ = writeln!(text, "\n{:>longest$} {:>9} {:>9} {:>9.2} {support:>9}", "accuracy", "", "", report.accuracy);
@@ -182,9 +401,85 @@ mod tests {
         let gains = [gain("accuracy", true, 0.0, 0.01), gain("macro-f1", true, 0.1, 0.1), {
             gain("log-loss", false, -0.002, 0.03)
         }];
-        let expected = "both on test, over its 2 members: accuracy as good as the best (cnn), 0.0100 higher than the mean; \
-                        log-loss 0.0020 higher than the best (cnn), 0.0300 lower than the mean";
-        assert_eq!(gain_lines(&gains), [expected]);
+        let expected = "\
+ensemble  split  metric    beside its members' mean  beside the best of them
+both      test   accuracy  0.0100 better             as good (cnn)
+both      test   log-loss  0.0300 better             0.0020 worse (cnn)
+";
+        assert_eq!(gains_table(&gains), expected);
+    }
+
+    fn score(model: &str, split: &str, accuracy: f64, folds: Option<(f64, f64)>, metrics: &[&str]) -> Score {
+        let all = metrics.iter().map(|metric| ((*metric).to_owned(), Some(0.5)));
+        Score {
+            model: model.into(),
+            split: split.into(),
+            n: 10_000,
+            n_correct: 9_000,
+            accuracy_interval: Some((0.88, 0.92)),
+            intervals: BTreeMap::new(),
+            metrics: all.chain([("accuracy".to_owned(), Some(accuracy))]).collect(),
+            over_folds: folds.map(|(a, b)| ("accuracy".to_owned(), (Some(a), Some(b)))).into_iter().collect(),
+        }
+    }
+
+    fn evaluation(scores: Vec<Score>) -> Evaluation {
+        Evaluation {
+            format: 2,
+            model: scores[0].model.clone(),
+            scores,
+            report: None,
+            gains: Vec::new(),
+            comparisons: Vec::new(),
+            gates: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_ensemble_of_folds_stands_in_the_table_once() {
+        let (table, has_more) = scores_table(&evaluation(vec![
+            score("ensemble", "test", 0.9, None, &["log-loss"]),
+            score("train", "test", 0.9, Some((0.89, 0.01)), &["log-loss"]),
+            score("train", "out_of_fold", 0.8, Some((0.8, 0.02)), &["log-loss"]),
+        ]));
+        let expected = "\
+model     split        accuracy  95 % interval     log-loss  over folds       images
+ensemble  test           0.9000  [0.8800, 0.9200]    0.5000  0.8900 ± 0.0100   10000
+train     out_of_fold    0.8000  [0.8800, 0.9200]    0.5000  0.8000 ± 0.0200   10000
+";
+        assert_eq!((&table[..], has_more), (expected, false));
+    }
+
+    #[test]
+    fn a_table_has_a_hundred_columns_at_most_whatever_there_is_to_show() {
+        let metrics = ["log-loss", "macro-f1", "balanced-accuracy", "weighted-precision", "roc-auc"];
+        let name = "猫".repeat(40);
+        let scores = ["test", "validation_selected"].map(|split| score(&name, split, 0.9, Some((0.9, 0.1)), &metrics));
+        let (table, has_more) = scores_table(&evaluation(scores.to_vec()));
+        assert!(has_more && table.contains("…") && table.lines().count() == 3, "{table}");
+        assert!(table.lines().all(|line| width(line) <= COLUMNS), "{table}");
+    }
+
+    #[test]
+    fn best_settings_can_be_pasted() {
+        let settings =
+            [("stages.cnn.l2", "0.001"), ("stages.pre.steps[0].per", "\"pixel\""), ("stages.cnn.vars.n", "8")];
+        let best = Best {
+            search: "search".into(),
+            trial: "r2t1".into(),
+            metric: "accuracy".into(),
+            value: Some(0.5),
+            deviation: Some(0.25),
+            settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+        };
+        let expected = "
+# best of `search`: trial r2t1, accuracy 0.5000 ± 0.2500; to paste:
+[stages.cnn]
+l2     = 0.001
+vars.n = 8
+# --set 'stages.pre.steps[0].per=\"pixel\"'
+";
+        assert_eq!(best.text(), expected);
     }
 
     #[test]

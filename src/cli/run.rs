@@ -1,7 +1,7 @@
 //! `run`: what is stale is computed, then the reports are written and the results printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use super::arguments::{PlaceArguments, RunArguments};
-use super::progress::Progress;
+use super::progress::{Progress, Told};
 use super::terminal::{GREEN, RED, Terminal};
 use super::{Exit, check, results};
 use crate::artifact::Files;
@@ -19,20 +19,20 @@ use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
-    Difference, Ended, Event, Events, Failure, LockFile, Options, Outcome, RunError, Session, StaleReason, variant_name,
+    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason,
+    TaskOutcome, compared_lock, variant_name,
 };
-use crate::stages::StageError;
 use crate::store::{Access, Digest};
 
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), access) {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let mut options = Options::new(threads(places), &cancel);
@@ -53,10 +53,10 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     if arguments.dry_run {
         return match session.plan(&options) {
             Ok(plan) => {
-                terminal.result(&super::status::render(&plan, arguments.json));
+                super::status::print(&plan, &manifest, arguments.json, terminal);
                 Ok(Exit::Done)
             }
-            Err(error) => Ok(run_error(&error, &manifest, terminal)),
+            Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
         };
     }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
@@ -69,19 +69,20 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 terminal.fault(&error.to_string(), Some(help));
                 return Ok(Exit::Failed);
             }
-            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
         }
     }
     stop_on_signals(&cancel)?;
     let progress = Progress::new(*terminal, arguments.quiet);
-    let outcome = match session.run(&options, &Watcher { progress: &progress }) {
+    let ran = session.run(&options, &Watcher { progress: &progress });
+    progress.finish();
+    let outcome = match ran {
         Ok(outcome) => outcome,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     for warning in session.store.take_warnings() {
         terminal.warning(&warning);
     }
-    report_failures(&outcome, &manifest, terminal);
     let is_complete = outcome.is_complete();
     let artifacts = open_artifacts(&outcome, &session)?;
     let finished: Vec<Finished<'_>> = artifacts
@@ -99,61 +100,69 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
-    if !is_complete {
-        written?;
-        return Ok(if outcome.is_interrupted {
+    let results = results::Results::of(&finished, &manifest)?;
+    let n_computed = outcome.computed().count();
+    let (name, n_tasks) = (&manifest.name, outcome.tasks.len());
+    let seconds = report::text::seconds(started.elapsed().as_secs_f64());
+    terminal.note(&match (n_computed, is_complete) {
+        (0, true) => format!("{name}: nothing to do, {n_tasks} tasks are fresh ({seconds})"),
+        _ => format!("{name}: {n_computed} of {n_tasks} tasks computed in {seconds}"),
+    });
+    let shown = crate::manifest::shown_path(&out_dir);
+    let mut differences = Vec::new();
+    let mut exit = if is_complete {
+        if !arguments.json {
+            terminal.result(&results.text(n_computed == 0, &shown, terminal));
+            if written.is_ok() {
+                terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
+            }
+        }
+        let mut exit = tell_disputes(&outcome, &session, arguments.relock, terminal)?;
+        let has_failed_search = tell_truncated(&outcome, terminal);
+        if exit == Exit::Done
+            && arguments.to.is_none()
+            && outcome.truncated.is_empty()
+            && let Some(lock) = outcome.lock_file()
+        {
+            exit = keep_lock(lock, &results, &session, &manifest, arguments, &mut differences, terminal)?;
+        }
+        if exit == Exit::Done && has_failed_search { Exit::Failed } else { exit }
+    } else {
+        report_failures(&outcome, &manifest, terminal);
+        if outcome.is_interrupted {
             terminal.note("interrupted; what was finished is kept, run again to go on");
             Exit::Interrupted
         } else {
             Exit::Failed
-        });
-    }
-    let mut exit = tell_disputes(&outcome, &session, arguments.relock, terminal)?;
-    let results = results::Results::of(&finished)?;
-    let has_failed_search = tell_truncated(&outcome, terminal);
-    if exit == Exit::Done
-        && arguments.to.is_none()
-        && outcome.truncated.is_empty()
-        && let Some(lock) = outcome.lock_file()
-    {
-        exit = keep_lock(lock, &results, &session, &manifest, arguments, terminal)?;
-    }
-    if arguments.json {
-        let mut all = results.json(&manifest.name, outcome.computed().count(), outcome.tasks.len());
-        all["warnings"] = warnings(&outcome);
-        terminal.result(&format!("{all}\n"));
-    } else {
-        let n_computed = outcome.computed().count();
-        let seconds = report::text::seconds(started.elapsed().as_secs_f64());
-        let shown = crate::manifest::shown_path(&out_dir);
-        if n_computed == 0 {
-            terminal.note(&format!(
-                "{}: nothing to do, {} tasks are fresh ({seconds})",
-                manifest.name,
-                outcome.tasks.len()
-            ));
-        } else {
-            terminal.note(&format!(
-                "{}: {n_computed} of {} tasks computed in {seconds}",
-                manifest.name,
-                outcome.tasks.len()
-            ));
         }
-        terminal.result(&results.text(terminal));
-        if written.is_ok() {
-            terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
-        }
-    }
+    };
     if let Err(error) = written {
         terminal.error(&error);
         terminal.note(&format!("  help: {OUT_HELP}"));
-        return Ok(Exit::Failed);
+        if exit != Exit::Interrupted {
+            exit = Exit::Failed;
+        }
     }
-    if exit == Exit::Done && has_failed_search {
-        exit = Exit::Failed;
-    }
-    if exit == Exit::Done && results.has_failed_gate() {
+    // Last of all, so that nobody has to look for why the exit code is 6; a stale lock file was told above.
+    let has_failed_gate = tell_gates(&results, terminal);
+    if has_failed_gate && matches!(exit, Exit::Done | Exit::Stale) {
         exit = Exit::Gate;
+    }
+    if arguments.json {
+        let mut json = serde_json::json!({
+            "pipeline": name, "tasks": n_tasks, "computed": n_computed,
+            "complete": is_complete, "interrupted": outcome.is_interrupted, "exit_code": exit as u8,
+            "failures": outcome.failures().map(|(task, failure)| {
+                let (message, help, span) = failure_parts(&outcome, task, failure, &manifest);
+                json_error(Some(&task.name), &message, help.as_deref(), span, &manifest)
+            }).collect::<Vec<_>>(),
+            "warnings": warnings(&outcome),
+            "lock_differences": differences.iter().map(|d| difference_json(d, &manifest)).collect::<Vec<_>>(),
+        });
+        if let (Some(json), serde_json::Value::Object(results)) = (json.as_object_mut(), results.json()) {
+            json.extend(results);
+        }
+        terminal.json(json);
     }
     Ok(exit)
 }
@@ -177,6 +186,48 @@ fn try_places(
         }),
         None => Ok(()),
     }
+}
+
+/// Tells of the gates that were not passed; whether there are some.
+fn tell_gates(results: &results::Results, terminal: &Terminal) -> bool {
+    let mut has_failed = false;
+    for gate in results.failed_gates() {
+        has_failed = true;
+        let message = format!(
+            "gate: `{}` of `{}` on {} is {}, expected {}",
+            gate.metric,
+            gate.model,
+            gate.split,
+            results::gate_value(gate),
+            gate.expected
+        );
+        terminal.fault(&message, None);
+    }
+    has_failed
+}
+
+/// An error for programs: what happened, where, and what helps.
+fn json_error(
+    task: Option<&str>,
+    message: &str,
+    help: Option<&str>,
+    span: Option<Span>,
+    manifest: &Manifest,
+) -> serde_json::Value {
+    let at = span.filter(|span| *span != Span::default()).and_then(|span| manifest.texts.location(span));
+    serde_json::json!({ "task": task, "message": message, "help": help, "at": at.map(|at| at.to_string()) })
+}
+
+/// A difference from a lock file for programs.
+pub fn difference_json(difference: &Difference, manifest: &Manifest) -> serde_json::Value {
+    let mut json = serde_json::json!({ "text": difference.to_string() });
+    if let Difference::Setting(stage, key, old, new, span) = difference {
+        let at = span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string());
+        json = serde_json::json!({
+            "text": difference.to_string(), "stage": stage, "key": key, "old": old, "new": new, "at": at,
+        });
+    }
+    json
 }
 
 /// Says which searches reached their time limit; whether one of them is not to.
@@ -213,67 +264,76 @@ pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) -> St
     format!("{} unknown stage `{name}`\n  help: {help}", terminal.paint("error:", RED))
 }
 
-/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame.
-pub fn run_error(error: &RunError, manifest: &Manifest, terminal: &Terminal) -> Exit {
-    match error {
+/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame; with `is_json` on stdout,
+/// too.
+pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal: &Terminal) -> Exit {
+    let (message, help, span, exit) = match error {
         RunError::Stage { stage, error } => {
-            stage_error(&format!("stage `{stage}`"), error, manifest.stage(stage), manifest, terminal);
+            let at = manifest.stage(stage).zip(error.key.as_ref());
+            let span = at.map(|(stage, key)| manifest.span_of(stage, key));
+            (format!("stage `{stage}`: {}", error.message), error.help.clone(), span, Exit::Failed)
         }
         RunError::NameTaken { .. } => {
-            terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
-            terminal.note("  help: give this manifest another `name`: lock file and reports are named after it");
-            return Exit::Usage;
+            let help = "give this manifest another `name`: lock file and reports are named after it";
+            (error.to_string(), Some(help.to_owned()), None, Exit::Usage)
         }
-        RunError::Store(error) => {
-            terminal.note(&format!("{} {error}", terminal.paint("error:", RED)));
-            if let Some(help) = error.help() {
-                terminal.note(&format!("  help: {help}"));
-            }
-        }
-    }
-    Exit::Failed
-}
-
-fn stage_error(who: &str, error: &StageError, stage: Option<usize>, manifest: &Manifest, terminal: &Terminal) {
-    let span = match (stage, &error.key) {
-        (Some(stage), Some(key)) => Some(manifest.span_of(stage, key)),
-        _ => None,
+        RunError::Store(error) => (error.to_string(), error.help(), None, Exit::Failed),
     };
-    stage_error_at(who, error, span, manifest, terminal);
+    fault_at(&message, help.as_deref(), span, manifest, terminal);
+    if is_json {
+        let error = json_error(None, &message, help.as_deref(), span, manifest);
+        terminal.json(serde_json::json!({ "ok": false, "exit_code": exit as u8, "error": error }));
+    }
+    exit
 }
 
-fn stage_error_at(who: &str, error: &StageError, span: Option<Span>, manifest: &Manifest, terminal: &Terminal) {
-    let message = format!("{who}: {}", error.message);
+fn fault_at(message: &str, help: Option<&str>, span: Option<Span>, manifest: &Manifest, terminal: &Terminal) {
     match span {
         Some(span) if span != Span::default() => {
-            let problem = Problem { help: error.help.clone(), ..Problem::error(span, message) };
+            let problem = Problem { help: help.map(str::to_owned), ..Problem::error(span, message.to_owned()) };
             terminal.page(&manifest.texts.render(&problem, terminal.has_colour));
         }
-        _ => terminal.fault(&message, error.help.as_deref()),
+        _ => terminal.fault(message, help),
     }
 }
 
-/// Prints why tasks failed.
-pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
-    for (task, failure) in outcome.failures() {
-        match failure {
-            Failure::Stage(error) => {
-                let span = match &error.key {
-                    Some(key) if task.stage < manifest.nodes.len() => manifest.span_of(task.stage, key),
-                    // A key that a trial has is the manifest's, or a range of the search.
-                    Some(key) => outcome.graph.span_of(task.stage, key).unwrap_or_default(),
-                    None => Span::default(),
-                };
-                let span = if span == Span::default() { outcome.graph.entries[task.stage].header } else { span };
-                stage_error_at(&format!("stage `{}`", task.name), error, Some(span), manifest, terminal);
-            }
-            Failure::Bug(message) => terminal.note(&format!(
-                "{} stage `{}`: a bug in Convoy: {message}\n  help: please report it with the manifest and `convoy doctor`",
-                terminal.paint("error:", RED),
-                task.name
-            )),
-            Failure::Store(error) => terminal.fault(&format!("stage `{}`: {error}", task.name), error.help().as_deref()),
+/// What is said of a failure: the sentence, what helps, and the place in the manifest.
+type Said = (String, Option<String>, Option<Span>);
+
+/// What to say of a task that failed.
+fn failure_parts(outcome: &Outcome, task: &TaskOutcome, failure: &Failure, manifest: &Manifest) -> Said {
+    match failure {
+        Failure::Stage(error) => {
+            let span = match &error.key {
+                Some(key) if task.stage < manifest.nodes.len() => manifest.span_of(task.stage, key),
+                // A key that a trial has is the manifest's, or a range of the search.
+                Some(key) => outcome.graph.span_of(task.stage, key).unwrap_or_default(),
+                None => Span::default(),
+            };
+            let span = if span == Span::default() { outcome.graph.entries[task.stage].header } else { span };
+            (error.message.clone(), error.help.clone(), Some(span))
         }
+        Failure::Bug(message) => {
+            let help = "please report it with the manifest and `convoy doctor`".to_owned();
+            (format!("a bug in Convoy: {message}"), Some(help), None)
+        }
+        Failure::Store(error) => (error.to_string(), error.help(), None),
+    }
+}
+
+/// Prints why tasks failed: once what several tasks of a stage say.
+pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Terminal) {
+    let mut told: Vec<(usize, &str, usize, Said)> = Vec::new();
+    for (task, failure) in outcome.failures() {
+        let parts = failure_parts(outcome, task, failure, manifest);
+        match told.iter_mut().find(|(stage, .., known)| *stage == task.stage && *known == parts) {
+            Some((_, _, n, _)) => *n += 1,
+            None => told.push((task.stage, &task.name, 1, parts)),
+        }
+    }
+    for (_, name, n, (message, help, span)) in told {
+        let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+        fault_at(&format!("stage `{name}`{others}: {message}"), help.as_deref(), span, manifest, terminal);
     }
 }
 
@@ -391,6 +451,14 @@ fn warnings(outcome: &Outcome) -> serde_json::Value {
     warnings.map(|(stage, message)| serde_json::json!({ "stage": stage, "message": message })).collect()
 }
 
+/// Says with what `--locked` compares where that is not plain: overrides have no lock file of their own.
+pub fn tell_compared(manifest: &Manifest, path: &Path, terminal: &Terminal) {
+    if manifest.has_sets {
+        let shown = crate::manifest::shown_path(path);
+        terminal.note(&format!("comparing with `{shown}`, which is of the manifest without `--set`"));
+    }
+}
+
 /// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
 /// other bytes, or cannot be read, it is left alone.
 fn keep_lock(
@@ -399,10 +467,15 @@ fn keep_lock(
     session: &Session<'_>,
     manifest: &Manifest,
     arguments: &RunArguments,
+    told: &mut Vec<Difference>,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     lock.metrics = results.headline();
-    let path: &PathBuf = &session.graph.lock_path;
+    let path = if arguments.locked { compared_lock(manifest) } else { session.graph.lock_path.clone() };
+    let path = path.as_path();
+    if arguments.locked {
+        tell_compared(manifest, path, terminal);
+    }
     let shown = crate::manifest::shown_path(path);
     let old = match LockFile::read(path) {
         Ok(old) => old,
@@ -450,11 +523,11 @@ fn keep_lock(
             terminal.note("  help: run again: what is damaged is in quarantine now and is computed anew");
             return Ok(exit);
         }
-        let differences: Vec<Difference> = old.compare(&lock);
-        for difference in &differences {
+        *told = old.compare(&lock);
+        for difference in &*told {
             terminal.note(&format!("{shown}: {difference}"));
         }
-        return Ok(if differences.is_empty() { Exit::Done } else { Exit::Stale });
+        return Ok(if told.is_empty() { Exit::Done } else { Exit::Stale });
     }
     if !manifest.has_sets
         && let Err(error) = lock.write(path)
@@ -513,7 +586,9 @@ impl Events for Watcher<'_> {
         match event {
             Event::Planned { .. } => {}
             Event::Reading { stage, bytes } => self.progress.reading(stage, *bytes),
-            Event::Started { task, reasons, .. } => self.progress.begin(task, &summary(reasons)),
+            Event::Started { task, stage, is_trial, reasons, .. } => {
+                self.progress.begin(Told { task, stage, is_trial: *is_trial }, &summary(reasons));
+            }
             Event::Progress { task, done, total, unit, note } => self.progress.update(task, *done, *total, unit, note),
             Event::Waiting { task, holder } => self.progress.warn(&format!("{task}: waits for {holder}")),
             Event::Warning { task: Some(task), message } => self.progress.warn(&format!("{task}: {message}")),
@@ -535,12 +610,12 @@ impl Events for Watcher<'_> {
     }
 }
 
+/// Why a task runs; empty where it is the first time.
 fn summary(reasons: &[StaleReason]) -> String {
-    let mut texts: BTreeSet<String> = BTreeSet::new();
-    texts.extend(reasons.iter().map(ToString::to_string));
+    let told = reasons.iter().filter(|reason| **reason != StaleReason::Missing(Lost::NeverRun));
+    let texts: BTreeSet<String> = told.map(ToString::to_string).collect();
     match texts.len() {
-        0 => "to be computed".to_owned(),
-        1..=3 => texts.into_iter().collect::<Vec<_>>().join("; "),
+        0..=3 => texts.into_iter().collect::<Vec<_>>().join("; "),
         n => format!("{} and {} more reasons", texts.into_iter().take(2).collect::<Vec<_>>().join("; "), n - 2),
     }
 }

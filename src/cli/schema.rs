@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Exit;
 use super::arguments::SchemaArguments;
-use super::terminal::{RED, Terminal};
+use super::terminal::{Document, Terminal};
 use crate::config::{Declaration, Form, did_you_mean};
 use crate::manifest::schema::{json_schema, stage_keys, top_keys};
 use crate::nn::layer;
@@ -13,7 +13,7 @@ use crate::stages::KINDS;
 /// `schema`.
 pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     if arguments.json {
-        terminal.result(&format!("{}\n", serde_json::to_string_pretty(&json_schema())?));
+        terminal.result(&format!("{}\n", serde_json::to_string_pretty(&Document::of(json_schema()))?));
         return Ok(Exit::Done);
     }
     let pages = pages();
@@ -41,7 +41,7 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
             let help = did_you_mean(&wanted, names)
                 .unwrap_or_else(|| "`convoy schema` without a name lists the stages and their keys".to_owned());
             let message = format!("there is no stage, layer, choice or key `{what}`");
-            terminal.note(&format!("{} {message}\n  help: {help}", terminal.paint("error:", RED)));
+            terminal.fault(&message, Some(&help));
             return Ok(Exit::Usage);
         }
         let is_shown = |page: &&Page| named.iter().any(|at| page.path == *at || is_below(&page.path, at));

@@ -50,7 +50,8 @@ fn program(is_json: bool, terminal: &Terminal) -> Exit {
             let digest = digest(isa, n_threads);
             let is_same = digest.starts_with(GOLDEN);
             is_well &= is_same;
-            let verdict = if is_same { terminal.paint("passed", GREEN) } else { terminal.paint("failed", RED) };
+            let verdict =
+                if is_same { terminal.paint_result("passed", GREEN) } else { terminal.paint_result("failed", RED) };
             rows.push(vec![verdict, isa.to_string(), n_threads.to_string(), digest[..16].to_owned()]);
             json.push(
                 serde_json::json!({ "isa": isa.name(), "threads": n_threads, "digest": digest, "passed": is_same }),
@@ -58,7 +59,7 @@ fn program(is_json: bool, terminal: &Terminal) -> Exit {
         }
     }
     if is_json {
-        terminal.result(&format!("{}\n", serde_json::json!({ "passed": is_well, "expected": GOLDEN, "runs": json })));
+        terminal.json(serde_json::json!({ "passed": is_well, "expected": GOLDEN, "runs": json }));
     } else {
         let aligns = [Align::Left, Align::Left, Align::Right, Align::Left];
         let mut text = aligned(&["", "kernels", "threads", "digest of the weights"], &aligns, &rows);
@@ -111,18 +112,22 @@ fn digest(isa: Isa, n_threads: usize) -> String {
 
 /// `selftest training`.
 fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let stages: Vec<usize> =
         (0..manifest.nodes.len()).filter(|&stage| manifest.nodes[stage].stage.kind() == "train").collect();
     if stages.is_empty() {
-        terminal.result(if arguments.json { "[]\n" } else { "no stage trains a network\n" });
+        if arguments.json {
+            terminal.json(serde_json::json!({ "passed": true, "stages": [] }));
+        } else {
+            terminal.result("no stage trains a network\n");
+        }
         return Ok(Exit::Done);
     }
     let places = &arguments.places;
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Write)
     {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signals(&cancel)?;
@@ -131,10 +136,13 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
     let progress = Progress::new(*terminal, true);
     let outcome = match session.run(&options, &Watcher { progress: &progress }) {
         Ok(outcome) => outcome,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     report_failures(&outcome, &manifest, terminal);
     if !outcome.is_complete() {
+        if arguments.json {
+            terminal.json(serde_json::json!({ "passed": false, "stages": [], "interrupted": outcome.is_interrupted }));
+        }
         return Ok(if outcome.is_interrupted { Exit::Interrupted } else { Exit::Failed });
     }
     let mut text = String::new();
@@ -150,9 +158,10 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
         }
     }
     if arguments.json {
-        text = format!("{}\n", serde_json::Value::from(json));
+        terminal.json(serde_json::json!({ "passed": is_well, "stages": json }));
+    } else {
+        terminal.result(&text);
     }
-    terminal.result(&text);
     Ok(if is_well { Exit::Done } else { Exit::Failed })
 }
 
@@ -186,7 +195,11 @@ fn as_text(manifest: &Manifest, stage: usize, findings: Option<&Findings>, termi
         if finding.check == "initial_loss" && l2 > 0.0 {
             let _ = write!(message, "; L2 adds {l2:.3} to it");
         }
-        rows.push(vec![format!("  {}", terminal.paint(finding.status.word(), colour)), finding.check.clone(), message]);
+        rows.push(vec![
+            format!("  {}", terminal.paint_result(finding.status.word(), colour)),
+            finding.check.clone(),
+            message,
+        ]);
         if let Some(help) = &finding.help {
             rows.push(vec![String::new(), String::new(), format!("help: {help}")]);
         }

@@ -11,14 +11,14 @@ use super::terminal::Terminal;
 use super::{Exit, check};
 use crate::config::Span;
 use crate::manifest::Manifest;
-use crate::report::text::{Align, aligned};
+use crate::report::text::{Align, aligned, numbered};
 use crate::runner::{Graph, Options, Plan, PlannedTask, Session, StaleReason, State};
 use crate::stages::Part;
-use crate::store::Access;
+use crate::store::{Access, Digest};
 
 /// `status`.
 pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
@@ -26,33 +26,70 @@ pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Resul
         .and_then(|session| session.plan(&options));
     let plan = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
-    terminal.result(&render(&plan, arguments.json));
+    print(&plan, &manifest, arguments.json, terminal);
     Ok(if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done })
 }
 
-/// A plan as lines (one a task; tasks of one stage that stand alike share one), or as JSON.
-pub fn render(plan: &Plan, as_json: bool) -> String {
-    let graph = &plan.graph;
+/// Prints a plan as lines (one a task; tasks of one stage that stand alike share one), or as JSON.
+pub fn print(plan: &Plan, manifest: &Manifest, as_json: bool, terminal: &Terminal) {
     if as_json {
-        let tasks: Vec<serde_json::Value> = plan
-            .tasks
-            .iter()
-            .map(|task| {
-                let (state, reasons) = standing(task);
-                serde_json::json!({
-                    "stage": graph.nodes[task.stage].name,
-                    "part": task.part.to_string(),
-                    "state": state,
-                    "reasons": reasons.iter().map(|reason| serde_json::json!({
-                        "reason": reason.word(), "text": reason.to_string(),
-                    })).collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        return format!("{}\n", serde_json::json!({ "is_fresh": plan.is_fresh(), "tasks": tasks }));
+        let tasks: Vec<serde_json::Value> = plan.tasks.iter().map(|task| task_json(plan, task, manifest)).collect();
+        terminal.json(serde_json::json!({ "is_fresh": plan.is_fresh(), "tasks": tasks }));
+    } else {
+        terminal.result(&render(plan));
     }
+}
+
+/// A task, how it stands and why.
+fn task_json(plan: &Plan, task: &PlannedTask, manifest: &Manifest) -> serde_json::Value {
+    let (state, reasons) = standing(task);
+    let mut json = serde_json::json!({
+        "stage": plan.graph.nodes[task.stage].name,
+        "part": task.part.to_string(),
+        "state": state,
+        "reasons": reasons.iter().map(|reason| reason_json(reason, manifest)).collect::<Vec<_>>(),
+    });
+    if let State::Pending { above, .. } = &task.state {
+        json["waits_for"] = above.iter().map(|&task| plan.name(task)).collect::<Vec<_>>().into();
+    }
+    json
+}
+
+/// A reason: its text, and what the text is made of.
+fn reason_json(reason: &StaleReason, manifest: &Manifest) -> serde_json::Value {
+    let mut json = serde_json::json!({ "reason": reason.word(), "text": reason.to_string() });
+    match reason {
+        StaleReason::Param { key, old, new, span } => {
+            let at = span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string());
+            json["key"] = key.clone().into();
+            (json["old"], json["new"], json["at"]) = (old.clone().into(), new.clone().into(), at.into());
+        }
+        StaleReason::Input { role, old, new, .. } => {
+            json["key"] = role.clone().into();
+            (json["old"], json["new"]) = (digest_json(old.as_ref()), digest_json(new.as_ref()));
+        }
+        StaleReason::Upstream { stage, part, files } => {
+            (json["stage"], json["part"], json["files"]) =
+                (stage.clone().into(), part.clone().into(), files.clone().into());
+        }
+        StaleReason::Winner { old, new } => (json["old"], json["new"]) = (old.clone().into(), new.clone().into()),
+        StaleReason::Revision { room, old, new } => {
+            json["key"] = room.clone().into();
+            (json["old"], json["new"]) = ((*old).into(), (*new).into());
+        }
+        StaleReason::Missing(_) | StaleReason::Corrupt { .. } | StaleReason::Forced => {}
+    }
+    json
+}
+
+fn digest_json(digest: Option<&Digest>) -> serde_json::Value {
+    digest.map(ToString::to_string).into()
+}
+
+fn render(plan: &Plan) -> String {
+    let graph = &plan.graph;
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (stage, node) in graph.nodes[..graph.n_own].iter().enumerate() {
         rows.extend(trial_groups(plan, stage).into_iter().map(|group| vec![group.state, group.name, group.reason]));
@@ -134,16 +171,8 @@ fn name(stage: &str, parts: &[Part]) -> String {
     let folds = parts.iter().filter_map(|part| if let Part::Fold(f) = part { Some(*f) } else { None });
     let rounds = parts.iter().filter_map(|part| if let Part::Round(r) = part { Some(*r) } else { None });
     for (word, numbers) in [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect())] {
-        let is_run = numbers.len() > 1 && numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        match (numbers.as_slice(), is_run) {
-            ([], _) => {}
-            ([first, .., last], true) => {
-                let _ = write!(text, ", {word} {first}..{last}");
-            }
-            (numbers, _) => {
-                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-                let _ = write!(text, ", {word} {}", numbers.join(" "));
-            }
+        if let Some(numbers) = numbered(word, &numbers) {
+            let _ = write!(text, ", {numbers}");
         }
     }
     if parts.contains(&Part::All) {
@@ -191,7 +220,7 @@ fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
 
 /// `why`.
 pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let Some(stage) = manifest.stage(&arguments.stage) else {
         terminal.note(&unknown_stage(&manifest, &arguments.stage, terminal));
         return Ok(Exit::Usage);
@@ -203,41 +232,18 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .and_then(|session| session.plan(&options));
     let plan = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     if arguments.json {
-        terminal.result(&format!("{}\n", json(&plan, stage, &manifest)));
+        let tasks: Vec<serde_json::Value> =
+            plan.of_stage(stage).map(|task| task_json(&plan, task, &manifest)).collect();
+        terminal.json(serde_json::json!({ "stage": manifest.nodes[stage].name, "tasks": tasks }));
         return Ok(Exit::Done);
     }
     let mut text = String::new();
     explain(&plan, &plan.graph, stage, &manifest, &mut Vec::new(), &mut text);
     terminal.result(&text);
     Ok(Exit::Done)
-}
-
-fn json(plan: &Plan, stage: usize, manifest: &Manifest) -> serde_json::Value {
-    let tasks: Vec<serde_json::Value> = plan
-        .of_stage(stage)
-        .map(|task| {
-            let (state, reasons) = standing(task);
-            let reasons: Vec<serde_json::Value> = reasons
-                .iter()
-                .map(|reason| {
-                    let mut value = serde_json::json!({ "reason": reason.word(), "text": reason.to_string() });
-                    if let StaleReason::Param { key, old, new, span } = reason {
-                        value["key"] = key.clone().into();
-                        value["old"] = old.clone().into();
-                        value["new"] = new.clone().into();
-                        value["at"] =
-                            span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string()).into();
-                    }
-                    value
-                })
-                .collect();
-            serde_json::json!({ "part": task.part.to_string(), "state": state, "reasons": reasons })
-        })
-        .collect();
-    serde_json::json!({ "stage": manifest.nodes[stage].name, "tasks": tasks })
 }
 
 /// The stage's own reasons, then those of the stages above that it waits for.

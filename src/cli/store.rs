@@ -8,7 +8,7 @@ use super::arguments::{CacheVerb, StoreArguments, VerifyArguments};
 use super::terminal::Terminal;
 use crate::report::text::{Align, aligned, bytes};
 use crate::runner::{self, RunError};
-use crate::store::{self, Access, Digest, Listed, Store};
+use crate::store::{self, Access, Cleaned, Digest, Listed, Store};
 
 /// Where the store of the project here (or the one that was named) is, and the project's root.
 pub fn locate(arguments: &StoreArguments) -> (PathBuf, PathBuf) {
@@ -51,24 +51,36 @@ fn named(word: &str, listed: &[Listed]) -> Vec<Digest> {
 /// `cache`.
 pub fn cache(verb: &CacheVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
     match verb {
-        CacheVerb::List(arguments) => {
+        CacheVerb::List { store: arguments, json } => {
             let Some(store) = open(arguments, Access::Look, terminal) else { return Ok(Exit::Failed) };
             let listed = match runner::cache_list(&store) {
                 Ok(listed) => listed,
                 Err(error) => return Ok(failed(&error, terminal)),
             };
+            if *json {
+                let tasks = listed.iter().map(|listed| {
+                    let entry = &listed.entry;
+                    let fingerprint = entry.fingerprint.to_string();
+                    serde_json::json!({ "task": entry.label, "fingerprint": fingerprint, "bytes": entry.size() })
+                });
+                terminal.json(serde_json::json!({ "tasks": tasks.collect::<Vec<_>>() }));
+                return Ok(Exit::Done);
+            }
             let rows: Vec<Vec<String>> =
                 listed.iter().map(|entry| vec![bytes(entry.entry.size()), entry.entry.label.clone()]).collect();
-            terminal.result(&aligned(&["size", "task"], &[Align::Right, Align::Left], &rows));
+            terminal.result(&match rows.is_empty() {
+                true => "nothing is stored yet\n".to_owned(),
+                false => aligned(&["size", "task"], &[Align::Right, Align::Left], &rows),
+            });
             Ok(Exit::Done)
         }
-        CacheVerb::Gc { store: arguments, max_size, keep, dry_run } => {
+        CacheVerb::Gc { store: arguments, max_size, keep, dry_run, json } => {
             let Some(max_size) = parse_size(max_size) else {
                 let message = format!("`--max-size` expects a size such as `500MiB` or `2GiB`, got `{max_size}`");
                 terminal.fault(&message, None);
                 return Ok(Exit::Usage);
             };
-            gc(arguments, keep, max_size, *dry_run, terminal)
+            gc(arguments, keep, max_size, *dry_run, *json, terminal)
         }
     }
 }
@@ -78,10 +90,15 @@ fn gc(
     keep: &[String],
     max_size: u64,
     is_dry: bool,
+    is_json: bool,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     if !locate(arguments).0.exists() {
-        terminal.result("there is no store, and nothing to remove\n");
+        if is_json {
+            terminal.json(cleaned_json(&Cleaned::default(), is_dry));
+        } else {
+            terminal.result("there is no store, and nothing to remove\n");
+        }
         return Ok(Exit::Done);
     }
     let Some(mut store) = open(arguments, Access::Write, terminal) else { return Ok(Exit::Failed) };
@@ -113,6 +130,10 @@ fn gc(
             ));
         }
     }
+    if is_json {
+        terminal.json(cleaned_json(&cleaned, is_dry));
+        return Ok(Exit::Done);
+    }
     terminal.result(&format!(
         "{} {} tasks and {} files ({}), kept {} tasks ({})\n",
         if is_dry { "would remove" } else { "removed" },
@@ -123,6 +144,17 @@ fn gc(
         bytes(cleaned.kept_bytes)
     ));
     Ok(Exit::Done)
+}
+
+fn cleaned_json(cleaned: &Cleaned, is_dry: bool) -> serde_json::Value {
+    serde_json::json!({
+        "dry_run": is_dry,
+        "removed_tasks": cleaned.removed_entries,
+        "removed_files": cleaned.removed_blobs,
+        "removed_bytes": cleaned.removed_bytes,
+        "kept_tasks": cleaned.kept_entries,
+        "kept_bytes": cleaned.kept_bytes,
+    })
 }
 
 /// `500MiB`, `2GiB`, `1000000`.
@@ -187,12 +219,26 @@ pub fn verify(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Resul
         (false, true) => "corrupt files were moved to quarantine",
         (false, false) => "corrupt files were found and left where they are",
     };
-    terminal.result(&format!(
-        "{} tasks, {} files, {}: {verdict}\n",
-        verified.n_entries,
-        verified.n_blobs,
-        bytes(verified.n_bytes)
-    ));
+    if arguments.json {
+        terminal.json(serde_json::json!({
+            "sound": verified.is_sound(),
+            "tasks": verified.n_entries, "files": verified.n_blobs, "bytes": verified.n_bytes,
+            "corrupt_files": verified.corrupt.iter().map(|(digest, tasks)| {
+                serde_json::json!({ "digest": digest.to_string(), "tasks": tasks })
+            }).collect::<Vec<_>>(),
+            "corrupt_records": verified.broken_records,
+            "lost_notes": verified.lost_notes,
+            "incomplete_tasks": verified.incomplete,
+            "disputed_tasks": verified.disputed.iter().map(|(task, _)| task).collect::<Vec<_>>(),
+        }));
+    } else {
+        terminal.result(&format!(
+            "{} tasks, {} files, {}: {verdict}\n",
+            verified.n_entries,
+            verified.n_blobs,
+            bytes(verified.n_bytes)
+        ));
+    }
     Ok(match (verified.is_sound(), verified.disputed.is_empty()) {
         (false, _) => Exit::Corrupt,
         (true, false) => Exit::NonDeterministic,

@@ -14,7 +14,7 @@ use crate::stages::{Flow, Trained};
 
 /// `summary`.
 pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let mut text = String::new();
     let mut json = Vec::new();
     let mut flows: Vec<Flow> = manifest.nodes.iter().map(|node| node.flow.clone()).collect();
@@ -65,8 +65,10 @@ pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Res
         }
     }
     if arguments.json {
-        text = format!("{}\n", serde_json::Value::from(json));
-    } else if text.is_empty() {
+        terminal.json(serde_json::json!({ "networks": json }));
+        return Ok(Exit::Done);
+    }
+    if text.is_empty() {
         text = "no stage trains a network\n".to_owned();
     }
     terminal.result(&text);

@@ -3,36 +3,78 @@
 //! A closed pipe ends quietly (`| head`). A result that cannot be written for another reason (a full disk behind a redirect)
 //! makes the command fail at its end ([`Terminal::failure`]); what stderr does not take is dropped. What is written goes through [`escape`](crate::escape): names of files and classes are foreign.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+
+use anstream::{AutoStream, ColorChoice};
+use clap::ValueEnum;
 
 use crate::escape::{on_line, on_lines};
 
 /// Why results could not be written: the first error of stdout that was not a closed pipe.
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` or `CI` is set; everywhere with `CLICOLOR_FORCE`.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// Says when to colour, to everything that prints, from the arguments as they stand: clap's own pages come before any
+/// option has been read.
+pub fn choose_colour(arguments: &[OsString]) {
+    let from_environment = std::env::var_os("CONVOY_COLOR");
+    let words = || arguments.iter().take_while(|word| *word != "--");
+    let asked = words().zip(words().skip(1)).filter(|(option, _)| *option == "--color").map(|(_, value)| value.clone());
+    let joined = words().filter_map(|word| Some(OsString::from(word.to_str()?.strip_prefix("--color=")?)));
+    let choice = match asked.chain(joined).next().or(from_environment).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        // A log of CI is read as text, whatever it was written through.
+        _ if is_set("CI") && !is_set("CLICOLOR_FORCE") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    };
+    choice.write_global();
+}
+
+/// Whether an environment variable has a value other than `0` and `false`, as CI systems set it.
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
+}
+
 /// The two streams and what they can show.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
     /// Whether stderr may be coloured.
     pub has_colour: bool,
+    /// Whether stdout may be coloured.
+    pub has_coloured_results: bool,
     /// Whether stderr is a terminal that bars can be drawn on.
     pub is_interactive: bool,
 }
 
 impl Terminal {
-    /// Looks at the streams and at `NO_COLOR`, `CLICOLOR_FORCE` and `TERM`.
+    /// Looks at the streams, at what [`choose_colour`] was told, and at `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `CI` and
+    /// `TERM`.
     pub fn new() -> Terminal {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let is_interactive = io::stderr().is_terminal() && !is_dumb;
-        Terminal { has_colour: !set("NO_COLOR") && (is_interactive || set("CLICOLOR_FORCE")), is_interactive }
+        Terminal {
+            has_colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
+            has_coloured_results: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+            is_interactive: io::stderr().is_terminal() && !is_dumb && !is_set("CI"),
+        }
     }
 
     /// A result: one or more lines on stdout, with their line feeds.
     pub fn result(&self, text: &str) {
         let mut out = io::stdout().lock();
-        self.keep(out.write_all(on_lines(text, self.has_colour).as_bytes()).and_then(|()| out.flush()));
+        self.keep(out.write_all(on_lines(text, self.has_coloured_results).as_bytes()).and_then(|()| out.flush()));
     }
 
     /// Keeps an error of writing results until the command ends; a closed pipe is none.
@@ -47,6 +89,11 @@ impl Terminal {
     /// Why results could not be written, if they could not: the command has failed then, whatever else it came to.
     pub fn failure(&self) -> Option<io::Error> {
         FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A result for programs: an object of JSON on a line of its own, the version of its form first.
+    pub fn json(&self, value: impl serde::Serialize) {
+        self.result(&document(value));
     }
 
     /// Part of a result that is long in coming, or that a program will read, on stdout: the bytes as they are, unless
@@ -98,10 +145,43 @@ impl Terminal {
         self.note(&format!("{} {}", self.paint("warning:", YELLOW), on_line(text)));
     }
 
-    /// `text` in a style, where colour is wanted.
+    /// `text` in a style, where colour is wanted on stderr.
     pub fn paint(&self, text: &str, style: &str) -> String {
-        if self.has_colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        paint(text, style, self.has_colour)
     }
+
+    /// `text` in a style, where colour is wanted on stdout.
+    pub fn paint_result(&self, text: &str, style: &str) -> String {
+        paint(text, style, self.has_coloured_results)
+    }
+}
+
+fn paint(text: &str, style: &str, has_colour: bool) -> String {
+    if has_colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// The version of the form of every document of JSON that a verb prints; it is raised when a field changes or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// An object of JSON with the version of its form before its own fields.
+#[derive(serde::Serialize)]
+pub struct Document<T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+impl<T> Document<T> {
+    /// The document of an object.
+    pub fn of(value: T) -> Document<T> {
+        Document { schema_version: SCHEMA_VERSION, value }
+    }
+}
+
+/// A document on a line.
+pub fn document(value: impl serde::Serialize) -> String {
+    // Maps of text and numbers: there is nothing that JSON could refuse.
+    serde_json::to_string(&Document::of(value)).unwrap_or_default() + "\n"
 }
 
 /// Errors.
@@ -110,5 +190,14 @@ pub const RED: &str = "1;31";
 pub const YELLOW: &str = "1;33";
 /// Good news.
 pub const GREEN: &str = "32";
-/// Less important.
-pub const DIM: &str = "2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_begin_with_the_version_of_their_form() {
+        let text = document(serde_json::json!({ "a": 1, "Z": null }));
+        assert_eq!(text, "{\"schema_version\":1,\"Z\":null,\"a\":1}\n");
+    }
+}

@@ -309,7 +309,7 @@ pub fn did_you_mean<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Opti
     known
         .map(|word| {
             let is_initials = word.contains(['_', '-']) && initials(word) == got;
-            (if is_initials { 0 } else { edit_distance(got, word) }, word)
+            (if is_initials { 0 } else { strsim::osa_distance(&got.to_lowercase(), &word.to_lowercase()) }, word)
         })
         .filter(|(distance, word)| {
             let shorter = word.len().min(got.len());
@@ -318,28 +318,6 @@ pub fn did_you_mean<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Opti
         })
         .min()
         .map(|(_, word)| format!("did you mean `{word}`?"))
-}
-
-/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().collect();
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    rows[0] = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let substitute = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = substitute.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Texts for a terminal: aligned tables.
 
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::memory;
 
 /// How a column stands.
@@ -11,9 +13,19 @@ pub enum Align {
     Right,
 }
 
-/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths count characters.
+/// The columns that a text takes on a terminal: two for a CJK character, none for a combining mark or a colour.
+pub fn width(text: &str) -> usize {
+    let mut columns = 0;
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        columns += before.width();
+        rest = after.split_once('m').map_or("", |(_, rest)| rest);
+    }
+    columns + rest.width()
+}
+
+/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths are those on a terminal.
 pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
     let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
     for row in rows {
         for (w, cell) in widths.iter_mut().zip(row) {
@@ -41,6 +53,37 @@ pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> Strin
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
+}
+
+/// `fold 1..5`, `fold 2 4`; `None` without a number. The numbers are in order.
+pub fn numbered(word: &str, numbers: &[u32]) -> Option<String> {
+    match numbers {
+        [] => None,
+        [first, .., last] if numbers.windows(2).all(|pair| pair[1] == pair[0] + 1) => {
+            Some(format!("{word} {first}..{last}"))
+        }
+        _ => Some(format!("{word} {}", numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))),
+    }
+}
+
+/// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`.
+pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let own = self::width(word);
+        if column > 0 && column + 1 + own > width {
+            out.push('\n');
+            out.push_str(indent);
+            column = self::width(indent);
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += own;
+    }
+    out
 }
 
 /// `1234567` as `1,234,567`.
@@ -85,6 +128,28 @@ mod tests {
             &[vec!["CONV(32)".into(), "320".into()], vec!["RELU".into(), "".into()]],
         );
         assert_eq!(text, "layer     parameters\nCONV(32)         320\nRELU\n");
+    }
+
+    #[test]
+    fn columns_align_under_wide_names_and_colours() {
+        let rows = [
+            vec!["猫".into(), "1".into()],
+            vec!["e\u{301}te\u{301}".into(), "2".into()],
+            vec!["\x1b[32mcat\x1b[0m".into(), "3".into()],
+        ];
+        let text = aligned(&["", ""], &[Align::Left, Align::Right], &rows);
+        assert_eq!(text, "\n猫   1\ne\u{301}te\u{301}  2\n\x1b[32mcat\x1b[0m  3\n");
+    }
+
+    #[test]
+    fn long_lines_are_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 80, "  "), "one two three");
+        assert_eq!(wrapped("one two three", 7, "  "), "one two\n  three");
+        assert_eq!(wrapped("猫猫猫 b c", 8, "  "), "猫猫猫 b\n  c");
+        assert_eq!(numbered("fold", &[1, 2, 3]).as_deref(), Some("fold 1..3"));
+        assert_eq!(numbered("fold", &[1, 3]).as_deref(), Some("fold 1 3"));
+        assert_eq!(numbered("fold", &[7]).as_deref(), Some("fold 7"));
+        assert_eq!(numbered("fold", &[]), None);
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub enum Event<'a> {
     Started {
         /// `cnn, fold 3`.
         task: &'a str,
+        /// Its stage: `cnn`.
+        stage: &'a str,
+        /// Whether it is a trial's, of which [`Event::Trial`] tells.
+        is_trial: bool,
         /// Why.
         reasons: &'a [StaleReason],
         /// On how many threads.

@@ -69,6 +69,15 @@ pub fn variant_name(manifest: &Manifest) -> String {
     }
 }
 
+/// The lock file that a run of `manifest` is compared with: the one of its profile, since overrides have none.
+pub fn compared_lock(manifest: &Manifest) -> PathBuf {
+    let name = match &manifest.profile {
+        None => manifest.name.clone(),
+        Some(profile) => format!("{}@{profile}", manifest.name),
+    };
+    manifest.dir.join(format!("{name}.lock"))
+}
+
 impl Graph {
     /// The graph of `manifest`.
     pub fn of(manifest: &Manifest, places: Places) -> Graph {

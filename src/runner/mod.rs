@@ -38,7 +38,7 @@ use plan::{Forced, Known};
 
 pub use error::RunError;
 pub use events::{Ended, Event, Events, Failure, Silent};
-pub use graph::{Graph, SourceDigests, TrialNode, task_name, variant_name};
+pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, task_name, variant_name};
 pub use lockfile::{Difference, LockFile, LockedStage, LockedTask};
 pub use memory::{Memory, Remembered};
 pub use outcome::{Outcome, TaskOutcome};

@@ -126,7 +126,13 @@ impl<'r> Workshop<'r> {
             Ok(seen) => seen,
             Err(changed) => return changed,
         };
-        self.events.event(&Event::Started { task: &name, reasons: &order.reasons, threads: order.threads });
+        self.events.event(&Event::Started {
+            task: &name,
+            stage: &node.name,
+            is_trial: graph.trial(order.task.stage).is_some(),
+            reasons: &order.reasons,
+            threads: order.threads,
+        });
         let mut draft = match store.draft() {
             Ok(draft) => draft,
             Err(error) => return Reply::Failed(Failure::Store(error)),

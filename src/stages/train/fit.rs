@@ -11,6 +11,7 @@ use crate::artifact::model::{self, Description};
 use crate::artifact::predictions::{self, Predictions};
 use crate::artifact::search::Exploded;
 use crate::artifact::{Sink, model::axes, sheet};
+use crate::config::shortest;
 use crate::data::fit_set::{TrainingRows, ValidationRows};
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa};
@@ -92,8 +93,8 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         sink.put("layers.csv", &layers_table(&run.layers))?;
         return Ok(());
     }
-    if is_advised(stage) {
-        watch::curves(&setup, &run.epochs).iter().for_each(|message| context.warn(message));
+    if is_advised(stage) && !run.is_advised {
+        watch::curves(&setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
     }
 
     let is_selected =
@@ -189,6 +190,8 @@ struct Run {
     end_filters: Option<Vec<f32>>,
     /// What the network says of the validation rows, if that was asked for already.
     validation: Option<Predictions>,
+    /// Whether advice was given: more would be about what follows from the same.
+    is_advised: bool,
 }
 
 /// What a pass over the training rows leaves behind besides the network.
@@ -249,6 +252,7 @@ impl Course<'_> {
             best_filters: None,
             end_filters: None,
             validation: None,
+            is_advised: false,
         };
         let mut best_weights = None;
         let snapshot_epochs = snapshot_epochs(stage, epochs);
@@ -268,10 +272,17 @@ impl Course<'_> {
                 best_filters: checkpoint.best_filters,
                 end_filters: None,
                 validation: None,
+                is_advised: false,
             };
             best_weights = checkpoint.best_weights;
         }
         let mut statistics: Vec<LayerStatistics> = Vec::new();
+        if first_epoch > 1 {
+            // What is left is reckoned from here.
+            let note = format!("goes on after epoch {}", first_epoch - 1);
+            let (done, total) = (u64::from(first_epoch - 1) * steps_per_epoch, u64::from(epochs) * steps_per_epoch);
+            context.progress(done, total, "batches", &note);
+        }
         for epoch in first_epoch..=epochs {
             if is_stopped(stage, &run.best) {
                 break;
@@ -345,8 +356,12 @@ impl Course<'_> {
             let train_loss = row.train_loss;
             run.epochs.push(row);
             let note = format!("epoch {epoch}/{epochs}, loss {train_loss:.3}{}", standing(&run.epochs));
-            if is_advised(stage) {
-                watch::layers(setup, &run.epochs, &run.layers).iter().for_each(|message| context.warn(message));
+            if is_advised(stage)
+                && !run.is_advised
+                && let Some(message) = watch::layers(setup, &run.epochs, &run.layers)
+            {
+                context.warn(&message);
+                run.is_advised = true;
             }
             context.progress(u64::from(epoch) * steps_per_epoch, u64::from(epochs) * steps_per_epoch, "batches", &note);
             if epoch < epochs && context.wants_checkpoint() {
@@ -367,6 +382,16 @@ impl Course<'_> {
             }
         }
         run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
+        if let (Some(last), true) = (run.epochs.last(), best_weights.is_some()) {
+            let kept = run.best.epoch;
+            let accuracy = run.epochs.iter().find(|row| row.epoch == kept).and_then(|row| row.valid_accuracy);
+            let accuracy =
+                accuracy.map_or_else(String::new, |accuracy| format!(" (validation accuracy {accuracy:.4})"));
+            let ended = if last.epoch < epochs { "stopped after" } else { "went through" };
+            let note = format!("{ended} epoch {} of {epochs}, kept epoch {kept}{accuracy}", last.epoch);
+            let done = u64::from(last.epoch) * steps_per_epoch;
+            context.progress(done, done, "batches", &note);
+        }
         if let Some(weights) = best_weights {
             trainer.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
         }
@@ -452,7 +477,7 @@ fn not_finite(stage: &Train, epoch: u32, batch: usize, images: &[f32]) -> StageE
     }
     StageError::new(format!("loss is not finite (epoch {epoch}, batch {batch})"))
         .key("learning_rate")
-        .help(format!("lower `learning_rate` (now {})", stage.learning_rate))
+        .help(format!("lower `learning_rate` (now {})", shortest(stage.learning_rate)))
 }
 
 /// The epochs after which a snapshot is kept: the last ends of cycles, or the last epochs where there are no cycles.
@@ -491,6 +516,7 @@ fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watc
     watch::Setup {
         learning_rate: stage.learning_rate,
         epochs,
+        guessing: ln(plan.n_classes as f64),
         stops_early: stage.early_stopping.is_some(),
         starts_small: stage.last_layer_gain < 1.0,
         unused: means.into_iter().filter(|(_, is_used)| !is_used).map(|(name, _)| name).collect(),

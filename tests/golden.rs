@@ -1,0 +1,747 @@
+//! What the program says, word for word: transcripts of its verbs on small projects, in `tests/golden/*.txt`.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. Times, the folder of the project, the
+//! version and what `doctor` finds of a machine are replaced by placeholders, nothing else. A transcript that is empty, or equal
+//! to another one, is refused, and so is a verb without a transcript.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read as _;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const FOLDER: &str = "tests/golden";
+
+/// A command with progress that took longer than this may have said more than in a calm hour.
+const CALM: Duration = Duration::from_millis(1_800);
+
+/// Two folds of a net of a few filters on some of the built-in digits: a run takes a tenth of a second.
+const SMALL: &str = r#"schema = 1
+name   = "small"
+seed   = 1
+
+[stages.ingest]
+source = "builtin:digits"
+limit  = 100
+
+[stages.split]
+test  = 0.2
+folds = 4
+
+[stages.preprocess]
+steps = ["center", "scale"]
+
+[stages.train]
+architecture  = "INPUT - CONV(4) - RELU - POOL - FC"
+epochs        = 4
+batch_size    = 16
+learning_rate = 0.005
+
+[stages.ensemble]
+
+[stages.evaluate]
+"#;
+
+/// A project and what was said in it.
+struct Project {
+    temp: tempfile::TempDir,
+    transcript: String,
+    /// Whether a command was so slow that progress may have had more to tell.
+    was_slow: bool,
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("the program prints text")
+}
+
+impl Project {
+    fn new(manifest: &str) -> Project {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(temp.path().join(".git")).expect("a project root");
+        let project = Project { temp, transcript: String::new(), was_slow: false };
+        if !manifest.is_empty() {
+            project.write("small.toml", manifest);
+        }
+        project
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");
+        fs::write(path, content).expect("a file can be written");
+    }
+
+    fn edit(&self, name: &str, old: &str, new: &str) {
+        let before = fs::read_to_string(self.path(name)).expect("a text");
+        assert!(before.contains(old), "`{old}` is in `{name}`");
+        self.write(name, &before.replace(old, new));
+    }
+
+    /// The program, in an environment that says nothing.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+        command.current_dir(self.temp.path()).args(arguments).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            let is_ours = name.starts_with("CONVOY_") || name.starts_with("CLICOLOR");
+            if is_ours || ["NO_COLOR", "CI", "COLUMNS", "TERM"].contains(&&name[..]) {
+                command.env_remove(name);
+            }
+        }
+        command.env("TERM", "xterm");
+        command
+    }
+
+    /// Runs a command and writes down what came of it.
+    fn convoy(&mut self, arguments: &[&str]) -> (String, String) {
+        self.convoy_in(&[], arguments)
+    }
+
+    fn convoy_in(&mut self, environment: &[(&str, &str)], arguments: &[&str]) -> (String, String) {
+        let started = Instant::now();
+        let mut command = self.command(arguments);
+        let output = command.envs(environment.iter().copied()).output().expect("the program starts");
+        self.was_slow |= started.elapsed() > CALM;
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        self.note(environment, arguments, "", &stdout, &stderr, output.status);
+        (stdout, stderr)
+    }
+
+    fn note(
+        &mut self,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        behind: &str,
+        stdout: &str,
+        stderr: &str,
+        status: ExitStatus,
+    ) {
+        let mut line = String::from("$");
+        for (name, value) in environment {
+            let _ = write!(line, " {name}={value}");
+        }
+        line.push_str(" convoy");
+        for argument in arguments {
+            let is_plain = !argument.contains([' ', '"', '\'', '{', '[']) && !argument.is_empty();
+            let _ = if is_plain { write!(line, " {argument}") } else { write!(line, " '{argument}'") };
+        }
+        let dir = self.temp.path().to_string_lossy().into_owned();
+        let shown = |text: &str| redacted(&text.replace(&dir, "[DIR]"));
+        let _ = writeln!(self.transcript, "{line}{behind}");
+        for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
+            if !text.is_empty() {
+                let _ = writeln!(self.transcript, "-- {name}\n{}", shown(text).trim_end_matches('\n'));
+            }
+        }
+        let code = status.code().map_or_else(|| format!("{status}"), |code| code.to_string());
+        let _ = writeln!(self.transcript, "-- exit {code}\n");
+    }
+}
+
+/// Times, versions and colours as placeholders.
+fn redacted(text: &str) -> String {
+    let text = text.replace(concat!(" ", env!("CARGO_PKG_VERSION")), " [VERSION]").replace('\x1b', "␛");
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let is_number = |word: &str| {
+            let digits = word.trim_start_matches('(');
+            !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
+        };
+        let is_second = |word: &str| word.trim_end_matches(['\n', ',', ';', ')']) == "s";
+        let mut i = 0;
+        while i + 1 < words.len() {
+            if is_number(&words[i]) && is_second(&words[i + 1]) {
+                let bracket = if words[i].starts_with('(') { "(" } else { "" };
+                words[i] = format!("{bracket}[TIME]{}", &words[i + 1][1..]);
+                words.remove(i + 1);
+            }
+            i += 1;
+        }
+        out.push_str(&words.join(" "));
+    }
+    out
+}
+
+/// Compares what a scenario said with its transcript; one that was slowed down by others is played once more.
+#[track_caller]
+fn check(name: &str, manifest: &str, play: impl Fn(&mut Project)) {
+    let mut project = Project::new(manifest);
+    play(&mut project);
+    for _ in 0..4 {
+        if !project.was_slow {
+            break;
+        }
+        project = Project::new(manifest);
+        play(&mut project);
+    }
+    assert!(project.transcript.lines().any(|line| line.starts_with("$ ")), "`{name}` says nothing");
+    let path = Path::new(FOLDER).join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, &project.transcript).expect("the transcript can be written");
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if let Some((i, (told, expected))) = (1..)
+        .zip(project.transcript.lines().zip(expected.lines().chain(std::iter::repeat("(nothing)"))))
+        .find(|(_, (told, expected))| told != expected)
+    {
+        panic!(
+            "{}:{i}\n-- expected\n{expected}\n-- told\n{told}\n-- all of it\n{}",
+            path.display(),
+            project.transcript
+        );
+    }
+    assert!(project.transcript == expected, "{}: more is expected than was told", path.display());
+}
+
+/// The verbs, those below another one behind it.
+const VERBS: &[&[&str]] = &[
+    &["run"],
+    &["check"],
+    &["summary"],
+    &["status"],
+    &["why"],
+    &["predict"],
+    &["export"],
+    &["export", "safetensors"],
+    &["init"],
+    &["data"],
+    &["data", "list"],
+    &["data", "verify"],
+    &["cache"],
+    &["cache", "list"],
+    &["cache", "gc"],
+    &["verify"],
+    &["selftest"],
+    &["selftest", "training"],
+    &["doctor"],
+    &["schema"],
+    &["completions"],
+];
+
+/// Verbs that only name others.
+const FAMILIES: &[&str] = &["export", "data", "cache"];
+
+#[test]
+fn every_verb_has_help() {
+    check("help", "", |project| {
+        let (help, _) = project.convoy(&["--help"]);
+        let is_listed = |verb: &str| VERBS.iter().any(|known| *known == [verb]);
+        let told = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        for verb in told.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()) {
+            assert!(verb.is_empty() || verb == "help" || is_listed(verb), "`{verb}` is not in VERBS");
+        }
+        project.convoy(&["--version"]);
+        for verb in VERBS {
+            project.convoy(&[verb, &["--help"][..]].concat());
+        }
+        project.convoy(&[]);
+        project.convoy(&["rum"]);
+        project.convoy(&["run", "--thread", "2"]);
+        project.convoy(&["cache"]);
+    });
+}
+
+/// From `init` to the second run, and what a changed key comes to.
+#[test]
+fn a_first_day() {
+    check("first-day", SMALL, |project| {
+        project.convoy(&["check", "small.toml"]);
+        project.convoy(&["check", "--json"]);
+        project.convoy(&["status"]);
+        project.convoy(&["why", "train"]);
+        project.convoy(&["run", "--dry-run"]);
+        project.convoy(&["run", "--dry-run", "--json"]);
+        project.convoy(&["run", "--threads", "1"]);
+        let stamps = |project: &Project| {
+            let of = |name| fs::metadata(project.path(name)).expect("a report").modified().expect("a time");
+            [of("out/small/timings.csv"), of("out/small/run.json"), of("small.lock")]
+        };
+        let before = stamps(project);
+        project.convoy(&["run", "--threads", "1"]);
+        assert_eq!(stamps(project), before, "a run without work writes nothing");
+        project.convoy(&["run", "--json"]);
+        project.convoy(&["status"]);
+        project.convoy(&["status", "--json"]);
+        project.convoy(&["status", "--exit-code"]);
+        project.convoy(&["why", "train"]);
+        project.convoy(&["why", "train", "--json"]);
+        project.edit("small.toml", "epochs        = 4", "epochs        = 5");
+        project.convoy(&["status"]);
+        project.convoy(&["status", "--json"]);
+        project.convoy(&["status", "--exit-code"]);
+        project.convoy(&["why", "train"]);
+        project.convoy(&["why", "evaluate", "--json"]);
+        project.convoy(&["run", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--force", "split"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--to", "split"]);
+        project.convoy(&["run", "--to", "splitt"]);
+        project.convoy(&["why", "nothing"]);
+    });
+}
+
+#[test]
+fn reasons() {
+    check("reasons", SMALL, |project| {
+        project.write("small.toml", &SMALL.replace("builtin:digits", "t.csv").replace("limit  = 100", ""));
+        project.write("t.csv", &table(0));
+        project.convoy(&["run", "-q", "--threads", "1", "--set", "stages.train.sanity=false"]);
+        project.edit("small.toml", "[stages.train]", "[stages.train]\nsanity = false");
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.write("t.csv", &table(1));
+        project.convoy(&["why", "ingest"]);
+        project.convoy(&["why", "ensemble"]);
+        project.convoy(&["why", "ingest", "--json"]);
+        project.write("t.csv", &table(0));
+        project.edit("small.toml", "learning_rate = 0.005", "learning_rate = 0.02\noptimizer = \"sgd\"");
+        project.edit("small.toml", "\"center\", \"scale\"", "\"center\"");
+        project.convoy(&["why", "train"]);
+        project.edit("small.toml", "seed   = 1", "seed   = 2");
+        project.convoy(&["why", "split"]);
+        project.convoy(&["run", "--dry-run", "--force", "ingest"]);
+        fs::remove_dir_all(project.path(".convoy/ac")).expect("records");
+        project.convoy(&["why", "preprocess"]);
+        project.edit("small.toml", "seed   = 2", "seed   = 1");
+        project.convoy(&["status"]);
+    });
+}
+
+/// A table of pixels: 40 images of 6x6 in two classes.
+fn table(more: u32) -> String {
+    let header: Vec<String> = (0..36).map(|i| format!("pixel{i}")).collect();
+    let mut out = format!("label,{}\n", header.join(","));
+    for i in 0..40 {
+        let pixel = |at: u32| (at * 7 + i * 13 + (i % 2) * (at % 6) * 30) % 251 + more;
+        let pixels: Vec<String> = (0..36).map(|at| pixel(at).to_string()).collect();
+        let _ = writeln!(out, "{},{}", i % 2, pixels.join(","));
+    }
+    out
+}
+
+#[test]
+fn wrong_manifests() {
+    check("wrong-manifests", "", |project| {
+        project.convoy(&["check"]);
+        project.convoy(&["check", "--json"]);
+        project.convoy(&["run", "--json", "none.toml"]);
+        project.write("a.toml", &SMALL.replace("epochs ", "epoch ").replace("folds = 4", "folds = 2"));
+        project.convoy(&["check"]);
+        project.convoy(&["check", "--json"]);
+        project.convoy(&["run", "--json"]);
+        project.convoy(&["status", "--json"]);
+        project.write("b.toml", "schema = 1\nname = \"b\"\n[stages.ingest]\nsource = \"builtin:digit\"\nlabels = 3\n");
+        project.convoy(&["check"]);
+        project.convoy(&["check", "b.toml"]);
+        project.convoy(&["check", "--json", "b.toml", "--set", "stages.ingest.limit=\"ä\""]);
+        project.convoy(&["run", "b.toml", "--profile", "quick"]);
+        project.write("c.toml", &SMALL.replace("builtin:digits", "photos"));
+        project.convoy(&["run", "c.toml"]);
+        project.convoy(&["run", "c.toml", "--json"]);
+        project.convoy(&["status", "c.toml"]);
+    });
+}
+
+#[test]
+fn a_stage_that_fails_is_exit_1() {
+    let net = "INPUT - CONV(1) - RELU - GAP - FC";
+    check("failed", &SMALL.replace("INPUT - CONV(4) - RELU - POOL - FC", net), |project| {
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--json"]);
+        project.convoy(&["selftest", "training", "--threads", "1"]);
+        project.convoy(&["selftest", "training", "--json", "--threads", "1"]);
+        project.convoy(&["predict", "small.toml", "x.png"]);
+        // A rate that makes numbers leave the finite world, and one that only ruins the training.
+        let net = "INPUT - FC(32) - RELU - FC";
+        let sets = [format!("stages.train.architecture=\"{net}\""), "stages.train.optimizer=\"sgd\"".to_owned()];
+        for rate in ["stages.train.learning_rate=1e30", "stages.train.learning_rate=10"] {
+            project.convoy(&["run", "-q", "--threads", "1", "--set", &sets[0], "--set", &sets[1], "--set", rate]);
+        }
+    });
+}
+
+#[test]
+fn what_differs_from_the_lock_file_is_exit_3() {
+    check("locked", SMALL, |project| {
+        project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+        project.convoy(&["check", "--locked"]);
+        project.convoy(&["check", "--locked", "--json"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+        project.convoy(&["check", "--locked"]);
+        project.convoy(&["check", "--locked", "--json"]);
+        let epochs = ["--set", "stages.train.epochs=3"];
+        project.convoy(&[&["check", "--locked"], &epochs[..]].concat());
+        project.convoy(&[&["check", "--locked", "--json"], &epochs[..]].concat());
+        project.convoy(&[&["run", "-q", "--threads", "1", "--locked"], &epochs[..]].concat());
+        project.convoy(&[&["run", "-q", "--threads", "1", "--locked", "--json"], &epochs[..]].concat());
+    });
+}
+
+#[test]
+fn gates_that_fail_are_exit_6_and_come_last() {
+    let gated = SMALL.to_owned() + "gates = { accuracy = \">= 0.99\", log-loss = \"<= 9.0\" }\n";
+    check("gates", &gated, |project| {
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--json"]);
+        project.edit("small.toml", "epochs        = 4", "epochs        = 3");
+        project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+    });
+}
+
+#[test]
+fn other_bytes_from_the_same_inputs_are_exit_4() {
+    check("other-bytes", SMALL, |project| {
+        project.convoy(&["run", "-q", "--threads", "1", "--to", "split"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        let lock = fs::read_to_string(project.path("small.lock")).expect("a lock file");
+        let line = lock.lines().find(|line| line.starts_with("\"split/")).expect("a line of `split`");
+        let digest = line.split('"').rev().nth(1).expect("a digest");
+        project.edit("small.lock", digest, &"0".repeat(digest.len()));
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--json"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--relock"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+    });
+}
+
+#[test]
+fn a_damaged_store_is_exit_5() {
+    check("damaged", SMALL, |project| {
+        project.convoy(&["cache", "list"]);
+        project.convoy(&["verify"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
+        project.convoy(&["cache", "list"]);
+        project.convoy(&["cache", "list", "--json"]);
+        project.convoy(&["verify"]);
+        project.convoy(&["verify", "--json"]);
+        for verb in [&["verify"][..], &["verify", "--json"]] {
+            let blobs = fs::read_dir(project.path(".convoy/cas")).expect("blobs");
+            let largest = blobs
+                .map(|entry| entry.expect("a blob").path())
+                .max_by_key(|path| (fs::metadata(path).expect("a blob").len(), path.clone()));
+            let largest = largest.expect("there are blobs");
+            let mut bytes = fs::read(&largest).expect("a blob");
+            bytes[0] ^= 1;
+            fs::remove_file(&largest).expect("a blob goes");
+            fs::write(&largest, bytes).expect("another comes");
+            project.convoy(verb);
+            project.convoy(&["why", "ingest"]);
+            project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
+        }
+        project.convoy(&["cache", "gc", "--dry-run"]);
+        project.convoy(&["cache", "gc", "--keep", "nothing"]);
+        project.convoy(&["cache", "gc", "--max-size", "many"]);
+        project.convoy(&["cache", "gc", "--json"]);
+        project.convoy(&["cache", "gc"]);
+    });
+}
+
+#[test]
+fn an_interrupt_is_exit_130() {
+    let long =
+        SMALL.replace("epochs        = 4", "epochs        = 900000\nsanity        = false").replace("= 4", "= 1");
+    check("interrupted", &long, |project| {
+        for arguments in [&["run", "-q", "--threads", "1"][..], &["run", "-q", "--threads", "1", "--json"]] {
+            project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
+            fs::remove_dir_all(project.path(".convoy/checkpoints")).expect("checkpoints");
+            fs::create_dir(project.path(".convoy/checkpoints")).expect("a folder for others");
+            let mut command = project.command(arguments);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let child = command.spawn().expect("the program starts");
+            // The training is at work when its first checkpoint is there.
+            let started = Instant::now();
+            let is_there = || fs::read_dir(project.path(".convoy/checkpoints")).is_ok_and(|dir| dir.count() > 0);
+            while !is_there() && started.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // SAFETY: a signal to a child of this process that has not been waited for.
+            unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+            let output = child.wait_with_output().expect("it ends");
+            let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+            project.note(&[], arguments, "    # and SIGINT while it trains", &stdout, &stderr, output.status);
+        }
+        project.was_slow = false;
+    });
+}
+
+#[test]
+fn other_verbs() {
+    check("other-verbs", "", |project| {
+        project.convoy(&["init"]);
+        project.convoy(&["init"]);
+        project.convoy(&["init", "--json", "second.toml"]);
+        project.convoy(&["check", "pipeline.toml"]);
+        project.convoy(&["summary", "pipeline.toml"]);
+        project.convoy(&["summary", "--json", "pipeline.toml"]);
+        project.convoy(&["summary", "--toml", "pipeline.toml"]);
+        project.convoy(&["data", "list"]);
+        project.convoy(&["data", "list", "--json"]);
+        project.convoy(&["data", "verify", "digits"]);
+        project.convoy(&["data", "verify", "--json", "digits"]);
+        project.convoy(&["data", "verify", "mnist"]);
+        project.convoy(&["data", "verify", "--json", "mnist"]);
+        project.convoy(&["data", "verify", "mmist"]);
+        project.convoy(&["schema", "train.optimizer"]);
+        project.convoy(&["schema", "epoch"]);
+        project.convoy(&["cache", "gc", "--json"]);
+        project.was_slow = false;
+    });
+    check("schema", "", |project| {
+        project.convoy(&["schema"]);
+        let output = project.command(&["schema", "--json"]).output().expect("the program starts");
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        let head: String = stdout.split_inclusive('\n').take(4).collect();
+        project.note(&[], &["schema", "--json"], " | head -n 4", &head, &stderr, output.status);
+    });
+    check("completions", "", |project| drop(project.convoy(&["completions", "fish"])));
+}
+
+#[test]
+fn the_program_and_the_machine() {
+    check("selftest", "", |project| {
+        // Of instruction sets each machine has its own.
+        for arguments in [&["selftest"][..], &["selftest", "--json"]] {
+            let output = project.command(arguments).output().expect("the program starts");
+            let stdout = text(output.stdout);
+            let shown = match stdout.find("\"runs\":") {
+                Some(at) => stdout[..at].to_owned() + "\"runs\":[MACHINE]}\n",
+                None => {
+                    let is_row = |line: &&str| line.starts_with("passed  ");
+                    let rows: Vec<&str> = stdout.lines().filter(is_row).collect();
+                    assert!(rows.len() >= 2, "{stdout}");
+                    stdout.lines().filter(|line| !is_row(line)).flat_map(|line| [line, "\n"]).collect()
+                }
+            };
+            project.note(&[], arguments, "", &shown, &text(output.stderr), output.status);
+        }
+    });
+    check("doctor", "", |project| {
+        let output = project.command(&["doctor"]).output().expect("the program starts");
+        let stdout = text(output.stdout);
+        let mut seen = BTreeSet::new();
+        let lines = stdout.lines().filter_map(|line| line.split(' ').next()).filter(|name| seen.insert(*name));
+        let shown: String = lines.map(|name| format!("{name:<16} [MACHINE]\n")).collect();
+        project.note(&[], &["doctor"], "", &shown, &text(output.stderr), output.status);
+        let output = project.command(&["doctor", "--json"]).output().expect("the program starts");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(output.stdout.starts_with(b"{\"schema_version\":1,"));
+        let names = json.as_object().expect("an object").keys().filter(|name| *name != "schema_version");
+        let fields: String = names.map(|name| format!(",\"{name}\":[MACHINE]")).collect();
+        let shown = format!("{{\"schema_version\":1{fields}}}\n");
+        project.note(&[], &["doctor", "--json"], "", &shown, &text(output.stderr), output.status);
+        project.was_slow = false;
+    });
+}
+
+/// A picture of 6x6 pixels.
+fn picture(shade: u32) -> String {
+    let pixels: Vec<String> =
+        (0..36).map(|at| ((at * 7 + shade * 29 + (shade % 2) * at * 5) % 251).to_string()).collect();
+    format!("P2\n6 6\n255\n{}\n", pixels.join(" "))
+}
+
+/// Class names of double width and of combined characters, every kind of model, and predictions.
+#[test]
+fn models() {
+    let manifest = SMALL
+        .replace("builtin:digits", "photos")
+        .replace("limit  = 100\n", "")
+        .replace("epochs        = 4", "epochs        = 12\nsanity = false\nearly_stopping = { patience = 2 }")
+        .replace(
+            "[stages.ensemble]",
+            "[stages.dense]\nkind = \"train\"\ninput = \"preprocess\"\nsanity = false\narchitecture = \"INPUT - FC\"\n\
+             epochs = 3\n\n[stages.ensemble]\nmembers = [\"train\", \"dense\"]",
+        );
+    check("models", &manifest, |project| {
+        for i in 0..60 {
+            let class = ["猫", "cafe\u{301}", "dog"][i % 3];
+            project.write(&format!("photos/{class}/{i:02}.pgm"), &picture(i as u32));
+        }
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--json"]);
+        project.write("other/a.pgm", &picture(3));
+        project.write("other/b.pgm", "P2\n6 6\n255\n1 2 3\n");
+        project.convoy(&["predict", "-q", "small.toml", "other"]);
+        project.convoy(&["predict", "-q", "--json", "--top", "2", "small.toml", "other"]);
+        project.convoy(&["predict", "--stage", "dense", "small.toml", "other/a.pgm"]);
+        project.convoy(&["predict", "--stage", "split", "small.toml", "other"]);
+        project.convoy(&["export", "safetensors", "small.toml"]);
+        project.convoy(&["export", "safetensors", "--json", "--stage", "dense", "small.toml"]);
+        project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
+        project.was_slow = false;
+    });
+}
+
+#[test]
+fn a_search_ends_with_its_best_settings() {
+    let manifest = SMALL.replace("[stages.ensemble]\n", "").replace("epochs        = 4", "epochs        = 2")
+        + "\n[stages.search]\ntune = \"train\"\nrounds = [{ trials = 3, epochs = 1, keep = 2 }, {}]\n\n\
+           [stages.search.space]\nstages.train.learning_rate = { log-uniform = [1e-3, 1e-1] }\n\
+           stages.train.l2 = { choice = [0.0, 1e-4] }\n";
+    let (above, below) = manifest.split_once("[stages.evaluate]\n").expect("an evaluation");
+    let manifest = format!("{above}{below}\n[stages.evaluate]\nmetrics = [\"accuracy\", \"log-loss\"]\n");
+    check("search", &manifest, |project| {
+        project.convoy(&["status"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--json"]);
+        project.convoy(&["status"]);
+        project.convoy(&["why", "search"]);
+        project.was_slow = false;
+    });
+}
+
+#[test]
+fn colours_and_the_environment() {
+    check("environment", SMALL, |project| {
+        let wrong = ["check", "--set", "stages.train.epoch=1"];
+        project.convoy_in(&[("CLICOLOR_FORCE", "1")], &wrong);
+        project.convoy_in(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], &wrong);
+        project.convoy_in(&[("NO_COLOR", "1")], &["check", "--color", "always", "none.toml"]);
+        project.convoy_in(&[("CLICOLOR_FORCE", "1")], &["check", "--color=never", "none.toml"]);
+        project.convoy_in(&[("CONVOY_COLOR", "always")], &["check", "none.toml"]);
+        project.convoy_in(&[("CONVOY_COLOR", "always")], &["check", "none.toml", "--color", "never"]);
+        project.convoy_in(&[("CONVOY_COLOR", "sometimes")], &["check"]);
+        project.convoy(&["check", "--color", "sometimes"]);
+        let run = ["run", "-q", "--to", "ingest"];
+        project.convoy_in(&[("CONVOY_THREADS", "1"), ("CONVOY_CACHE", "elsewhere")], &run);
+        assert!(project.path("elsewhere/ac").is_dir() && !project.path(".convoy").exists());
+        project.convoy_in(&[("CONVOY_THREADS", ""), ("CONVOY_CACHE", ""), ("CONVOY_DATA", "")], &["status"]);
+        project.convoy_in(&[("CONVOY_THREADS", "many")], &["status"]);
+        project.convoy_in(&[("CONVOY_THREADS", "many")], &["status", "--threads", "0"]);
+        project.convoy_in(&[("CONVOY_ISA", "mmx")], &["status"]);
+        project.convoy_in(&[("CONVOY_ISA", "portable")], &["run", "-q", "--to", "ingest"]);
+    });
+}
+
+#[test]
+fn streams_that_do_not_take_what_is_said() {
+    check("streams", SMALL, |project| {
+        for arguments in [&["status"][..], &["status", "--json"], &["run", "-q", "--threads", "1"]] {
+            let mut command = project.command(arguments);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+            drop(child.stdout.take());
+            let output = child.wait_with_output().expect("it ends");
+            project.note(&[], arguments, " | true", "", &text(output.stderr), output.status);
+        }
+        for arguments in [&["status"][..], &["check", "--json"], &["run", "-q", "--threads", "1"]] {
+            let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+            let output = project.command(arguments).stdout(full).output().expect("the program starts");
+            project.note(&[], arguments, " >/dev/full", "", &text(output.stderr), output.status);
+        }
+        let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+        let output = project.command(&["check", "none.toml"]).stderr(full).output().expect("the program starts");
+        project.note(&[], &["check", "none.toml"], " 2>/dev/full", &text(output.stdout), "", output.status);
+    });
+}
+
+/// Runs a command with stderr and stdout on a pseudo-terminal; what was shown there.
+fn on_a_terminal(mut command: Command) -> (String, ExitStatus) {
+    let (mut master, mut slave) = (0, 0);
+    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the pointers are to locals, or null where that is allowed; both descriptors are owned below.
+    let made = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
+    assert_eq!(made, 0, "a pseudo-terminal");
+    // SAFETY: openpty has just made them, and nothing else has them.
+    let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    let mut child = command
+        .stdout(Stdio::from(slave.try_clone().expect("a descriptor")))
+        .stderr(Stdio::from(slave))
+        .spawn()
+        .expect("the program starts");
+    // Its copies of the terminal would keep it open.
+    drop(command);
+    let reader = std::thread::spawn(move || {
+        let (mut shown, mut master) = (Vec::new(), fs::File::from(master));
+        let mut chunk = [0; 4096];
+        // A terminal that nobody has open any more ends with an error.
+        while let Ok(n @ 1..) = master.read(&mut chunk) {
+            shown.extend_from_slice(&chunk[..n]);
+        }
+        shown
+    });
+    let status = child.wait().expect("it ends");
+    (text(reader.join().expect("the reader ends")), status)
+}
+
+#[test]
+fn terminals_have_bars_and_colours_and_those_of_ci_have_lines() {
+    check("ci", SMALL, |project| {
+        let arguments = ["run", "--threads", "1"];
+        let mut command = project.command(&arguments);
+        command.env("CI", "true");
+        let started = Instant::now();
+        let (shown, status) = on_a_terminal(command);
+        project.was_slow |= started.elapsed() > CALM;
+        assert!(!shown.contains('\x1b'), "{shown}");
+        let shown = shown.replace("\r\n", "\n");
+        assert!(!shown.contains('\r'), "{shown}");
+        project.note(&[("CI", "true")], &arguments, "    # on a terminal", &shown, "", status);
+    });
+    let project = Project::new(&(SMALL.to_owned() + "gates = { accuracy = \">= 0.1\" }\n"));
+    let (shown, status) = on_a_terminal(project.command(&["run", "--threads", "1"]));
+    assert!(status.success(), "{shown}");
+    for expected in ["\x1b[32mpassed\x1b[0m", "tasks computed in", "train (", "\x1b[32mout/small/\x1b[0m", "\x1b["] {
+        assert!(shown.contains(expected), "no {expected:?} in {shown}");
+    }
+    assert!(!shown.contains("starting"), "bars show what runs: {shown}");
+    // Only what is a terminal is coloured.
+    let mut command = project.command(&["run", "--threads", "1"]);
+    command.env("NO_COLOR", "1");
+    let (shown, _) = on_a_terminal(command);
+    assert!(!shown.contains("\x1b[32m"), "{shown}");
+}
+
+/// Transcripts that are empty or equal say that the wrong thing was written down.
+#[test]
+fn transcripts_differ_and_every_verb_has_some() {
+    let mut seen: Vec<(PathBuf, String)> = Vec::new();
+    let mut commands = BTreeSet::new();
+    let mut codes = BTreeSet::new();
+    for entry in fs::read_dir(FOLDER).expect("the folder is there") {
+        let path = entry.expect("its entries can be read").path();
+        if path.extension().is_none_or(|ending| ending != "txt") {
+            continue;
+        }
+        let content = fs::read_to_string(&path).expect("a transcript is text");
+        let plays: Vec<&str> = content.split_inclusive("\n-- exit ").collect();
+        assert!(plays.len() > 1, "{} is empty", path.display());
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == content) {
+            panic!("{} and {} are equal", path.display(), other.display());
+        }
+        for play in content.split("\n$ ") {
+            let line = play.lines().next().unwrap_or_default();
+            let words: Vec<&str> =
+                line.trim_start_matches("$ ").split(' ').skip_while(|word| *word != "convoy").skip(1).collect();
+            let said: Vec<&str> = play.lines().skip(1).take_while(|line| !line.starts_with("-- exit ")).collect();
+            let is_silent = line.contains("/dev/full") || line.ends_with("| true") || words.contains(&"gc");
+            assert!(is_silent || !said.is_empty(), "{}: `{line}` says nothing", path.display());
+            let is_json = words.contains(&"--json");
+            if let (true, Some(at)) = (is_json, said.iter().position(|line| *line == "-- stdout")) {
+                let first = said[at + 1].trim_start();
+                let is_pretty = words.contains(&"schema") && first == "{";
+                assert!(is_pretty || first.starts_with("{\"schema_version\":1,"), "{}: {first}", path.display());
+            }
+            codes.extend(play.lines().filter_map(|line| line.strip_prefix("-- exit ")).map(str::to_owned));
+            for verb in VERBS.iter().filter(|verb| words.starts_with(verb) && !words.contains(&"--help")) {
+                commands.insert((verb.join(" "), is_json));
+            }
+        }
+        seen.push((path, content));
+    }
+    for verb in VERBS.iter().map(|verb| verb.join(" ")).filter(|verb| !FAMILIES.contains(&&verb[..])) {
+        assert!(commands.contains(&(verb.clone(), false)), "`{verb}` has no transcript");
+        assert!(verb == "completions" || commands.contains(&(verb.clone(), true)), "`{verb} --json` has no transcript");
+    }
+    for code in ["0", "1", "2", "3", "4", "5", "6", "130"] {
+        assert!(codes.contains(code), "nothing ends with {code}");
+    }
+}
