@@ -362,7 +362,7 @@ fn help(key: &str, value: &Value, own: Option<&str>, kinds: &[Kind]) -> Option<S
 /// The kind of stage that has this key, where `own` has not.
 fn of_kind(key: &str, own: Option<&str>, kinds: &[Kind]) -> Option<&'static str> {
     let has = |kind: &Kind| describe(|section| (kind.read)(section)).iter().any(|declared| declared.key == key);
-    if kinds.iter().filter(|kind| Some(kind.name) == own).any(|kind| has(kind)) {
+    if kinds.iter().filter(|kind| Some(kind.name) == own).any(&has) {
         return None;
     }
     kinds.iter().find(|kind| has(kind)).map(|kind| kind.name)

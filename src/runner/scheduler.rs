@@ -460,11 +460,11 @@ impl<'r> Run<'r> {
         let mut stand = Stand::Done;
         match reply {
             Reply::Found(entry) => {
-                outcome.entry = Some(entry);
+                outcome.entry = Some(*entry);
                 outcome.ended = Ended::Found;
             }
             Reply::Computed(entry, differing) => {
-                outcome.entry = Some(entry);
+                outcome.entry = Some(*entry);
                 outcome.ended = Ended::Computed;
                 outcome.differing = differing;
                 outcome.seconds = seconds;

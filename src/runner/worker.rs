@@ -35,8 +35,8 @@ pub(super) struct Order {
 
 /// What a worker says at the end of a task.
 pub(super) enum Reply {
-    Found(Entry),
-    Computed(Entry, Vec<String>),
+    Found(Box<Entry>),
+    Computed(Box<Entry>, Vec<String>),
     Failed(Failure),
     Cancelled,
     /// An input, by its place among the needs, turned out damaged or gone.
@@ -113,7 +113,7 @@ impl<'r> Workshop<'r> {
         let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
         if !order.is_forced {
             match store.find(&order.fingerprint) {
-                Ok(Found::Hit(entry)) => return Reply::Found(entry),
+                Ok(Found::Hit(entry)) => return Reply::Found(Box::new(entry)),
                 Ok(_) => {}
                 Err(error) => return Reply::Failed(Failure::Store(error)),
             }
@@ -153,7 +153,7 @@ impl<'r> Workshop<'r> {
         match store.publish(draft, &order.task.record, &label, context.into_said()) {
             Ok(published) => {
                 store.remove_checkpoint(&order.fingerprint);
-                Reply::Computed(published.entry, published.differing)
+                Reply::Computed(Box::new(published.entry), published.differing)
             }
             Err(error) => Reply::Failed(Failure::Store(error)),
         }
