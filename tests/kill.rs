@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use convoy::runner::{Ended, Failure, Options, Session, Silent};
+use convoy::runner::{Ended, Failure, Options, Session, Silent, TaskOutcome};
 use convoy::store::{Access, Store};
 use toy::{KINDS, Project, load};
 
@@ -113,7 +113,9 @@ fn killed_anywhere_nothing_is_lost_and_nothing_half_is_seen() {
     let other = Project::new();
     let calm = other.run(MANIFEST);
     for (killed, calm) in run.tasks.iter().zip(&calm.tasks) {
-        assert_eq!(killed.entry, calm.entry);
+        // Toys say that they were resumed.
+        let outputs = |task: &TaskOutcome| task.entry.as_ref().map(|entry| entry.outputs.clone());
+        assert_eq!(outputs(killed), outputs(calm));
     }
 }
 
@@ -123,7 +125,9 @@ fn a_full_disk_fails_the_task_with_a_reason_and_keeps_the_rest() {
     let large = MANIFEST.replace("[stages.join]", "[stages.join]\nsize = 8388608");
     // Files of at most 2048 blocks, of 512 or 1024 bytes.
     let mut child = start(&project.root, &large, "trap '' XFSZ; ulimit -f 2048;");
-    assert_eq!(result(&project.root, &mut child), "join: cannot write the artifact: File too large (os error 27)");
+    let folder = project.root.join(".convoy/tmp");
+    let expected = format!("join: cannot write the artifact in `{}`: file too large", folder.display());
+    assert_eq!(result(&project.root, &mut child), expected);
     let kept = finished(&project.root);
     assert_eq!(kept.len(), 14, "{kept:?}");
     assert_eq!(fs::read_dir(project.root.join(".convoy/tmp")).unwrap().count(), 0);

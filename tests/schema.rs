@@ -257,6 +257,7 @@ const UNSEEN: &[&str] = &[
     "train-shape-unknown-input",
     "train-snapshots-early-stopping",
     "train-snapshots-epochs",
+    "train-snapshots",
     "train-two-branches",
 ];
 

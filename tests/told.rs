@@ -51,7 +51,10 @@ fn what_was_told_of_the_data_is_told_with_every_result() {
     assert_eq!(of_run(3), first);
     let (_, stdout, _) = run(folder.path(), &["run", "-q", "--json", "m.toml"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(first.len()), "{json}");
+    let of_data =
+        |warning: &&serde_json::Value| warning["message"].as_str().is_some_and(|m| m.contains("pixel for pixel"));
+    let n_told = json["warnings"].as_array().map(|warnings| warnings.iter().filter(of_data).count());
+    assert_eq!(n_told, Some(first.len()), "{json}");
 }
 
 #[cfg(target_os = "linux")]

@@ -111,12 +111,12 @@ pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Foun
             return Ok(found);
         }
     }
+    if let Some((what, help)) = foreign::of(&shown.to_string(), &query.head) {
+        return Err(Error::new(format!("`{shown}` is {what}, which is not read")).help(help));
+    }
     if is_known_image(&query.head) {
         return Err(Error::new(format!("`{shown}` is one image, which is not read"))
             .help("set `source` to the folder above its class folder"));
-    }
-    if let Some((what, help)) = foreign::of(&shown.to_string(), &query.head) {
-        return Err(Error::new(format!("`{shown}` is {what}, which is not read")).help(help));
     }
     if let Some(error) = csv_paths::unknown_columns(&query) {
         return Err(error);
