@@ -102,7 +102,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     }
     let results = results::Results::of(&finished, &manifest)?;
     let n_computed = outcome.computed().count();
-    let (name, n_tasks) = (&manifest.name, outcome.tasks.len());
+    let (name, n_tasks) = (&manifest.name, outcome.n_tasks());
     let seconds = report::text::seconds(started.elapsed().as_secs_f64());
     terminal.note(&match (n_computed, is_complete) {
         (0, true) => format!("{name}: nothing to do, {n_tasks} tasks are fresh ({seconds})"),
@@ -434,7 +434,7 @@ fn write_reports(
         "seconds": started.elapsed().as_secs_f64(),
         "threads": options.threads,
         "isa": crate::engine::Isa::detect().name(),
-        "tasks": outcome.tasks.len(),
+        "tasks": outcome.n_tasks(),
         "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
         "complete": outcome.is_complete(),

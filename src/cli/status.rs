@@ -107,11 +107,11 @@ fn render(plan: &Plan) -> String {
         }
     }
     let mut text = aligned(&["state", "stage", "reason"], &[Align::Left, Align::Left, Align::Left], &rows);
-    let n_fresh = plan.tasks.iter().filter(|task| task.state == State::Fresh).count();
+    let (n_fresh, n_tasks) = plan.count();
     let _ = if plan.is_fresh() {
         writeln!(text, "nothing to do: {n_fresh} tasks are fresh")
     } else {
-        writeln!(text, "{n_fresh} of {} tasks are fresh", plan.tasks.len())
+        writeln!(text, "{n_fresh} of {n_tasks} tasks are fresh")
     };
     text
 }

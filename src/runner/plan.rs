@@ -108,6 +108,17 @@ impl Plan {
         self.tasks.iter().all(|task| task.state == State::Fresh)
     }
 
+    /// How many different tasks are fresh, and how many there are: those of one fingerprint are one.
+    pub fn count(&self) -> (usize, usize) {
+        let is_fresh = |task: &&PlannedTask| task.state == State::Fresh;
+        let distinct = |tasks: &[&PlannedTask]| {
+            let known: BTreeSet<Digest> = tasks.iter().filter_map(|task| task.fingerprint).collect();
+            known.len() + tasks.iter().filter(|task| task.fingerprint.is_none()).count()
+        };
+        let fresh: Vec<&PlannedTask> = self.tasks.iter().filter(is_fresh).collect();
+        (distinct(&fresh), distinct(&self.tasks.iter().collect::<Vec<_>>()))
+    }
+
     /// The tasks of one stage.
     pub fn of_stage(&self, stage: usize) -> impl Iterator<Item = &PlannedTask> {
         self.tasks.iter().filter(move |task| task.stage == stage)
