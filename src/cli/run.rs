@@ -180,10 +180,13 @@ fn try_places(
     files::probe(out_dir).map_err(|error| (error, OUT_HELP))?;
     let keeps_lock = arguments.to.is_none() && !arguments.locked && !manifest.has_sets && arguments.out_dir.is_none();
     match session.graph.lock_path.parent().filter(|_| keeps_lock) {
-        Some(folder) => files::probe(folder).map_err(|error| {
-            let help = "name a folder for the reports with `--out-dir`: no lock file is kept then where none can be";
-            (error, help)
-        }),
+        Some(folder) => {
+            files::probe(&std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())).map_err(|error| {
+                let help =
+                    "name a folder for the reports with `--out-dir`: no lock file is kept then where none can be";
+                (error, help)
+            })
+        }
         None => Ok(()),
     }
 }

@@ -28,6 +28,10 @@ pub struct Parsed {
     pub is_broken: bool,
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot read the manifest `{}`: {}", path.display(), crate::files::reason(error))
+}
+
 /// The text of the manifest at `path`, without a byte-order mark.
 ///
 /// # Errors
@@ -41,7 +45,7 @@ pub fn read(path: &Path) -> Result<String, (String, Problem)> {
     };
     let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => nowhere("the manifest does not exist".to_owned(), None),
-        _ => nowhere(format!("cannot read the manifest: {}", crate::files::reason(&error)), None),
+        _ => nowhere(unreadable(path, &error), None),
     })?;
     if meta.is_dir() {
         return Err(nowhere(
@@ -55,7 +59,7 @@ pub fn read(path: &Path) -> Result<String, (String, Problem)> {
     }
     let bytes = crate::files::read_regular(path, MAX_BYTES).map_err(|error| match error.cause.kind() {
         std::io::ErrorKind::FileTooLarge => too_large(),
-        _ => nowhere(format!("cannot read the manifest: {}", crate::files::reason(&error.cause)), None),
+        _ => nowhere(unreadable(path, &error.cause), None),
     })?;
     decode(bytes)
 }
