@@ -311,7 +311,7 @@ const KEYS: &[(&str, &[&str], Advice)] = &[
     (
         "search",
         &["params", "param_grid", "param_distributions", "grid", "ranges", "parameters"],
-        Say("write `space = { train.learning_rate = { log-uniform = [1e-4, 1e-1] } }`"),
+        Say("write `space = { stages.train.learning_rate = { log-uniform = [1e-4, 1e-1] } }`"),
     ),
 ];
 
