@@ -5,6 +5,8 @@
 //! to another one, is refused, and so is a verb without a transcript.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -87,15 +89,7 @@ impl Project {
 
     /// The program, in an environment that says nothing.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-        command.current_dir(self.temp.path()).args(arguments).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            let is_ours = name.starts_with("CONVOY_") || name.starts_with("CLICOLOR");
-            if is_ours || ["NO_COLOR", "CI", "COLUMNS", "TERM"].contains(&&name[..]) {
-                command.env_remove(name);
-            }
-        }
+        let mut command = common::program(self.temp.path(), arguments);
         command.env("TERM", "xterm");
         command
     }

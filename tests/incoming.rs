@@ -1,16 +1,13 @@
 //! What comes in, tried as a stranger would: what the program says of it, and what is left when something later fails.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn convoy(dir: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.current_dir(dir).args(arguments);
-    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS", "CONVOY_ISA"] {
-        command.env_remove(name);
-    }
-    command.output().expect("the program starts")
+    common::program(dir, arguments).output().expect("the program starts")
 }
 
 fn stderr(output: &Output) -> String {

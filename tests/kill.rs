@@ -3,6 +3,8 @@
 
 mod toy;
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -202,12 +204,8 @@ members = ["cnn", "mlp", "linear"]
 
 /// The program, told to run the pipeline in `root`.
 fn convoy(root: &Path, threads: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.args(["run", "killed.toml", "--quiet", "--threads", threads]).current_dir(root);
-    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS"] {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = common::program(root, &["run", "killed.toml", "--quiet", "--threads", threads]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 

@@ -1,9 +1,11 @@
 //! The pipelines that are shipped: each is checked and planned, the digits are run, and their bytes compared.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use convoy::manifest::{Manifest, Overrides};
 use convoy::stages::Upstream;
@@ -13,13 +15,7 @@ fn root() -> PathBuf {
 }
 
 fn convoy(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.current_dir(dir).args(arguments);
-    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS", "CONVOY_ISA"] {
-        command.env_remove(name);
-    }
-    command.envs(environment.iter().copied());
-    command.output().expect("the program starts")
+    common::program(dir, arguments).envs(environment.iter().copied()).output().expect("the program starts")
 }
 
 #[track_caller]

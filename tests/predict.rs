@@ -1,5 +1,7 @@
 //! `predict` and `export` as a person uses them: the bits of `predictions.csv`, from a manifest or a file, and errors.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -125,12 +127,7 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
-        for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS", "CONVOY_ISA"] {
-            command.env_remove(name);
-        }
-        command
+        common::program(self.path(), arguments)
     }
 }
 

@@ -10,7 +10,7 @@ use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Options, Outcome, Session, Silent, State};
 use convoy::store::Access;
 
-use common::draw_images;
+use common::{draw_images, program};
 
 const MANIFEST: &str = r#"
 schema = 1
@@ -136,9 +136,7 @@ fn what_a_run_writes_beside_the_images_is_no_source() {
     fs::remove_dir(root.join("images")).unwrap();
     fs::write(root.join("renames.toml"), MANIFEST.replace("source = \"images\"", "source = \".\"")).unwrap();
     let run = || {
-        let program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
-        let mut program = program;
-        let output = program.args(["run", "renames.toml"]).current_dir(root).output().unwrap();
+        let output = program(root, &["run", "renames.toml"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
         (said, fs::read_to_string(root.join("out/renames/data.csv")).unwrap())
@@ -155,8 +153,7 @@ fn what_a_run_writes_beside_the_images_is_no_source() {
     fs::write(root.join("renames.toml"), format!("# edited\n{manifest}")).unwrap();
     for name in ["told", "told.txt"] {
         let told = fs::File::create(root.join(name)).unwrap();
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
-        let status = program.args(["run", "renames.toml"]).current_dir(root).stderr(told).status().unwrap();
+        let status = program(root, &["run", "renames.toml"]).stderr(told).status().unwrap();
         let said = fs::read_to_string(root.join(name)).unwrap();
         assert!(status.success() && !said.contains("changed while"), "{said}");
         assert!(name == "told.txt" || said.contains("nothing to do"), "{said}");

@@ -1,16 +1,13 @@
 //! The checks before a training, as a user meets them: what they stop, what they cost the cache, what `selftest` prints.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn convoy(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.current_dir(dir).args(arguments);
-    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS", "CONVOY_ISA"] {
-        command.env_remove(name);
-    }
-    let Output { status, stdout, stderr } = command.output().expect("the program starts");
+    let Output { status, stdout, stderr } = common::program(dir, arguments).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (status.code(), text(stdout), text(stderr))
 }

@@ -1,6 +1,8 @@
 //! What a run and a check tell at the border of the process: results that cannot be written, places that are tried first,
 //! warnings that stay, and data that is looked at before anything runs.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -19,9 +21,7 @@ fn project() -> tempfile::TempDir {
 }
 
 fn convoy(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.args(arguments).current_dir(folder).env_remove("CONVOY_CACHE").env_remove("CONVOY_OUT");
-    command
+    common::program(folder, arguments)
 }
 
 #[track_caller]

@@ -1,10 +1,12 @@
 //! What the store does with what others put in its way, seen from the command line.
 #![cfg(unix)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 const MANIFEST: &str = r#"
 schema = 1
@@ -40,12 +42,7 @@ impl Project {
     }
 
     fn convoy(&self, name: &str, arguments: &[&str]) -> (i32, String) {
-        let output: Output = Command::new(env!("CARGO_BIN_EXE_convoy"))
-            .args(arguments)
-            .current_dir(self.dir(name))
-            .env_remove("CONVOY_CACHE")
-            .output()
-            .unwrap();
+        let output: Output = common::program(self.dir(name), arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         (output.status.code().unwrap_or(-1), text)
     }

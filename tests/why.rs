@@ -4,9 +4,8 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use common::draw_images;
+use common::{draw_images, program};
 
 const MANIFEST: &str = r#"schema = 1
 name = "why"
@@ -53,12 +52,7 @@ members = ["mlp", "cnn"]
 "#;
 
 fn convoy(root: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-    command.args(arguments).current_dir(root).stdin(Stdio::null());
-    for name in ["CONVOY_CACHE", "CONVOY_DATA", "CONVOY_THREADS", "CONVOY_ISA"] {
-        command.env_remove(name);
-    }
-    let output = command.output().unwrap();
+    let output = program(root, arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

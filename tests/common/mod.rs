@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The manifests that lie in `folder` itself, sorted by path.
 pub fn manifests_in(folder: impl AsRef<Path>) -> Vec<PathBuf> {
@@ -25,4 +26,18 @@ pub fn draw_images(root: &Path) {
             image::GrayImage::from_fn(6, 6, pixel).save(folder.join(format!("{i:02}.png"))).unwrap();
         }
     }
+}
+
+/// The program in `folder`, with no input and in an environment that says nothing.
+pub fn program(folder: impl AsRef<Path>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let is_ours = name.starts_with("CONVOY_") || name.starts_with("CLICOLOR");
+        if is_ours || ["NO_COLOR", "CI", "COLUMNS", "TERM"].contains(&&name[..]) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
