@@ -29,7 +29,10 @@ pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Resul
         Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
     };
     print(&plan, &manifest, arguments.json, terminal);
-    Ok(if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done })
+    let exit = if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done };
+    // The process ends here; freeing a plan piece by piece takes a quarter of the time that making it does.
+    std::mem::forget(plan);
+    Ok(exit)
 }
 
 /// Prints a plan as lines (one a task; tasks of one stage that stand alike share one), or as JSON.

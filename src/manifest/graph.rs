@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Section, Span, Table, Value, did_you_mean};
+use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Section, Span, Value, did_you_mean};
 use crate::stages::{self, Flow, Kind, Output};
 
 use super::{StageEntry, as_table, foreign};
@@ -23,7 +23,8 @@ fn noun(output: Output) -> &'static str {
 }
 
 /// A stage on the way into the graph.
-struct Read {
+#[derive(Clone)]
+pub(super) struct Read {
     name: String,
     /// What it hands on; `None` if not even its kind is known.
     flow: Option<Flow>,
@@ -31,10 +32,13 @@ struct Read {
     is_wired: bool,
     inputs: Vec<usize>,
     stage: Option<Arc<dyn stages::Stage>>,
-    entry: StageEntry,
+    entry: Arc<StageEntry>,
     /// Whether it is a search's second best model, or its third, …: a node without a table of its own.
     is_further: bool,
 }
+
+/// Where a stage is looked for that is not above: the tables of all stages.
+type IsStage<'s> = &'s dyn Fn(&str) -> bool;
 
 /// Reads and checks all stages; what comes back is complete only if `problems` has no error then.
 pub(super) fn read(
@@ -42,8 +46,7 @@ pub(super) fn read(
     seed: (u64, Option<Span>),
     kinds: &[Kind],
     problems: &mut Vec<Problem>,
-) -> (Vec<stages::Node>, Vec<StageEntry>) {
-    let mut above: Vec<Read> = Vec::new();
+) -> (Vec<stages::Node>, Vec<Arc<StageEntry>>) {
     let table = match node.map(|node| (&node.value, node.span)) {
         Some((Value::Table(table), _)) if !table.entries.is_empty() => Some(table),
         Some((Value::Table(_), span)) => {
@@ -60,17 +63,35 @@ pub(super) fn read(
             None
         }
     };
-    if let Some(table) = table {
-        for entry in &table.entries {
-            let read = read_stage(entry, table, &above, seed, kinds, problems);
-            let further = further_models(&read);
-            above.push(read);
-            above.extend(further);
-        }
+    let tables = table.map_or(&[][..], |table| &table.entries);
+    let above =
+        read_below(Vec::new(), tables, &|name| tables.iter().any(|entry| entry.key == name), seed, kinds, problems);
+    finish(above, problems)
+}
+
+/// Reads `tables` below the stages that are read already.
+pub(super) fn read_below<'t>(
+    mut above: Vec<Read>,
+    tables: impl IntoIterator<Item = &'t Entry>,
+    is_stage: IsStage<'_>,
+    seed: (u64, Option<Span>),
+    kinds: &[Kind],
+    problems: &mut Vec<Problem>,
+) -> Vec<Read> {
+    for entry in tables {
+        let read = read_stage(entry, is_stage, &above, seed, kinds, problems);
+        let further = further_models(&read);
+        above.push(read);
+        above.extend(further);
     }
+    above
+}
+
+/// The stages as nodes, each checked within the graph: some look at what stands below them, too.
+pub(super) fn finish(above: Vec<Read>, problems: &mut Vec<Problem>) -> (Vec<stages::Node>, Vec<Arc<StageEntry>>) {
     let is_whole = above.iter().all(|read| read.is_wired && read.stage.is_some());
-    let mut nodes: Vec<stages::Node> = Vec::new();
-    let mut entries: Vec<StageEntry> = Vec::new();
+    let mut nodes: Vec<stages::Node> = Vec::with_capacity(above.len());
+    let mut entries: Vec<Arc<StageEntry>> = Vec::with_capacity(above.len());
     for read in above {
         if let (Some(flow), Some(stage)) = (read.flow, read.stage) {
             nodes.push(stages::Node { name: read.name, flow, inputs: read.inputs, stage });
@@ -89,7 +110,7 @@ pub(super) fn read(
 
 fn read_stage(
     entry: &Entry,
-    all: &Table,
+    is_stage: IsStage<'_>,
     above: &[Read],
     seed: (u64, Option<Span>),
     kinds: &[Kind],
@@ -97,36 +118,37 @@ fn read_stage(
 ) -> Read {
     let name = &entry.key;
     let header = entry.node.span;
-    let mut read = Read {
+    let mut said = StageEntry {
+        resolved: Vec::new(),
+        places: Vec::new(),
+        values: Vec::new(),
+        header,
+        seed: seed.0,
+        seed_span: seed.1,
+    };
+    let unread = |said: StageEntry| Read {
         name: name.clone(),
         flow: None,
         is_wired: false,
         inputs: Vec::new(),
         stage: None,
-        entry: StageEntry {
-            resolved: Vec::new(),
-            places: Vec::new(),
-            values: Vec::new(),
-            header,
-            seed: seed.0,
-            seed_span: seed.1,
-        },
+        entry: Arc::new(said),
         is_further: false,
     };
     if name.is_empty() || name.len() > 64 || name.chars().any(|c| !(c.is_ascii_alphanumeric() || "-_".contains(c))) {
         let message = "a stage's name expects 1 to 64 letters, digits, `-` and `_`";
         problems.push(Problem::error(entry.key_span, message));
     }
-    let Some(table) = as_table(entry, &format!("stage `{name}`"), problems) else { return read };
+    let Some(table) = as_table(entry, &format!("stage `{name}`"), problems) else { return unread(said) };
 
-    read.entry.values = table.entries.iter().map(|entry| (entry.key.clone(), entry.node.span)).collect();
+    said.values = table.entries.iter().map(|entry| (entry.key.clone(), entry.node.span)).collect();
     let mut log = Log::default();
     let mut section = Section::new(Some(table), header, "", &mut log);
     let kind = find_kind(&mut section, entry, kinds);
     let Some(kind) = kind else {
         // Its keys mean nothing without a kind, but its wiring does.
         problems.append(&mut log.problems);
-        return read;
+        return unread(said);
     };
     let stage: Arc<dyn stages::Stage> = Arc::from((kind.read)(&mut section));
     declare_inputs(&mut section, &*stage);
@@ -139,12 +161,11 @@ fn read_stage(
     let own_seed = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|resolved| resolved.span);
     log.resolved.retain(|resolved| resolved.key != "seed");
     if let Some(own) = stage.own_seed() {
-        read.entry.seed = own;
-        read.entry.seed_span = own_seed;
+        said.seed = own;
+        said.seed_span = own_seed;
     }
 
-    let (mut inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, all, above, &mut log);
-    read.is_wired = is_wired;
+    let (mut inputs, is_wired) = wire(stage.as_ref(), &wiring, entry, is_stage, above, &mut log);
     if stage.takes_members() && is_wired {
         check_one_split(stage.as_ref(), &wiring, header, &inputs, above, &mut log);
         inputs = with_further_models(&inputs, above);
@@ -156,13 +177,12 @@ fn read_stage(
             _ => unknown(stage.accepts()),
         })
         .collect();
-    read.flow = Some(stage.check(&flows, header, &mut log));
-    read.inputs = inputs.into_iter().flatten().collect();
-    read.stage = Some(stage);
-    read.entry.resolved = log.resolved;
-    read.entry.places = log.places;
+    let flow = stage.check(&flows, header, &mut log);
+    said.resolved = log.resolved;
+    said.places = log.places;
     problems.append(&mut log.problems);
-    read
+    let inputs = inputs.into_iter().flatten().collect();
+    Read { flow: Some(flow), is_wired, inputs, stage: Some(stage), ..unread(said) }
 }
 
 /// The nodes of a search's second best model, its third, and so on.
@@ -272,7 +292,7 @@ fn wire(
     stage: &dyn stages::Stage,
     wiring: &Wiring<'_>,
     entry: &Entry,
-    all: &Table,
+    is_stage: IsStage<'_>,
     above: &[Read],
     log: &mut Log,
 ) -> (Vec<Option<usize>>, bool) {
@@ -339,7 +359,7 @@ fn wire(
         }
         Some(nodes) => {
             for node in nodes {
-                let found = match find_input(node, key, entry, all, above) {
+                let found = match find_input(node, key, entry, is_stage, above) {
                     Ok(found) if inputs.contains(&Some(found)) => {
                         fail(log, Problem::error(node.span, format!("`{}` is a member twice", above[found].name)))
                     }
@@ -357,7 +377,7 @@ fn wire(
 }
 
 /// The stage that `node` names.
-fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]) -> Result<usize, Problem> {
+fn find_input(node: &Node, key: &str, entry: &Entry, is_stage: IsStage<'_>, above: &[Read]) -> Result<usize, Problem> {
     let Value::Text { text, .. } = &node.value else {
         let got = crate::config::display(&node.value);
         let problem = Problem::error(node.span, format!("`{key}` expects the name of a stage above, got {got}"));
@@ -372,7 +392,7 @@ fn find_input(node: &Node, key: &str, entry: &Entry, all: &Table, above: &[Read]
     if *text == entry.key {
         return Err(Problem::error(node.span, format!("stage `{text}` cannot read itself")));
     }
-    if all.get(text).is_some() {
+    if is_stage(text) {
         return Err(Problem::error(
             node.span,
             format!("stage `{text}` stands below, and a stage reads only stages above it"),

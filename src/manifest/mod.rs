@@ -19,6 +19,7 @@ mod tests;
 mod variants;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Resolved, Section, Span, Table, Value, did_you_mean};
 use crate::stages;
@@ -42,7 +43,7 @@ pub struct Manifest {
     /// The stages, in manifest order; a stage reads only stages above it.
     pub nodes: Vec<stages::Node>,
     /// What is known of each stage's text, by the same index.
-    pub entries: Vec<StageEntry>,
+    pub entries: Vec<Arc<StageEntry>>,
     /// What all spans point into.
     pub texts: Texts,
     /// What is worth saying, but stops nothing; in file order.

@@ -178,6 +178,11 @@ pub(super) fn apply(root: &mut Table, change: &Override) -> Result<(), Problem> 
     put(root, &change.path, &change.node)
 }
 
+/// Puts a value into a stage's table, at `path` below it.
+pub(super) fn apply_to(stage: &mut Entry, path: &[(String, Span)], node: &Node) -> Result<(), Problem> {
+    put_in(&mut stage.node, &stage.key, path, node)
+}
+
 fn has_key(entry: &Entry, key: &str) -> bool {
     matches!(&entry.node.value, Value::Table(table) if table.get(key).is_some())
 }

@@ -5,8 +5,9 @@
 //! of each range, so that a wrong key or value is told in the same words as if it stood in the manifest, with the caret
 //! under the range's end.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{Entry, Log, Node, Problem, Severity, Span, Table, Value, did_you_mean};
 use crate::stages::search::{self, Dimension, Search};
@@ -24,6 +25,8 @@ pub struct Variants {
     table: Arc<Table>,
     kinds: &'static [Kind],
     seed: (u64, Option<Span>),
+    /// The stages as they stand, by the entry of their table; read when the first variant is made.
+    base: Arc<OnceLock<Vec<Vec<graph::Read>>>>,
 }
 
 impl fmt::Debug for Variants {
@@ -38,7 +41,7 @@ pub struct Variant {
     /// The stages.
     pub nodes: Vec<stages::Node>,
     /// Their keys, by the same index.
-    pub entries: Vec<StageEntry>,
+    pub entries: Vec<Arc<StageEntry>>,
 }
 
 impl Variants {
@@ -48,7 +51,7 @@ impl Variants {
     }
 
     pub(super) fn new(table: Table, kinds: &'static [Kind], seed: (u64, Option<Span>)) -> Variants {
-        Variants { table: Arc::new(table), kinds, seed }
+        Variants { table: Arc::new(table), kinds, seed, base: Arc::default() }
     }
 
     /// The table of all stages.
@@ -61,6 +64,52 @@ impl Variants {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn make(&self, tuned: &str, changes: &Changes) -> Result<Variant, Vec<Problem>> {
+        self.make_below(tuned, changes).unwrap_or_else(|| self.make_whole(tuned, changes))
+    }
+
+    /// [`Variants::make`] of which only the stages from the first overridden one on are read: a search has thousands of
+    /// variants. `None` where what is above them has an error of its own, or the changes are not all of stages that are there.
+    fn make_below(&self, tuned: &str, changes: &Changes) -> Option<Result<Variant, Vec<Problem>>> {
+        let Value::Table(stages) = &self.stages()?.value else { return None };
+        let last = stages.entries.iter().position(|entry| entry.key == tuned)?;
+        let tables = &stages.entries[..=last];
+        let mut changed: Vec<Cow<'_, Entry>> = tables.iter().map(Cow::Borrowed).collect();
+        let mut first = last + 1;
+        for (path, node) in changes {
+            let [(root, _), (stage, _), _, ..] = path.as_slice() else { return None };
+            let at = tables.iter().position(|entry| root == "stages" && entry.key == *stage)?;
+            overrides::apply_to(changed[at].to_mut(), &path[2..], node).ok()?;
+            first = first.min(at);
+        }
+        let base = self.base.get_or_init(|| self.read_base(&stages.entries));
+        let above: Vec<graph::Read> = base.get(..first)?.iter().flatten().cloned().collect();
+        let mut problems = Vec::new();
+        let is_stage = |name: &str| tables.iter().any(|entry| entry.key == name);
+        let below = changed[first..].iter().map(Cow::as_ref);
+        let read = graph::read_below(above, below, &is_stage, self.seed, self.kinds, &mut problems);
+        let (nodes, entries) = graph::finish(read, &mut problems);
+        problems.retain(|problem| problem.severity == Severity::Error);
+        Some(if problems.is_empty() { Ok(Variant { nodes, entries }) } else { Err(problems) })
+    }
+
+    /// The stages from the top, each table's own, down to the first one with an error.
+    fn read_base(&self, tables: &[Entry]) -> Vec<Vec<graph::Read>> {
+        let is_stage = |name: &str| tables.iter().any(|entry| entry.key == name);
+        let mut above = Vec::new();
+        let mut base = Vec::new();
+        for table in tables {
+            let (n_above, mut problems) = (above.len(), Vec::new());
+            above = graph::read_below(above, [table], &is_stage, self.seed, self.kinds, &mut problems);
+            graph::finish(above.clone(), &mut problems);
+            if problems.iter().any(|problem| problem.severity == Severity::Error) {
+                break;
+            }
+            base.push(above[n_above..].to_vec());
+        }
+        base
+    }
+
+    fn make_whole(&self, tuned: &str, changes: &Changes) -> Result<Variant, Vec<Problem>> {
         let mut table = (*self.table).clone();
         if let Some(stages) = table.entries.iter_mut().find(|entry| entry.key == "stages")
             && let Value::Table(stages) = &mut stages.node.value
@@ -134,7 +183,7 @@ fn value_at<'t>(table: &'t Table, path: &[(String, Span)]) -> Option<&'t Node> {
 pub(super) fn check(
     variants: &Variants,
     nodes: &[stages::Node],
-    entries: &[StageEntry],
+    entries: &[Arc<StageEntry>],
     stand_ins: &[StandIn],
     problems: &mut Vec<Problem>,
 ) {
@@ -326,5 +375,74 @@ impl Space<'_> {
             let node = Node { value: Value::Integer(epochs.into()), span };
             self.try_out(&[(path.to_vec(), node)], base, &anchor, problems);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::manifest::{Manifest, Overrides};
+
+    /// Every key of every stage above the tuned one changed, to what fits and to what does not, alone and in pairs.
+    #[test]
+    fn a_variant_read_from_the_first_changed_stage_on_is_the_one_read_from_the_top() {
+        let text = "schema = 1\nname = \"m\"\n[stages.ingest]\nsource = \"builtin:digits\"\n[stages.split]\nfolds = 5\n\
+                    [stages.preprocess]\nsteps = [\"center\"]\n[stages.reduce]\nmethod = { pca = { components = 20 } }\n\
+                    [stages.train]\narchitecture = \"INPUT - FC({width}) - RELU - FC\"\nepochs = 2\n[stages.search]\n\
+                    rounds = [{ trials = 4 }]\n[stages.search.space]\n\"stages.train.vars.width\" = { choice = [8, 16] }\n\
+                    \"stages.reduce.method.pca.components\" = { choice = [8, 16] }\n[stages.evaluate]\n";
+        let manifest = Manifest::from_bytes(Path::new("m.toml"), text.as_bytes(), &Overrides::default(), stages::KINDS)
+            .unwrap_or_else(|found| panic!("{found}"));
+        let sets = [
+            "stages.ingest.resize=[4, 4]",
+            "stages.ingest.channels=3",
+            "stages.ingest.nonsense=1",
+            "stages.split.folds=3",
+            "stages.split.folds=0",
+            "stages.preprocess.steps=[\"scale\"]",
+            "stages.preprocess.steps[0]=\"scale\"",
+            "stages.preprocess.input=\"train\"",
+            "stages.reduce.method.pca.components=7",
+            "stages.reduce.method.pca.components=70",
+            "stages.reduce.method.pca.whiten=true",
+            "stages.reduce.input=\"split\"",
+            "stages.train.vars.width=5",
+            "stages.train.architecture=\"INPUT - CONV(8) - FC\"",
+            "stages.train.learning_rate=0.5",
+            "stages.train.seed=7",
+            "stages.train.input=\"nobody\"",
+            "stages.train.input=\"search\"",
+            "stages.train={ architecture = \"INPUT - FC\" }",
+            "stages.nobody.epochs=1",
+            "stages.evaluate.bootstrap=10",
+            "seed=7",
+        ];
+        let changes: Vec<(Vec<(String, Span)>, Node)> = sets
+            .iter()
+            .map(|set| overrides::parse_set(set, 1).unwrap_or_else(|found| panic!("{set}: {found:?}")))
+            .map(|change| (change.path, change.node))
+            .collect();
+        let (mut n_below, mut n_wrong) = (0, 0);
+        let mut compare = |changes: &Changes| {
+            let variants = &manifest.variants;
+            let whole = variants.make_whole("train", changes);
+            n_wrong += usize::from(whole.is_err());
+            let Some(below) = variants.make_below("train", changes) else { return };
+            n_below += 1;
+            let shown = |made: Result<Variant, Vec<Problem>>| match made {
+                Ok(variant) => format!("{:?} {:?}", variant.nodes, variant.entries),
+                Err(problems) => format!("{problems:?}"),
+            };
+            assert_eq!(shown(below), shown(whole), "{changes:?}");
+        };
+        for (i, one) in changes.iter().enumerate() {
+            compare(std::slice::from_ref(one));
+            for other in &changes[..i] {
+                compare(&[one.clone(), other.clone()]);
+            }
+        }
+        assert!(n_below > 100 && n_wrong > 100, "{n_below} read from below, {n_wrong} wrong");
     }
 }

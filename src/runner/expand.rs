@@ -6,6 +6,7 @@
 //! called again. [`expand`] itself is a pure function of the manifest's graph and those results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::graph::{Graph, TrialNode};
 use super::plan::{Plan, State};
@@ -58,10 +59,10 @@ pub(super) fn expand(own: &Graph, results: &Results, cuts: &Cuts) -> Graph {
         let records =
             placement.rounds.iter().flat_map(|round| search.records(round, &placement.tuned, node.flow.folds));
         let records: Vec<Resolved> = records.map(|(key, value)| Resolved { key, value, span: None }).collect();
-        graph.entries[at].resolved.extend(records);
+        Arc::make_mut(&mut graph.entries[at]).resolved.extend(records);
         for rank in 1..=search.keep() {
             let node = &mut graph.nodes[at + rank as usize - 1];
-            node.stage = std::sync::Arc::new(search.of_rank(rank).placed(placement.clone()));
+            node.stage = Arc::new(search.of_rank(rank).placed(placement.clone()));
         }
     }
     graph
@@ -112,11 +113,11 @@ impl Graph {
 }
 
 /// Whether two stages of one place read the same keys with the same values.
-fn is_same(a: &StageEntry, b: &StageEntry) -> bool {
-    let keys = |entry: &StageEntry| -> Vec<(String, String)> {
-        entry.resolved.iter().map(|resolved| (resolved.key.clone(), resolved.value.clone())).collect()
-    };
-    a.seed == b.seed && keys(a) == keys(b)
+fn is_same(a: &Arc<StageEntry>, b: &Arc<StageEntry>) -> bool {
+    fn keys(entry: &StageEntry) -> impl Iterator<Item = (&str, &str)> {
+        entry.resolved.iter().map(|resolved| (resolved.key.as_str(), resolved.value.as_str()))
+    }
+    Arc::ptr_eq(a, b) || a.seed == b.seed && keys(a).eq(keys(b))
 }
 
 /// Reads the results of rounds that are there and not read yet, one round of each search; whether there were any.

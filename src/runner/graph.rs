@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::RunError;
@@ -25,7 +26,7 @@ pub struct Graph {
     /// The stages of the manifest, then those of the trials that are known.
     pub nodes: Vec<Node>,
     /// Their keys, by the same index.
-    pub entries: Vec<StageEntry>,
+    pub entries: Vec<Arc<StageEntry>>,
     /// Whose a node is that stands behind those of the manifest, by index less their number.
     pub trials: Vec<TrialNode>,
     /// Number of the manifest's own nodes.

@@ -220,26 +220,25 @@ pub(super) fn plan(
 ) -> Plan {
     let mut found: BTreeMap<Digest, Found> = BTreeMap::new();
     for i in 0..tasks.len() {
-        let mut task = tasks[i].clone();
-        task.record = own_record(&graph, &task, sources);
+        let (decided, rest) = tasks.split_at_mut(i);
+        let task = &mut rest[0];
+        task.record = own_record(&graph, task, sources);
         let above: BTreeSet<usize> =
-            task.above.iter().copied().filter(|&above| tasks[above].state != State::Fresh).collect();
+            task.above.iter().copied().filter(|&above| decided[above].state != State::Fresh).collect();
         if above.is_empty() && !graph.nodes[task.stage].stage.is_open(task.part) {
-            let entries: Vec<&Entry> = task.above.iter().filter_map(|&above| tasks[above].entry.as_ref()).collect();
-            let fingerprint = add_inputs(&graph, &mut task, &entries);
+            let entries: Vec<&Entry> = task.above.iter().filter_map(|&above| decided[above].entry.as_ref()).collect();
+            let fingerprint = add_inputs(&graph, task, &entries);
             let what = found.entry(fingerprint).or_insert_with(|| find(&fingerprint)).clone();
-            decide(&graph, &mut task, what, known, force);
+            decide(&graph, task, what, known, force);
         } else {
-            let own = match remembered(&graph, &task, known) {
+            let own = match remembered(&graph, task, known) {
                 Some(old) => (known.recall)(&old.fingerprint)
                     .map(|old| differ::own_differences(&graph, task.stage, &old, &task.record))
                     .unwrap_or_default(),
-                None => planned_by(&graph, &task, known).into_iter().collect(),
+                None => planned_by(&graph, task, known).into_iter().collect(),
             };
-            let above = above.into_iter().collect();
-            task.state = State::Pending { above, own };
+            task.state = State::Pending { above: above.into_iter().collect(), own };
         }
-        tasks[i] = task;
     }
     Plan { tasks, graph }
 }
