@@ -173,3 +173,45 @@ fn what_cannot_be_read_is_told_and_computed_by_nobody() {
         assert!(text.contains(".convoy/ac/") && text.contains("newer convoy"), "{arguments:?}: {text}");
     }
 }
+
+#[test]
+fn reports_that_are_known_to_be_there_are_healed_all_the_same() {
+    let project = Project::new();
+    project.run("p", &[]);
+    let reports = ["data.csv", "splits.csv"].map(|name| project.dir("p/out/toy").join(name));
+    let content = reports.clone().map(|report| fs::read(report).unwrap());
+    let known = || {
+        // The first run with nothing to do compares, once stamps are settled the next ones know.
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        for _ in 0..2 {
+            let (code, text) = project.run("p", &[]);
+            assert_eq!((code, text.contains("nothing to do")), (0, true), "{text}");
+        }
+    };
+    let harms: [fn(&Path); 4] = [
+        |report| fs::remove_file(report).unwrap(),
+        |report| fs::write(report, "").unwrap(),
+        |report| {
+            let (mut bytes, modified) = (fs::read(report).unwrap(), fs::metadata(report).unwrap().modified().unwrap());
+            bytes[20] ^= 1;
+            fs::write(report, bytes).unwrap();
+            fs::File::options().write(true).open(report).unwrap().set_modified(modified).unwrap();
+        },
+        |report| fs::remove_dir_all(report.parent().unwrap()).unwrap(),
+    ];
+    for (i, harm) in harms.into_iter().enumerate() {
+        known();
+        harm(&reports[1]);
+        let (code, text) = project.run("p", &[]);
+        assert_eq!((code, text.contains("nothing to do")), (0, true), "harm {i}: {text}");
+        assert_eq!(reports.clone().map(|report| fs::read(report).unwrap()), content, "harm {i}");
+    }
+    // Another manifest's reports in the same place, then the first one's again.
+    known();
+    project.add("p", &MANIFEST.replace("folds = 2", "folds = 3"));
+    assert_eq!(project.run("p", &[]).0, 0);
+    assert_ne!(fs::read(&reports[1]).unwrap(), content[1]);
+    project.add("p", MANIFEST);
+    assert_eq!(project.run("p", &[]).0, 0);
+    assert_eq!(reports.map(|report| fs::read(report).unwrap()), content);
+}

@@ -138,32 +138,26 @@ pub fn with_columns(bytes: &[u8], header: &[&str], cells: &[Cell<'_>]) -> Vec<u8
     };
     let (first, others) = (front(&header.iter().map(|name| Cell::Text(name)).collect::<Vec<_>>()), front(cells));
     let mut out = Vec::with_capacity(bytes.len() * 2);
-    let starts = record_starts(bytes);
-    for (i, &start) in starts.iter().enumerate() {
+    for (i, record) in records(bytes).enumerate() {
         out.extend_from_slice(if i == 0 { &first } else { &others });
-        out.extend_from_slice(&bytes[start..starts.get(i + 1).copied().unwrap_or(bytes.len())]);
+        out.extend_from_slice(record);
     }
     out
 }
 
 /// Where the first record of a finished table, its header, ends.
 pub fn header_len(bytes: &[u8]) -> usize {
-    record_starts(bytes).get(1).copied().unwrap_or(bytes.len())
+    records(bytes).next().map_or(0, <[u8]>::len)
 }
 
-/// Where each record begins: after a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that their
+/// The records with their ends: a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that their
 /// number tells).
-fn record_starts(bytes: &[u8]) -> Vec<usize> {
-    let mut starts = Vec::new();
-    let (mut is_quoted, mut is_start) = (false, true);
-    for (i, &byte) in bytes.iter().enumerate() {
-        if is_start {
-            starts.push(i);
-        }
+fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    bytes.split_inclusive(move |&byte| {
         is_quoted ^= byte == b'"';
-        is_start = byte == b'\n' && !is_quoted;
-    }
-    starts
+        byte == b'\n' && !is_quoted
+    })
 }
 
 fn writer() -> csv::Writer<Vec<u8>> {

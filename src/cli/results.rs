@@ -12,6 +12,7 @@ use crate::escape::on_line;
 use crate::manifest::Manifest;
 use crate::report::Finished;
 use crate::report::text::{Align, aligned, width, wrapped};
+use crate::runner::Graph;
 use crate::stages::Part;
 
 /// Lines are at most this wide, in columns, but for names that leave no room.
@@ -57,6 +58,20 @@ struct Stopped {
     epochs: u32,
 }
 
+/// Whether [`Results::of`] reads the artifact of a task.
+pub fn reads(manifest: &Manifest, graph: &Graph, stage: usize, part: Part) -> bool {
+    match (graph.nodes[stage].stage.kind(), part) {
+        ("evaluate", _) | ("search", Part::Round(_)) => true,
+        ("train", Part::Fold(_)) => graph.trial(stage).is_none() && stops_early(manifest, &graph.nodes[stage].name),
+        _ => false,
+    }
+}
+
+fn stops_early(manifest: &Manifest, stage: &str) -> bool {
+    let entry = manifest.stage(stage).map(|stage| &manifest.entries[stage]);
+    entry.is_some_and(|entry| entry.resolved.iter().any(|key| key.key.starts_with("early_stopping")))
+}
+
 impl Results {
     /// Reads them from what was finished.
     pub fn of(finished: &[Finished<'_>], manifest: &Manifest) -> anyhow::Result<Results> {
@@ -75,13 +90,12 @@ impl Results {
             }
         }
         let searches = rounds.into_iter().filter_map(|(search, round)| Best::of(search, round)).collect();
-        let stops_early = |stage: &str| {
-            let entry = manifest.stage(stage).map(|stage| &manifest.entries[stage]);
-            entry.is_some_and(|entry| entry.resolved.iter().any(|key| key.key.starts_with("early_stopping")))
-        };
         let mut stopped = Vec::new();
         for task in finished.iter().filter(|task| task.kind == "train" && task.trial.is_none()) {
-            if !stops_early(task.stage) || !matches!(task.part, Part::Fold(_)) || !task.files.0.contains_key(MODEL) {
+            if !stops_early(manifest, task.stage)
+                || !matches!(task.part, Part::Fold(_))
+                || !task.files.0.contains_key(MODEL)
+            {
                 continue;
             }
             let model: Description = Description::read(task.files)?;

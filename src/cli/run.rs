@@ -22,6 +22,7 @@ use crate::runner::{
     Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason,
     TaskOutcome, compared_lock, variant_name,
 };
+use crate::stages::Part;
 use crate::store::{Access, Digest};
 
 /// `run`.
@@ -84,7 +85,14 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         terminal.warning(&warning);
     }
     let is_complete = outcome.is_complete();
-    let artifacts = open_artifacts(&outcome, &session)?;
+    let reports_key = reports_key(&outcome);
+    let is_written = is_complete
+        && outcome.computed().next().is_none()
+        && session.store.knows_outputs(&out_dir, &reports_key, &Noted::read(&out_dir).digests());
+    // What is written already is not read again, but for what is printed.
+    let artifacts = open_artifacts(&outcome, &session, &|stage, part| {
+        !is_written || results::reads(&manifest, &outcome.graph, stage, part)
+    })?;
     let finished: Vec<Finished<'_>> = artifacts
         .iter()
         .map(|(stage, part, files)| {
@@ -96,7 +104,17 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .collect();
     // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
     // results are printed all the same.
-    let written = write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal);
+    let written = match is_written {
+        true => {
+            files::sweep(&out_dir);
+            Ok(())
+        }
+        false => write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal).map(|noted| {
+            if let Some((noted, since)) = noted {
+                session.store.note_outputs(&out_dir, reports_key, &noted.digests(), since);
+            }
+        }),
+    };
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
@@ -342,14 +360,33 @@ pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Termin
 
 type Artifact = (usize, crate::stages::Part, Files);
 
-fn open_artifacts(outcome: &Outcome, session: &Session<'_>) -> anyhow::Result<Vec<Artifact>> {
+fn open_artifacts(
+    outcome: &Outcome,
+    session: &Session<'_>,
+    is_wanted: &dyn Fn(usize, Part) -> bool,
+) -> anyhow::Result<Vec<Artifact>> {
     let mut artifacts = Vec::new();
-    for task in &outcome.tasks {
+    for task in outcome.tasks.iter().filter(|task| is_wanted(task.stage, task.part)) {
         if let Some(files) = outcome.files(&session.store, task.stage, task.part) {
             artifacts.push((task.stage, task.part, files?));
         }
     }
     Ok(artifacts)
+}
+
+/// What reports are made from: this build of the program, and the finished tasks with what each gave.
+fn reports_key(outcome: &Outcome) -> Digest {
+    let built = std::env::current_exe().and_then(std::fs::metadata).ok();
+    let built = built.map(|built| (built.len(), built.modified().ok()));
+    let mut text = format!("{} {built:?}\n", env!("CARGO_PKG_VERSION"));
+    for task in &outcome.tasks {
+        let graph = &outcome.graph;
+        let own = graph.trial(task.stage).map_or(task.stage, |trial| trial.of);
+        let artifact = task.entry.as_ref().map(|entry| entry.artifact().to_string());
+        let (stage, kind) = (&graph.nodes[own].name, graph.nodes[task.stage].stage.kind());
+        text.push_str(&format!("{stage}\t{kind}\t{}\t{:?}\t{artifact:?}\n", task.part, graph.trial_name(task.stage)));
+    }
+    Digest::of(text.as_bytes())
 }
 
 /// Ctrl-C and SIGTERM ask for a stop; a second one ends the process at once. A file that grows over a limit is an error,
@@ -387,7 +424,8 @@ pub fn keep_writing_errors() {
     }
 }
 
-/// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times.
+/// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times. Where
+/// they were all there before, what they are and since when that is known.
 fn write_reports(
     out_dir: &Path,
     finished: &[Finished<'_>],
@@ -396,16 +434,17 @@ fn write_reports(
     options: &Options<'_>,
     started: Instant,
     terminal: &Terminal,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<(Noted, SystemTime)>> {
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
-        return Ok(());
+        return Ok(None);
     }
     if !out_dir.join(files::RUN).exists() {
         // First of all: what lies in this folder is known by it not to be anybody's images.
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
     }
+    let since = SystemTime::now();
     let written = outputs::write(out_dir, &report::tables(finished), &before)?;
     for path in &written.left {
         let shown = crate::manifest::shown_path(&out_dir.join(path));
@@ -413,7 +452,7 @@ fn write_reports(
     }
     if written.noted == before && outcome.computed().next().is_none() && outcome.is_complete() {
         // Nothing was done: what the last run took stays to be read.
-        return Ok(());
+        return Ok(Some((before, since)));
     }
     let mut table = crate::artifact::table::Table::new(&["stage", "part", "outcome", "seconds"]);
     for task in &outcome.tasks {
@@ -445,7 +484,7 @@ fn write_reports(
         "files": written.noted.files,
     });
     files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
-    Ok(())
+    Ok(None)
 }
 
 /// What the tasks told, for programs.

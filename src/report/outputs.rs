@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{PICTURES, TABLES};
 use crate::files::{self, Folder, RUN};
+use crate::store::Digest;
 
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";
@@ -29,6 +30,12 @@ impl Noted {
     pub fn read(out_dir: &Path) -> Noted {
         let bytes = files::read_regular(&out_dir.join(RUN), 64 << 20).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// The digests by path.
+    pub fn digests(&self) -> BTreeMap<PathBuf, Digest> {
+        let digest = |(name, digest): (&String, &String)| Some((PathBuf::from(name), digest.parse().ok()?));
+        self.files.iter().filter_map(digest).collect()
     }
 }
 

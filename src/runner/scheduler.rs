@@ -223,12 +223,14 @@ impl<'r> Run<'r> {
 
     /// What the plan knows to be possible.
     fn start(&mut self, workshop: &Workshop<'_>) {
+        // Where nothing is to be done, nothing is read.
+        let is_fresh = self.stands.iter().all(|stand| *stand == Stand::Done);
         for i in 0..self.tasks.len() {
             match self.stands[i] {
                 Stand::Ready => self.open_gates(i, workshop),
                 Stand::Waiting => self.resolve(i, workshop),
-                Stand::Done => self.tell_dataset(i, workshop),
-                Stand::Running | Stand::Ended => {}
+                Stand::Done if !is_fresh => self.tell_dataset(i, workshop),
+                Stand::Done | Stand::Running | Stand::Ended => {}
             }
         }
     }

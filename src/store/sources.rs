@@ -9,11 +9,12 @@
 //! listing is, so its files are looked up one by one and nothing is read. A file whose stamp was taken in the same tick
 //! of the clock as its last change is written with an empty stamp (smudged), and hashed once more next time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 
@@ -250,6 +251,42 @@ impl Store {
         Some(changes)
     }
 
+    /// Whether `folder` holds what was noted of it last by [`Store::note_outputs`] under the same `key`, by the files' stamps:
+    /// then nobody has written to these files since.
+    pub fn knows_outputs(&self, folder: &Path, key: &Digest, files: &BTreeMap<PathBuf, Digest>) -> bool {
+        let known = self.load_index(&self.outputs_name(folder));
+        let Some((head, known)) = known.split_first().filter(|(head, _)| head.is_folder && head.digest == *key) else {
+            return false;
+        };
+        let is_as_noted = |(record, (name, digest)): (&Record, (&PathBuf, &Digest))| {
+            record.path == to_bytes(name)
+                && record.digest == *digest
+                && fs::symlink_metadata(folder.join(name))
+                    .is_ok_and(|metadata| metadata.is_file() && Stamp::of(&metadata) == record.stamp)
+        };
+        head.path.is_empty() && known.len() == files.len() && known.iter().zip(files).all(is_as_noted)
+    }
+
+    /// Notes that `folder` holds these files (by their path within it, with the digests of their content), which were made
+    /// from what `key` stands for and were written or compared no earlier than `since`.
+    pub fn note_outputs(&self, folder: &Path, key: Digest, files: &BTreeMap<PathBuf, Digest>, since: SystemTime) {
+        if stamp::is_remote(folder) {
+            return;
+        }
+        let since = stamp::since_epoch(since);
+        let mut records = vec![Record { path: Vec::new(), is_folder: true, stamp: Stamp::default(), digest: key }];
+        records.extend(files.iter().map(|(name, digest)| {
+            let stamp = fs::symlink_metadata(folder.join(name)).ok().map(|metadata| Stamp::of(&metadata));
+            let stamp = stamp.filter(|stamp| stamp.is_settled(since)).unwrap_or_default();
+            Record { path: to_bytes(name), is_folder: false, stamp, digest: *digest }
+        }));
+        self.save_index(&self.outputs_name(folder), &records);
+    }
+
+    fn outputs_name(&self, folder: &Path) -> String {
+        format!("outputs-{}", Digest::of(&self.key(folder)))
+    }
+
     /// What the index calls a path: relative to the project where it is inside, so that a moved project is known.
     fn key(&self, path: &Path) -> Vec<u8> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -474,6 +511,46 @@ mod tests {
 
         fn digest(&self) -> Digest {
             self.digest_at(&self.temp.path().join("p"))
+        }
+    }
+
+    #[test]
+    fn outputs_are_known_while_nobody_wrote_to_them_and_for_one_key_only() {
+        let project = Project::new();
+        let (root, folder) = (project.temp.path().join("p"), project.images());
+        let store = Store::open(&root.join(".convoy"), &root, Access::Write).unwrap();
+        let (key, other) = (Digest::of(b"key"), Digest::of(b"other"));
+        let mut files: BTreeMap<PathBuf, Digest> = BTreeMap::new();
+        for (name, content) in [("a/1.png", "one"), ("b/1.png", "three")] {
+            files.insert(PathBuf::from(name), Digest::of(content.as_bytes()));
+        }
+        let note = || {
+            std::thread::sleep(Duration::from_millis(150));
+            store.note_outputs(&folder, key, &files, SystemTime::now());
+            assert!(store.knows_outputs(&folder, &key, &files));
+        };
+        assert!(!store.knows_outputs(&folder, &key, &files), "nothing was noted");
+        store.note_outputs(&folder, key, &files, SystemTime::UNIX_EPOCH);
+        assert!(!store.knows_outputs(&folder, &key, &files), "written since");
+        note();
+        assert!(!store.knows_outputs(&folder, &other, &files), "of another key");
+        assert!(!store.knows_outputs(&root, &key, &files), "another folder");
+        let fewer: BTreeMap<_, _> = files.clone().into_iter().take(1).collect();
+        assert!(!store.knows_outputs(&folder, &key, &fewer), "other files");
+        let digests: BTreeMap<_, _> = files.keys().map(|name| (name.clone(), other)).collect();
+        assert!(!store.knows_outputs(&folder, &key, &digests), "other digests");
+        let path = folder.join("a/1.png");
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "eno").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(!store.knows_outputs(&folder, &key, &files), "same size and time, other content");
+        note();
+        fs::remove_file(&path).unwrap();
+        assert!(!store.knows_outputs(&folder, &key, &files), "one is gone");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(folder.join("a/2.png"), &path).unwrap();
+            assert!(!store.knows_outputs(&folder, &key, &files), "a link in its place");
         }
     }
 
