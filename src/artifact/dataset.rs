@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
 use super::{Bytes, Error, Files, Sink};
-use crate::data::decode::{DecodePolicy, Depth, pixel_digest};
+use crate::data::decode::{DecodePolicy, Depth, Seen, pixel_digest, seen_format};
 use crate::data::reader::GivenSplit;
 use crate::tensor::ImageShape;
 
@@ -360,6 +360,37 @@ impl Names {
 /// If the file is missing or is not what was written.
 pub fn read_decode_policy(files: &Files) -> Result<DecodePolicy, Error> {
     serde_json::from_slice(files.get(DECODE)?).map_err(|e| bad(DECODE, e))
+}
+
+/// What each image was before any policy, in the order of the blob, as [`DATA`] has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenTable(pub Vec<Seen>);
+
+impl SeenTable {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If the file is missing or is not what was written.
+    pub fn read(files: &Files) -> Result<SeenTable, Error> {
+        let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(DATA)?[..]);
+        let header = rows.headers().map_err(|e| bad(DATA, e))?.clone();
+        let at = |name: &str| {
+            header.iter().position(|cell| cell == name).ok_or_else(|| bad(DATA, format_args!("has no column `{name}`")))
+        };
+        let format = at("format")?;
+        let numbers = [at("width")?, at("height")?, at("channels")?, at("depth")?];
+        let mut seen = Vec::new();
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row).map_err(|e| bad(DATA, e))? {
+            let number = |column: usize| {
+                row[column].parse::<u32>().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
+            };
+            let format = seen_format(&row[format]).ok_or_else(|| bad(DATA, "has an unknown format"))?;
+            let [width, height, channels, depth] = numbers.map(number);
+            seen.push(Seen { format, width: width?, height: height?, channels: channels?, depth: depth? });
+        }
+        Ok(SeenTable(seen))
+    }
 }
 
 /// One image's line in the index, before it is known which classes there are.

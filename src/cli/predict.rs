@@ -68,7 +68,7 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     let n_images = images.n_samples();
     let mut printer = Printer::new(arguments, predictor, *terminal, n_images, &progress);
     let policy = printer.predictor.decode_policy().clone();
-    let plan = Plan { policy: &policy, pick: Pick::new(n_images, None), threads: n_threads };
+    let plan = Plan { policy: &policy, pick: Pick::new(n_images, None), threads: n_threads, known: None };
     let done = load(&images, &plan, &mut |loaded| printer.take(loaded)).and_then(|()| printer.flush());
     let (n_predicted, n_failed) = (printer.n_predicted, printer.n_failed);
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };

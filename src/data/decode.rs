@@ -533,6 +533,11 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
 }
 
 /// A decoder's error in our words, on one line.
+/// The format that [`Seen`] calls `name`, of those that files are read in one by one.
+pub fn seen_format(name: &str) -> Option<&'static str> {
+    ImageFormat::all().filter_map(format_name).find(|known| *known == name)
+}
+
 fn said(format: &str, error: image::ImageError) -> Refused {
     let fault = match error {
         image::ImageError::Unsupported(_) => Fault::Unsupported,

@@ -15,7 +15,7 @@ use super::plan::PlannedTask;
 use super::purse::Purse;
 use super::reason::StaleReason;
 use super::{Options, Session};
-use crate::stages::Context;
+use crate::stages::{Before, Context};
 use crate::store::fingerprint::SourceDigest;
 use crate::store::{self, Digest, Entry, Found, Locking};
 
@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub reasons: Vec<StaleReason>,
     pub fingerprint: Digest,
     pub is_forced: bool,
+    /// Its record of the last time.
+    pub before: Option<Digest>,
 }
 
 /// What a worker says at the end of a task.
@@ -279,6 +281,24 @@ impl Context for TaskContext<'_> {
         }
         drop(said);
         self.workshop.warn(Some(self.name), message);
+    }
+
+    fn before(&self) -> Option<Before> {
+        // As with checkpoints: what is forced proves itself.
+        let old = self.order.before.filter(|_| !self.order.is_forced)?;
+        let (store, record) = (&self.workshop.session.store, &self.order.task.record);
+        let (entry, before) = (store.read_entry(&old).ok()??, store.task(&old)?);
+        let is_alike = before.kind == record.kind && before.part == record.part && before.rooms == record.rooms;
+        let ([then], [now]) = (&before.sources[..], &record.sources[..]) else { return None };
+        if !is_alike || then.role != now.role {
+            return None;
+        }
+        let files_of = |source: &SourceDigest| {
+            let files = store.folder_files(&source.digest)?.into_iter();
+            Some(files.map(|(path, digest)| (path, digest.0)).collect())
+        };
+        let (then, now) = (files_of(then)?, files_of(now)?);
+        Some(Before { files: store.open_artifact(&entry).ok()?, then, now })
     }
 
     fn load_checkpoint(&self) -> Option<Vec<u8>> {

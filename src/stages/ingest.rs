@@ -1,10 +1,12 @@
 //! `ingest`: files in, one packed data set out.
 
+mod earlier;
 mod glance;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -20,6 +22,8 @@ use crate::data::reader::classes::{MAX_CLASSES, some_of};
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{self, Aside, FORMATS, Files, Found, GivenSplit, Hints, Pick, Reader};
 use crate::tensor::{ImageShape, SampleShape};
+
+use earlier::Earlier;
 
 /// The line in the list of kinds.
 pub const KIND: Kind = Kind { name: "ingest", read, example: EXAMPLE };
@@ -267,7 +271,14 @@ impl Ingest {
         context: &dyn Context,
     ) -> Result<(DatasetWriter, Vec<(Skipped, Fault)>), StageError> {
         let pick = Pick::new(reader.n_samples(), self.limit);
-        let plan = Plan { policy: &self.policy, pick, threads: context.threads() };
+        let earlier = context.before().and_then(|before| Earlier::of(before, &self.policy));
+        let n_known = AtomicU64::new(0);
+        let known = |path: &str| {
+            let image = earlier.as_ref()?.image(path)?;
+            n_known.fetch_add(1, Ordering::Relaxed);
+            Some(image)
+        };
+        let plan = Plan { policy: &self.policy, pick, threads: context.threads(), known: Some(&known) };
         let mut images = Some(images);
         let mut writer: Option<(DatasetWriter, String)> = None;
         let mut skipped = Vec::new();
@@ -279,7 +290,11 @@ impl Ingest {
             }
             done += 1;
             if done % REPORT_EVERY == 0 || done == pick.len() {
-                context.progress(done, pick.len(), "images", "");
+                let note = match n_known.load(Ordering::Relaxed) {
+                    0 => String::new(),
+                    n => format!("{n} as before"),
+                };
+                context.progress(done, pick.len(), "images", &note);
             }
             let Loaded { path, label, given, group, image } = loaded;
             let (image, digest) = match image {

@@ -20,6 +20,7 @@ pub mod search;
 pub mod split;
 pub mod train;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -289,6 +290,12 @@ pub trait Context: Sync {
     /// A warning for people, said once per text.
     fn warn(&self, message: &str);
 
+    /// What the same task was computed from the last time and what it gave, if its rooms are the same and the folder that it
+    /// reads is remembered as it was and as it is now.
+    fn before(&self) -> Option<Before> {
+        None
+    }
+
     /// The last checkpoint of this very task (same fingerprint), if an earlier run was killed.
     fn load_checkpoint(&self) -> Option<Vec<u8>>;
 
@@ -299,6 +306,18 @@ pub trait Context: Sync {
 
     /// Keeps a checkpoint, atomically; best effort.
     fn save_checkpoint(&self, bytes: &[u8]);
+}
+
+/// An earlier result of a task that reads a folder, for a stage that need not do all of it again. What it takes from that
+/// must be what it would compute: no byte may tell.
+#[derive(Clone, Debug)]
+pub struct Before {
+    /// Its artifact.
+    pub files: Files,
+    /// The digest of the content of each file in the folder as it was then, by its path with `/` between names.
+    pub then: BTreeMap<String, [u8; 32]>,
+    /// The same as it is now.
+    pub now: BTreeMap<String, [u8; 32]>,
 }
 
 /// A file or folder that a stage reads from outside.

@@ -66,13 +66,17 @@ fn is_beginning(name: &str) -> bool {
 /// Returns warnings.
 pub(super) fn open(calls: &dyn Calls, dir: &Path, access: Access) -> Result<Vec<String>, Error> {
     let found = match names(dir)? {
-        None if std::fs::symlink_metadata(dir).is_ok() => {
-            return Err(Error::io("read the store", dir)(io::Error::new(
-                io::ErrorKind::NotFound,
-                "it is a link to nothing",
-            )));
-        }
-        None => None,
+        None => match std::fs::symlink_metadata(dir) {
+            Ok(metadata) if metadata.is_symlink() => {
+                return Err(Error::io("read the store", dir)(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "it is a link to nothing",
+                )));
+            }
+            // Another run has made it just now.
+            Ok(_) => names(dir)?,
+            Err(_) => None,
+        },
         Some(found) => Some(found),
     };
     let format = format_of(dir)?;
@@ -219,6 +223,24 @@ mod tests {
         let dir = temp.path().join(FOLDER);
         drop(open_at(&dir).unwrap());
         (temp, dir)
+    }
+
+    #[test]
+    fn runs_that_make_a_store_at_the_same_time_all_have_it() {
+        for _ in 0..200 {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = temp.path().join(FOLDER);
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for access in [Access::Write, Access::Write, Access::Write, Access::Look] {
+                    let (start, dir, root) = (&start, &dir, temp.path());
+                    scope.spawn(move || {
+                        start.wait();
+                        Store::open(dir, root, access).unwrap();
+                    });
+                }
+            });
+        }
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Store {
 
     /// How the folder with digest `new` differs from the one with digest `old`, if both are remembered.
     pub fn folder_changes(&self, old: &Digest, new: &Digest) -> Option<Changes> {
-        let (old, new) = (self.load_tree(old)?, self.load_tree(new)?);
+        let (old, new) = (shown_in(self.load_tree(old)?), shown_in(self.load_tree(new)?));
         let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
         let mut changes = Changes::default();
         let mut note = |record: &Record, kind: fn(&mut Changes) -> &mut usize| {
@@ -249,6 +249,14 @@ impl Store {
             }
         }
         Some(changes)
+    }
+
+    /// The content of each regular file in the folder with this digest, by its path with `/` between names, if that is
+    /// remembered: believed only if it gives that digest.
+    pub fn folder_files(&self, digest: &Digest) -> Option<BTreeMap<String, Digest>> {
+        let is_content = |record: &Record| ![NOT_REGULAR, NOT_READABLE, TEXT].map(Digest::of).contains(&record.digest);
+        let files = self.load_tree(digest)?.into_iter().filter(|record| !record.is_folder && is_content(record));
+        Some(files.filter_map(|record| Some((String::from_utf8(record.path).ok()?, record.digest))).collect())
     }
 
     /// Whether `folder` holds what was noted of it last by [`Store::note_outputs`] under the same `key`, by the files' stamps:
@@ -308,28 +316,34 @@ impl Store {
         }
     }
 
-    /// Remembers a listing, so that a later run can say which files changed.
+    /// Remembers a listing, so that a later run can say which files changed, and need not read what did not.
     fn save_tree(&self, digest: &Digest, mut records: Vec<Record>) {
         let name = digest.to_string();
         if !self.may_remember() || matches!(self.read_note(TREES, &name), Ok(Some(_))) {
             return;
         }
-        // Folders are told by their files; those without any by themselves.
-        let parents: BTreeSet<Vec<u8>> = records
-            .iter()
-            .filter_map(|record| Some(record.path[..record.path.iter().rposition(|&b| b == b'/')?].to_vec()))
-            .collect();
-        records.retain(|record| !record.is_folder || !record.path.is_empty() && !parents.contains(&record.path));
-        records.iter_mut().filter(|record| record.is_folder).for_each(|record| record.path.push(b'/'));
-        records.sort_by(|a, b| a.path.cmp(&b.path));
         records.iter_mut().for_each(|record| record.stamp = Stamp::default());
         // Without it the reason is less precise.
         let _ = self.write_note(TREES, &name, &encode(&records));
     }
 
+    /// The listing that has this digest.
     fn load_tree(&self, digest: &Digest) -> Option<Vec<Record>> {
-        decode(&self.read_note(TREES, &digest.to_string()).ok()??)
+        let records = decode(&self.read_note(TREES, &digest.to_string()).ok()??)?;
+        (tree_digest(&records) == *digest).then_some(records)
     }
+}
+
+/// What is told of a listing: folders are told by their files; those without any by themselves.
+fn shown_in(mut records: Vec<Record>) -> Vec<Record> {
+    let parents: BTreeSet<Vec<u8>> = records
+        .iter()
+        .filter_map(|record| Some(record.path[..record.path.iter().rposition(|&b| b == b'/')?].to_vec()))
+        .collect();
+    records.retain(|record| !record.is_folder || !record.path.is_empty() && !parents.contains(&record.path));
+    records.iter_mut().filter(|record| record.is_folder).for_each(|record| record.path.push(b'/'));
+    records.sort_by(|a, b| a.path.cmp(&b.path));
+    records
 }
 
 /// Whether ingest will meet the same error: it says what it thinks of the file, then.

@@ -562,7 +562,7 @@ pub(crate) mod testing {
         let policy = DecodePolicy { limits: LIMITS, ..DecodePolicy::default() };
         let pick = Pick::new(reader.n_samples(), None);
         let mut samples = Vec::new();
-        let plan = Plan { policy: &policy, pick, threads: 2 };
+        let plan = Plan { policy: &policy, pick, threads: 2, known: None };
         load(&*reader, &plan, &mut |loaded| {
             samples.push(loaded);
             Ok::<(), Error>(())

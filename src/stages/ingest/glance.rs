@@ -26,7 +26,7 @@ impl Ingest {
         let reader = resolved.found().open(&self.policy.limits)?;
         let pick = Pick::new(reader.n_samples(), self.limit);
         let looked = Pick::new(pick.len(), Some(LOOKED_AT));
-        let plan = Plan { policy: &self.policy, pick, threads: 1 };
+        let plan = Plan { policy: &self.policy, pick, threads: 1, known: None };
         let mut glance = Glance { classes: reader.classes().to_vec(), ..Glance::default() };
         let mut counts = vec![0; glance.classes.len()];
         let mut groups: BTreeMap<String, u32> = BTreeMap::new();
