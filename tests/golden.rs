@@ -374,8 +374,18 @@ fn what_differs_from_the_lock_file_is_exit_3() {
         let epochs = ["--set", "stages.train.epochs=3"];
         project.convoy(&[&["check", "--locked"], &epochs[..]].concat());
         project.convoy(&[&["check", "--locked", "--json"], &epochs[..]].concat());
-        project.convoy(&[&["run", "-q", "--threads", "1", "--locked"], &epochs[..]].concat());
-        project.convoy(&[&["run", "-q", "--threads", "1", "--locked", "--json"], &epochs[..]].concat());
+        let locked = ["run", "-q", "--threads", "1", "--locked"];
+        project.convoy(&[&locked[..], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--json"], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--verbose"], &epochs[..]].concat());
+        assert!(!project.path("out/small@set-771db878").exists(), "nothing is computed");
+        project.convoy(&[&locked[..], &["--recompute"], &epochs[..]].concat());
+        // What is computed already is compared.
+        project.convoy(&[&locked[..], &["--verbose"], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--json"], &epochs[..]].concat());
+        project.edit("small.toml", "seed   = 1", "seed   = 2");
+        project.convoy(&locked);
+        project.convoy(&[&locked[..], &["--to", "split"]].concat());
     });
 }
 
@@ -388,6 +398,7 @@ fn gates_that_fail_are_exit_6_and_come_last() {
         project.convoy(&["run", "-q", "--threads", "1", "--json"]);
         project.edit("small.toml", "epochs        = 4", "epochs        = 3");
         project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--locked", "--recompute"]);
     });
 }
 

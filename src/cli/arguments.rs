@@ -157,9 +157,16 @@ pub struct RunArguments {
     /// Only this stage and what it reads; the lock file is left alone.
     #[arg(long, value_name = "STAGE")]
     pub to: Option<String>,
-    /// Compare with the lock file and exit with 3 where they differ; never write it.
-    #[arg(long)]
+    /// Compare with the lock file and exit with 3 where they differ; never write it. Nothing is computed where the lock
+    /// file is stale by a key.
+    #[arg(long, conflicts_with = "to")]
     pub locked: bool,
+    /// With `--locked`: compute what is stale all the same, and compare the results.
+    #[arg(long, requires = "locked")]
+    pub recompute: bool,
+    /// With `--locked`: name every task that differs, with its digests.
+    #[arg(long, requires = "locked")]
+    pub verbose: bool,
     /// Write the lock file anew even where it says that the same inputs gave other bytes, or cannot be read.
     #[arg(long, conflicts_with = "locked")]
     pub relock: bool,

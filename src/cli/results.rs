@@ -10,8 +10,8 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
 use crate::escape::on_line;
 use crate::manifest::Manifest;
-use crate::report::Finished;
 use crate::report::text::{Align, aligned, width, wrapped};
+use crate::report::{Finished, compare};
 use crate::stages::Part;
 
 /// Lines are at most this wide, in columns, but for names that leave no room.
@@ -105,6 +105,8 @@ impl Results {
         let mut out = BTreeMap::new();
         for (stage, evaluation) in &self.evaluations {
             for score in evaluation.scores.iter().filter(|score| score.model == evaluation.model) {
+                let n = format!("{stage}.{}.{}.{}", score.model, score.split, compare::N);
+                out.insert(n, score.n.to_string());
                 for (metric, value) in &score.metrics {
                     if let Some(value) = value {
                         out.insert(

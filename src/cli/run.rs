@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::arguments::{PlaceArguments, RunArguments};
 use super::progress::{Progress, Told};
 use super::terminal::{GREEN, RED, Terminal};
-use super::{Exit, check, results};
+use super::{Exit, check, locked, results};
 use crate::artifact::Files;
 use crate::config::{Problem, Span};
 use crate::files;
@@ -19,8 +19,8 @@ use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
-    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason,
-    TaskOutcome, compared_lock, variant_name,
+    Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason, TaskOutcome,
+    compared_lock, variant_name,
 };
 use crate::store::{Access, Digest};
 
@@ -58,6 +58,13 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             }
             Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
         };
+    }
+    if arguments.locked {
+        match locked::before(&session, &options, arguments, terminal) {
+            Ok(None) => {}
+            Ok(Some(exit)) => return Ok(exit),
+            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        }
     }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
     let out_dir = out.join(variant_name(&manifest));
@@ -109,7 +116,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         _ => format!("{name}: {n_computed} of {n_tasks} tasks computed in {seconds}"),
     });
     let shown = crate::manifest::shown_path(&out_dir);
-    let mut differences = Vec::new();
+    let mut differences = None;
     let mut exit = if is_complete {
         if !arguments.json {
             terminal.result(&results.text(n_computed == 0, &shown, terminal));
@@ -124,7 +131,8 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             && outcome.truncated.is_empty()
             && let Some(lock) = outcome.lock_file()
         {
-            exit = keep_lock(lock, &results, &session, &manifest, arguments, &mut differences, terminal)?;
+            let evaluations = finished.iter().filter(|task| task.kind == "evaluate").map(|task| task.files).collect();
+            exit = keep_lock(lock, &results, evaluations, &session, arguments, &mut differences, terminal)?;
         }
         if exit == Exit::Done && has_failed_search { Exit::Failed } else { exit }
     } else {
@@ -157,7 +165,8 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 json_error(Some(&task.name), &message, help.as_deref(), span, &manifest)
             }).collect::<Vec<_>>(),
             "warnings": warnings(&outcome),
-            "lock_differences": differences.iter().map(|d| difference_json(d, &manifest)).collect::<Vec<_>>(),
+            "lock_equal": differences.as_ref().map(Vec::is_empty),
+            "lock_differences": differences.unwrap_or_default(),
         });
         if let (Some(json), serde_json::Value::Object(results)) = (json.as_object_mut(), results.json()) {
             json.extend(results);
@@ -219,18 +228,6 @@ fn json_error(
 ) -> serde_json::Value {
     let at = span.filter(|span| *span != Span::default()).and_then(|span| manifest.texts.location(span));
     serde_json::json!({ "task": task, "message": message, "help": help, "at": at.map(|at| at.to_string()) })
-}
-
-/// A difference from a lock file for programs.
-pub fn difference_json(difference: &Difference, manifest: &Manifest) -> serde_json::Value {
-    let mut json = serde_json::json!({ "text": difference.to_string() });
-    if let Difference::Setting(stage, key, old, new, span) = difference {
-        let at = span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string());
-        json = serde_json::json!({
-            "text": difference.to_string(), "stage": stage, "key": key, "old": old, "new": new, "at": at,
-        });
-    }
-    json
 }
 
 /// Says which searches reached their time limit; whether one of them is not to.
@@ -454,30 +451,23 @@ fn warnings(outcome: &Outcome) -> serde_json::Value {
     warnings.map(|(stage, message)| serde_json::json!({ "stage": stage, "message": message })).collect()
 }
 
-/// Says with what `--locked` compares where that is not plain: overrides have no lock file of their own.
-pub fn tell_compared(manifest: &Manifest, path: &Path, terminal: &Terminal) {
-    if manifest.has_sets {
-        let shown = crate::manifest::shown_path(path);
-        terminal.note(&format!("comparing with `{shown}`, which is of the manifest without `--set`"));
-    }
-}
-
 /// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
 /// other bytes, or cannot be read, it is left alone.
 fn keep_lock(
     mut lock: LockFile,
     results: &results::Results,
+    evaluations: Vec<&Files>,
     session: &Session<'_>,
-    manifest: &Manifest,
     arguments: &RunArguments,
-    told: &mut Vec<Difference>,
+    told: &mut Option<Vec<serde_json::Value>>,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
+    let manifest = session.manifest;
     lock.metrics = results.headline();
     let path = if arguments.locked { compared_lock(manifest) } else { session.graph.lock_path.clone() };
     let path = path.as_path();
     if arguments.locked {
-        tell_compared(manifest, path, terminal);
+        locked::tell_compared(manifest, path, terminal);
     }
     let shown = crate::manifest::shown_path(path);
     let old = match LockFile::read(path) {
@@ -511,26 +501,10 @@ fn keep_lock(
             terminal.fault(&format!("there is no lock file `{shown}`"), Some("write it with `convoy run`"));
             return Ok(Exit::Stale);
         };
-        let mut exit = Exit::Done;
-        // What is vouched for is read and hashed, whatever stamps say.
-        for task in lock.tasks.values() {
-            match session.store.find_verified(&task.key)? {
-                crate::store::Found::Hit(_) => {}
-                _ => {
-                    terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
-                    exit = Exit::Corrupt;
-                }
-            }
-        }
-        if exit != Exit::Done {
-            terminal.note("  help: run again: what is damaged is in quarantine now and is computed anew");
-            return Ok(exit);
-        }
-        *told = old.compare(&lock);
-        for difference in &*told {
-            terminal.note(&format!("{shown}: {difference}"));
-        }
-        return Ok(if told.is_empty() { Exit::Done } else { Exit::Stale });
+        let run = locked::Finished { old: &old, path: path.to_owned(), new: &lock, evaluations };
+        let (exit, differences) = locked::after(&run, session, arguments.verbose, terminal)?;
+        *told = (exit != Exit::Corrupt).then_some(differences);
+        return Ok(exit);
     }
     if !manifest.has_sets
         && let Err(error) = lock.write(path)
