@@ -90,7 +90,7 @@ pub enum Verb {
     Data(DataArguments),
     /// Look at and clean the store.
     Cache(CacheArguments),
-    /// Check the digest of every stored file.
+    /// Check the digest of every stored file; or re-execute recorded tasks and compare what they give.
     Verify(VerifyArguments),
     /// Check that this program computes as it should on this machine; or, with `training`, a manifest's networks.
     Selftest(SelftestArguments),
@@ -365,16 +365,36 @@ pub struct StoreArguments {
 
 /// `verify`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Without a stage, --sample and --all every stored file is read and compared with its digest (--store)."
+)]
 pub struct VerifyArguments {
-    /// Read and hash all that is stored (as `verify` without it does, too).
-    #[arg(long = "store")]
-    pub is_store: bool,
-    /// Where the store is.
+    /// Which manifest.
     #[command(flatten)]
-    pub place: StoreArguments,
+    pub manifest: ManifestArguments,
+    /// Re-execute the recorded tasks of this stage, on one thread and on --threads, and compare what they give.
+    pub stage: Option<String>,
+    /// Re-execute every recorded task of the manifest.
+    #[arg(long, conflicts_with_all = ["sample", "stage"])]
+    pub all: bool,
+    /// Re-execute N recorded tasks, picked by their fingerprints: the same ones each time.
+    #[arg(long, value_name = "N", conflicts_with = "stage", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Re-execute with the kernels of every instruction set that this processor has.
+    #[arg(long)]
+    pub isa: bool,
+    /// Read and hash all that is stored.
+    #[arg(long = "store", conflicts_with_all = ["all", "sample", "stage", "isa"])]
+    pub is_store: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+    /// No progress.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `doctor`.

@@ -19,6 +19,7 @@ mod status;
 mod store;
 mod summary;
 mod terminal;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -132,7 +133,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Why(arguments) => status::why(&arguments, terminal),
         Verb::Data(arguments) => data::data(&arguments.verb, terminal),
         Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
-        Verb::Verify(arguments) => store::verify(&arguments, terminal),
+        Verb::Verify(arguments) => verify::verify(arguments, terminal),
         Verb::Summary(arguments) => summary::summary(&arguments, terminal),
         Verb::Schema(arguments) => schema::schema(&arguments, terminal),
         Verb::Selftest(arguments) => selftest::selftest(&arguments, terminal),

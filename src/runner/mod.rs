@@ -19,6 +19,7 @@ mod plan;
 mod purse;
 mod reason;
 mod recall;
+mod reexecute;
 mod scheduler;
 mod worker;
 
@@ -47,6 +48,7 @@ pub use perform::{RepeatError, repeat};
 pub use plan::{Plan, PlannedTask, State};
 pub use reason::{Lost, StaleReason};
 pub use recall::{locked_dataset, locked_results};
+pub use reexecute::{FileDifference, Recorded};
 
 /// How to run.
 pub struct Options<'a> {
