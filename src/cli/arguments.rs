@@ -76,6 +76,11 @@ pub enum Verb {
     Status(StatusArguments),
     /// Explain why a stage is stale: key, old value, new value, line.
     Why(WhyArguments),
+    /// Say what changed: keys, data, metrics, predictions, gates. Between Git revisions, lock files, folders of reports or
+    /// runs.
+    Diff(DiffArguments),
+    /// List what was run: when, with which keys changed, and what came of it.
+    Runs(RunsArguments),
     /// Predict the classes of images with a finished model, as CSV on stdout.
     Predict(PredictArguments),
     /// Write a finished model to one file that needs neither manifest nor store.
@@ -248,6 +253,53 @@ pub struct WhyArguments {
     #[command(flatten)]
     pub places: PlaceArguments,
     /// Print the reasons as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diff`.
+#[derive(Args, Debug)]
+pub struct DiffArguments {
+    /// Before: a Git revision, a lock file, a folder of reports (out/NAME), a `metrics.csv`, or a run as `convoy runs`
+    /// lists it [default: the merge base of HEAD and the main branch].
+    pub a: Option<PathBuf>,
+    /// After [default: the manifest and the lock file here].
+    pub b: Option<PathBuf>,
+    /// The manifest [default: the only *.toml with a [stages…] table here].
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// The profile whose lock files are compared.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Exit with 6 if this metric [default: accuracy] of what was evaluated is worse beyond noise: McNemar's p below 0.05,
+    /// or 0 outside the 95 % interval of the difference. Where noise cannot be told, worse is enough; where nothing is known
+    /// of the side before, it fails. On the test split where there is one.
+    #[arg(long, value_name = "METRIC", num_args = 0..=1, require_equals = true, default_missing_value = "accuracy")]
+    pub fail_on_worse: Option<String>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print Markdown, for a comment on a pull request.
+    #[arg(long, conflicts_with = "json")]
+    pub md: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `runs`.
+#[derive(Args, Debug)]
+pub struct RunsArguments {
+    /// Only this pipeline.
+    #[arg(value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// How many [default: 20].
+    #[arg(long, short, value_name = "N")]
+    pub number: Option<u32>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print the list as JSON.
     #[arg(long)]
     pub json: bool,
 }

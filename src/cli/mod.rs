@@ -3,16 +3,21 @@
 //! One file per verb (or family of verbs). A verb returns its exit code, or an error that is printed once, here.
 
 mod arguments;
+mod changes;
 mod check;
 mod data;
+mod diff;
 mod doctor;
 mod export;
+mod git;
+mod history;
 mod init;
 mod locked;
 mod predict;
 mod progress;
 mod results;
 mod run;
+mod runs;
 mod schema;
 mod selftest;
 mod status;
@@ -134,6 +139,8 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Data(arguments) => data::data(&arguments.verb, terminal),
         Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
         Verb::Verify(arguments) => verify::verify(arguments, terminal),
+        Verb::Diff(arguments) => diff::diff(&arguments, terminal),
+        Verb::Runs(arguments) => runs::runs(&arguments, terminal),
         Verb::Summary(arguments) => summary::summary(&arguments, terminal),
         Verb::Schema(arguments) => schema::schema(&arguments, terminal),
         Verb::Selftest(arguments) => selftest::selftest(&arguments, terminal),

@@ -100,6 +100,11 @@ impl Results {
         self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates).filter(|gate| !gate.is_passed)
     }
 
+    /// Every gate.
+    pub fn gates(&self) -> impl Iterator<Item = &GateResult> {
+        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates)
+    }
+
     /// The headline metrics by `stage.model.split.metric`, for the lock file.
     pub fn headline(&self) -> BTreeMap<String, String> {
         let mut out = BTreeMap::new();

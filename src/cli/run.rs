@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::Context as _;
 
 use super::arguments::{PlaceArguments, RunArguments};
+use super::history::RunRecord;
 use super::progress::{Progress, Told};
 use super::terminal::{GREEN, RED, Terminal};
 use super::{Exit, check, locked, results};
 use crate::artifact::Files;
 use crate::config::{Problem, Span};
+use crate::data::catalogue;
 use crate::files;
 use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
@@ -103,11 +105,12 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .collect();
     // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
     // results are printed all the same.
-    let written = write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal);
+    let results = results::Results::of(&finished, &manifest)?;
+    let run = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
+    let written = write_reports(&out_dir, &finished, &run, terminal);
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
-    let results = results::Results::of(&finished, &manifest)?;
     let n_computed = outcome.computed().count();
     let (name, n_tasks) = (&manifest.name, outcome.n_tasks());
     let seconds = report::text::seconds(started.elapsed().as_secs_f64());
@@ -384,16 +387,36 @@ pub fn keep_writing_errors() {
     }
 }
 
-/// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times.
-fn write_reports(
-    out_dir: &Path,
-    finished: &[Finished<'_>],
-    manifest: &Manifest,
-    outcome: &Outcome,
-    options: &Options<'_>,
+/// A run that has ended.
+struct Ran<'r> {
+    session: &'r Session<'r>,
+    outcome: &'r Outcome,
+    results: &'r results::Results,
+    threads: usize,
     started: Instant,
-    terminal: &Terminal,
-) -> anyhow::Result<()> {
+}
+
+/// The manifest as it was run, to be run from the folder of reports.
+fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+    let places = &session.graph.places;
+    let is_entry = |place: &str| {
+        let root = &places.project_root;
+        catalogue::is_name(place) && catalogue::find_entry(place, root).is_ok_and(|entry| entry.is_some())
+    };
+    let is_place = |place: &str| !is_entry(place) && places.resolve(Path::new(place)).exists();
+    let mut name = variant_name(manifest).replace('@', "-");
+    name.truncate(54);
+    let text = manifest.resolved(out_dir, &format!("{name}.resolved"), &is_place);
+    format!(
+        "# The manifest as `convoy run` ran it: profile and overrides in force, defaults written out. It gives the same\n\
+         # fingerprints, under another name.\n{text}"
+    )
+}
+
+/// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times.
+fn write_reports(out_dir: &Path, finished: &[Finished<'_>], run: &Ran<'_>, terminal: &Terminal) -> anyhow::Result<()> {
+    let (session, outcome) = (run.session, run.outcome);
+    let manifest = session.manifest;
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
         return Ok(());
@@ -403,7 +426,9 @@ fn write_reports(
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
     }
-    let written = outputs::write(out_dir, &report::tables(finished), &before)?;
+    let mut reports = report::tables(finished);
+    reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
+    let written = outputs::write(out_dir, &reports, &before)?;
     for path in &written.left {
         let shown = crate::manifest::shown_path(&out_dir.join(path));
         terminal.warning(&format!("`{shown}` is of an earlier run and was edited since: it is left"));
@@ -426,21 +451,24 @@ fn write_reports(
         table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
     files::replace(&out_dir.join(outputs::TIMINGS), &table.into_bytes(), false)?;
-    let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let run = serde_json::json!({
-        "convoy": env!("CARGO_PKG_VERSION"),
-        "pipeline": manifest.name,
-        "finished_unix_seconds": finished,
-        "seconds": started.elapsed().as_secs_f64(),
-        "threads": options.threads,
+    let seconds = run.started.elapsed().as_secs_f64();
+    let gates = run.results.gates().cloned().collect();
+    let record = RunRecord::of(outcome, session, seconds, run.results.headline(), gates);
+    record.keep(&session.store);
+    let mut json = serde_json::to_value(&record)?;
+    let more = serde_json::json!({
+        "run": record.id(),
+        "threads": run.threads,
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.n_tasks(),
-        "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
-        "complete": outcome.is_complete(),
         "warnings": warnings(outcome),
         "files": written.noted.files,
     });
+    if let (Some(json), serde_json::Value::Object(more)) = (json.as_object_mut(), more) {
+        json.extend(more);
+    }
+    let run = json;
     files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
     Ok(())
 }

@@ -155,7 +155,11 @@ impl Results {
         Ok(())
     }
 
-    fn read_predictions(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Adds what a `predictions.csv` says.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_predictions(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut rows = Rows::of(bytes, PREDICTIONS, &["path", "split", "model", "actual", "predicted", "loss"])?;
         let mut doubled: HashSet<(At, String)> = HashSet::new();
         while let Some(row) = rows.next()? {
@@ -257,6 +261,7 @@ impl std::fmt::Display for Judged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.is_noise { "within noise" } else { "beyond noise" })?;
         match (self.p_value, self.difference, self.n_common) {
+            (Some(p), _, Some(n)) if p < 0.0005 => write!(f, " (McNemar p < 0.001, {n} images)"),
             (Some(p), _, Some(n)) => write!(f, " (McNemar p {p:.3}, {n} images)"),
             (None, Some((low, high)), Some(n)) => write!(f, " ([{low:+.4}, {high:+.4}], {n} images)"),
             (_, Some((low, high)), None) => write!(f, " ([{low:+.4}, {high:+.4}], unpaired)"),

@@ -13,6 +13,9 @@ use crate::files::{self, Folder, RUN};
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";
 
+/// The file with the manifest as it was run.
+pub const MANIFEST: &str = "manifest.toml";
+
 /// The largest report that is read back, in bytes; larger ones are rewritten and never pruned.
 const MOST: u64 = 4 << 30;
 
@@ -101,7 +104,7 @@ fn is_ours(name: &str) -> bool {
     let is_table = |name: &str| TABLES.iter().any(|table| table.file == name);
     match name.split('/').collect::<Vec<_>>()[..] {
         _ if !are_plain || name.contains('\\') => false,
-        [name] => is_table(name) || name.starts_with("trials-") && name.ends_with(".svg"),
+        [name] => is_table(name) || name == MANIFEST || name.starts_with("trials-") && name.ends_with(".svg"),
         ["curves", picture] => picture.ends_with(".svg"),
         [folder, name] => {
             let is_picture = |(_, file): &(&str, &str)| {
