@@ -273,7 +273,7 @@ pub struct DiffArguments {
     pub profile: Option<String>,
     /// Exit with 6 if this metric [default: accuracy] of what was evaluated is worse beyond noise: McNemar's p below 0.05,
     /// or 0 outside the 95 % interval of the difference. Where noise cannot be told, worse is enough; where nothing is known
-    /// of the side before, it fails. On the test split where there is one.
+    /// of a side, it fails. On the test split where there is one.
     #[arg(long, value_name = "METRIC", num_args = 0..=1, require_equals = true, default_missing_value = "accuracy")]
     pub fail_on_worse: Option<String>,
     /// Where the store is.

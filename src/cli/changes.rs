@@ -102,6 +102,7 @@ pub fn text(changes: &Changes) -> String {
     text.push_str("\nmetrics");
     match &changes.metrics {
         None => text.push_str(&format!(": {NOT_KNOWN}\n")),
+        Some(metrics) if metrics.is_empty() => text.push_str(": none\n"),
         Some(metrics) if metrics.iter().all(MetricChange::is_same) => text.push_str(": unchanged\n"),
         Some(metrics) => {
             text.push('\n');
@@ -291,12 +292,18 @@ pub fn markdown(changes: &Changes) -> String {
     text.push_str("\n**Metrics**");
     match &changes.metrics {
         None => text.push_str(&format!(": {NOT_KNOWN}\n")),
+        Some(metrics) if metrics.is_empty() => text.push_str(": none\n"),
         Some(metrics) if metrics.iter().all(MetricChange::is_same) => text.push_str(": unchanged\n"),
         Some(metrics) => {
             text.push_str("\n\n| model | split | metric | old | new | n | |\n|---|---|---|---:|---:|---:|---|\n");
             for change in metrics.iter().take(MOST_ROWS) {
                 let value = |side: Option<compare::Value>| side.and_then(|side| side.value);
                 let (old, new) = shown_pair(value(change.old), value(change.new));
+                let cell = |shown: String, side: Option<compare::Value>| match side.and_then(|side| side.interval) {
+                    Some((low, high)) => format!("{shown} [{low:.4}, {high:.4}]"),
+                    None => shown,
+                };
+                let (old, new) = (cell(old, change.old), cell(new, change.new));
                 let n = change.new_n.or(change.old_n).map(|n| n.to_string()).unwrap_or_default();
                 let judged = match &change.judged {
                     Some(judged) => judged.to_string(),

@@ -164,7 +164,7 @@ impl Project<'_> {
         let text = show(&file);
         let then = text.as_ref().and_then(|bytes| {
             Manifest::from_bytes(&self.manifest.path, bytes, &overrides, KINDS)
-                .map_err(|_| notes.push(format!("{shown}: `{file}` cannot be read by this version of the program")))
+                .map_err(|_| notes.push(format!("{shown}: `{file}` is no manifest that this program can read")))
                 .ok()
         });
         if text.is_none() {
@@ -259,6 +259,10 @@ fn with_store(mut side: Side, store: Option<&Store>) -> Side {
     let Some(lock) = &side.lock else { return side };
     side.data = store.map(|store| locked_dataset(store, lock)).unwrap_or_default();
     if lock.metrics.is_empty() {
+        // What evaluates nothing has no results; what does and has none is not known.
+        if !lock.tasks.is_empty() && lock.stages.values().all(|stage| stage.kind != "evaluate") {
+            side.results = Some(Results::of_nothing());
+        }
         return side;
     }
     let files = store.and_then(|store| locked_results(store, lock));

@@ -21,6 +21,8 @@ pub const RUN: &str = "run-";
 pub struct RunRecord {
     /// The version of the program.
     pub convoy: String,
+    /// The project, where several share the store: a digest of its path.
+    pub project: String,
     /// The pipeline.
     pub pipeline: String,
     /// The name of its lock file and its folder of reports: with the profile or a digest of the overrides.
@@ -66,6 +68,7 @@ impl RunRecord {
         lock.metrics = metrics;
         RunRecord {
             convoy: env!("CARGO_PKG_VERSION").to_owned(),
+            project: session.store.project(),
             pipeline: manifest.name.clone(),
             variant: variant_name(manifest),
             manifest: session.graph.manifest.to_string_lossy().replace('\\', "/"),
@@ -116,7 +119,7 @@ fn file_name(run: &RunRecord) -> String {
     format!("{:015}-{}.json", run.finished_unix_milliseconds, &run.id()[RUN.len()..])
 }
 
-/// The runs that the store remembers, the latest first.
+/// The runs of this project that the store remembers, the latest first.
 ///
 /// # Errors
 /// If they are there and cannot be read. What is damaged is left out.
@@ -124,7 +127,8 @@ pub fn runs(store: &Store) -> Result<Vec<RunRecord>, crate::store::Error> {
     let mut runs = Vec::new();
     for (name, _) in store.notes(FOLDER)?.into_iter().rev() {
         let bytes = store.read_note(FOLDER, &name)?;
-        runs.extend(bytes.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok()));
+        let run = bytes.and_then(|bytes| serde_json::from_slice::<RunRecord>(&bytes).ok());
+        runs.extend(run.filter(|run| run.project == store.project()));
     }
     Ok(runs)
 }

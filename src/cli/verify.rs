@@ -235,6 +235,10 @@ fn every_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result
         let document: Option<Value> = serde_json::from_str(&text).ok().filter(|json: &Value| json["isa"].is_array());
         let exit = if cancel.load(Ordering::Relaxed) { Exit::Interrupted } else { exit_of(status.code()) };
         let Some(document) = document else {
+            // It has said why on stderr.
+            if arguments.json && !text.is_empty() {
+                terminal.result(&text);
+            }
             return Ok(if exit == Exit::Done { Exit::Failed } else { exit });
         };
         if !arguments.json {

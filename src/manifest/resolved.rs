@@ -121,7 +121,10 @@ mod tests {
             .unwrap_or_else(|found| panic!("{found}"))
     }
 
-    fn keys(manifest: &Manifest) -> Vec<(String, u64, Vec<usize>, Vec<(String, String)>)> {
+    /// Of each stage: its name, its seed, what it reads, its keys.
+    type Stages = Vec<(String, u64, Vec<usize>, Vec<(String, String)>)>;
+
+    fn keys(manifest: &Manifest) -> Stages {
         let own = manifest.nodes.iter().zip(&manifest.entries);
         own.map(|(node, entry)| {
             let mut keys: Vec<(String, String)> =

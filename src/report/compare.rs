@@ -67,7 +67,7 @@ impl Results {
     /// # Errors
     /// If one cannot be read.
     pub fn of_artifacts<'f>(artifacts: impl Iterator<Item = &'f Files>) -> Result<Results, String> {
-        let mut results = Results { gates: Some(Vec::new()), ..Results::default() };
+        let mut results = Results::of_nothing();
         for files in artifacts {
             let evaluation = Evaluation::read(files).map_err(|error| error.to_string())?;
             for score in &evaluation.scores {
@@ -86,6 +86,11 @@ impl Results {
             }
         }
         Ok(results)
+    }
+
+    /// The results of a run that evaluates nothing.
+    pub fn of_nothing() -> Results {
+        Results { gates: Some(Vec::new()), ..Results::default() }
     }
 
     /// The results in `metrics.csv` and, where it is there, `predictions.csv`.
@@ -155,7 +160,7 @@ impl Results {
         Ok(())
     }
 
-    /// Adds what a `predictions.csv` says.
+    /// Adds what a `predictions.csv` says; where it is known which models evaluations are about, of those only.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -165,6 +170,10 @@ impl Results {
         while let Some(row) = rows.next()? {
             let [path, split, model, actual, predicted, loss] = [0, 1, 2, 3, 4, 5].map(|i| row.cell(i));
             let text = |cell: &str| table::unguarded(cell).to_owned();
+            // Members of what was evaluated are not compared.
+            if !self.headline.is_empty() && !self.headline.contains(table::unguarded(model)) {
+                continue;
+            }
             let said =
                 Said { actual: text(actual), predicted: text(predicted), loss: loss.parse().unwrap_or(f64::NAN) };
             let at = (text(model), text(split));
@@ -357,11 +366,8 @@ fn common<'r>(old: &'r Results, new: &'r Results, at: &At) -> Option<Vec<(&'r St
 }
 
 /// Every metric of the models that evaluations are about, and whether it moved, in the order of models, splits and metrics.
-/// Metrics that only one side computes are there; of a side that knows nothing, nothing is compared.
+/// Metrics that only one side has are there.
 pub fn metrics(old: &Results, new: &Results) -> Vec<MetricChange> {
-    if old.scores.is_empty() || new.scores.is_empty() {
-        return Vec::new();
-    }
     let models = old.models(new);
     let places: BTreeSet<&At> =
         old.scores.keys().chain(new.scores.keys()).filter(|(model, _)| models.contains(model)).collect();
@@ -543,7 +549,7 @@ mod tests {
         assert_eq!(by(&old, &far, "accuracy"), (Some(("intervals", false)), true));
         assert_eq!(by(&old, &near, "macro-f1"), (None, true), "where noise cannot be told, worse is worse");
         assert_eq!(flips(&old, &near), None);
-        assert!(metrics(&Results::default(), &near).is_empty());
+        assert!(metrics(&Results::default(), &near).iter().all(|change| change.old.is_none() && !change.is_worse));
     }
 
     #[test]
