@@ -140,6 +140,41 @@ impl Project {
     }
 }
 
+/// Names of runs, dates and commits as placeholders.
+fn without_identity(mut text: String) -> String {
+    let is_hex = |text: &str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    for (before, behind, shown) in [("run-", "", "[RUN]"), ("(", ")", "([COMMIT])"), (", at ", "", ", at [COMMIT]")] {
+        let mut from = 0;
+        while let Some(at) = text[from..].find(before).map(|at| from + at) {
+            let start = at + before.len();
+            from = start;
+            let end = start + 8;
+            if text.get(start..end).is_some_and(is_hex) && text[end..].starts_with(behind) {
+                text.replace_range(at..end + behind.len(), shown);
+            }
+        }
+    }
+    while let Some(at) = text.find(" UTC").filter(|at| *at >= 19) {
+        text.replace_range(at - 19..at + 4, "[DATE]");
+    }
+    text
+}
+
+/// These fields of a line of JSON as placeholders.
+fn without_fields(text: &str, names: &[&str]) -> String {
+    let mut out = text.to_owned();
+    for name in names {
+        let field = format!("\"{name}\":");
+        let mut from = 0;
+        while let Some(at) = out[from..].find(&field).map(|at| from + at + field.len()) {
+            let end = out[at..].find([',', '}']).map_or(out.len(), |end| at + end);
+            out.replace_range(at..end, "[REDACTED]");
+            from = at;
+        }
+    }
+    out
+}
+
 /// Times, versions, colours and the memory of a training, which packs its operands as the processor's kernels want them,
 /// as placeholders.
 fn redacted(text: &str) -> String {
@@ -153,6 +188,7 @@ fn redacted(text: &str) -> String {
         })
     });
     let text = text.replace(concat!(" ", env!("CARGO_PKG_VERSION")), " [VERSION]").replace('\x1b', "␛");
+    let text = without_identity(text);
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -213,6 +249,8 @@ const VERBS: &[&[&str]] = &[
     &["summary"],
     &["status"],
     &["why"],
+    &["diff"],
+    &["runs"],
     &["predict"],
     &["export"],
     &["export", "safetensors"],
@@ -384,8 +422,84 @@ fn what_differs_from_the_lock_file_is_exit_3() {
         let epochs = ["--set", "stages.train.epochs=3"];
         project.convoy(&[&["check", "--locked"], &epochs[..]].concat());
         project.convoy(&[&["check", "--locked", "--json"], &epochs[..]].concat());
-        project.convoy(&[&["run", "-q", "--threads", "1", "--locked"], &epochs[..]].concat());
-        project.convoy(&[&["run", "-q", "--threads", "1", "--locked", "--json"], &epochs[..]].concat());
+        let locked = ["run", "-q", "--threads", "1", "--locked"];
+        project.convoy(&[&locked[..], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--json"], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--verbose"], &epochs[..]].concat());
+        assert!(!project.path("out/small@set-771db878").exists(), "nothing is computed");
+        project.convoy(&[&locked[..], &["--recompute"], &epochs[..]].concat());
+        // What is computed already is compared.
+        project.convoy(&[&locked[..], &["--verbose"], &epochs[..]].concat());
+        project.convoy(&[&locked[..], &["--json"], &epochs[..]].concat());
+        project.edit("small.toml", "seed   = 1", "seed   = 2");
+        project.convoy(&locked);
+        project.convoy(&[&locked[..], &["--to", "split"]].concat());
+    });
+}
+
+/// A branch that changes a key, as somebody who reviews it sees it.
+#[test]
+fn what_changed_and_what_was_run() {
+    let gated = SMALL.to_owned() + "gates = { accuracy = \">= 0.7\" }\n";
+    check("diff", &gated.replace("limit  = 100", "limit  = 400"), |project| {
+        let git = |project: &Project, arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.current_dir(project.temp.path()).env("GIT_CONFIG_GLOBAL", "/dev/null");
+            command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(arguments);
+            assert!(command.output().expect("git starts").status.success(), "git {arguments:?}");
+        };
+        project.convoy(&["runs"]);
+        fs::remove_dir(project.path(".git")).expect("an empty folder");
+        project.convoy(&["diff"]);
+        git(project, &["init", "-q", "-b", "main"]);
+        project.write(".gitignore", ".convoy\nout\n");
+        project.convoy(&["diff"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        git(project, &["add", "."]);
+        git(project, &["commit", "-q", "-m", "begin"]);
+        project.convoy(&["diff"]);
+        git(project, &["checkout", "-q", "-b", "change"]);
+        project.edit("small.toml", "epochs        = 4", "epochs        = 1");
+        project.convoy(&["diff"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.convoy(&["diff"]);
+        project.convoy(&["diff", "--fail-on-worse"]);
+        project.convoy(&["diff", "main", "--md", "--fail-on-worse=log-loss"]);
+        project.convoy(&["diff", "--fail-on-worse=acuracy"]);
+        project.convoy(&["diff", "nothing"]);
+        let output = project.command(&["diff", "--json"]).output().expect("the program starts");
+        let shown = text(output.stdout);
+        project.note(&[], &["diff", "--json"], "", &shown, &text(output.stderr), output.status);
+        fs::rename(project.path(".convoy"), project.path(".hidden")).expect("a store");
+        project.convoy(&["diff", "main"]);
+        fs::rename(project.path(".hidden"), project.path(".convoy")).expect("a store");
+        project.convoy(&["runs"]);
+        let output = project.command(&["runs", "--json"]).output().expect("the program starts");
+        let names = ["finished_unix_seconds", "seconds", "id", "convoy", "revision"];
+        let shown = without_fields(&text(output.stdout), &names);
+        project.note(&[], &["runs", "--json"], "", &shown, &text(output.stderr), output.status);
+        project.was_slow = false;
+    });
+}
+
+#[test]
+fn what_is_recorded_is_computed_again() {
+    check("verify", SMALL, |project| {
+        project.convoy(&["verify", "small.toml"]);
+        project.convoy_in(&[("CONVOY_ISA", "portable")], &["verify", "--all", "-q", "--threads", "2"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        let verb = ["verify", "-q", "--threads", "2"];
+        for arguments in [&["--all"][..], &["train"], &["trian"], &["--sample", "2"]] {
+            let mut command = project.command(&[&verb[..], arguments].concat());
+            let output = command.env("CONVOY_ISA", "portable").output().expect("the program starts");
+            let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+            let environment = [("CONVOY_ISA", "portable")];
+            project.note(&environment, &[&verb[..], arguments].concat(), "", &stdout, &stderr, output.status);
+        }
+        project.convoy_in(&[("CONVOY_ISA", "portable")], &[&verb[..], &["--json", "ensemble"]].concat());
+        project.edit("small.toml", "epochs        = 4", "epochs        = 3");
+        project.convoy_in(&[("CONVOY_ISA", "portable")], &[&verb[..], &["--all"]].concat());
+        project.was_slow = false;
     });
 }
 
@@ -398,6 +512,7 @@ fn gates_that_fail_are_exit_6_and_come_last() {
         project.convoy(&["run", "-q", "--threads", "1", "--json"]);
         project.edit("small.toml", "epochs        = 4", "epochs        = 3");
         project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--locked", "--recompute"]);
     });
 }
 

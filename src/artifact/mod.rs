@@ -4,6 +4,7 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub mod dataset;
+pub mod difference;
 pub mod ensemble;
 pub mod evaluation;
 pub mod features;

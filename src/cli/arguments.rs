@@ -76,6 +76,11 @@ pub enum Verb {
     Status(StatusArguments),
     /// Explain why a stage is stale: key, old value, new value, line.
     Why(WhyArguments),
+    /// Say what changed: keys, data, metrics, predictions, gates. Between Git revisions, lock files, folders of reports or
+    /// runs.
+    Diff(DiffArguments),
+    /// List what was run: when, with which keys changed, and what came of it.
+    Runs(RunsArguments),
     /// Predict the classes of images with a finished model, as CSV on stdout.
     Predict(PredictArguments),
     /// Write a finished model to one file that needs neither manifest nor store.
@@ -90,7 +95,7 @@ pub enum Verb {
     Data(DataArguments),
     /// Look at and clean the store.
     Cache(CacheArguments),
-    /// Check the digest of every stored file.
+    /// Check the digest of every stored file; or re-execute recorded tasks and compare what they give.
     Verify(VerifyArguments),
     /// Check that this program computes as it should on this machine; or, with `training`, a manifest's networks.
     Selftest(SelftestArguments),
@@ -157,9 +162,16 @@ pub struct RunArguments {
     /// Only this stage and what it reads; the lock file is left alone.
     #[arg(long, value_name = "STAGE")]
     pub to: Option<String>,
-    /// Compare with the lock file and exit with 3 where they differ; never write it.
-    #[arg(long)]
+    /// Compare with the lock file and exit with 3 where they differ; never write it. Nothing is computed where the lock
+    /// file is stale by a key.
+    #[arg(long, conflicts_with = "to")]
     pub locked: bool,
+    /// With `--locked`: compute what is stale all the same, and compare the results.
+    #[arg(long, requires = "locked")]
+    pub recompute: bool,
+    /// With `--locked`: name every task that differs, with its digests.
+    #[arg(long, requires = "locked")]
+    pub verbose: bool,
     /// Write the lock file anew even where it says that the same inputs gave other bytes, or cannot be read.
     #[arg(long, conflicts_with = "locked")]
     pub relock: bool,
@@ -241,6 +253,53 @@ pub struct WhyArguments {
     #[command(flatten)]
     pub places: PlaceArguments,
     /// Print the reasons as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diff`.
+#[derive(Args, Debug)]
+pub struct DiffArguments {
+    /// Before: a Git revision, a lock file, a folder of reports (out/NAME), a `metrics.csv`, or a run as `convoy runs`
+    /// lists it [default: the merge base of HEAD and the main branch].
+    pub a: Option<PathBuf>,
+    /// After [default: the manifest and the lock file here].
+    pub b: Option<PathBuf>,
+    /// The manifest [default: the only *.toml with a [stages…] table here].
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// The profile whose lock files are compared.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Exit with 6 if this metric [default: accuracy] of what was evaluated is worse beyond noise: McNemar's p below 0.05,
+    /// or 0 outside the 95 % interval of the difference. Where noise cannot be told, worse is enough; where nothing is known
+    /// of a side, it fails. On the test split where there is one.
+    #[arg(long, value_name = "METRIC", num_args = 0..=1, require_equals = true, default_missing_value = "accuracy")]
+    pub fail_on_worse: Option<String>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print Markdown, for a comment on a pull request.
+    #[arg(long, conflicts_with = "json")]
+    pub md: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `runs`.
+#[derive(Args, Debug)]
+pub struct RunsArguments {
+    /// Only this pipeline.
+    #[arg(value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// How many [default: 20].
+    #[arg(long, short, value_name = "N")]
+    pub number: Option<u32>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print the list as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -358,16 +417,36 @@ pub struct StoreArguments {
 
 /// `verify`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Without a stage, --sample and --all every stored file is read and compared with its digest (--store)."
+)]
 pub struct VerifyArguments {
-    /// Read and hash all that is stored (as `verify` without it does, too).
-    #[arg(long = "store")]
-    pub is_store: bool,
-    /// Where the store is.
+    /// Which manifest.
     #[command(flatten)]
-    pub place: StoreArguments,
+    pub manifest: ManifestArguments,
+    /// Re-execute the recorded tasks of this stage, on one thread and on --threads, and compare what they give.
+    pub stage: Option<String>,
+    /// Re-execute every recorded task of the manifest.
+    #[arg(long, conflicts_with_all = ["sample", "stage"])]
+    pub all: bool,
+    /// Re-execute N recorded tasks, picked by their fingerprints: the same ones each time.
+    #[arg(long, value_name = "N", conflicts_with = "stage", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Re-execute with the kernels of every instruction set that this processor has.
+    #[arg(long)]
+    pub isa: bool,
+    /// Read and hash all that is stored.
+    #[arg(long = "store", conflicts_with_all = ["all", "sample", "stage", "isa"])]
+    pub is_store: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+    /// No progress.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `doctor`.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::arguments::{CheckArguments, ManifestArguments};
-use super::run::{difference_json, run_error, tell_compared, threads};
+use super::locked::{self, difference_json, tell_compared};
+use super::run::{run_error, threads};
 use super::terminal::Terminal;
 use crate::config::{Problem, Severity};
 use crate::manifest::{Diagnostics, Looked, Manifest};
@@ -151,12 +152,11 @@ fn locked(arguments: &CheckArguments, manifest: &Manifest, terminal: &Terminal) 
     let path = compared_lock(manifest);
     tell_compared(manifest, &path, terminal);
     let shown = crate::manifest::shown_path(&path);
-    let (message, help) = match LockFile::read(&path) {
-        Ok(Some(lock)) => return compare(&session, &lock, &shown, arguments, terminal),
-        Ok(None) => (format!("there is no lock file `{shown}`"), "write it with `convoy run`"),
-        Err(message) => (format!("`{shown}`: {message}"), "restore it, or write it anew with `convoy run --relock`"),
+    let (message, help) = match locked::read(&path) {
+        Ok(lock) => return compare(&session, &lock, &shown, arguments, terminal),
+        Err(wrong) => wrong,
     };
-    terminal.fault(&message, Some(help));
+    terminal.fault(&message, Some(&help));
     if arguments.json {
         let error = serde_json::json!({ "message": message, "help": help });
         terminal.json(serde_json::json!({ "ok": false, "lock": shown, "error": error }));

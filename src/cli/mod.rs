@@ -3,21 +3,28 @@
 //! One file per verb (or family of verbs). A verb returns its exit code, or an error that is printed once, here.
 
 mod arguments;
+mod changes;
 mod check;
 mod data;
+mod diff;
 mod doctor;
 mod export;
+mod git;
+mod history;
 mod init;
+mod locked;
 mod predict;
 mod progress;
 mod results;
 mod run;
+mod runs;
 mod schema;
 mod selftest;
 mod status;
 mod store;
 mod summary;
 mod terminal;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -131,7 +138,9 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Why(arguments) => status::why(&arguments, terminal),
         Verb::Data(arguments) => data::data(&arguments.verb, terminal),
         Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
-        Verb::Verify(arguments) => store::verify(&arguments, terminal),
+        Verb::Verify(arguments) => verify::verify(arguments, terminal),
+        Verb::Diff(arguments) => diff::diff(&arguments, terminal),
+        Verb::Runs(arguments) => runs::runs(&arguments, terminal),
         Verb::Summary(arguments) => summary::summary(&arguments, terminal),
         Verb::Schema(arguments) => schema::schema(&arguments, terminal),
         Verb::Selftest(arguments) => selftest::selftest(&arguments, terminal),

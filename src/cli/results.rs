@@ -10,8 +10,8 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
 use crate::escape::on_line;
 use crate::manifest::Manifest;
-use crate::report::Finished;
 use crate::report::text::{Align, aligned, width, wrapped};
+use crate::report::{Finished, compare};
 use crate::runner::Graph;
 use crate::stages::Part;
 
@@ -114,11 +114,18 @@ impl Results {
         self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates).filter(|gate| !gate.is_passed)
     }
 
+    /// Every gate.
+    pub fn gates(&self) -> impl Iterator<Item = &GateResult> {
+        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates)
+    }
+
     /// The headline metrics by `stage.model.split.metric`, for the lock file.
     pub fn headline(&self) -> BTreeMap<String, String> {
         let mut out = BTreeMap::new();
         for (stage, evaluation) in &self.evaluations {
             for score in evaluation.scores.iter().filter(|score| score.model == evaluation.model) {
+                let n = format!("{stage}.{}.{}.{}", score.model, score.split, compare::N);
+                out.insert(n, score.n.to_string());
                 for (metric, value) in &score.metrics {
                     if let Some(value) = value {
                         out.insert(

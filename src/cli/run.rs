@@ -1,26 +1,28 @@
 //! `run`: what is stale is computed, then the reports are written and the results printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 
 use super::arguments::{PlaceArguments, RunArguments};
+use super::history::RunRecord;
 use super::progress::{Progress, Told};
 use super::terminal::{GREEN, RED, Terminal};
-use super::{Exit, check, results};
+use super::{Exit, check, locked, results};
 use crate::artifact::Files;
 use crate::config::{Problem, Span};
+use crate::data::catalogue;
 use crate::files;
 use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
-    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason,
-    TaskOutcome, compared_lock, variant_name,
+    Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason, TaskOutcome,
+    compared_lock, variant_name,
 };
 use crate::stages::Part;
 use crate::store::{Access, Digest};
@@ -60,6 +62,13 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
         };
     }
+    if arguments.locked {
+        match locked::before(&session, &options, arguments, terminal) {
+            Ok(None) => {}
+            Ok(Some(exit)) => return Ok(exit),
+            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        }
+    }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
     let out_dir = out.join(variant_name(&manifest));
     // What is written last is tried first. A run that has nothing to do may have nothing to write either.
@@ -85,10 +94,10 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         terminal.warning(&warning);
     }
     let is_complete = outcome.is_complete();
-    let reports_key = reports_key(&outcome);
+    let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
     let is_written = is_complete
         && outcome.computed().next().is_none()
-        && session.store.knows_outputs(&out_dir, &reports_key, &Noted::read(&out_dir).digests());
+        && session.store.knows_outputs(&out_dir, &reports_key, &digests(&Noted::read(&out_dir)));
     // What is written already is not read again, but for what is printed.
     let artifacts = open_artifacts(&outcome, &session, &|stage, part| {
         !is_written || results::reads(&manifest, &outcome.graph, stage, part)
@@ -104,21 +113,22 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .collect();
     // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
     // results are printed all the same.
+    let results = results::Results::of(&finished, &manifest)?;
+    let run = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
     let written = match is_written {
         true => {
             files::sweep(&out_dir);
             Ok(())
         }
-        false => write_reports(&out_dir, &finished, &manifest, &outcome, &options, started, terminal).map(|noted| {
+        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| {
             if let Some((noted, since)) = noted {
-                session.store.note_outputs(&out_dir, reports_key, &noted.digests(), since);
+                session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
             }
         }),
     };
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
-    let results = results::Results::of(&finished, &manifest)?;
     let n_computed = outcome.computed().count();
     let (name, n_tasks) = (&manifest.name, outcome.n_tasks());
     let seconds = report::text::seconds(started.elapsed().as_secs_f64());
@@ -127,7 +137,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         _ => format!("{name}: {n_computed} of {n_tasks} tasks computed in {seconds}"),
     });
     let shown = crate::manifest::shown_path(&out_dir);
-    let mut differences = Vec::new();
+    let mut differences = None;
     let mut exit = if is_complete {
         if !arguments.json {
             terminal.result(&results.text(n_computed == 0, &shown, terminal));
@@ -142,7 +152,8 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             && outcome.truncated.is_empty()
             && let Some(lock) = outcome.lock_file()
         {
-            exit = keep_lock(lock, &results, &session, &manifest, arguments, &mut differences, terminal)?;
+            let evaluations = finished.iter().filter(|task| task.kind == "evaluate").map(|task| task.files).collect();
+            exit = keep_lock(lock, &results, evaluations, &session, arguments, &mut differences, terminal)?;
         }
         if exit == Exit::Done && has_failed_search { Exit::Failed } else { exit }
     } else {
@@ -175,7 +186,8 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 json_error(Some(&task.name), &message, help.as_deref(), span, &manifest)
             }).collect::<Vec<_>>(),
             "warnings": warnings(&outcome),
-            "lock_differences": differences.iter().map(|d| difference_json(d, &manifest)).collect::<Vec<_>>(),
+            "lock_equal": differences.as_ref().map(Vec::is_empty),
+            "lock_differences": differences.unwrap_or_default(),
         });
         if let (Some(json), serde_json::Value::Object(results)) = (json.as_object_mut(), results.json()) {
             json.extend(results);
@@ -237,18 +249,6 @@ fn json_error(
 ) -> serde_json::Value {
     let at = span.filter(|span| *span != Span::default()).and_then(|span| manifest.texts.location(span));
     serde_json::json!({ "task": task, "message": message, "help": help, "at": at.map(|at| at.to_string()) })
-}
-
-/// A difference from a lock file for programs.
-pub fn difference_json(difference: &Difference, manifest: &Manifest) -> serde_json::Value {
-    let mut json = serde_json::json!({ "text": difference.to_string() });
-    if let Difference::Setting(stage, key, old, new, span) = difference {
-        let at = span.and_then(|span| manifest.texts.location(span)).map(|at| at.to_string());
-        json = serde_json::json!({
-            "text": difference.to_string(), "stage": stage, "key": key, "old": old, "new": new, "at": at,
-        });
-    }
-    json
 }
 
 /// Says which searches reached their time limit; whether one of them is not to.
@@ -374,11 +374,11 @@ fn open_artifacts(
     Ok(artifacts)
 }
 
-/// What reports are made from: this build of the program, and the finished tasks with what each gave.
-fn reports_key(outcome: &Outcome) -> Digest {
+/// What reports are made from: this build of the program, the manifest, and the finished tasks with what each gave.
+fn reports_key(outcome: &Outcome, manifest: &str) -> Digest {
     let built = std::env::current_exe().and_then(std::fs::metadata).ok();
     let built = built.map(|built| (built.len(), built.modified().ok()));
-    let mut text = format!("{} {built:?}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("{} {built:?}\n{manifest}\n", env!("CARGO_PKG_VERSION"));
     for task in &outcome.tasks {
         let graph = &outcome.graph;
         let own = graph.trial(task.stage).map_or(task.stage, |trial| trial.of);
@@ -387,6 +387,12 @@ fn reports_key(outcome: &Outcome) -> Digest {
         text.push_str(&format!("{stage}\t{kind}\t{}\t{:?}\t{artifact:?}\n", task.part, graph.trial_name(task.stage)));
     }
     Digest::of(text.as_bytes())
+}
+
+/// The digests that a folder of reports was noted with, by path.
+fn digests(noted: &Noted) -> BTreeMap<PathBuf, Digest> {
+    let digest = |(name, digest): (&String, &String)| Some((PathBuf::from(name), digest.parse().ok()?));
+    noted.files.iter().filter_map(digest).collect()
 }
 
 /// Ctrl-C and SIGTERM ask for a stop; a second one ends the process at once. A file that grows over a limit is an error,
@@ -424,17 +430,42 @@ pub fn keep_writing_errors() {
     }
 }
 
+/// A run that has ended.
+struct Ran<'r> {
+    session: &'r Session<'r>,
+    outcome: &'r Outcome,
+    results: &'r results::Results,
+    threads: usize,
+    started: Instant,
+}
+
+/// The manifest as it was run, to be run from the folder of reports.
+fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+    let places = &session.graph.places;
+    let is_entry = |place: &str| {
+        let root = &places.project_root;
+        catalogue::is_name(place) && catalogue::find_entry(place, root).is_ok_and(|entry| entry.is_some())
+    };
+    let is_place = |place: &str| !is_entry(place) && places.resolve(Path::new(place)).exists();
+    let mut name = variant_name(manifest).replace('@', "-");
+    name.truncate(54);
+    let text = manifest.resolved(out_dir, &format!("{name}.resolved"), &is_place);
+    format!(
+        "# The manifest as `convoy run` ran it: profile and overrides in force, defaults written out. It gives the same\n\
+         # fingerprints, under another name.\n{text}"
+    )
+}
+
 /// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times. Where
 /// they were all there before, what they are and since when that is known.
 fn write_reports(
     out_dir: &Path,
     finished: &[Finished<'_>],
-    manifest: &Manifest,
-    outcome: &Outcome,
-    options: &Options<'_>,
-    started: Instant,
+    run: &Ran<'_>,
     terminal: &Terminal,
 ) -> anyhow::Result<Option<(Noted, SystemTime)>> {
+    let (session, outcome) = (run.session, run.outcome);
+    let manifest = session.manifest;
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
         return Ok(None);
@@ -444,8 +475,10 @@ fn write_reports(
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
     }
+    let mut reports = report::tables(finished);
+    reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
     let since = SystemTime::now();
-    let written = outputs::write(out_dir, &report::tables(finished), &before)?;
+    let written = outputs::write(out_dir, &reports, &before)?;
     for path in &written.left {
         let shown = crate::manifest::shown_path(&out_dir.join(path));
         terminal.warning(&format!("`{shown}` is of an earlier run and was edited since: it is left"));
@@ -468,21 +501,24 @@ fn write_reports(
         table.row(&[(&outcome.graph.nodes[task.stage].name).into(), part.as_str().into(), word.into(), seconds.into()]);
     }
     files::replace(&out_dir.join(outputs::TIMINGS), &table.into_bytes(), false)?;
-    let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let run = serde_json::json!({
-        "convoy": env!("CARGO_PKG_VERSION"),
-        "pipeline": manifest.name,
-        "finished_unix_seconds": finished,
-        "seconds": started.elapsed().as_secs_f64(),
-        "threads": options.threads,
+    let seconds = run.started.elapsed().as_secs_f64();
+    let gates = run.results.gates().cloned().collect();
+    let record = RunRecord::of(outcome, session, seconds, run.results.headline(), gates);
+    record.keep(&session.store);
+    let mut json = serde_json::to_value(&record)?;
+    let more = serde_json::json!({
+        "run": record.id(),
+        "threads": run.threads,
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.n_tasks(),
-        "computed": outcome.computed().count(),
         "truncated": !outcome.truncated.is_empty(),
-        "complete": outcome.is_complete(),
         "warnings": warnings(outcome),
         "files": written.noted.files,
     });
+    if let (Some(json), serde_json::Value::Object(more)) = (json.as_object_mut(), more) {
+        json.extend(more);
+    }
+    let run = json;
     files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
     Ok(None)
 }
@@ -493,30 +529,23 @@ fn warnings(outcome: &Outcome) -> serde_json::Value {
     warnings.map(|(stage, message)| serde_json::json!({ "stage": stage, "message": message })).collect()
 }
 
-/// Says with what `--locked` compares where that is not plain: overrides have no lock file of their own.
-pub fn tell_compared(manifest: &Manifest, path: &Path, terminal: &Terminal) {
-    if manifest.has_sets {
-        let shown = crate::manifest::shown_path(path);
-        terminal.note(&format!("comparing with `{shown}`, which is of the manifest without `--set`"));
-    }
-}
-
 /// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
 /// other bytes, or cannot be read, it is left alone.
 fn keep_lock(
     mut lock: LockFile,
     results: &results::Results,
+    evaluations: Vec<&Files>,
     session: &Session<'_>,
-    manifest: &Manifest,
     arguments: &RunArguments,
-    told: &mut Vec<Difference>,
+    told: &mut Option<Vec<serde_json::Value>>,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
+    let manifest = session.manifest;
     lock.metrics = results.headline();
     let path = if arguments.locked { compared_lock(manifest) } else { session.graph.lock_path.clone() };
     let path = path.as_path();
     if arguments.locked {
-        tell_compared(manifest, path, terminal);
+        locked::tell_compared(manifest, path, terminal);
     }
     let shown = crate::manifest::shown_path(path);
     let old = match LockFile::read(path) {
@@ -550,26 +579,10 @@ fn keep_lock(
             terminal.fault(&format!("there is no lock file `{shown}`"), Some("write it with `convoy run`"));
             return Ok(Exit::Stale);
         };
-        let mut exit = Exit::Done;
-        // What is vouched for is read and hashed, whatever stamps say.
-        for task in lock.tasks.values() {
-            match session.store.find_verified(&task.key)? {
-                crate::store::Found::Hit(_) => {}
-                _ => {
-                    terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
-                    exit = Exit::Corrupt;
-                }
-            }
-        }
-        if exit != Exit::Done {
-            terminal.note("  help: run again: what is damaged is in quarantine now and is computed anew");
-            return Ok(exit);
-        }
-        *told = old.compare(&lock);
-        for difference in &*told {
-            terminal.note(&format!("{shown}: {difference}"));
-        }
-        return Ok(if told.is_empty() { Exit::Done } else { Exit::Stale });
+        let run = locked::Finished { old: &old, path: path.to_owned(), new: &lock, evaluations };
+        let (exit, differences) = locked::after(&run, session, arguments.verbose, terminal)?;
+        *told = (exit != Exit::Corrupt).then_some(differences);
+        return Ok(exit);
     }
     if !manifest.has_sets
         && let Err(error) = lock.write(path)

@@ -176,14 +176,15 @@ fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
-/// `verify`.
+/// `verify --store`.
 pub fn verify(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let (dir, root) = locate(&arguments.place);
+    let place = StoreArguments { cache_dir: arguments.places.cache_dir.clone() };
+    let (dir, root) = locate(&place);
     // What is damaged is moved away where the store can be written to; where not, it is told only.
     let writable = if dir.exists() { Store::open(&dir, &root, Access::Write).ok() } else { None };
     let store = match writable {
         Some(store) => told(store, terminal),
-        None => match open(&arguments.place, Access::Look, terminal) {
+        None => match open(&place, Access::Look, terminal) {
             Some(store) => store,
             None => return Ok(Exit::Failed),
         },

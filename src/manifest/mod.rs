@@ -12,6 +12,7 @@ mod look;
 mod overrides;
 #[cfg(test)]
 mod records;
+mod resolved;
 pub mod schema;
 pub mod source;
 #[cfg(test)]

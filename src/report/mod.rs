@@ -3,6 +3,8 @@
 //! The numbers are the stages'; here they only get the names of their stages, folds and a place. Every file is replaced
 //! atomically and left alone when its bytes would be the same.
 
+pub mod changed_data;
+pub mod compare;
 mod curves;
 pub mod dataset;
 pub mod outputs;

@@ -9,10 +9,12 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{PICTURES, TABLES};
 use crate::files::{self, Folder, RUN};
-use crate::store::Digest;
 
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";
+
+/// The file with the manifest as it was run.
+pub const MANIFEST: &str = "manifest.toml";
 
 /// The largest report that is read back, in bytes; larger ones are rewritten and never pruned.
 const MOST: u64 = 4 << 30;
@@ -30,12 +32,6 @@ impl Noted {
     pub fn read(out_dir: &Path) -> Noted {
         let bytes = files::read_regular(&out_dir.join(RUN), 64 << 20).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
-    }
-
-    /// The digests by path.
-    pub fn digests(&self) -> BTreeMap<PathBuf, Digest> {
-        let digest = |(name, digest): (&String, &String)| Some((PathBuf::from(name), digest.parse().ok()?));
-        self.files.iter().filter_map(digest).collect()
     }
 }
 
@@ -108,7 +104,7 @@ fn is_ours(name: &str) -> bool {
     let is_table = |name: &str| TABLES.iter().any(|table| table.file == name);
     match name.split('/').collect::<Vec<_>>()[..] {
         _ if !are_plain || name.contains('\\') => false,
-        [name] => is_table(name) || name.starts_with("trials-") && name.ends_with(".svg"),
+        [name] => is_table(name) || name == MANIFEST || name.starts_with("trials-") && name.ends_with(".svg"),
         ["curves", picture] => picture.ends_with(".svg"),
         [folder, name] => {
             let is_picture = |(_, file): &(&str, &str)| {

@@ -13,7 +13,8 @@
 //! "train/fold 1" = { key = "8a…", output = "3f…" }                                   the keys in which they differ
 //! ```
 //!
-//! Two lines of one task are what a reader of a pull request compares, and Git merges what was changed apart.
+//! Two lines of one task are what a reader of a pull request compares. Metrics and tasks of different stages have an empty
+//! line between them, so that Git merges what was changed apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -34,7 +35,7 @@ use crate::store::fingerprint::{SourceDigest, TaskRecord};
 use crate::store::{self, Digest, Entry, Found};
 
 /// A lock file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LockFile {
     /// The number of its layout.
     pub version: u32,
@@ -52,7 +53,7 @@ pub struct LockFile {
 }
 
 /// A stage in a lock file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LockedStage {
     /// Its kind.
     pub kind: String,
@@ -74,7 +75,7 @@ pub struct LockedStage {
 }
 
 /// A task in a lock file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LockedTask {
     /// Its fingerprint.
     pub key: Digest,
@@ -92,6 +93,8 @@ pub enum Difference {
     Setting(String, String, String, String, Option<Span>),
     /// What a stage reads from outside has other content: the stage, and what it is to it.
     Input(String, String),
+    /// A stage computes with another revision of a room: the stage, the room, the revision locked, the one here.
+    Room(String, String, u32, u32),
     /// The task is not in the lock file.
     New(String),
     /// The task is in the lock file only.
@@ -113,6 +116,9 @@ impl fmt::Display for Difference {
         match self {
             Difference::Setting(stage, key, old, new, _) => write!(f, "`{stage}`: `{key}` changed: {old} -> {new}"),
             Difference::Input(stage, input) => write!(f, "`{stage}` reads another `{input}`"),
+            Difference::Room(stage, room, old, new) => {
+                write!(f, "`{stage}` computes with `{room}` of revision {new}, locked is {old}")
+            }
             Difference::New(task) => write!(f, "`{task}` is not in the lock file"),
             Difference::Gone(task) => write!(f, "`{task}` is in the lock file only"),
             Difference::Key(task) => write!(f, "`{task}` is computed from something else"),
@@ -170,6 +176,9 @@ impl LockFile {
         struct Version {
             version: u32,
         }
+        if let Some(line) = text.lines().position(|line| line.starts_with("<<<<<<< ")) {
+            return Err(format!("the lock file holds a conflict of a merge, line {}", line + 1));
+        }
         let error = |error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let at = line.map_or_else(String::new, |line| format!(", line {line}"));
@@ -213,7 +222,9 @@ impl LockFile {
         if !self.metrics.is_empty() {
             text.push_str("\n[metrics]\n");
         }
+        let mut group = None;
         for (name, value) in &self.metrics {
+            part(&mut text, &mut group, name.split('.').next());
             let _ = writeln!(text, "{} = {}", quote(name), quote(value));
         }
         for (name, stage) in &self.stages {
@@ -237,7 +248,10 @@ impl LockFile {
         if !self.tasks.is_empty() {
             text.push_str("\n[tasks]\n");
         }
+        let mut group = None;
         for (name, task) in &self.tasks {
+            // The trials of a search are one group.
+            part(&mut text, &mut group, name.split(['/', ' ']).next());
             let _ = write!(text, "{} = {{ key = \"{}\", output = \"{}\"", quote(name), task.key, task.output);
             if !task.set.is_empty() {
                 let set: Vec<String> =
@@ -267,7 +281,27 @@ impl LockFile {
 
     /// In what a run (as a lock file) differs from this one, sorted: keys first, then tasks, then metrics.
     pub fn compare(&self, run: &LockFile) -> Vec<Difference> {
-        let mut differences: BTreeSet<Difference> = settings(&self.stages, &run.stages, &|_, _| None);
+        self.compare_at(run, &|_, _| None)
+    }
+
+    /// The same, with the places of keys in the manifest whose `graph` was run.
+    pub fn compare_in(&self, run: &LockFile, graph: &Graph) -> Vec<Difference> {
+        self.compare_at(run, &|stage, key| place(graph, stage, key))
+    }
+
+    fn compare_at(&self, run: &LockFile, span: &dyn Fn(&str, &str) -> Option<Span>) -> Vec<Difference> {
+        let mut differences: BTreeSet<Difference> = settings(&self.stages, &run.stages, span);
+        for (name, stage) in &run.stages {
+            for (room, &revision) in &stage.rooms {
+                differences.extend(self.other_room(name, room, revision));
+            }
+            for (role, digest) in &stage.sources {
+                let locked = self.stages.get(name).and_then(|locked| locked.sources.get(role));
+                if locked.is_some_and(|locked| locked != digest) {
+                    differences.insert(Difference::Input(name.clone(), role.clone()));
+                }
+            }
+        }
         let names: BTreeSet<&String> = self.tasks.keys().chain(run.tasks.keys()).collect();
         for name in names {
             differences.extend(match (self.tasks.get(name), run.tasks.get(name)) {
@@ -282,11 +316,19 @@ impl LockFile {
         let metrics: BTreeSet<&String> = self.metrics.keys().chain(run.metrics.keys()).collect();
         for name in metrics {
             let (old, new) = (self.metrics.get(name).unwrap_or(&none), run.metrics.get(name).unwrap_or(&none));
-            if old != new {
+            // A lock file of an earlier version does not say of how many images it speaks.
+            let is_count = name.ends_with(".n") && *old == none;
+            if old != new && !is_count {
                 differences.insert(Difference::Metric(name.clone(), old.clone(), new.clone()));
             }
         }
         differences.into_iter().collect()
+    }
+
+    /// A stage and a room that the stage computes with here, if the lock file has another revision of it.
+    fn other_room(&self, stage: &str, room: &str, revision: u32) -> Option<Difference> {
+        let locked = *self.stages.get(stage)?.rooms.get(room)?;
+        (locked != revision).then(|| Difference::Room(stage.to_owned(), room.to_owned(), locked, revision))
     }
 
     /// The digests of the sources that it names, by stage.
@@ -329,17 +371,18 @@ impl LockFile {
             }
         };
         let graph = &plan.graph;
-        let span = |stage: &str, key: &str| {
-            let at = own.nodes.iter().position(|node| node.name == stage)?;
-            own.span_of(at, key)
-        };
-        let mut differences = settings(&self.stages, &stages(own), &span);
+        let mut differences = settings(&self.stages, &stages(own), &|stage, key| place(own, stage, key));
         let records = plan.tasks.iter().flat_map(|task| task.record.sources.iter().map(move |source| (task, source)));
         for (task, source) in records {
             let stage = &graph.nodes[task.stage].name;
             if self.stages.get(stage).is_some_and(|locked| locked.sources.get(&source.role) != Some(&source.digest)) {
                 differences.insert(Difference::Input(stage.clone(), source.role.clone()));
             }
+        }
+        for task in plan.tasks.iter().filter(|task| graph.trial(task.stage).is_none()) {
+            let stage = &graph.nodes[task.stage].name;
+            let rooms = task.record.rooms.iter();
+            differences.extend(rooms.filter_map(|(room, revision)| self.other_room(stage, room, *revision)));
         }
         let has_changed = !differences.is_empty();
         let mut planned = BTreeSet::new();
@@ -381,6 +424,25 @@ impl LockFile {
             differences.extend(gone.filter(|name| are_known || is_of_no_stage(name)).cloned().map(Difference::Gone));
         }
         Ok(differences.into_iter().collect())
+    }
+}
+
+/// In what the keys of the manifest's stages differ from those of a lock file, with their places. Nothing is looked up: what
+/// the stages read from outside, and what they computed, is not judged.
+pub fn changed_keys(lock: &LockFile, graph: &Graph) -> Vec<Difference> {
+    settings(&lock.stages, &stages(graph), &|stage, key| place(graph, stage, key)).into_iter().collect()
+}
+
+fn place(graph: &Graph, stage: &str, key: &str) -> Option<Span> {
+    let at = graph.nodes.iter().position(|node| node.name == stage)?;
+    graph.span_of(at, key)
+}
+
+impl LockFile {
+    /// The stages of a manifest with their keys; no task, no metric.
+    pub fn of_graph(graph: &Graph) -> LockFile {
+        let (version, pipeline) = (VERSION, graph.name.clone());
+        LockFile { version, pipeline, stages: stages(graph), ..LockFile::default() }
     }
 }
 
@@ -455,6 +517,14 @@ fn settings(
         }
     }
     differences
+}
+
+/// An empty line where another stage's lines begin.
+fn part<'n>(text: &mut String, group: &mut Option<&'n str>, own: Option<&'n str>) {
+    if group.is_some() && *group != own {
+        text.push('\n');
+    }
+    *group = own;
 }
 
 /// A TOML basic string.
@@ -534,6 +604,36 @@ mod tests {
             ]
         );
         assert_eq!(old.contradictions(&new).collect::<Vec<_>>(), ["cnn/fold 1"]);
+    }
+
+    #[test]
+    fn stages_have_an_empty_line_between_them_and_a_conflict_is_called_by_its_name() {
+        let mut lock = lock();
+        let task = lock.tasks["cnn/fold 1"].clone();
+        for name in ["cnn/fold 2", "cnn-2/fold 1", "search/whole"] {
+            lock.tasks.insert(name.to_owned(), task.clone());
+        }
+        let text = lock.render();
+        let lines = text.split_once("[tasks]\n").unwrap().1.lines();
+        let names: Vec<&str> = lines.map(|line| line.split('"').nth(1).unwrap_or_default()).collect();
+        assert_eq!(
+            names,
+            ["cnn-2/fold 1", "", "cnn/fold 1", "cnn/fold 2", "", "search r1t1 cnn/fold 1", "search/whole"]
+        );
+        let merged = text.replace("[tasks]\n", "[tasks]\n<<<<<<< HEAD\n");
+        assert!(LockFile::parse(&merged).unwrap_err().starts_with("the lock file holds a conflict of a merge, line "));
+    }
+
+    #[test]
+    fn another_revision_is_the_reason_that_is_told() {
+        let (old, mut new) = (lock(), lock());
+        new.stages.get_mut("cnn").unwrap().rooms.insert("adam".into(), 2);
+        new.tasks.get_mut("cnn/fold 1").unwrap().key = Digest::of(b"other");
+        let texts: Vec<String> = old.compare(&new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["`cnn` computes with `adam` of revision 2, locked is 1", "`cnn/fold 1` is computed from something else"]
+        );
     }
 
     #[test]

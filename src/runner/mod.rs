@@ -18,6 +18,8 @@ mod perform;
 mod plan;
 mod purse;
 mod reason;
+mod recall;
+mod reexecute;
 mod scheduler;
 mod worker;
 
@@ -39,12 +41,14 @@ use plan::{Forced, Known};
 pub use error::RunError;
 pub use events::{Ended, Event, Events, Failure, Silent};
 pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, task_name, variant_name};
-pub use lockfile::{Difference, LockFile, LockedStage, LockedTask};
+pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys};
 pub use memory::{Memory, Remembered};
 pub use outcome::{Outcome, TaskOutcome};
 pub use perform::{RepeatError, repeat};
 pub use plan::{Plan, PlannedTask, State};
 pub use reason::{Lost, StaleReason};
+pub use recall::{locked_dataset, locked_results};
+pub use reexecute::{FileDifference, Recorded};
 
 /// How to run.
 pub struct Options<'a> {

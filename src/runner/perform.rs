@@ -9,7 +9,7 @@ use crate::artifact::Sink;
 use crate::config;
 use crate::stages::{self, Context, Delivered, Kind, Output, Part, Places, Stage, StageError, Task};
 use crate::store::fingerprint::TaskRecord;
-use crate::store::{self, Digest, Store};
+use crate::store::{self, Digest, Draft, Entry, Store};
 
 /// A task that can be performed.
 pub(super) struct Job {
@@ -105,21 +105,40 @@ pub fn repeat(
     threads: usize,
     cancel: &AtomicBool,
 ) -> Result<Vec<String>, RepeatError> {
+    let context = Alone { threads, cancel, told: &|_, _, _, _| () };
+    let (entry, draft) = again(store, fingerprint, kinds, places, &Places::default(), &[], &context)?;
+    Ok(entry.differing(&draft.contents()?))
+}
+
+/// Computes the task of a stored record once more, in scratch: its record, and what it gave. `folders` says where relative
+/// sources are looked for, `names` what the stages that it reads are called.
+pub(super) fn again(
+    store: &Store,
+    fingerprint: &Digest,
+    kinds: &[Kind],
+    places: &[(String, String)],
+    folders: &Places,
+    names: &[String],
+    context: &Alone<'_>,
+) -> Result<(Entry, Draft), RepeatError> {
     let entry = store.read_entry(fingerprint)?.ok_or(RepeatError::Unknown)?;
     let record = store.task(fingerprint).ok_or(RepeatError::Unknown)?;
-    let builtin = record.sources.iter().filter_map(|source| source.role.strip_prefix("builtin "));
     let mut places = places.to_vec();
-    places.extend(builtin.map(|name| ("source".to_owned(), config::quote(&format!("builtin:{name}")))));
-    let job = Job::of(kinds, &record, &places, &[], store).map_err(|error| match error {
+    if !places.iter().any(|(key, _)| key == "source") {
+        let builtin = record.sources.iter().filter_map(|source| source.role.strip_prefix("builtin "));
+        places.extend(builtin.map(|name| ("source".to_owned(), config::quote(&format!("builtin:{name}")))));
+    }
+    let job = Job::of(kinds, &record, &places, names, store).map_err(|error| match error {
         Unprepared::Unreadable(what) => RepeatError::Unreadable(what),
         Unprepared::Input(_, error) => RepeatError::Store(error),
     })?;
     let mut draft = store.draft()?;
-    job.run(&Places::default(), &Alone { threads, cancel }, &mut draft).map_err(|error| match error {
+    job.run(folders, context, &mut draft).map_err(|error| match error {
+        JobError::Stage(error) if error.is_cancelled => RepeatError::Cancelled,
         JobError::Stage(error) => RepeatError::Failed(error.message),
         JobError::Panic(message) => RepeatError::Failed(message),
     })?;
-    Ok(entry.differing(&draft.contents()?))
+    Ok((entry, draft))
 }
 
 /// Why a task could not be repeated.
@@ -137,12 +156,17 @@ pub enum RepeatError {
     /// It ended without a result.
     #[error("{0}")]
     Failed(String),
+    /// It was told to stop.
+    #[error("it was stopped")]
+    Cancelled,
 }
 
 /// What a task that is repeated is lent.
-struct Alone<'a> {
-    threads: usize,
-    cancel: &'a AtomicBool,
+pub(super) struct Alone<'a> {
+    pub threads: usize,
+    pub cancel: &'a AtomicBool,
+    /// Hears how far it is: so many, of how many, of what, a note.
+    pub told: &'a (dyn Fn(u64, u64, &str, &str) + Sync),
 }
 
 impl Context for Alone<'_> {
@@ -154,7 +178,9 @@ impl Context for Alone<'_> {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    fn progress(&self, _: u64, _: u64, _: &str, _: &str) {}
+    fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {
+        (self.told)(done, total, unit, note);
+    }
 
     fn warn(&self, _: &str) {}
 

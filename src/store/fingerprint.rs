@@ -61,6 +61,7 @@
 //!   ac/8a31…                     one record per finished task: what it is, its outputs by digest and size
 //!   cas/3f90…                    blobs by their own digest, read-only
 //!   checkpoints/8a31…            a task that was killed half-way, and may go on from there
+//!   history/                     what was run, for people: `convoy runs`, `convoy diff`
 //!   index/                       stamps that save hashing: of source files, of verified blobs
 //!   locks/                       one flock per fingerprint: the second run waits and then hits
 //!   roots/                       where the projects are that use the store: `gc` looks for lock files there

@@ -10,8 +10,8 @@ use super::{Access, Error, FORMAT};
 use crate::files::{self, Calls, Own};
 
 /// The store's own folders, each after the one it is in.
-pub(super) const FOLDERS: [&str; 10] =
-    ["ac", "cas", "checkpoints", "index", "index/trees", "locks", "quarantine", "roots", "runs", "tmp"];
+pub(super) const FOLDERS: [&str; 11] =
+    ["ac", "cas", "checkpoints", "history", "index", "index/trees", "locks", "quarantine", "roots", "runs", "tmp"];
 
 /// Where temporary files are, and what the names of those of notes begin with.
 pub(super) const NOTE: &str = "note-";

@@ -55,6 +55,15 @@ impl Draft {
         };
         self.files.iter().map(of).collect()
     }
+
+    /// A file that was written; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io("read", path));
+        self.files.get(name).map(read).transpose()
+    }
 }
 
 impl Drop for Draft {

@@ -76,7 +76,7 @@ impl Store {
                 Stored::Absent => {}
             }
         }
-        for folder in ["runs", "roots", "index", "checkpoints"] {
+        for folder in ["runs", "history", "roots", "index", "checkpoints"] {
             for name in self.names_in(folder)?.iter().filter_map(|name| name.to_str()) {
                 let path = self.note_path(folder, name);
                 let is_foreign = matches!(files::seen(&path).map_err(Error::io("read", &path))?, Some(Err(_)) | None);
@@ -203,7 +203,7 @@ impl Store {
 /// What is no note of ours.
 fn is_other(folder: &str, name: &str) -> bool {
     match folder {
-        "runs" => !name.ends_with(".json"),
+        "runs" | "history" => !name.ends_with(".json"),
         "index" => name != "blobs" && name != "files" && !name.starts_with("folder-"),
         _ => name.parse::<Digest>().is_err(),
     }

@@ -40,7 +40,7 @@ pub fn intervals(
 }
 
 /// Indices of `n` samples drawn from `0..n` with replacement, ascending: order does not matter, and memory likes it.
-fn draw(stream: &Stream, n: usize, picked: &mut Vec<u32>) {
+pub(super) fn draw(stream: &Stream, n: usize, picked: &mut Vec<u32>) {
     let mut uniform = vec![0.0; n];
     stream.fill_uniform(0, &mut uniform);
     let mut counts = vec![0u32; n];

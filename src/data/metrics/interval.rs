@@ -1,7 +1,7 @@
 //! How sure a number is: intervals, and means over folds.
 
 /// The 97.5 % point of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// The 95 % interval of a share of `hits` in `n` (Wilson, 1927), which stays within `[0, 1]` and works near its ends.
 /// `None` without samples.

@@ -8,6 +8,7 @@ mod bootstrap;
 mod comparison;
 mod counts;
 mod interval;
+mod paired;
 mod probability;
 mod ranking;
 
@@ -15,6 +16,7 @@ pub use bootstrap::{intervals, percentile_interval};
 pub use comparison::{McNemar, holm, mcnemar};
 pub use counts::{Average, ClassScores, Confusion, averages};
 pub use interval::{mean_and_deviation, wilson_interval};
+pub use paired::{Pair, interval_of_difference, interval_of_independent, interval_of_mean};
 pub use probability::{CALIBRATION_BINS, sample_log_loss};
 
 use crate::config::did_you_mean;
