@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
 use super::{Bytes, Error, Files, Sink};
-use crate::data::decode::{DecodePolicy, Depth, pixel_digest};
+use crate::data::decode::{DecodePolicy, pixel_digest};
+use crate::data::pixels::Depth;
 use crate::data::reader::GivenSplit;
 use crate::tensor::ImageShape;
 

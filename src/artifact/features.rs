@@ -18,8 +18,8 @@ use super::sheet::sheet;
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, Sink};
-use crate::data::feed::{Samples, Values};
 use crate::data::reduce::{Projection, Spectrum};
+use crate::data::samples::{Samples, Values};
 use crate::tensor::{ImageShape, SampleShape};
 
 /// The file with the shapes.

@@ -20,7 +20,8 @@ use serde_json::Value;
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, features, model, transform};
-use crate::data::decode::{DecodePolicy, Depth};
+use crate::data::decode::DecodePolicy;
+use crate::data::pixels::Depth;
 use crate::data::reader::classes::MAX_CLASSES;
 use crate::tensor::ImageShape;
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::dataset::{Dataset, Numbers, PixelSlice};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
-use crate::data::feed::{Samples, Values};
+use crate::data::samples::{Samples, Values};
 use crate::data::transform::{Affine, Fitted, Per};
 use crate::tensor::{ImageShape, SampleShape};
 

@@ -8,6 +8,7 @@ mod data;
 mod doctor;
 mod export;
 mod init;
+mod manifest;
 mod predict;
 mod progress;
 mod results;

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decode::Depth;
 use crate::config::{Entry, Form, Node, Section, Short, Table, Value};
+use crate::data::pixels::Depth;
 use crate::tensor::ImageShape;
 
 /// How every image is brought to one size.

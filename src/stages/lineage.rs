@@ -7,8 +7,9 @@ use crate::artifact::dataset::{DATASET_FILES, Dataset, Names, Numbers};
 use crate::artifact::features::{self, Features};
 use crate::artifact::splits::{self, Splits};
 use crate::artifact::transform;
-use crate::data::feed::{Feed, Samples};
+use crate::data::feed::Feed;
 use crate::data::fit_set::{Fit, FitSet};
+use crate::data::samples::Samples;
 
 /// What [`splits`] reads.
 const SPLITS: Reads = Reads(&[splits::PLACES, splits::SUMMARY]);

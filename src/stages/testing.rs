@@ -10,7 +10,8 @@ use super::{Context, Part, Places, Stage, StageError, Task};
 use crate::artifact::dataset::{Dataset, DatasetWriter, Row};
 use crate::artifact::{Bytes, Files, Sink};
 use crate::config::{Log, Section, Span, Table};
-use crate::data::decode::{DecodePolicy, Depth};
+use crate::data::decode::DecodePolicy;
+use crate::data::pixels::Depth;
 use crate::tensor::ImageShape;
 
 /// A sink whose files nobody else sees.

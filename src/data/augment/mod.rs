@@ -16,9 +16,10 @@
 mod draw;
 mod geometry;
 
-use super::feed::{Feed, Values};
+use super::feed::Feed;
 use super::fit_set::TrainingRow;
 use crate::config::{Bounds, Choice, Section};
+use crate::data::samples::Values;
 use crate::elementary::{cos, sin};
 use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::{Log, Span};
-use crate::data::feed::Samples;
 use crate::data::fit_set::first_rows;
+use crate::data::samples::Samples;
 use crate::data::transform::{Affine, Fitted, Per};
 
 const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 3 };

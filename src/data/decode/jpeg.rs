@@ -7,8 +7,9 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use super::{Depth, Fault, Refused, Turn, orientation, said_text, too_large, turn};
-use crate::data::reader::{Limits, Raw, RawAlpha};
+use super::{Fault, Refused, Turn, orientation, said_text, too_large, turn};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 /// Pixels that all scans of a progressive file may go over: 20 scans of the largest images, which are some two seconds, and 100

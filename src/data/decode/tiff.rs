@@ -3,7 +3,9 @@
 //! Only classic TIFF and the first image of a file, as everywhere here. Palettes are read by letting the decoder take the
 //! indices for grey, and looking them up afterwards.
 
-use super::{Depth, Fault, Raw, RawAlpha, Refused};
+use super::{Fault, Refused};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Raw, RawAlpha};
 
 /// Tags, by their numbers in TIFF 6.0.
 mod tag {

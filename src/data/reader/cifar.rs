@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::input::{Input, open_regular};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const SIDE: usize = 32;

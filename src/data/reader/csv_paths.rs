@@ -10,7 +10,8 @@ use super::classes::{Column, some_of};
 use super::folder::Listing;
 use super::input::Input;
 use super::table::{Dialect, is_blank};
-use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Limits, Query, Reader, Sample};
+use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Query, Reader, Sample};
+use crate::data::pixels::Limits;
 
 const PATH: &[&str] =
     &["path", "file", "filename", "file_name", "filepath", "filepaths", "image", "image_path", "img_path"];

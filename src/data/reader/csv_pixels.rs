@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use super::classes::{Column, some_of};
 use super::input::Input;
 use super::table::{Dialect, is_blank};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const LABEL: &[&str] = &["label", "class", "target", "y"];

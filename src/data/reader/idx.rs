@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::classes::{self, some_of};
 use super::input::{self, Input, Stream};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const U8: u8 = 0x08;

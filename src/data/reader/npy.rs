@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::classes::{self, Column};
 use super::input::{self, Input};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 /// The longest header that is read, as NumPy's own limit.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::classes::some_of;
 use super::input::{Input, open_regular};
 use super::npy::{Arrays, Header, Holder, Pair};
-use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
+use super::{Error, Files, Found, GivenSplit, Query, Reader};
+use crate::data::pixels::Limits;
 use crate::files::is_hidden;
 
 const IMAGES: &[&str] = &["images", "image", "x", "data", "pixels"];

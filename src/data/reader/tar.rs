@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use super::cifar::{self, Batch};
 use super::classes::{Assigned, by_folder};
 use super::input::{self, Input, Stream};
-use super::{Aside, Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample};
+use super::{Aside, Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
 use crate::data::decode::is_known_image;
+use crate::data::pixels::Limits;
 use crate::files::is_hidden;
 
 #[derive(Clone, Debug)]

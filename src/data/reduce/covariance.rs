@@ -5,7 +5,7 @@
 //! chunks whose sums are added up in double precision (`engine::gram`).
 
 use super::{BLOCK, FitError, Fitting, centred};
-use crate::data::feed::Values;
+use crate::data::samples::Values;
 use crate::data::transform::{Affine, Fitted};
 use crate::engine::{ByteMoments, ByteProducts, gram};
 

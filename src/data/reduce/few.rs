@@ -6,8 +6,8 @@
 //! double precision: in single precision axes of small variances, which are sums that nearly cancel, would not be
 //! orthogonal. Samples are loaded block by block, twice; no more of them is in memory than [`LOADED`] values.
 
+use super::axes::{Axes, eigen_error, shares, straighten};
 use super::eigen::{orient, symmetric_eigen};
-use super::pca::{Axes, eigen_error, shares, straighten};
 use super::{FitError, Fitting};
 use crate::engine::double;
 use crate::engine::symmetric::dot;
@@ -153,8 +153,9 @@ mod tests {
     use super::super::{Projection, Reduction};
     use super::*;
     use crate::config::{Entry, Log, Node, Section, Span, Table, Value};
-    use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+    use crate::data::feed::{Feed, TrainingSamples};
     use crate::data::fit_set::{Fit, Partition, Place};
+    use crate::data::samples::{Samples, Values};
     use crate::engine::{Engine, Isa};
     use crate::tensor::SampleShape;
 

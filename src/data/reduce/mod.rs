@@ -4,6 +4,7 @@
 //! applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of threads
 //! and any instruction set.
 
+mod axes;
 mod covariance;
 pub mod eigen;
 mod few;

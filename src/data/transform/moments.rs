@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use super::{Affine, Fitted, Per};
-use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+use crate::data::feed::{Feed, TrainingSamples};
 use crate::data::fit_set::TrainingRow;
+use crate::data::samples::{Samples, Values};
 
 /// Samples per chunk where values are not whole numbers.
 const CHUNK: usize = 256;

@@ -7,7 +7,8 @@ use crate::artifact::model::{MODEL, WEIGHTS};
 use crate::artifact::portable::{Answer, Member, Portable};
 use crate::artifact::predictions::file_of;
 use crate::artifact::{Files, features};
-use crate::data::decode::{Channels, DecodePolicy, Depth, DepthPolicy};
+use crate::data::decode::{Channels, DecodePolicy, DepthPolicy};
+use crate::data::pixels::Depth;
 use crate::stages::ensemble::Combine;
 use crate::stages::{Need, Node, Output, Part, StageError, Upstream};
 
