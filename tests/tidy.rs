@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("manifest", &["files", "stages", "config", "escape"]),
     ("store", &["files", "artifact"]),
     ("stages", &["files", "artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary", "memory"]),
-    ("artifact", &["data", "nn", "tensor", "config"]),
+    ("artifact", &["files", "data", "nn", "tensor", "config"]),
     ("data", &["files", "engine", "tensor", "rng", "config", "elementary", "memory"]),
     ("nn", &["engine", "tensor", "rng", "config", "elementary"]),
     ("engine", &["elementary"]),

@@ -23,7 +23,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
-use super::{Bytes, Error, Files, Sink};
+use super::{Bytes, Error, Files, Sink, put_document};
 use crate::data::decode::{DecodePolicy, pixel_digest};
 use crate::data::pixels::Depth;
 use crate::data::reader::GivenSplit;
@@ -113,12 +113,7 @@ struct Description {
 
 impl Description {
     fn read(files: &Files) -> Result<Description, Error> {
-        let description: Description =
-            serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
-        match description.format {
-            FORMAT => Ok(description),
-            other => Err(bad(DESCRIPTION, format_args!("has format {other}, expected {FORMAT}"))),
-        }
+        files.document(DESCRIPTION, Some(FORMAT))
     }
 
     fn shape(&self) -> ImageShape {
@@ -331,7 +326,7 @@ impl Names {
     /// # Errors
     /// If the file is missing or is not what was written.
     pub fn classes_in(files: &Files) -> Result<Vec<String>, Error> {
-        serde_json::from_slice(files.get(CLASSES)?).map_err(|e| bad(CLASSES, e))
+        files.document(CLASSES, None)
     }
 
     /// The classes' names, by label.
@@ -360,7 +355,7 @@ impl Names {
 /// # Errors
 /// If the file is missing or is not what was written.
 pub fn read_decode_policy(files: &Files) -> Result<DecodePolicy, Error> {
-    serde_json::from_slice(files.get(DECODE)?).map_err(|e| bad(DECODE, e))
+    files.document(DECODE, None)
 }
 
 /// One image's line in the index, before it is known which classes there are.
@@ -510,9 +505,9 @@ impl DatasetWriter {
             channels: self.shape.channels,
             depth: self.depth.bits(),
         };
-        put_json(sink, DESCRIPTION, &description)?;
-        put_json(sink, CLASSES, &classes)?;
-        put_json(sink, DECODE, decode)?;
+        put_document(sink, DESCRIPTION, &description)?;
+        put_document(sink, CLASSES, &classes)?;
+        put_document(sink, DECODE, decode)?;
         sink.put(INDEX, &self.index())?;
         sink.put(NAMES, &self.names())?;
         sink.put(DATA, &self.data(classes))?;
@@ -587,12 +582,6 @@ impl DatasetWriter {
         }
         table.into_bytes()
     }
-}
-
-fn put_json(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(name, &json)
 }
 
 fn skipped_table(skipped: &[Skipped]) -> Vec<u8> {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::predictions::OutOfFold;
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 
 /// The file with the members.
 pub const MEMBERS: &str = "ensemble.json";
@@ -122,9 +122,7 @@ impl Ensemble {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(MEMBERS, &json)
+        put_document(sink, MEMBERS, self)
     }
 
     /// Reads the list of members.
@@ -132,12 +130,6 @@ impl Ensemble {
     /// # Errors
     /// If it is missing or of another form.
     pub fn read(files: &Files) -> Result<Ensemble, Error> {
-        let error = |message: String| Error { file: MEMBERS.to_owned(), message };
-        let ensemble: Ensemble =
-            serde_json::from_slice(files.get(MEMBERS)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if ensemble.format != 2 {
-            return Err(error(format!("has format {}, expected 2", ensemble.format)));
-        }
-        Ok(ensemble)
+        files.document(MEMBERS, Some(2))
     }
 }

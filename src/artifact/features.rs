@@ -17,7 +17,7 @@ use super::model::axes;
 use super::sheet::sheet;
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Bytes, Error, Files, Sink};
+use super::{Bytes, Error, Files, Sink, put_document};
 use crate::data::reduce::{Projection, Spectrum};
 use crate::data::samples::{Samples, Values};
 use crate::tensor::{ImageShape, SampleShape};
@@ -160,9 +160,7 @@ pub fn write(projection: &Projection, n_samples: usize, sink: &mut dyn Sink) -> 
         output: axes(projection.output),
         n_samples,
     };
-    let mut json = serde_json::to_vec_pretty(&description).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(DESCRIPTION, &json)?;
+    put_document(sink, DESCRIPTION, &description)?;
     let mut tensors = TensorsWriter::new();
     tensors.f64("mean", &[projection.mean.len()], &projection.mean);
     tensors.f32("weights", &[projection.input.len(), projection.output.len()], &projection.weights);
@@ -222,12 +220,7 @@ pub fn read_projection(files: &Files) -> Result<Projection, Error> {
 }
 
 fn describe(files: &Files) -> Result<Description, Error> {
-    let description: Description = serde_json::from_slice(files.get(DESCRIPTION)?)
-        .map_err(|cause| bad(DESCRIPTION, format_args!("is not readable ({cause})")))?;
-    match description.format {
-        1 => Ok(description),
-        other => Err(bad(DESCRIPTION, format_args!("has format {other}, expected 1"))),
-    }
+    files.document(DESCRIPTION, Some(1))
 }
 
 fn shape(axes: &[usize]) -> Result<SampleShape, Error> {

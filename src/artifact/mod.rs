@@ -24,6 +24,11 @@ use std::io::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::files::document;
+
 /// The bytes of one file: in memory, or mapped by the store.
 #[derive(Clone)]
 pub struct Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>);
@@ -63,6 +68,25 @@ impl Files {
             .get(name)
             .ok_or_else(|| Error { file: name.to_owned(), message: "is missing from the artifact".to_owned() })
     }
+}
+
+impl Files {
+    /// The document called `name`, of this format if it has a number.
+    ///
+    /// # Errors
+    /// If there is none, or it is not readable or of another form.
+    pub fn document<T: DeserializeOwned>(&self, name: &str, format: Option<u32>) -> Result<T, Error> {
+        let wrong = |message| Error { file: name.to_owned(), message };
+        document::from_bytes(self.get(name)?, format).map_err(wrong)
+    }
+}
+
+/// Writes a document, as [`Files::document`] reads it.
+///
+/// # Errors
+/// Those of the sink.
+pub fn put_document(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    sink.put(name, &document::to_bytes(value)?)
 }
 
 /// Where a stage writes its artifact. Nothing is visible to others before the task has ended well.

@@ -111,11 +111,6 @@ fn error(message: impl Into<String>) -> Error {
     Error { file: FILE.to_owned(), message: message.into() }
 }
 
-fn json(files: &Files, name: &str) -> Result<Value, Error> {
-    serde_json::from_slice(files.get(name)?)
-        .map_err(|cause| Error { file: name.to_owned(), message: format!("is not readable ({cause})") })
-}
-
 /// Whether a file that begins with these bytes may be a portable model, and is not a manifest.
 pub fn is_likely(head: &[u8]) -> bool {
     // The length of the header, little-endian, then the header, which is JSON: no text begins with that.
@@ -134,8 +129,8 @@ impl Portable {
             let mut chain = Vec::with_capacity(member.chain.len());
             for (k, files) in member.chain.iter().enumerate() {
                 let (link, numbers) = match files.0.contains_key(transform::STEPS) {
-                    true => (Link::Transform(json(files, transform::STEPS)?), transform::NUMBERS),
-                    false => (Link::Projection(json(files, features::DESCRIPTION)?), features::NUMBERS),
+                    true => (Link::Transform(files.document(transform::STEPS, None)?), transform::NUMBERS),
+                    false => (Link::Projection(files.document(features::DESCRIPTION, None)?), features::NUMBERS),
                 };
                 let wants = |name: &str| !FOR_PEOPLE.contains(&name);
                 tensors.copy(&Tensors::open(files, numbers)?, wants, |name| format!("members.{i}.chain.{k}.{name}"));
@@ -143,7 +138,7 @@ impl Portable {
             }
             let weights = Tensors::open(&member.network, model::WEIGHTS)?;
             tensors.copy(&weights, |_| true, |name| format!("members.{i}.network.{name}"));
-            members.push(MemberDescription { chain, network: json(&member.network, model::MODEL)? });
+            members.push(MemberDescription { chain, network: member.network.document(model::MODEL, None)? });
         }
         let description = Description {
             format: FORMAT,

@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::table::Table;
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 
 /// The findings' file name.
 pub const SANITY: &str = "sanity.json";
@@ -106,9 +106,7 @@ impl Findings {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(SANITY, &json)?;
+        put_document(sink, SANITY, self)?;
         let mut table = Table::new(&["check", "status", "value", "limit", "finding"]);
         for finding in &self.findings {
             table.row(&[
@@ -127,12 +125,6 @@ impl Findings {
     /// # Errors
     /// If they are missing or of another form.
     pub fn read(files: &Files) -> Result<Findings, Error> {
-        let error = |message: String| Error { file: SANITY.to_owned(), message };
-        let findings: Findings =
-            serde_json::from_slice(files.get(SANITY)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        match findings.format {
-            1 => Ok(findings),
-            format => Err(error(format!("has format {format}"))),
-        }
+        files.document(SANITY, Some(1))
     }
 }

@@ -335,7 +335,7 @@ fn write_reports(
     if !out_dir.join(files::RUN).exists() {
         // First of all: what lies in this folder is known by it not to be anybody's images.
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
-        files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
+        files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
     let written = outputs::write(out_dir, &report::tables(finished), &before)?;
     for path in &written.left {
@@ -375,7 +375,7 @@ fn write_reports(
         "warnings": warnings(outcome),
         "files": written.noted.files,
     });
-    files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
+    files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&run)?, false)?;
     Ok(())
 }
 

@@ -141,6 +141,57 @@ impl Problem {
     }
 }
 
+/// What is wrong, in the user's words, as those say it who know no manifest; who knows where it stands makes a [`Problem`], or an
+/// error of a stage, of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complaint<P = ()> {
+    /// What it is about, as far as who says it knows: a key, the place of an item in a list.
+    pub at: P,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl<P> Complaint<P> {
+    /// A complaint that says `message`.
+    pub fn new(message: impl Into<String>) -> Complaint<P>
+    where
+        P: Default,
+    {
+        Complaint::about(P::default(), message)
+    }
+
+    /// A complaint about `at`.
+    pub fn about(at: P, message: impl Into<String>) -> Complaint<P> {
+        Complaint { at, message: message.into(), help: None }
+    }
+
+    /// Adds the `help:` line.
+    pub fn help(mut self, help: impl Into<String>) -> Complaint<P> {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same about what its place is part of.
+    pub fn of<Q>(self, at: Q) -> Complaint<Q> {
+        Complaint { at, message: self.message, help: self.help }
+    }
+
+    /// An error of a manifest, at `span`.
+    pub fn error(self, span: Span) -> Problem {
+        Problem { help: self.help, ..Problem::error(span, self.message) }
+    }
+}
+
+impl<P> fmt::Display for Complaint<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<P: fmt::Debug> std::error::Error for Complaint<P> {}
+
 /// A key with the value that is in force, default or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {

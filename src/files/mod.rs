@@ -4,6 +4,7 @@
 //! a file from outside is read, [`seen`] and [`open_own`] are how one of ours is, [`Folder`] is how things are removed.
 
 mod calls;
+pub mod document;
 mod folder;
 
 use std::ffi::OsStr;
@@ -147,8 +148,8 @@ struct Noted {
 /// Whether `folder` holds reports of ours, by the [`RUN`] in it, or is called `out` and has nothing in it but such folders: a
 /// class that is called `out` stays one, whatever is written into it.
 fn is_reports(folder: &Path) -> bool {
-    let is_one = |folder: &Path| match read_own(&folder.join(RUN), 64 << 20) {
-        Ok(Own::Regular(_, text)) => serde_json::from_slice::<Noted>(&text).is_ok(),
+    let is_one = |folder: &Path| match read_own(&folder.join(RUN), document::MOST) {
+        Ok(Own::Regular(_, text)) => document::from_bytes::<Noted>(&text, None).is_ok(),
         _ => false,
     };
     if is_one(folder) {

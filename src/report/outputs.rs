@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{PICTURES, TABLES};
-use crate::files::{self, Folder, RUN};
+use crate::files::{self, Folder, RUN, document};
 
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";
@@ -27,8 +27,8 @@ pub struct Noted {
 impl Noted {
     /// What `run.json` of this folder notes; nothing, where it is not there or cannot be read: then nothing is removed.
     pub fn read(out_dir: &Path) -> Noted {
-        let bytes = files::read_regular(&out_dir.join(RUN), 64 << 20).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        let bytes = files::read_regular(&out_dir.join(RUN), document::MOST).unwrap_or_default();
+        document::from_bytes(&bytes, None).unwrap_or_default()
     }
 }
 

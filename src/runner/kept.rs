@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lockfile::{self, LockFile};
 use super::memory::{Memory, age, ending};
-use crate::files;
+use crate::files::{self, document};
 use crate::store::{self, Digest, Store};
 
 /// How long a run counts as recent.
@@ -32,7 +32,7 @@ pub(super) fn named_by_runs_and_locks(store: &Store) -> Result<BTreeSet<Digest>,
             return Err(store::Error::Damaged { path: store.dir().join("runs").join(name) });
         };
         // One of another version of this program names nothing that this one could use.
-        let Ok(memory) = serde_json::from_slice::<Memory>(&bytes) else { continue };
+        let Ok(memory) = document::from_bytes::<Memory>(&bytes, None) else { continue };
         if age(*at) < RECENT {
             named.extend(memory.tasks.values().map(|task| task.fingerprint));
         }

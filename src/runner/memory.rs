@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::graph::Graph;
+use crate::files::document;
 use crate::manifest::{Manifest, Overrides};
 use crate::stages::Part;
 use crate::store::{Digest, Store};
@@ -42,15 +43,14 @@ impl Memory {
     pub(super) fn load(store: &Store, graph: &Graph) -> Memory {
         let load = |name: &str| {
             let bytes = store.read_note("runs", &file_name(store, name, &graph.id)).ok()??;
-            serde_json::from_slice::<Memory>(&bytes).ok()
+            document::from_bytes::<Memory>(&bytes, None).ok()
         };
         load(&graph.name).or_else(|| load(graph.name.split('@').next()?)).unwrap_or_default()
     }
 
     /// Writes it down. Best effort: without it the next reasons are less precise.
     pub(super) fn save(&self, store: &Store, graph: &Graph) {
-        if let Ok(mut bytes) = serde_json::to_vec_pretty(self) {
-            bytes.push(b'\n');
+        if let Ok(bytes) = document::to_bytes(self) {
             let name = file_name(store, &graph.name, &graph.id);
             let is_same = store.read_note("runs", &name).is_ok_and(|old| old.as_deref() == Some(&bytes[..]));
             if !is_same || is_dated(store, &name) {
@@ -77,7 +77,7 @@ pub(super) fn namesake(store: &Store, graph: &Graph) -> Option<PathBuf> {
         .filter(|note| **note != own && note.starts_with(&prefix) && note.ends_with(&ending(&store.project())))
         .find_map(|note| {
             let bytes = store.read_note("runs", note).ok()??;
-            let memory = serde_json::from_slice::<Memory>(&bytes).ok()?;
+            let memory = document::from_bytes::<Memory>(&bytes, None).ok()?;
             let path = store.base().join(&memory.manifest);
             let is_own = memory.manifest.is_empty() || Path::new(&memory.manifest) == graph.manifest;
             let other = if is_own { None } else { Manifest::load(&path, &Overrides::default()).ok() };

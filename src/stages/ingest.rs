@@ -629,7 +629,7 @@ impl Stage for Ingest {
 
 impl From<reader::Error> for StageError {
     fn from(error: reader::Error) -> StageError {
-        StageError { key: Some("source".to_owned()), help: error.help, ..StageError::new(error.message) }
+        error.of("source").into()
     }
 }
 

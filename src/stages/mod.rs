@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::artifact::{self, Files, Sink};
-use crate::config::{Log, Section, Span};
+use crate::config::{Complaint, Log, Section, Span};
 use crate::data::reader::GivenSplit;
 use crate::files;
 use crate::nn::architecture::Architecture;
@@ -638,6 +638,13 @@ impl fmt::Display for StageError {
 }
 
 impl std::error::Error for StageError {}
+
+/// Of a key, dotted, relative to the stage.
+impl<K: Into<String>> From<Complaint<K>> for StageError {
+    fn from(complaint: Complaint<K>) -> StageError {
+        StageError { help: complaint.help, ..StageError::new(complaint.message).key(complaint.at) }
+    }
+}
 
 impl From<artifact::Error> for StageError {
     fn from(error: artifact::Error) -> StageError {

@@ -185,9 +185,7 @@ impl Stage for Split {
         let groups = self.group.then_some(&glance.groups[..]);
         let plan = self.plan(&glance.given);
         let data = Divisible { labels: &glance.labels, classes: &glance.classes, groups, marked: &glance.given };
-        let division = plan
-            .divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))
-            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let division = plan.divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))?;
         let places = division.partition.places();
         let training =
             |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
@@ -218,9 +216,7 @@ impl Stage for Split {
         let plan = self.plan(&given);
         let divisible =
             Divisible { labels: dataset.labels(), classes: names.classes(), groups: groups.as_deref(), marked: &given };
-        let division = plan
-            .divide(&divisible, &Stream::new(task.seed, "split", &[]))
-            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let division = plan.divide(&divisible, &Stream::new(task.seed, "split", &[]))?;
         for warning in &division.warnings {
             context.warn(warning);
         }

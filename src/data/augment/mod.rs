@@ -18,7 +18,7 @@ mod geometry;
 
 use super::feed::Feed;
 use super::fit_set::TrainingRow;
-use crate::config::{Bounds, Choice, Section};
+use crate::config::{Bounds, Choice, Complaint, Section};
 use crate::data::samples::Values;
 use crate::elementary::{cos, sin};
 use crate::rng::Stream;
@@ -187,16 +187,8 @@ pub struct Augmentation {
     operations: Vec<Operation>,
 }
 
-/// An operation that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// Its place in the list, from 0.
-    pub operation: usize,
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
+/// An operation that cannot be, by its place in the list, from 0.
+pub type Misfit = Complaint<usize>;
 
 impl Augmentation {
     /// Reads `augment` [nothing]: a list such as `["flip", { crop = { padding = 4 } }]`.
@@ -229,7 +221,7 @@ impl Augmentation {
         for (operation, &what) in self.operations.iter().enumerate() {
             let word = what.word();
             let mut misfit = |message: String, help: &str| {
-                misfits.push(Misfit { operation, message, help: Some(help.to_owned()) });
+                misfits.push(Misfit::about(operation, message).help(help));
             };
             if let Operation::Mixup { .. } = what {
                 mixups += 1;

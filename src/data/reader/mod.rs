@@ -26,6 +26,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::config::Complaint;
 use crate::data::decode::is_known_image;
 use crate::data::pixels::{Limits, Raw};
 use crate::files;
@@ -393,34 +394,11 @@ impl GivenSplit {
 }
 
 /// What is wrong with a source, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// One sentence.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
+pub type Error = Complaint<OfSource>;
 
-impl Error {
-    /// An error that says `message`.
-    pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), help: None }
-    }
-
-    /// Adds the `help:` line.
-    pub fn help(mut self, help: impl Into<String>) -> Error {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {}
+/// Tells complaints about a source from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfSource;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -20,7 +20,7 @@ pub(super) fn eigen_error(error: EigenError) -> FitError {
     match error {
         EigenError::Stopped => FitError::Stopped,
         EigenError::NotFinite => {
-            Misfit::new("", "the features are too large, or not finite, so that there is no covariance").into()
+            Misfit::about("", "the features are too large, or not finite, so that there is no covariance").into()
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::feed::{Feed, TrainingSamples};
 use super::transform::moments::{Moments, Statistics};
 use super::transform::{Affine, Fitted, Per};
-use crate::config::{Choice, Section};
+use crate::config::{Choice, Complaint, Section};
 use crate::engine::{Engine, Matrix};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
@@ -44,27 +44,8 @@ fn samples_between_looks(multiply_adds: usize, most: usize) -> usize {
 /// Least samples of a block.
 const CHUNK: usize = 64;
 
-/// What keeps a method from being fitted, in the user's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// The key to change, within the method: `components`.
-    pub key: &'static str,
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
-
-impl Misfit {
-    fn new(key: &'static str, message: impl Into<String>) -> Misfit {
-        Misfit { key, message: message.into(), help: None }
-    }
-
-    fn help(mut self, help: impl Into<String>) -> Misfit {
-        self.help = Some(help.into());
-        self
-    }
-}
+/// What keeps a method from being fitted: about the key to change, within the method: `components`.
+pub type Misfit = Complaint<&'static str>;
 
 /// Why there is no projection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,11 +131,13 @@ impl Reduction for Pca {
             let wanted = counted(components, "component");
             if let Some(features) = input.map(SampleShape::len).filter(|&features| features < components) {
                 let message = format!("{wanted} cannot be found in {}", counted(features, "feature"));
-                return Err(Misfit::new("components", message).help(format!("set `components` to at most {features}")));
+                return Err(
+                    Misfit::about("components", message).help(format!("set `components` to at most {features}"))
+                );
             }
             if let Some(n) = n_samples.filter(|&n| n < components) {
                 let message = format!("{wanted} cannot be found in {}", counted(n, "image"));
-                return Err(Misfit::new("components", message).help(format!("set `components` to at most {n}")));
+                return Err(Misfit::about("components", message).help(format!("set `components` to at most {n}")));
             }
         }
         Ok(if self.zca { input } else { self.components.map(SampleShape::Flat) })
@@ -147,7 +149,7 @@ impl Reduction for Pca {
         self.output_shape(Some(input), Some(samples.len()))?;
         if samples.len() < 2 {
             let message = format!("a variance needs 2 images to train on, got {}", samples.len());
-            return Err(Misfit::new("", message).help("give `split` more images, or fewer folds").into());
+            return Err(Misfit::about("", message).help("give `split` more images, or fewer folds").into());
         }
         let features = input.len();
         let (mean, mut axes) = match self.components {

@@ -145,7 +145,7 @@ impl Reduction for Random {
         };
         let (wanted, features) = (counted(components, "component"), counted(features, "feature"));
         Err(match (self.components, n_samples) {
-            (Components::Lemma { eps }, Some(n)) => Misfit::new(
+            (Components::Lemma { eps }, Some(n)) => Misfit::about(
                 "components",
                 format!(
                     "the Johnson-Lindenstrauss minimum for {} at `eps = {eps:?}` is {wanted}, more than the {features}",
@@ -153,7 +153,7 @@ impl Reduction for Random {
                 ),
             )
             .help("set `components` to a number; the minimum is for the worst case, and far fewer often do"),
-            _ => Misfit::new("components", format!("{wanted} are more than the {features}: nothing is reduced"))
+            _ => Misfit::about("components", format!("{wanted} are more than the {features}: nothing is reduced"))
                 .help(lemma_help(n_samples)),
         })
     }

@@ -171,8 +171,7 @@ pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Resul
 
 /// The first problem of a plan.
 pub(super) fn plan_error(problems: Vec<PlanProblem>) -> StageError {
-    let problem = problems.into_iter().next().expect("an error names a problem");
-    StageError { help: problem.help, ..StageError::new(problem.message).key("architecture") }
+    problems.into_iter().next().expect("an error names a problem").of("architecture").into()
 }
 
 /// What the epochs leave behind besides the network.
