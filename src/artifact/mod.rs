@@ -8,6 +8,7 @@ pub mod ensemble;
 pub mod evaluation;
 pub mod features;
 pub mod model;
+mod npy;
 pub mod portable;
 pub mod predictions;
 pub mod sanity;

@@ -9,10 +9,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Dataset, Numbers, PixelSlice};
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink, put_document};
-use crate::data::samples::{Samples, Values};
 use crate::data::transform::{Affine, Fitted, Per};
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -20,23 +18,6 @@ use crate::tensor::{ImageShape, SampleShape};
 pub const STEPS: &str = "transform.json";
 /// The file with the numbers.
 pub const NUMBERS: &str = "transform.safetensors";
-
-impl Samples for Dataset {
-    fn n_samples(&self) -> usize {
-        Numbers::n_samples(self)
-    }
-
-    fn shape(&self) -> SampleShape {
-        SampleShape::Image(Numbers::shape(self))
-    }
-
-    fn values(&self, i: usize) -> Values<'_> {
-        match self.pixels(i) {
-            PixelSlice::U8(pixels) => Values::U8(pixels),
-            PixelSlice::U16(pixels) => Values::U16(pixels),
-        }
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 struct Description {

@@ -452,7 +452,7 @@ impl Figures {
     ) -> Figures {
         let predictions = &look.predictions;
         let labels: Vec<u32> = predictions.rows().iter().map(|&row| dataset.label(row as usize)).collect();
-        let scored = Scored::new(&labels, predictions.probabilities(), predictions.n_classes(), top_k);
+        let scored = Scored::new(&labels, predictions.probabilities(), top_k);
         let confusion = scored.confusion();
         let values = metrics.iter().map(|metric| (metric.name, (metric.compute)(&scored, &confusion))).collect();
         let intervals = bootstrap.filter(|_| !scored.is_empty()).map_or_else(Vec::new, |(seed, n_replicates)| {

@@ -635,6 +635,7 @@ impl From<reader::Error> for StageError {
 
 #[cfg(test)]
 mod tests {
+    use crate::data::samples::Samples;
     use std::fs;
 
     use super::*;
@@ -703,7 +704,7 @@ mod tests {
             assert_eq!(digits.shape().to_string(), "8x8x1");
             assert_eq!(digits.labels()[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
             let mut first = [0.0; 64];
-            digits.to_f32(0, &mut first);
+            digits.values(0).copy_to(&mut first);
             assert_eq!(first[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
         }
     }

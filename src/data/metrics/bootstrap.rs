@@ -94,7 +94,7 @@ mod tests {
 
         let labels: Vec<u32> = (0..40).map(|i| i % 2).collect();
         let probabilities: Vec<f32> = (0..40).flat_map(|i| if i % 5 == 0 { [0.4, 0.6] } else { [0.7, 0.3] }).collect();
-        let scored = Scored::new(&labels, &probabilities, 2, 1);
+        let scored = Scored::new(&labels, ndarray::ArrayView2::from_shape((40, 2), &probabilities).unwrap(), 1);
         let of = |threads: usize, seed| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| intervals(&scored, seed, 300, |_, confusion| vec![confusion.accuracy(), f64::NAN]))

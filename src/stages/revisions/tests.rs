@@ -367,7 +367,9 @@ fn model(stage: usize) -> Vec<Delivered> {
 
 fn combined(made: &mut Made, rule: &Combine) {
     let rows: Vec<u32> = (0..N as u32).collect();
-    made.f32s(rule.apply(&[said(&rows, 1), said(&rows, 2), said(&rows, 3)]).unwrap().probabilities());
+    made.f32s(
+        rule.apply(&[said(&rows, 1), said(&rows, 2), said(&rows, 3)]).unwrap().probabilities().as_slice().unwrap(),
+    );
 }
 
 fn labels(n: u32) -> Vec<u32> {
@@ -531,7 +533,7 @@ fn starts(made: &mut Made) {
 fn metrics(made: &mut Made) {
     let rows: Vec<u32> = (0..60).collect();
     let (labels, said) = (labels(60), said(&rows, 4));
-    let scored = Scored::new(&labels, said.probabilities(), 3, 2);
+    let scored = Scored::new(&labels, said.probabilities(), 2);
     let confusion = scored.confusion();
     METRICS.iter().for_each(|metric| made.f64s(&[(metric.compute)(&scored, &confusion)]));
     let scores = averages().map(|average| confusion.average(average)).into_iter();
@@ -671,7 +673,7 @@ fn made(name: &str) -> Made {
         "bootstrap" => {
             let rows: Vec<u32> = (0..60).collect();
             let (labels, said) = (labels(60), said(&rows, 4));
-            let scored = Scored::new(&labels, said.probabilities(), 3, 2);
+            let scored = Scored::new(&labels, said.probabilities(), 2);
             for interval in intervals(&scored, 3, 40, |_, confusion| vec![confusion.accuracy(), f64::NAN]) {
                 made.f64s(&interval.map_or([f64::NAN; 2], |(low, high)| [low, high]));
             }

@@ -256,7 +256,7 @@ impl Course<'_> {
         let mut best_weights = None;
         let snapshot_epochs = snapshot_epochs(stage, epochs);
         let mut first_epoch = 1;
-        let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
+        let checkpoint = context.load_checkpoint().and_then(Checkpoint::from_bytes);
         if let Some(checkpoint) = checkpoint
             && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
         {
@@ -377,7 +377,10 @@ impl Course<'_> {
                     snapshots: run.snapshots.clone(),
                     best_filters: run.best_filters.clone(),
                 };
-                context.save_checkpoint(&checkpoint.to_bytes());
+                match checkpoint.to_bytes() {
+                    Ok(bytes) => context.save_checkpoint(&bytes),
+                    Err(error) => context.warn(&format!("no checkpoint is kept: {error}")),
+                }
             }
         }
         run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);
