@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
 use super::{Bytes, Error, Files, Sink, npy, put_document};
-use crate::data::decode::{DecodePolicy, pixel_digest};
+use crate::data::decode::DecodePolicy;
 use crate::data::pixels::Depth;
 use crate::data::reader::GivenSplit;
 use crate::data::samples::{Samples, Values};
@@ -381,15 +381,19 @@ pub struct DatasetWriter {
     rows: Vec<(Row, u128)>,
 }
 
+#[cfg(test)]
 impl DatasetWriter {
-    /// Starts a data set whose images all have this shape and depth.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn create(sink: &mut dyn Sink, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
+    pub(crate) fn create(sink: &mut dyn Sink, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
         DatasetWriter::new(sink.create(IMAGES)?, shape, depth)
     }
 
+    pub(crate) fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
+        let digest = crate::data::decode::pixel_digest(self.shape, self.depth, pixels);
+        self.push_digested(row, pixels, digest)
+    }
+}
+
+impl DatasetWriter {
     /// Starts a data set whose blob (the file [`IMAGES`] of a sink) is there already.
     ///
     /// # Errors
@@ -423,29 +427,12 @@ impl DatasetWriter {
         found
     }
 
-    /// Images so far.
-    pub fn n_samples(&self) -> usize {
-        self.rows.len()
-    }
-
     /// The labels so far.
     pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
         self.rows.iter().map(|(row, _)| row.label)
     }
 
-    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    ///
-    /// # Panics
-    /// If `pixels` has not exactly the bytes of one image.
-    pub fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
-        let digest = pixel_digest(self.shape, self.depth, pixels);
-        self.push_digested(row, pixels, digest)
-    }
-
-    /// [`DatasetWriter::push`] with the digest already computed.
+    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian, and their digest.
     ///
     /// # Errors
     /// Those of the file system.

@@ -161,16 +161,6 @@ pub struct GateResult {
 }
 
 impl Evaluation {
-    /// Whether every gate was passed.
-    pub fn is_passed(&self) -> bool {
-        self.gates.iter().all(|gate| gate.is_passed)
-    }
-
-    /// The first score of the evaluated model: on the test split if there is one.
-    pub fn headline(&self) -> Option<&Score> {
-        self.scores.iter().find(|score| score.model == self.model)
-    }
-
     /// Writes the file.
     ///
     /// # Errors

@@ -4,20 +4,20 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub mod dataset;
-pub mod ensemble;
-pub mod evaluation;
-pub mod features;
-pub mod model;
+pub(crate) mod ensemble;
+pub(crate) mod evaluation;
+pub(crate) mod features;
+pub(crate) mod model;
 mod npy;
-pub mod portable;
+pub(crate) mod portable;
 pub mod predictions;
-pub mod sanity;
-pub mod search;
-pub mod sheet;
-pub mod splits;
-pub mod table;
-pub mod tensors;
-pub mod transform;
+pub(crate) mod sanity;
+pub(crate) mod search;
+pub(crate) mod sheet;
+pub(crate) mod splits;
+pub(crate) mod table;
+pub(crate) mod tensors;
+pub(crate) mod transform;
 
 use std::collections::BTreeMap;
 use std::fs::File;

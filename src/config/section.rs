@@ -429,11 +429,6 @@ impl<'k, 'a> Key<'k, 'a> {
         items.iter().enumerate().filter_map(item).collect()
     }
 
-    /// A table of keys, if it is there.
-    pub fn table<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
-        self.table_or(Vec::new(), |_| Short::Unclear(None), read)
-    }
-
     /// A table of keys, or a value of one of the forms `short`, which `expand` turns into the table that it stands for:
     /// what is recorded is the same.
     pub fn table_or<T>(

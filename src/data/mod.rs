@@ -1,15 +1,15 @@
 //! Samples before any model: readers, splits, transforms, metrics.
 
-pub mod augment;
-pub mod catalogue;
-pub mod decode;
+pub(crate) mod augment;
+pub(crate) mod catalogue;
+pub(crate) mod decode;
 pub mod feed;
 pub mod fit_set;
 pub mod metrics;
-pub mod pixels;
-pub mod reader;
+pub(crate) mod pixels;
+pub(crate) mod reader;
 pub mod reduce;
-pub mod resize;
+pub(crate) mod resize;
 pub mod samples;
-pub mod split;
+pub(crate) mod split;
 pub mod transform;

@@ -29,14 +29,6 @@ impl Depth {
     pub fn bits(self) -> u32 {
         8 * self.bytes() as u32
     }
-
-    /// The largest value: 255 or 65535.
-    pub fn max(self) -> f32 {
-        match self {
-            Depth::U8 => 255.0,
-            Depth::U16 => 65535.0,
-        }
-    }
 }
 
 /// Pixels as a reader found them.

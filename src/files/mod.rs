@@ -4,7 +4,7 @@
 //! a file from outside is read, [`seen`] and [`open_own`] are how one of ours is, [`Folder`] is how things are removed.
 
 mod calls;
-pub mod document;
+pub(crate) mod document;
 mod folder;
 
 use std::ffi::OsStr;

@@ -13,7 +13,7 @@ mod overrides;
 #[cfg(test)]
 mod records;
 pub mod schema;
-pub mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod variants;

@@ -4,11 +4,11 @@
 //! atomically and left alone when its bytes would be the same.
 
 mod curves;
-pub mod dataset;
-pub mod outputs;
+pub(crate) mod dataset;
+pub(crate) mod outputs;
 mod search;
-pub mod svg;
-pub mod text;
+pub(crate) mod svg;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

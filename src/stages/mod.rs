@@ -4,21 +4,21 @@
 //! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
 //! artifacts in hand. A stage never sees the store, the manifest or the clock.
 
-pub mod ingest;
+pub(crate) mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub mod ensemble;
-pub mod evaluate;
-pub mod lineage;
-pub mod predict;
-pub mod preprocess;
+pub(crate) mod evaluate;
+pub(crate) mod lineage;
+pub(crate) mod predict;
+pub(crate) mod preprocess;
 mod rebuild;
-pub mod reduce;
-pub mod revisions;
-pub mod search;
-pub mod split;
-pub mod train;
+pub(crate) mod reduce;
+pub(crate) mod revisions;
+pub(crate) mod search;
+pub(crate) mod split;
+pub(crate) mod train;
 
 use std::fmt;
 use std::io::ErrorKind;

@@ -5,20 +5,20 @@
 //! fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
 //! [`decode`](crate::data::decode)), and nothing is written.
 
-pub mod cifar;
-pub mod classes;
-pub mod csv_paths;
-pub mod csv_pixels;
-pub mod folder;
+pub(crate) mod cifar;
+pub(crate) mod classes;
+pub(crate) mod csv_paths;
+pub(crate) mod csv_pixels;
+pub(crate) mod folder;
 mod foreign;
-pub mod idx;
-pub mod images;
-pub mod input;
-pub mod load;
-pub mod npy;
-pub mod npz;
+pub(crate) mod idx;
+pub(crate) mod images;
+pub(crate) mod input;
+pub(crate) mod load;
+pub(crate) mod npy;
+pub(crate) mod npz;
 mod table;
-pub mod tar;
+pub(crate) mod tar;
 
 use std::cell::Cell;
 use std::fmt;
@@ -240,11 +240,6 @@ impl Pick {
     /// Number of images that are picked.
     pub fn len(self) -> u64 {
         self.limit
-    }
-
-    /// Whether none is.
-    pub fn is_empty(self) -> bool {
-        self.limit == 0
     }
 
     /// Whether image `i` is picked.

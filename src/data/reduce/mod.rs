@@ -6,10 +6,10 @@
 
 mod axes;
 mod covariance;
-pub mod eigen;
+pub(crate) mod eigen;
 mod few;
-pub mod pca;
-pub mod projection;
+pub(crate) mod pca;
+pub(crate) mod projection;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,12 +3,12 @@
 //!
 //! One file per transform, one line each in [`KINDS`]. Statistics come from `moments.rs`, training rows only.
 
-pub mod center;
-pub mod divide;
+pub(crate) mod center;
+pub(crate) mod divide;
 mod fitted;
 pub mod moments;
-pub mod scale;
-pub mod standardize_image;
+pub(crate) mod scale;
+pub(crate) mod standardize_image;
 
 use std::fmt;
 

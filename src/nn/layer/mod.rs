@@ -362,6 +362,26 @@ pub struct Backward<'a> {
     pub wants_input: bool,
 }
 
+impl<'a> Backward<'a> {
+    /// The gradients of the layer's tensors alone; `values` are the layer's input and output, `grads` the gradients of its
+    /// tensors and of its output.
+    pub fn of(parameters: &'a [f32], values: [&'a [f32]; 2], grads: [&'a mut [f32]; 2]) -> Backward<'a> {
+        let ([input, output], [grad_parameters, grad_output]) = (values, grads);
+        Backward {
+            parameters,
+            grad_parameters,
+            input,
+            output,
+            grad_output,
+            made_by: None,
+            has_weights: false,
+            sums: None,
+            grad_input: None,
+            wants_input: false,
+        }
+    }
+}
+
 /// A layer that is ready to compute.
 pub trait Layer: Send {
     /// Computes the output of a batch.

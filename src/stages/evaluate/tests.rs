@@ -347,7 +347,7 @@ fn what_may_be_reported_depends_on_what_was_held_out() {
     graph.run("folds", &ENSEMBLE, &[], &[model]).unwrap();
     let files = graph.run("evaluate", &KIND, &[], &[model + 1]).unwrap();
     let evaluation = Evaluation::read(&files).unwrap();
-    assert_eq!(evaluation.headline(), None);
+    assert!(evaluation.scores.iter().all(|score| score.model != evaluation.model));
     assert_eq!(evaluation.scores.len(), 1);
     assert_eq!(evaluation.report.unwrap().model, "cnn");
 
@@ -389,7 +389,7 @@ fn gates_are_checked_and_recorded() {
     };
     assert_eq!(evaluation.gates[0], expected);
     assert_eq!(passed[1..], [false, false, true]);
-    assert!(!evaluation.is_passed());
+    assert!(evaluation.gates.iter().any(|gate| !gate.is_passed));
 
     let problems = graph.problems(&KIND, &[("gates", gate(&[("acuracy", ">= 0.9")]))], &[model]);
     assert_eq!(problems, ["unknown metric `acuracy`"]);
