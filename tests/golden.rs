@@ -1,8 +1,8 @@
 //! What the program says, word for word: transcripts of its verbs on small projects, in `tests/golden/*.txt`.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. Times, the folder of the project, the
-//! version and what `doctor` finds of a machine are replaced by placeholders, nothing else. A transcript that is empty, or equal
-//! to another one, is refused, and so is a verb without a transcript.
+//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. Times, the folder of the
+//! project, the version and what `doctor` finds of a machine are replaced by placeholders, nothing else. A transcript
+//! that is empty, or equal to another one, is refused, and so is a verb without a transcript.
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Every metric, interval and test beside scikit-learn's, SciPy's and NumPy's, on what `tests/reference/make_metrics.py` wrote.
+//! Every metric, interval and test beside scikit-learn's, SciPy's and NumPy's, on what
+//! `tests/reference/make_metrics.py` wrote.
 
 use std::collections::BTreeMap;
 

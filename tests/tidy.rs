@@ -187,8 +187,9 @@ fn permissions_of_the_import_table_are_used() {
     assert!(unused.is_empty(), "{}", unused.join("\n"));
 }
 
-/// No file of a room needs, through others, itself. A re-export counts as an import from where the name is defined. What the
-/// face of a folder (`mod.rs`) defines is there for the files below it: a contract above, the list of who keeps it below.
+/// No file of a room needs, through others, itself. A re-export counts as an import from where the name is defined.
+/// What the face of a folder (`mod.rs`) defines is there for the files below it: a contract above, the list of who
+/// keeps it below.
 #[test]
 fn no_circle_runs_through_the_files_of_a_room() {
     let circles: Vec<String> = Modules::read().circles().into_iter().map(|circle| circle.join(", ")).collect();
@@ -437,8 +438,8 @@ fn nothing_prints_but_cli_and_nothing_is_left_undone() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Rows begin as training, validation or test rows where a partition is made: where samples are divided, and where that is
-/// read back. From there on types keep them apart.
+/// Rows begin as training, validation or test rows where a partition is made: where samples are divided, and where that
+/// is read back. From there on types keep them apart.
 #[test]
 fn only_a_split_and_its_artifact_say_which_rows_are_which() {
     let allowed = ["src/data/fit_set.rs", "src/data/split.rs", "src/artifact/splits.rs"];

@@ -187,8 +187,8 @@ impl Store {
         files.iter().map(|(name, digest)| self.open_blob(name, *digest, None)).collect::<Result<_, _>>().map(Files)
     }
 
-    /// Whether a blob is still what was verified when it was opened: a map shows whatever is written to its file. One that is
-    /// not there any more stays in its map as it was.
+    /// Whether a blob is still what was verified when it was opened: a map shows whatever is written to its file. One
+    /// that is not there any more stays in its map as it was.
     pub fn is_unchanged(&self, digest: &Digest) -> bool {
         // On a network file system files are read whole, and verified then.
         self.is_remote
@@ -283,13 +283,16 @@ mod tests {
     }
 
     fn overwrite(path: &Path, content: &[u8]) {
-        // Past the tick of the file system's clock, else the stamp may stay the same.
-        std::thread::sleep(Duration::from_millis(20));
+        let before = Stamp::of(&fs::metadata(path).unwrap());
         let mut permissions = fs::metadata(path).unwrap().permissions();
         #[cfg(unix)]
         std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
         fs::set_permissions(path, permissions).unwrap();
         fs::write(path, content).unwrap();
+        // Within a tick of the file system's clock the stamp may stay the same.
+        while Stamp::of(&fs::metadata(path).unwrap()).changed == before.changed {
+            fs::write(path, content).unwrap();
+        }
     }
 
     #[test]

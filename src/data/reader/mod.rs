@@ -1,8 +1,8 @@
 //! Readers: one file per data set format. To add one: a file beside this one, and a line in [`FORMATS`].
 //!
 //! [`find`] looks at a source's content (never its suffix) and says which format it has and which files belong to it
-//! ([`Found`]); opening that lists what is there ([`Reader`]: classes, number of images); reading it streams [`Sample`]s in a
-//! fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
+//! ([`Found`]); opening that lists what is there ([`Reader`]: classes, number of images); reading it streams
+//! [`Sample`]s in a fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
 //! [`decode`](crate::data::decode)), and nothing is written.
 
 pub(crate) mod cifar;
@@ -176,8 +176,8 @@ pub struct Aside {
     pub others: Vec<String>,
 }
 
-/// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image that
-/// can be read or not. Others are looked into.
+/// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image
+/// that can be read or not. Others are looked into.
 const IMAGE_ENDINGS: &[&str] = &[
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
     "pnm", "pam", "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2",
@@ -255,8 +255,8 @@ fn is_text(head: &[u8]) -> bool {
     is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
 }
 
-/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends must
-/// not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
+/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends
+/// must not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
 fn limited(stream: input::Stream, what: &'static str) -> (impl Read, Allowance) {
     let left = Allowance(Rc::new(Cell::new((0, 0))));
     (Limited { stream, what, left: left.clone() }, left)
@@ -359,9 +359,9 @@ impl GivenSplit {
         }
     }
 
-    /// The split that a name tells as a word anywhere in it: `seg_train`, `val2017`, `ImagesTest`, `emnist-letters-test-images`.
-    /// `None` where it has none, or several that differ. MNIST's `t10k` is a test split, FER-2013's `PublicTest` for
-    /// validation.
+    /// The split that a name tells as a word anywhere in it: `seg_train`, `val2017`, `ImagesTest`,
+    /// `emnist-letters-test-images`. `None` where it has none, or several that differ. MNIST's `t10k` is a test split,
+    /// FER-2013's `PublicTest` for validation.
     pub fn in_name(name: &str) -> Option<GivenSplit> {
         if name.eq_ignore_ascii_case("PublicTest") {
             return Some(GivenSplit::Validation);
@@ -394,6 +394,9 @@ pub type Error = Complaint<OfSource>;
 /// Tells complaints about a source from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfSource;
+
+#[cfg(test)]
+mod contract;
 
 #[cfg(test)]
 pub(crate) mod testing {
