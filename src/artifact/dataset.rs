@@ -1,7 +1,7 @@
 //! The data set: all images as one packed NHWC blob, an index with a line per image, and what was left out.
 //!
-//! Numbers and names lie in files of their own, since a task reads files: what learns reads pixels and [`Numbers`], and a
-//! renamed image or class changes neither.
+//! Numbers and names lie in files of their own, since a task reads files: what learns reads pixels and [`Numbers`], and
+//! a renamed image or class changes neither.
 //!
 //! | file | what |
 //! |---|---|
@@ -432,7 +432,8 @@ impl DatasetWriter {
         self.rows.iter().map(|(row, _)| row.label)
     }
 
-    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian, and their digest.
+    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian, and their
+    /// digest.
     ///
     /// # Errors
     /// Those of the file system.

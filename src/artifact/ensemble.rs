@@ -9,8 +9,8 @@
 //! | `validation_fold_K.safetensors` | what the members of fold K say of fold K together; `validation_selected_…` where those rows chose a member or its weight |
 //!
 //! Applying it to new images needs the first two files and, of every member, the tasks that it lists: a member's answer
-//! is the mean of what those tasks' models say, and the members' answers are combined in the order of the list. A member
-//! that is an ensemble itself (part `whole`) is applied the same way.
+//! is the mean of what those tasks' models say, and the members' answers are combined in the order of the list. A
+//! member that is an ensemble itself (part `whole`) is applied the same way.
 
 use std::io;
 
@@ -58,7 +58,8 @@ pub struct Member {
 /// `intercepts[c] + sum over members m, classes k of coefficients[m, k, c] * p[m, k]`, and the ensemble's
 /// probabilities are the softmax of the scores.
 ///
-/// On disk (`stacking.safetensors`, f64): `coefficients` `[n_members, n_classes, n_classes]`, `intercepts` `[n_classes]`.
+/// On disk (`stacking.safetensors`, f64): `coefficients` `[n_members, n_classes, n_classes]`, `intercepts`
+/// `[n_classes]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stacking {
     /// Number of members.

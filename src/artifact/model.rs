@@ -5,10 +5,10 @@
 //! | `model.json` | shorthand of the layers, input shape, classes, epochs run, best epoch |
 //! | `weights.safetensors` | every tensor by name (`1.conv.weights`), f32 |
 //!
-//! A training run with `snapshots = N` hands on N models (or as many as there were epochs or cycles): the first is the one
-//! at its end, the m-th the one m - 1 snapshots before. As everywhere ([`super::predictions::file_of`]), the files of the
-//! m-th are `weights-m.safetensors`, `validation-m.safetensors` and `test-m.safetensors`; `model.json` has the epochs of
-//! all of them under `snapshots`, in this order.
+//! A training run with `snapshots = N` hands on N models (or as many as there were epochs or cycles): the first is the
+//! one at its end, the m-th the one m - 1 snapshots before. As everywhere ([`super::predictions::file_of`]), the files
+//! of the m-th are `weights-m.safetensors`, `validation-m.safetensors` and `test-m.safetensors`; `model.json` has the
+//! epochs of all of them under `snapshots`, in this order.
 
 use std::io;
 

@@ -2,8 +2,8 @@
 
 use super::{Bytes, Error};
 
-/// Bytes of the header: enough for any shape, and a multiple of 64 as the format asks, so that the values of a mapped file
-/// are aligned.
+/// Bytes of the header: enough for any shape, and a multiple of 64 as the format asks, so that the values of a mapped
+/// file are aligned.
 pub const HEADER_LEN: usize = 128;
 
 /// The type of an array's values; all little-endian.

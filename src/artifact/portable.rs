@@ -11,7 +11,8 @@
 //! | `model.members` | each network (its `model.json`), and the transforms and projections before it, in order |
 //! | `model.answer` | how the members' probabilities become one |
 //!
-//! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are from.
+//! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are
+//! from.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +30,8 @@ use crate::tensor::ImageShape;
 const KEY: &str = "convoy";
 /// What errors call the file, which has no name of its own.
 const FILE: &str = "model";
-/// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a stacked
-/// ensemble read logarithms of probabilities.
+/// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a
+/// stacked ensemble read logarithms of probabilities.
 const FORMAT: u32 = 2;
 /// Tensors of a projection that only people need.
 const FOR_PEOPLE: [&str; 3] = ["components", "explained_variance", "total_variance"];

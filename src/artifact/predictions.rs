@@ -4,8 +4,8 @@
 //! `evaluate` combine the tables, so no network runs twice. On disk: safetensors with `rows` (u32, `[n]`) and
 //! `probabilities` (f32, `[n, n_classes]`).
 //!
-//! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which is
-//! the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
+//! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which
+//! is the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
 
 use std::borrow::Borrow;
 use std::io;
@@ -147,8 +147,8 @@ impl Predictions {
     }
 }
 
-/// What a model said of rows that were held out of its training and are not the test split's: what the rule of an ensemble
-/// may be fitted on, and trials ranked by. Only read from the files of such rows:
+/// What a model said of rows that were held out of its training and are not the test split's: what the rule of an
+/// ensemble may be fitted on, and trials ranked by. Only read from the files of such rows:
 ///
 /// ```
 /// use convoy::artifact::Files;

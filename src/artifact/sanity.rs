@@ -55,8 +55,8 @@ pub struct Finding {
     pub key: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
-    /// The image that it is about, by its index in the data set: "image 7" in the message. Names are not read here, since a
-    /// renamed image is no reason to check anew; who prints it puts in the path.
+    /// The image that it is about, by its index in the data set: "image 7" in the message. Names are not read here,
+    /// since a renamed image is no reason to check anew; who prints it puts in the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<u32>,
 }
@@ -88,8 +88,8 @@ pub struct Findings {
     pub format: u32,
     /// In the order in which they were made.
     pub findings: Vec<Finding>,
-    /// Half the sum of squares of the weights at the start that the stage's `l2` applies to: times `l2`, what it adds to
-    /// the loss.
+    /// Half the sum of squares of the weights at the start that the stage's `l2` applies to: times `l2`, what it adds
+    /// to the loss.
     pub half_squares: f64,
     /// What the layers with an `l2` of their own add to the loss, in nats.
     pub layers_l2_loss: f64,

@@ -192,7 +192,8 @@ impl Splits {
 fn duplicates(places: &[Place], digests: &[u128]) -> Duplicates {
     // Only looked up, never walked.
     let mut first: HashMap<u128, usize> = HashMap::with_capacity(digests.len());
-    // For each sample, the first with the same pixels; for each such first: in the test, outside it, in two places outside it.
+    // For each sample, the first with the same pixels; for each such first: in the test, outside it, in two places
+    // outside it.
     let mut original = Vec::with_capacity(digests.len());
     let mut in_test = vec![false; digests.len()];
     let mut outside: Vec<Option<Place>> = vec![None; digests.len()];

@@ -1,9 +1,9 @@
 //! CSV tables: RFC 4180, UTF-8, LF, header always, shortest round-trip numbers, an empty cell where nothing applies.
 //!
 //! Every CSV of the program is written here, so that all of them follow the same rules. A text cell (or a heading) that
-//! begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is not a number gets a leading `'`: a spreadsheet would run
-//! it as a formula (OWASP's list). One that begins with `'` gets another, so that whoever takes one leading `'` away has the
-//! text again, and no two texts become one.
+//! begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is not a number gets a leading `'`: a spreadsheet
+//! would run it as a formula (OWASP's list). One that begins with `'` gets another, so that whoever takes one leading
+//! `'` away has the text again, and no two texts become one.
 
 use std::borrow::Cow;
 
@@ -151,8 +151,8 @@ pub fn header_len(bytes: &[u8]) -> usize {
     record_starts(bytes).get(1).copied().unwrap_or(bytes.len())
 }
 
-/// Where each record begins: after a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that their
-/// number tells).
+/// Where each record begins: after a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that
+/// their number tells).
 fn record_starts(bytes: &[u8]) -> Vec<usize> {
     let mut starts = Vec::new();
     let (mut is_quoted, mut is_start) = (false, true);

@@ -1,8 +1,8 @@
 //! One table of a manifest while a config reads it: every key is declared where it is read, and only there.
 //!
-//! `section.key("epochs", "Passes over the training rows.", "30").whole(1..=1_000_000).or(10)` checks the key, records its
-//! resolved value, and, when keys are described ([`describe`]), is what people and editors are told of it. There is no
-//! way to a value without a declaration.
+//! `section.key("epochs", "Passes over the training rows.", "30").whole(1..=1_000_000).or(10)` checks the key, records
+//! its resolved value, and, when keys are described ([`describe`]), is what people and editors are told of it. There is
+//! no way to a value without a declaration.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -205,7 +205,8 @@ impl<'a> Section<'a> {
             return None;
         };
         self.record(at, quote(name), Some(node.span));
-        // `{ rotate = 15 }`: an unnamed value is that of the key that may stand alone, or of the one called like the choice.
+        // `{ rotate = 15 }`: an unnamed value is that of the key that may stand alone, or of the one called like the
+        // choice.
         let wrapped;
         let table = match inner {
             Ok(table) => table,

@@ -1,7 +1,7 @@
 //! From the bytes of an image file to pixels under a policy: orientation, alpha, channels, size, depth.
 //!
-//! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder that
-//! panics is an error of that image. Everything after the decoder is whole-number arithmetic.
+//! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder
+//! that panics is an error of that image. Everything after the decoder is whole-number arithmetic.
 
 mod jpeg;
 mod orientation;

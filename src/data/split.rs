@@ -438,8 +438,8 @@ fn warnings(partition: &Partition, data: &Divisible<'_>) -> Vec<String> {
 /// From this ratio of the largest class to the smallest on, classes count as unbalanced.
 const IMBALANCE: usize = 10;
 
-/// Says that classes differ much in size, if they do: `sizes` are the images outside the test split. Classes without any
-/// have a warning of their own.
+/// Says that classes differ much in size, if they do: `sizes` are the images outside the test split. Classes without
+/// any have a warning of their own.
 fn imbalance(classes: &[String], sizes: &[usize]) -> Option<String> {
     let there = || sizes.iter().zip(classes).filter(|(size, _)| **size > 0);
     // The first of equals.

@@ -1,7 +1,7 @@
 //! Documents of JSON that we write and read back: artifacts' descriptions, notes, `run.json`.
 //!
-//! Their bytes are digested and compared, so there is one way to write them: keys in the order of the type, two spaces to
-//! indent, a line feed at the end.
+//! Their bytes are digested and compared, so there is one way to write them: keys in the order of the type, two spaces
+//! to indent, a line feed at the end.
 
 use std::io;
 

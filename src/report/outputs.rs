@@ -1,8 +1,8 @@
 //! `out/NAME/` on the disk: it holds what this run writes and nothing else of ours.
 //!
-//! `run.json` notes the digest of each file that was written. What a later run does not write any more (a stage was removed,
-//! a part is stale again) is removed, if it is still what was noted, and only under a name that this program gives: an
-//! edited file, and whatever somebody else put there, stays and is named.
+//! `run.json` notes the digest of each file that was written. What a later run does not write any more (a stage was
+//! removed, a part is stale again) is removed, if it is still what was noted, and only under a name that this program
+//! gives: an edited file, and whatever somebody else put there, stays and is named.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -41,8 +41,8 @@ pub struct Written {
     pub left: Vec<PathBuf>,
 }
 
-/// Writes these files (by their path within `out_dir`), each atomically and only if it holds something else, sweeps what
-/// killed runs left, and removes what `before` notes and this run does not write.
+/// Writes these files (by their path within `out_dir`), each atomically and only if it holds something else, sweeps
+/// what killed runs left, and removes what `before` notes and this run does not write.
 ///
 /// # Errors
 /// Those of writing, with the path. What cannot be removed is left.

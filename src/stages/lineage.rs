@@ -75,8 +75,8 @@ pub fn splits(task: &Task) -> Result<Splits, StageError> {
     Ok(Splits::read(task.input(Output::Splits))?)
 }
 
-/// The samples as they come out of the fitted stages of a task: the features of the last `reduce`, if there is one, else
-/// the data set's pixels, under the transforms fitted on them.
+/// The samples as they come out of the fitted stages of a task: the features of the last `reduce`, if there is one,
+/// else the data set's pixels, under the transforms fitted on them.
 ///
 /// # Errors
 /// If files are damaged.

@@ -35,8 +35,8 @@ pub struct Split {
     test: Option<Share>,
     /// Number of folds of cross-validation; 1 is a single train/validation split. Default 5.
     folds: u32,
-    /// With `folds = 1`, what is validated on: a share of the images outside the test split, or "given". Default: "given"
-    /// where the data set has one, else 0.2.
+    /// With `folds = 1`, what is validated on: a share of the images outside the test split, or "given". Default:
+    /// "given" where the data set has one, else 0.2.
     validation: Option<Share>,
     /// Whether each split gets its share of each class. Default true.
     stratify: bool,

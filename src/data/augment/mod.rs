@@ -10,8 +10,9 @@
 //! | mixup | the transformed sample, last | it mixes what the network sees |
 //!
 //! # Determinism
-//! Each number is drawn from the stream of (run, epoch, operation), at an address made of the sample's index in the data
-//! set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who loads it.
+//! Each number is drawn from the stream of (run, epoch, operation), at an address made of the sample's index in the
+//! data set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who
+//! loads it.
 
 mod draw;
 mod geometry;
@@ -72,8 +73,8 @@ pub enum Operation {
         /// Its side in pixels; default 8.
         size: usize,
     },
-    /// Mixes each sample, and its target, with another training sample: `weight * a + (1 - weight) * b`, the weight drawn
-    /// from Beta(alpha, alpha) (Zhang et al. 2018): `mixup`. The one operation that features can take.
+    /// Mixes each sample, and its target, with another training sample: `weight * a + (1 - weight) * b`, the weight
+    /// drawn from Beta(alpha, alpha) (Zhang et al. 2018): `mixup`. The one operation that features can take.
     Mixup {
         /// Above 0; default 0.2.
         alpha: f64,

@@ -1,5 +1,5 @@
-//! A table of `path,label[,split,group]`: a row per image file. Paths are relative to the table, or to `root`; they may be ids
-//! that lack a suffix.
+//! A table of `path,label[,split,group]`: a row per image file. Paths are relative to the table, or to `root`; they may
+//! be ids that lack a suffix.
 //!
 //! With a header the columns may stand in any order and others are ignored; without one they stand in the order above.
 
@@ -260,8 +260,8 @@ impl CsvPaths {
 }
 
 impl Found for CsvPaths {
-    /// Images that are not there are left out: they are errors of those images, not of the source. Which ones these are is
-    /// part of the others' role, so that an image that disappears is a change.
+    /// Images that are not there are left out: they are errors of those images, not of the source. Which ones these are
+    /// is part of the others' role, so that an image that disappears is a change.
     fn files(&self) -> Files {
         let mut there = Vec::new();
         let mut missing = blake3::Hasher::new();

@@ -84,8 +84,8 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Every file of images with its labels, train before validation before test, one of each; a file that is there both packed and
-/// unpacked counts once.
+/// Every file of images with its labels, train before validation before test, one of each; a file that is there both
+/// packed and unpacked counts once.
 fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
     let mut found: Vec<(Option<GivenSplit>, String, Pair)> = Vec::new();
     for name in super::names_in(folder)? {

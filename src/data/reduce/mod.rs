@@ -1,8 +1,8 @@
 //! Fewer features: what a manifest says ([`Reduction`]), and the linear map that fitting makes of it ([`Projection`]).
 //!
-//! One file per family, one line per method in [`KINDS`]. Everything is learned from training rows only; the map is then
-//! applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of threads
-//! and any instruction set.
+//! One file per family, one line per method in [`KINDS`]. Everything is learned from training rows only; the map is
+//! then applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of
+//! threads and any instruction set.
 
 mod axes;
 mod covariance;
@@ -28,8 +28,8 @@ pub const BLOCK: usize = 4096;
 /// Samples that are projected at once, at most.
 pub const PROJECTED: usize = 4096;
 
-/// Multiply-adds between two looks at whether to stop, where they are not cut by the engine: a quarter of a second of one
-/// thread. Sums over samples are cut by it, so that it must never depend on the machine.
+/// Multiply-adds between two looks at whether to stop, where they are not cut by the engine: a quarter of a second of
+/// one thread. Sums over samples are cut by it, so that it must never depend on the machine.
 const BETWEEN_LOOKS: usize = 1 << 32;
 
 /// Random numbers that are drawn between two looks.
@@ -234,8 +234,8 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// How many samples to project at once, at most [`PROJECTED`], so that each time takes less than a second. Shows in no
-    /// bit.
+    /// How many samples to project at once, at most [`PROJECTED`], so that each time takes less than a second. Shows in
+    /// no bit.
     pub fn at_once(&self) -> usize {
         samples_between_looks(self.feed.sample_shape().len() * self.n_out, PROJECTED)
     }

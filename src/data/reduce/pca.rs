@@ -1,9 +1,10 @@
-//! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are images.
+//! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are
+//! images.
 //!
 //! `full` solves the eigenproblem of the covariance matrix; where there are fewer samples than features, that of the
-//! samples' products with one another, which has the same axes and is smaller (`few.rs`). `randomized` builds neither: a
-//! random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small problem
-//! inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
+//! samples' products with one another, which has the same axes and is smaller (`few.rs`). `randomized` builds neither:
+//! a random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small
+//! problem inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
 
 use super::axes::{Axes, eigen_error, shares, straighten};
 use super::covariance::Covariance;

@@ -1,8 +1,8 @@
 //! Random projections: distances survive, nothing is learned (Johnson and Lindenstrauss, 1984).
 //!
 //! `gaussian-projection` draws every weight from a normal distribution of variance `1 / components`.
-//! `sparse-projection` draws most of them as 0 and the others as `±1 / sqrt(density * components)` (Achlioptas 2003 with a
-//! density of 1/3; Li, Hastie and Church 2006 with `1 / sqrt(features)`, the default).
+//! `sparse-projection` draws most of them as 0 and the others as `±1 / sqrt(density * components)` (Achlioptas 2003
+//! with a density of 1/3; Li, Hastie and Church 2006 with `1 / sqrt(features)`, the default).
 
 use super::{FitError, Fitting, Kind, Misfit, Projection, Reduction, counted};
 use crate::config::{Bounds, Form, Section, Value, quote};

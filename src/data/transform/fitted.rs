@@ -1,7 +1,7 @@
 //! Fitted transforms, and how they are applied to one sample while it is loaded.
 //!
-//! Neighbouring affine steps are fused in double precision into one `(x - subtract) * multiply + add`, rounded to single
-//! precision once; applying it is three rounded operations per value (never a fused multiply-add, so that every
+//! Neighbouring affine steps are fused in double precision into one `(x - subtract) * multiply + add`, rounded to
+//! single precision once; applying it is three rounded operations per value (never a fused multiply-add, so that every
 //! machine agrees and the loop vectorises everywhere). The first one is applied while stored values are converted.
 
 use crate::config::Section;

@@ -378,7 +378,8 @@ fn gates_are_checked_and_recorded() {
     let files = graph.run("evaluate", &KIND, &[("gates", named)], &[model]).unwrap();
     let evaluation = Evaluation::read(&files).unwrap();
     let passed: Vec<bool> = evaluation.gates.iter().map(|gate| gate.is_passed).collect();
-    // The two folds agree on nothing; of equal means the first class wins, which is right for two test samples of three.
+    // The two folds agree on nothing; of equal means the first class wins, which is right for two test samples of
+    // three.
     let expected = GateResult {
         model: "cnn".to_owned(),
         split: "test".to_owned(),

@@ -42,8 +42,8 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
     })
 }
 
-/// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour, and
-/// `gray` does to every image of the data set what `keep` does.
+/// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour,
+/// and `gray` does to every image of the data set what `keep` does.
 fn effective(policy: &DecodePolicy, dataset: &Numbers) -> DecodePolicy {
     let mut policy = policy.clone();
     match dataset.shape().channels {
@@ -92,8 +92,8 @@ fn rule(combine: &Combine) -> Result<serde_json::Value, StageError> {
     serde_json::to_value(combine).map_err(|cause| StageError::new(format!("a rule cannot be written ({cause})")))
 }
 
-/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated; of each
-/// the model of this number.
+/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated; of
+/// each the model of this number.
 fn answer_of_parts<E: From<StageError>>(
     nodes: &[Node],
     stage: usize,

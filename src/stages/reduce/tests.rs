@@ -239,8 +239,8 @@ fn poisoned_rows_change_nothing_that_is_learned_and_threads_no_byte() {
     }
 }
 
-/// Where these change, the same samples give other bytes: bump the method's revision (`stages/revisions.rs`) in the same
-/// commit.
+/// Where these change, the same samples give other bytes: bump the method's revision (`stages/revisions.rs`) in the
+/// same commit.
 #[test]
 fn every_method_gives_the_golden_bytes() {
     let golden = ["f65d3da1be419473", "8fee4f5cc2865928", "06b2e87ca1a5a8fc", "37e87ed6695d1552", "2ff1c3da138ce140"];
