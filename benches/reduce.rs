@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use convoy::config::{Entry, Log, Node, Section, Span, Table, Value};
-use convoy::data::feed::{Feed, Samples, TrainingSamples, Values};
+use convoy::data::feed::{Feed, TrainingSamples};
 use convoy::data::fit_set::{Fit, Partition, Place};
 use convoy::data::reduce::{Fitting, PROJECTED, Reduction, read_method};
+use convoy::data::samples::{Samples, Values};
 use convoy::data::transform::moments::Statistics;
 use convoy::data::transform::{Affine, Fitted, Per};
 use convoy::engine::Engine;

@@ -1,7 +1,8 @@
 //! Elementary functions with the same bits everywhere: our own polynomials in `+ - * /` and `sqrt`, never libm.
 //!
-//! The f64 functions are the plain names ([`exp`], [`ln`], …). [`exp32`] stays in f32, without a branch, so that a loop over
-//! it vectorises, and is within one ulp. Bounds are stated with each function and tested against the standard library's. Where a result is exact by IEEE 754 (`sqrt`, `abs`, `floor`, `mul_add`) use the standard library.
+//! The f64 functions are the plain names ([`exp`], [`ln`], …). [`exp32`] stays in f32, without a branch, so that a loop
+//! over it vectorises, and is within one ulp. Bounds are stated with each function and tested against the standard
+//! library's. Where a result is exact by IEEE 754 (`sqrt`, `abs`, `floor`, `mul_add`) use the standard library.
 
 /// ln 2, cut to 32 bits so that its product with an exponent is exact, and the rest.
 const LN2_HI: f64 = 0.693_147_180_369_123_8;

@@ -18,8 +18,8 @@ pub fn on_line(text: &str) -> Cow<'_, str> {
     escaped(text, false, false)
 }
 
-/// `text` with its line feeds, and with its colours (SGR sequences) where there are any to be shown; nothing else in it that
-/// a terminal obeys.
+/// `text` with its line feeds, and with its colours (SGR sequences) where there are any to be shown; nothing else in it
+/// that a terminal obeys.
 pub fn on_lines(text: &str, has_colour: bool) -> Cow<'_, str> {
     escaped(text, true, has_colour)
 }

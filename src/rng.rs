@@ -1,8 +1,8 @@
 //! Random numbers: streams derived by name, addressed by index, never taken in turn.
 //!
 //! A [`Stream`] is a ChaCha8 key, BLAKE3 of (seed, purpose, named indices). Draw `i` of a stream is a function of the
-//! key and `i` alone, so that any thread may compute any draw in any order. The sampling functions are ours, with pinned
-//! test vectors, since rand's may change in a minor release.
+//! key and `i` alone, so that any thread may compute any draw in any order. The sampling functions are ours, with
+//! pinned test vectors, since rand's may change in a minor release.
 //!
 //! Draws are 64 bits each ([`Stream::bits`] and what is made of it), but for [`Stream::words`], which reads the same
 //! keystream 32 bits at a time: use one or the other of a stream, not both.

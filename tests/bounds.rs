@@ -1,9 +1,9 @@
-//! No kernel reads or writes outside its slices: every operation of the engine, and whole training steps, with all memory
-//! between guard pages.
+//! No kernel reads or writes outside its slices: every operation of the engine, and whole training steps, with all
+//! memory between guard pages.
 //!
-//! The kernels are those of the release build, on every instruction set. While the guard is on, each allocation gets pages
-//! of its own with forbidden ones before and behind; it ends at the last byte of its pages, or begins at the first. A step
-//! outside kills the process, which is how `a_step_outside_is_caught` knows that the guard works.
+//! The kernels are those of the release build, on every instruction set. While the guard is on, each allocation gets
+//! pages of its own with forbidden ones before and behind; it ends at the last byte of its pages, or begins at the
+//! first. A step outside kills the process, which is how `a_step_outside_is_caught` knows that the guard works.
 #![cfg(all(unix, target_pointer_width = "64"))]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,7 +1,8 @@
 //! Every key of every kind of stage, changed alone: what is stale then, what `why` says, that the way back is fresh.
 //!
-//! Keys come from the declarations of their readers, so that a new one is tested as soon as it is declared. Of each leaf (a key, a
-//! choice, a key of a choice, a layer's argument) a pair of manifests is made that differ there and nowhere else.
+//! Keys come from the declarations of their readers, so that a new one is tested as soon as it is declared. Of each
+//! leaf (a key, a choice, a key of a choice, a layer's argument) a pair of manifests is made that differ there and
+//! nowhere else.
 
 mod common;
 
@@ -66,7 +67,8 @@ const SIBLINGS: &[(&str, &str, &str)] = &[
     ("layers.fc", "units", "4"),
 ];
 
-/// A leaf, and two values of the stage's key that differ there alone. No first value: what the base has; an empty one: no key.
+/// A leaf, and two values of the stage's key that differ there alone. No first value: what the base has; an empty one:
+/// no key.
 struct Edit {
     leaf: String,
     key: String,
@@ -76,7 +78,8 @@ struct Edit {
     is_default: bool,
 }
 
-/// Pairs of values of `form` that differ in one leaf: its name, the first value (`None`: whatever is there), the second.
+/// Pairs of values of `form` that differ in one leaf: its name, the first value (`None`: whatever is there), the
+/// second.
 fn pairs(name: &str, form: &Form, example: &str) -> Vec<(String, Option<String>, String)> {
     let leaf = |values: &[String]| -> Vec<(String, Option<String>, String)> {
         values.iter().map(|value| (name.to_owned(), None, value.clone())).collect()
@@ -233,7 +236,8 @@ impl Project {
         Manifest::load(&path, &Overrides::default()).ok()
     }
 
-    /// What is to be done, before anything of it is; with `targets` those and what they need are computed, else if `is_run` all.
+    /// What is to be done, before anything of it is; with `targets` those and what they need are computed, else if
+    /// `is_run` all.
     fn plan(&self, manifest: &Manifest, is_run: bool, target: Option<usize>) -> Result<Plan, String> {
         let go_on = AtomicBool::new(false);
         let store = self.temp.path().join(format!("store{}", self.n_stores));

@@ -89,21 +89,26 @@ fn finished(root: &Path) -> Vec<String> {
 
 #[test]
 fn killed_anywhere_nothing_is_lost_and_nothing_half_is_seen() {
-    let project = Project::new();
+    let mut project = Project::new();
     // Milliseconds until the kill: from before the store exists to far into the run.
-    let pauses = [1, 3, 7, 12, 20, 30, 45, 60, 25, 15, 50, 35];
+    let mut pauses = [1, 3, 7, 12, 20, 30, 45, 60, 25, 15, 50, 35].into_iter().cycle().take(200);
     let mut kept: Vec<String> = Vec::new();
-    let mut killed = 0;
-    for pause in pauses {
+    let mut kills = 0;
+    while kills < 10 {
+        let pause = pauses.next().expect("of 200 kills ten come in time");
         let mut child = start(&project.root, MANIFEST, "");
         std::thread::sleep(Duration::from_millis(pause));
         child.kill().unwrap();
-        killed += usize::from(!child.wait().unwrap().success());
+        if child.wait().unwrap().success() {
+            // The kill came late, on a quick machine or a busy one.
+            (project, kept) = (Project::new(), Vec::new());
+            continue;
+        }
+        kills += 1;
         let now = finished(&project.root);
         assert!(kept.iter().all(|task| now.contains(task)), "lost: {kept:?} -> {now:?}");
         kept = now;
     }
-    assert!(killed > 3, "only {killed} of the runs were killed");
     let run = project.run(MANIFEST);
     assert!(run.is_complete());
     for task in &run.tasks {
@@ -239,33 +244,37 @@ fn trainings_killed_at_their_checkpoints_end_with_the_bytes_of_a_calm_run() {
     };
     let calm = project(PIPELINE);
     assert!(convoy(calm.path(), "2").status().unwrap().success());
-    let killed = project(PIPELINE);
     // Microseconds from a new checkpoint to the kill: into the middle of an epoch, or of writing the next checkpoint.
-    let mut pauses = [0, 200, 900, 3000, 0, 500, 1500, 100].into_iter();
+    let mut pauses = [0, 200, 900, 3000, 0, 500, 1500, 100].into_iter().cycle().take(100);
     let mut kills = 0;
-    let mut child = convoy(killed.path(), "2").spawn().unwrap();
-    let mut before = Vec::new();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{status}");
-            break;
-        }
-        let now = checkpoints(killed.path());
-        if now.iter().all(|checkpoint| before.contains(checkpoint)) {
-            std::thread::sleep(Duration::from_micros(300));
-            continue;
-        }
-        let Some(pause) = pauses.next() else {
-            assert!(child.wait().unwrap().success());
-            break;
+    // A run that ends before enough kills came in time is followed by another one.
+    let killed = loop {
+        let killed = project(PIPELINE);
+        let mut child = convoy(killed.path(), "2").spawn().unwrap();
+        let mut before = Vec::new();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            let now = checkpoints(killed.path());
+            if now.iter().all(|checkpoint| before.contains(checkpoint)) {
+                std::thread::sleep(Duration::from_micros(300));
+                continue;
+            }
+            if kills == 8 {
+                break child.wait().unwrap();
+            }
+            std::thread::sleep(Duration::from_micros(pauses.next().expect("of 100 kills three come in time")));
+            child.kill().unwrap();
+            kills += usize::from(!child.wait().unwrap().success());
+            before = checkpoints(killed.path());
+            child = convoy(killed.path(), if kills % 2 == 0 { "2" } else { "1" }).spawn().unwrap();
         };
-        std::thread::sleep(Duration::from_micros(pause));
-        child.kill().unwrap();
-        kills += usize::from(!child.wait().unwrap().success());
-        before = checkpoints(killed.path());
-        child = convoy(killed.path(), if kills % 2 == 0 { "2" } else { "1" }).spawn().unwrap();
-    }
-    assert!(kills >= 3, "only {kills} kills came in time");
+        assert!(status.success(), "{status}");
+        if kills >= 3 {
+            break killed;
+        }
+    };
     let (calm, killed) = (outcome(calm.path()), outcome(killed.path()));
     assert!(calm.len() > 5);
     assert_eq!(
@@ -325,17 +334,22 @@ fn a_search_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_n
     let start = Instant::now();
     assert!(convoy(calm.path(), "2").status().unwrap().success());
     let whole = start.elapsed();
-    let killed = project();
+    let mut killed = project();
     let mut kills = 0;
     // Hundredths of a calm run's time; each run goes on where the last one was killed.
-    for share in [3, 20, 35, 10, 30, 25, 15] {
+    let mut shares = [3, 20, 35, 10, 30, 25, 15].into_iter().cycle().take(100);
+    while kills < 5 {
         let mut child = convoy(killed.path(), "2").spawn().unwrap();
-        std::thread::sleep(whole * share / 100);
+        std::thread::sleep(whole * shares.next().expect("of 100 kills five come in time") / 100);
         child.kill().unwrap();
-        kills += usize::from(!child.wait().unwrap().success());
+        if child.wait().unwrap().success() {
+            // The kill came late: from the beginning, with the next pause.
+            killed = project();
+            continue;
+        }
+        kills += 1;
         finished(killed.path());
     }
-    assert!(kills >= 3, "only {kills} of the runs were killed");
     assert!(convoy(killed.path(), "2").status().unwrap().success());
     assert!(outcome(killed.path()) == outcome(calm.path()));
 }

@@ -1,4 +1,5 @@
-//! Every metric, interval and test beside scikit-learn's, SciPy's and NumPy's, on what `tests/reference/make_metrics.py` wrote.
+//! Every metric, interval and test beside scikit-learn's, SciPy's and NumPy's, on what
+//! `tests/reference/make_metrics.py` wrote.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,10 @@ fn assert_close(got: f64, expected: f64, what: &str) {
     assert!((got - expected).abs() <= TOLERANCE, "{what}: {got}, scikit-learn has {expected}");
 }
 
+fn table(probabilities: &[f32], n_classes: usize) -> ndarray::ArrayView2<'_, f32> {
+    ndarray::ArrayView2::from_shape((probabilities.len() / n_classes, n_classes), probabilities).unwrap()
+}
+
 #[test]
 fn metrics_agree_with_scikit_learn() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("reference/metrics.json")).unwrap();
@@ -33,7 +38,7 @@ fn metrics_agree_with_scikit_learn() {
         let name = &case.name;
         let n_classes = case.probabilities[0].len();
         let probabilities = case.probabilities.concat();
-        let scored = Scored::new(&case.labels, &probabilities, n_classes, case.top_k);
+        let scored = Scored::new(&case.labels, table(&probabilities, n_classes), case.top_k);
         let confusion = scored.confusion();
         for metric in METRICS {
             let expected = case.values.get(metric.name);
@@ -61,7 +66,7 @@ fn bootstrap_intervals_agree_with_scipy() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("reference/metrics.json")).unwrap();
     for case in cases {
         let probabilities = case.probabilities.concat();
-        let scored = Scored::new(&case.labels, &probabilities, case.probabilities[0].len(), case.top_k);
+        let scored = Scored::new(&case.labels, table(&probabilities, case.probabilities[0].len()), case.top_k);
         let names: Vec<&String> = case.bootstrap.keys().collect();
         let got = intervals(&scored, 1, 4000, |drawn, confusion| {
             names.iter().map(|name| (find(name).unwrap().compute)(drawn, confusion)).collect()

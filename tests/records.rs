@@ -14,8 +14,8 @@ use convoy::store::fingerprint::TaskRecord;
 
 use common::{draw_images, manifests_in};
 
-/// Runs a manifest into a store of its own, and repeats every task from its record, on one thread and on three. Returns the
-/// records.
+/// Runs a manifest into a store of its own, and repeats every task from its record, on one thread and on three, and
+/// once told to stop: then it does, or it was done so soon that nobody waits, never half. Returns the records.
 fn check(manifest: &Manifest, places: &[(String, String)], what: &str) -> Vec<(TaskRecord, Part)> {
     let go_on = AtomicBool::new(false);
     let store = tempfile::tempdir().unwrap();
@@ -33,6 +33,16 @@ fn check(manifest: &Manifest, places: &[(String, String)], what: &str) -> Vec<(T
             let differing = repeat(&session.store, &fingerprint, KINDS, places, threads, &go_on);
             let differing = differing.unwrap_or_else(|error| panic!("{what}: {}: {error}", task.name));
             assert_eq!(differing, [""; 0], "{what}: {} on {threads} threads", task.name);
+        }
+        let files = session.store.open_artifact(task.entry.as_ref().unwrap()).unwrap();
+        assert!(!files.0.is_empty(), "{what}: {} has no files", task.name);
+        let is_long = ["ingest", "reduce", "train"].contains(&&record.kind[..]);
+        match repeat(&session.store, &fingerprint, KINDS, places, 1, &AtomicBool::new(true)) {
+            Err(error) => assert_eq!(error.to_string(), "interrupted", "{what}: {}", task.name),
+            Ok(differing) => {
+                assert_eq!(differing, [""; 0], "{what}: {} is half of it", task.name);
+                assert!(!is_long, "{what}: {} does not hear that it is to stop", task.name);
+            }
         }
         done.push((record, task.part));
     }

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use convoy::manifest::Manifest;
 use convoy::runner::{
@@ -262,18 +261,26 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// Puts another file in the place of one, at a time that the file system tells from that of the first.
+fn replace(path: &Path, content: &[u8]) {
+    let before = fs::metadata(path).unwrap().modified().unwrap();
+    fs::remove_file(path).unwrap();
+    fs::write(path, content).unwrap();
+    while fs::metadata(path).unwrap().modified().unwrap() == before {
+        fs::write(path, content).unwrap();
+    }
+}
+
 #[test]
 fn a_damaged_blob_is_computed_again_in_the_same_run() {
     let project = Project::new();
     project.run(MANIFEST);
     let blobs = project.blobs();
     let contents: Vec<Vec<u8>> = blobs.iter().map(|blob| fs::read(blob).unwrap()).collect();
-    std::thread::sleep(Duration::from_millis(20));
     for (blob, content) in blobs.iter().zip(&contents) {
         let mut content = content.clone();
         content[0] ^= 1;
-        fs::remove_file(blob).unwrap();
-        fs::write(blob, content).unwrap();
+        replace(blob, &content);
     }
     let run = project.run(MANIFEST);
     assert!(run.is_complete());
@@ -302,13 +309,11 @@ fn damage_behind_the_planners_back_is_repaired_in_the_same_run() {
         fn event(&self, event: &Event<'_>) {
             match event {
                 Event::Planned { .. } if !self.1.swap(true, Ordering::SeqCst) => {
-                    std::thread::sleep(Duration::from_millis(20));
                     for blob in self.0.blobs() {
                         let mut content = fs::read(&blob).unwrap();
                         if content.starts_with(b"cut") {
                             content[0] ^= 1;
-                            fs::remove_file(&blob).unwrap();
-                            fs::write(&blob, content).unwrap();
+                            replace(&blob, &content);
                         }
                     }
                 }

@@ -1,16 +1,12 @@
-//! The checks before a training, as a user meets them: what they stop, what they cost the cache, what `selftest` prints.
+//! The checks before a training, as a user meets them: what they stop, what they cost the cache, what `selftest`
+//! prints.
 
 mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
-fn convoy(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = common::program(dir, arguments).output().expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (status.code(), text(stdout), text(stderr))
-}
+use common::ran;
 
 const GOOD: &str = "INPUT - CONV(4) - RELU - POOL - FC";
 
@@ -33,7 +29,7 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     let project = project();
     let dir = project.path();
     write(dir, GOOD, "epochs = 1");
-    let (code, _, said) = convoy(dir, &["run"]);
+    let (code, _, said) = ran(dir, &["run"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("sanity)"), "{said}");
     let table = fs::read_to_string(dir.join("out/t/sanity.csv")).expect("a table");
@@ -45,17 +41,17 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     }
 
     write(dir, GOOD, "epochs = 2\nlearning_rate = 0.002\nl2 = 1e-4");
-    let (_, _, said) = convoy(dir, &["run"]);
+    let (_, _, said) = ran(dir, &["run"]);
     assert!(said.contains("2 of 7 tasks computed") && !said.contains("sanity"), "{said}");
     write(dir, GOOD, "epochs = 2\nlearning_rate = 0.002\nl2 = 1e-4\nsanity = false");
-    let (_, _, said) = convoy(dir, &["run"]);
+    let (_, _, said) = ran(dir, &["run"]);
     assert!(said.contains("nothing to do, 6 tasks are fresh"), "{said}");
     write(dir, &GOOD.replace("CONV(4)", "CONV(5)"), "epochs = 1\nsanity = false");
-    let (_, _, said) = convoy(dir, &["run"]);
+    let (_, _, said) = ran(dir, &["run"]);
     assert!(said.contains("2 of 6 tasks computed"), "{said}");
     // The folds are there: only the checks are made.
     write(dir, &GOOD.replace("CONV(4)", "CONV(5)"), "epochs = 1");
-    let (_, _, said) = convoy(dir, &["run"]);
+    let (_, _, said) = ran(dir, &["run"]);
     assert!(said.contains("1 of 7 tasks computed") && said.contains("train (sanity)"), "{said}");
 }
 
@@ -65,7 +61,7 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
     let dir = project.path();
     write(dir, "INPUT - CONV(1) - RELU - GAP - FC", "epochs = 1");
     for turn in 1..=2 {
-        let (code, stdout, said) = convoy(dir, &["run"]);
+        let (code, stdout, said) = ran(dir, &["run"]);
         assert_eq!((code, &stdout[..]), (Some(1), ""), "{said}");
         assert!(said.contains("error: stage `train, sanity`: the network cannot learn 20 images by heart"), "{said}");
         assert!(
@@ -75,12 +71,12 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
         assert!(!said.contains("train, fold"), "{said}");
         assert_eq!(said.contains("train (sanity)"), turn == 1, "what was found is kept: {said}");
     }
-    let (code, stdout, said) = convoy(dir, &["selftest", "training"]);
+    let (code, stdout, said) = ran(dir, &["selftest", "training"]);
     assert_eq!(code, Some(1), "{said}");
     for expected in ["passed  labels", "passed  initial_loss", "failed  memorises", "help: layer `3.gap`"] {
         assert!(stdout.contains(expected), "no {expected}: {stdout}");
     }
-    let (code, stdout, _) = convoy(dir, &["selftest", "training", "--json"]);
+    let (code, stdout, _) = ran(dir, &["selftest", "training", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(
         (code, &json["stages"][0]["passed"], &json["stages"][0]["stage"]),
@@ -89,21 +85,21 @@ fn a_network_that_cannot_learn_is_stopped_before_any_fold() {
     assert_eq!(json["stages"][0]["findings"][4]["status"], "failed");
 
     write(dir, GOOD, "l2 = 0.01");
-    let (code, stdout, said) = convoy(dir, &["selftest", "training"]);
+    let (code, stdout, said) = ran(dir, &["selftest", "training"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(stdout.contains("L2 adds 0.") && stdout.contains("20 images are learned by heart after"), "{stdout}");
     write(dir, GOOD, "sanity = false");
-    let (code, stdout, _) = convoy(dir, &["selftest", "training"]);
+    let (code, stdout, _) = ran(dir, &["selftest", "training"]);
     assert_eq!((code, &stdout[..]), (Some(0), "train: `sanity = false`, nothing is checked\n"));
 }
 
 #[test]
 fn the_program_checks_itself() {
     let project = project();
-    let (code, stdout, said) = convoy(project.path(), &["selftest"]);
+    let (code, stdout, said) = ran(project.path(), &["selftest"]);
     assert_eq!(code, Some(0), "{stdout}{said}");
     assert!(stdout.contains("the same bytes here as everywhere"), "{stdout}");
-    let (code, stdout, _) = convoy(project.path(), &["selftest", "--json"]);
+    let (code, stdout, _) = ran(project.path(), &["selftest", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!((code, &json["passed"]), (Some(0), &true.into()));
 }

@@ -1,11 +1,12 @@
-//! What a run and a check tell at the border of the process: results that cannot be written, places that are tried first,
-//! warnings that stay, and data that is looked at before anything runs.
+//! What a run and a check tell at the border of the process: results that cannot be written, places that are tried
+//! first, warnings that stay, and data that is looked at before anything runs.
 
 mod common;
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
+
+use common::{program, ran};
 
 const MANIFEST: &str = "schema = 1\n\n[stages.ingest]\nsource = \"t.csv\"\n\n[stages.split]\ntest = 0.25\nfolds = 5\n\n\
                         [stages.train]\narchitecture = \"INPUT - FC\"\nepochs = 1\nsanity = false\n\n[stages.evaluate]\n";
@@ -20,22 +21,11 @@ fn project() -> tempfile::TempDir {
     folder
 }
 
-fn convoy(folder: &Path, arguments: &[&str]) -> Command {
-    common::program(folder, arguments)
-}
-
-#[track_caller]
-fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = convoy(folder, arguments).output().expect("it runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it is text");
-    (status.code(), text(stdout), text(stderr))
-}
-
 #[test]
 fn what_was_told_of_the_data_is_told_with_every_result() {
     let folder = project();
     let of_run = |n: usize| {
-        let (code, stdout, stderr) = run(folder.path(), &["run", "-q", "m.toml"]);
+        let (code, stdout, stderr) = ran(folder.path(), &["run", "-q", "m.toml"]);
         assert_eq!(code, Some(0), "run {n}: {stderr}");
         assert!(stdout.contains("accuracy"), "{stdout}");
         let told: Vec<String> =
@@ -49,7 +39,7 @@ fn what_was_told_of_the_data_is_told_with_every_result() {
     assert_eq!(of_run(2), first);
     fs::remove_dir_all(folder.path().join("out")).expect("it can be removed");
     assert_eq!(of_run(3), first);
-    let (_, stdout, _) = run(folder.path(), &["run", "-q", "--json", "m.toml"]);
+    let (_, stdout, _) = ran(folder.path(), &["run", "-q", "--json", "m.toml"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("it is JSON");
     let of_data =
         |warning: &&serde_json::Value| warning["message"].as_str().is_some_and(|m| m.contains("pixel for pixel"));
@@ -61,7 +51,7 @@ fn what_was_told_of_the_data_is_told_with_every_result() {
 #[test]
 fn results_that_a_full_disk_does_not_take_are_an_error_and_a_closed_pipe_is_none() {
     let folder = project();
-    assert_eq!(run(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
+    assert_eq!(ran(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
     let verbs: &[&[&str]] = &[
         &["--help"],
         &["--version"],
@@ -84,20 +74,21 @@ fn results_that_a_full_disk_does_not_take_are_an_error_and_a_closed_pipe_is_none
     ];
     for verb in verbs {
         let full = fs::File::options().write(true).open("/dev/full").expect("it can be opened");
-        let ended = convoy(folder.path(), verb).stdout(full).output().expect("it runs");
+        let ended = program(folder.path(), verb).stdout(full).output().expect("it runs");
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{verb:?}: {stderr}");
         assert!(stderr.contains("cannot write to stdout: no space left on device"), "{verb:?}: {stderr}");
 
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let ended = convoy(folder.path(), verb).stdout(writer).output().expect("it runs");
+        let ended = program(folder.path(), verb).stdout(writer).output().expect("it runs");
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(0), "{verb:?}: {stderr}");
         assert!(!stderr.contains("error"), "{verb:?}: {stderr}");
     }
     let full = fs::File::options().write(true).open("/dev/full").expect("it can be opened");
-    let ended = convoy(folder.path(), &["run", "m.toml"]).stdout(Stdio::null()).stderr(full).status().expect("it runs");
+    let ended =
+        program(folder.path(), &["run", "m.toml"]).stdout(Stdio::null()).stderr(full).status().expect("it runs");
     assert_eq!(ended.code(), Some(0));
 }
 
@@ -105,17 +96,17 @@ fn results_that_a_full_disk_does_not_take_are_an_error_and_a_closed_pipe_is_none
 fn the_place_of_the_reports_is_tried_before_anything_runs() {
     let folder = project();
     fs::write(folder.path().join("out"), "a file").expect("it can be written");
-    let (code, _, stderr) = run(folder.path(), &["run", "m.toml"]);
+    let (code, _, stderr) = ran(folder.path(), &["run", "m.toml"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("cannot create `"), "{stderr}");
     assert!(stderr.contains("name a folder that can be written with `--out-dir`"), "{stderr}");
     assert!(!stderr.contains("ingest"), "{stderr}");
-    let (code, stdout, stderr) = run(folder.path(), &["run", "-q", "--out-dir", "elsewhere", "m.toml"]);
+    let (code, stdout, stderr) = ran(folder.path(), &["run", "-q", "--out-dir", "elsewhere", "m.toml"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("accuracy"), "{stdout}");
     assert!(folder.path().join("elsewhere/m/metrics.csv").exists());
     // What is there is told, wherever its reports cannot go.
-    let (_, stdout, _) = run(folder.path(), &["run", "-q", "m.toml"]);
+    let (_, stdout, _) = ran(folder.path(), &["run", "-q", "m.toml"]);
     assert!(stdout.contains("accuracy"), "{stdout}");
 }
 
@@ -124,7 +115,7 @@ fn the_place_of_the_reports_is_tried_before_anything_runs() {
 fn check_data(manifest: &str, expected: (i32, &[&str])) {
     let folder = project();
     fs::write(folder.path().join("m.toml"), manifest).expect("the manifest can be written");
-    let (code, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    let (code, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
     let told: Vec<&str> = stderr
         .lines()
         .filter(|line| line.starts_with("error: ") || line.starts_with("warning: ") || line.contains("= help: "))
@@ -188,8 +179,8 @@ fn fewer_training_rows_than_components_are_told_before_a_training() {
     fs::write(folder.path().join("t.csv"), format!("label{header}\n{rows}")).expect("the table can be written");
     let reduce = "[stages.reduce]\nmethod = { pca = { components = 20, whiten = true } }\n\n[stages.train]";
     fs::write(folder.path().join("m.toml"), MANIFEST.replace("[stages.train]", reduce)).expect("it can be written");
-    assert_eq!(run(folder.path(), &["check", "m.toml"]).0, Some(0));
-    let (code, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    assert_eq!(ran(folder.path(), &["check", "m.toml"]).0, Some(0));
+    let (code, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.starts_with("error: 20 components cannot be found in 14 images"), "{stderr}");
 }
@@ -198,7 +189,7 @@ fn fewer_training_rows_than_components_are_told_before_a_training() {
 fn a_source_that_is_not_there_is_a_warning_to_who_checks_only_the_manifest() {
     let folder = project();
     fs::remove_file(folder.path().join("t.csv")).expect("it can be removed");
-    let (code, stdout, stderr) = run(folder.path(), &["check", "m.toml"]);
+    let (code, stdout, stderr) = ran(folder.path(), &["check", "m.toml"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("no errors"), "{stdout}");
     assert!(stderr.starts_with("warning: stage `ingest`: `./t.csv` does not exist"), "{stderr}");
@@ -207,7 +198,7 @@ fn a_source_that_is_not_there_is_a_warning_to_who_checks_only_the_manifest() {
 #[test]
 fn the_summary_of_own_data_has_its_shapes() {
     let folder = project();
-    let (code, stdout, stderr) = run(folder.path(), &["summary", "m.toml"]);
+    let (code, stdout, stderr) = ran(folder.path(), &["summary", "m.toml"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.starts_with("train: input 2x2x1, 2 classes\n"), "{stdout}");
 }

@@ -1,7 +1,7 @@
 //! The data set: all images as one packed NHWC blob, an index with a line per image, and what was left out.
 //!
-//! Numbers and names lie in files of their own, since a task reads files: what learns reads pixels and [`Numbers`], and a
-//! renamed image or class changes neither.
+//! Numbers and names lie in files of their own, since a task reads files: what learns reads pixels and [`Numbers`], and
+//! a renamed image or class changes neither.
 //!
 //! | file | what |
 //! |---|---|
@@ -20,13 +20,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
+use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
-use super::{Bytes, Error, Files, Sink};
-use crate::data::decode::{DecodePolicy, Depth, Seen, pixel_digest, seen_format};
+use super::{Bytes, Error, Files, Sink, npy, put_document};
+use crate::data::decode::{DecodePolicy, Seen, seen_format};
+use crate::data::pixels::Depth;
 use crate::data::reader::GivenSplit;
-use crate::tensor::ImageShape;
+use crate::data::samples::{Samples, Values};
+use crate::tensor::{ImageShape, SampleShape};
 
 pub use summary::{SUMMARY_FILES, Summary};
 
@@ -54,20 +57,16 @@ pub const DATASET_FILES: &[&str] = &[IMAGES, INDEX, DESCRIPTION];
 /// What is read of a data set by who speaks to people: [`Numbers::read`] and [`Names::read`].
 pub const NAMES_FILES: &[&str] = &[INDEX, DESCRIPTION, NAMES, CLASSES];
 
-/// Bytes of the NPY header that [`DatasetWriter`] leaves room for: enough for any shape, a multiple of 64 as the format
-/// asks, so that the pixels of a mapped file are aligned.
-const HEADER_LEN: usize = 128;
-
 /// The form of this artifact, in `dataset.json`.
 const FORMAT: u32 = 2;
 
-/// The pixels of one image, `[height, width, channels]`, as they lie in the blob.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PixelSlice<'a> {
+/// All pixels of a data set, `[n_samples, height, width, channels]`, where the store keeps them.
+#[derive(Clone, Copy, Debug)]
+pub enum Images<'a> {
     /// Values `0..=255`.
-    U8(&'a [u8]),
+    U8(ArrayView4<'a, u8>),
     /// Values `0..=65535`, each as its two little-endian bytes.
-    U16(&'a [[u8; 2]]),
+    U16(ArrayView4<'a, [u8; 2]>),
 }
 
 /// What there is to know of a data set but its pixels and its names.
@@ -87,15 +86,13 @@ pub struct Numbers {
 pub struct Dataset {
     numbers: Numbers,
     images: Bytes,
-    first_pixel: usize,
 }
 
-/// What a data set calls its images, groups and classes.
+/// What a data set calls its images and classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     classes: Vec<String>,
     paths: Vec<String>,
-    groups: Vec<Option<String>>,
 }
 
 /// What `dataset.json` says.
@@ -112,12 +109,7 @@ struct Description {
 
 impl Description {
     fn read(files: &Files) -> Result<Description, Error> {
-        let description: Description =
-            serde_json::from_slice(files.get(DESCRIPTION)?).map_err(|e| bad(DESCRIPTION, e))?;
-        match description.format {
-            FORMAT => Ok(description),
-            other => Err(bad(DESCRIPTION, format_args!("has format {other}, expected {FORMAT}"))),
-        }
+        files.document(DESCRIPTION, Some(FORMAT))
     }
 
     fn shape(&self) -> ImageShape {
@@ -260,47 +252,38 @@ impl Dataset {
     pub fn read(files: &Files) -> Result<Dataset, Error> {
         let numbers = Numbers::read(files)?;
         let images = files.get(IMAGES)?.clone();
-        let (n_samples, shape, depth) = (numbers.n_samples(), numbers.shape, numbers.depth);
-        let header = header(n_samples, shape, depth);
-        if !images.starts_with(&header) {
-            return Err(bad(IMAGES, "has a header that does not agree with dataset.json"));
-        }
-        let pixels = n_samples.checked_mul(shape.len()).and_then(|n| n.checked_mul(depth.bytes()));
-        let expected = pixels.and_then(|n| n.checked_add(header.len()));
-        if Some(images.len()) != expected {
-            return Err(bad(IMAGES, format_args!("has {} bytes, which is not what dataset.json says", images.len())));
-        }
-        Ok(Dataset { numbers, images, first_pixel: header.len() })
+        npy::check(IMAGES, &images, kind(numbers.depth), &array(numbers.n_samples(), numbers.shape), DESCRIPTION)?;
+        Ok(Dataset { numbers, images })
     }
 
-    /// The pixels of image `i`.
-    pub fn pixels(&self, i: usize) -> PixelSlice<'_> {
-        let len = self.shape.len() * self.depth.bytes();
-        let start = self.first_pixel + i * len;
-        let bytes = &self.images[start..start + len];
+    /// All pixels.
+    pub fn images(&self) -> Images<'_> {
+        let bytes = &self.images[npy::HEADER_LEN..];
+        let ImageShape { height, width, channels } = self.shape;
+        let shape = (self.n_samples(), height, width, channels);
+        // The length was checked when the file was read.
         match self.depth {
-            Depth::U8 => PixelSlice::U8(bytes),
-            Depth::U16 => PixelSlice::U16(bytes.as_chunks().0),
+            Depth::U8 => Images::U8(ArrayView4::from_shape(shape, bytes).expect("a checked length")),
+            Depth::U16 => Images::U16(ArrayView4::from_shape(shape, bytes.as_chunks().0).expect("a checked length")),
         }
     }
+}
 
-    /// Writes image `i` to `out` as it is, without any scaling: values `0..=255` or `0..=65535`.
-    ///
-    /// # Panics
-    /// If `out` has not exactly `shape().len()` values.
-    pub fn to_f32(&self, i: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.shape.len(), "an image of shape {} into {} values", self.shape, out.len());
-        match self.pixels(i) {
-            PixelSlice::U8(pixels) => {
-                for (out, &value) in out.iter_mut().zip(pixels) {
-                    *out = f32::from(value);
-                }
-            }
-            PixelSlice::U16(pixels) => {
-                for (out, &value) in out.iter_mut().zip(pixels) {
-                    *out = f32::from(u16::from_le_bytes(value));
-                }
-            }
+impl Samples for Dataset {
+    fn n_samples(&self) -> usize {
+        Numbers::n_samples(self)
+    }
+
+    fn shape(&self) -> SampleShape {
+        SampleShape::Image(Numbers::shape(self))
+    }
+
+    fn values(&self, i: usize) -> Values<'_> {
+        let len = self.shape.len() * self.depth.bytes();
+        let bytes = &self.images[npy::HEADER_LEN + i * len..][..len];
+        match self.depth {
+            Depth::U8 => Values::U8(bytes),
+            Depth::U16 => Values::U16(bytes.as_chunks().0),
         }
     }
 }
@@ -312,7 +295,7 @@ impl Names {
     /// If a file is missing or is not what was written.
     pub fn read(files: &Files) -> Result<Names, Error> {
         let classes = Names::classes_in(files)?;
-        let mut names = Names { classes, paths: Vec::new(), groups: Vec::new() };
+        let mut names = Names { classes, paths: Vec::new() };
         let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(NAMES)?[..]);
         let mut row = csv::StringRecord::new();
         while rows.read_record(&mut row).map_err(|e| bad(NAMES, e))? {
@@ -320,7 +303,6 @@ impl Names {
             let cell =
                 |i: usize| row.get(i).ok_or_else(|| bad(NAMES, format_args!("has too few columns in line {line}")));
             names.paths.push(unguarded(cell(1)?).to_owned());
-            names.groups.push(Some(unguarded(cell(2)?)).filter(|group| !group.is_empty()).map(str::to_owned));
         }
         Ok(names)
     }
@@ -330,7 +312,7 @@ impl Names {
     /// # Errors
     /// If the file is missing or is not what was written.
     pub fn classes_in(files: &Files) -> Result<Vec<String>, Error> {
-        serde_json::from_slice(files.get(CLASSES)?).map_err(|e| bad(CLASSES, e))
+        files.document(CLASSES, None)
     }
 
     /// The classes' names, by label.
@@ -341,11 +323,6 @@ impl Names {
     /// Where image `i` is from, relative to the source.
     pub fn path(&self, i: usize) -> &str {
         &self.paths[i]
-    }
-
-    /// The name of the group of image `i`, if the source names groups.
-    pub fn group(&self, i: usize) -> Option<&str> {
-        self.groups[i].as_deref()
     }
 
     /// Number of images.
@@ -359,7 +336,7 @@ impl Names {
 /// # Errors
 /// If the file is missing or is not what was written.
 pub fn read_decode_policy(files: &Files) -> Result<DecodePolicy, Error> {
-    serde_json::from_slice(files.get(DECODE)?).map_err(|e| bad(DECODE, e))
+    files.document(DECODE, None)
 }
 
 /// What each image was before any policy, in the order of the blob, as [`DATA`] has it.
@@ -435,22 +412,26 @@ pub struct DatasetWriter {
     rows: Vec<(Row, u128)>,
 }
 
+#[cfg(test)]
 impl DatasetWriter {
-    /// Starts a data set whose images all have this shape and depth.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn create(sink: &mut dyn Sink, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
+    pub(crate) fn create(sink: &mut dyn Sink, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
         DatasetWriter::new(sink.create(IMAGES)?, shape, depth)
     }
 
+    pub(crate) fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
+        let digest = crate::data::decode::pixel_digest(self.shape, self.depth, pixels);
+        self.push_digested(row, pixels, digest)
+    }
+}
+
+impl DatasetWriter {
     /// Starts a data set whose blob (the file [`IMAGES`] of a sink) is there already.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn new(images: File, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
         let mut images = BufWriter::with_capacity(1 << 20, images);
-        images.write_all(&[0; HEADER_LEN])?;
+        images.write_all(&[0; npy::HEADER_LEN])?;
         Ok(DatasetWriter { images, shape, depth, rows: Vec::new() })
     }
 
@@ -477,29 +458,13 @@ impl DatasetWriter {
         found
     }
 
-    /// Images so far.
-    pub fn n_samples(&self) -> usize {
-        self.rows.len()
-    }
-
     /// The labels so far.
     pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
         self.rows.iter().map(|(row, _)| row.label)
     }
 
-    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    ///
-    /// # Panics
-    /// If `pixels` has not exactly the bytes of one image.
-    pub fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
-        let digest = pixel_digest(self.shape, self.depth, pixels);
-        self.push_digested(row, pixels, digest)
-    }
-
-    /// [`DatasetWriter::push`] with the digest already computed.
+    /// Appends an image: its values in the order `[height, width, channels]`, 16-bit values little-endian, and their
+    /// digest.
     ///
     /// # Errors
     /// Those of the file system.
@@ -529,7 +494,7 @@ impl DatasetWriter {
     ) -> io::Result<()> {
         let n_samples = self.rows.len();
         self.images.seek(SeekFrom::Start(0))?;
-        self.images.write_all(&header(n_samples, self.shape, self.depth))?;
+        self.images.write_all(&npy::header(kind(self.depth), &array(n_samples, self.shape)))?;
         self.images.flush()?;
         let description = Description {
             format: FORMAT,
@@ -540,9 +505,9 @@ impl DatasetWriter {
             channels: self.shape.channels,
             depth: self.depth.bits(),
         };
-        put_json(sink, DESCRIPTION, &description)?;
-        put_json(sink, CLASSES, &classes)?;
-        put_json(sink, DECODE, decode)?;
+        put_document(sink, DESCRIPTION, &description)?;
+        put_document(sink, CLASSES, &classes)?;
+        put_document(sink, DECODE, decode)?;
         sink.put(INDEX, &self.index())?;
         sink.put(NAMES, &self.names())?;
         sink.put(DATA, &self.data(classes))?;
@@ -619,12 +584,6 @@ impl DatasetWriter {
     }
 }
 
-fn put_json(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(name, &json)
-}
-
 fn skipped_table(skipped: &[Skipped]) -> Vec<u8> {
     let mut table = Table::new(&["path", "class", "reason"]);
     for image in skipped {
@@ -633,22 +592,16 @@ fn skipped_table(skipped: &[Skipped]) -> Vec<u8> {
     table.into_bytes()
 }
 
-/// The NPY header (version 1.0) of the blob, [`HEADER_LEN`] bytes.
-fn header(n_samples: usize, shape: ImageShape, depth: Depth) -> Vec<u8> {
-    let kind = match depth {
-        Depth::U8 => "|u1",
-        Depth::U16 => "<u2",
-    };
-    let ImageShape { height, width, channels } = shape;
-    let text = format!(
-        "{{'descr': '{kind}', 'fortran_order': False, 'shape': ({n_samples}, {height}, {width}, {channels}), }}"
-    );
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend(((HEADER_LEN - 10) as u16).to_le_bytes());
-    out.extend(text.as_bytes());
-    out.resize(HEADER_LEN - 1, b' ');
-    out.push(b'\n');
-    out
+fn kind(depth: Depth) -> npy::Kind {
+    match depth {
+        Depth::U8 => npy::Kind::U8,
+        Depth::U16 => npy::Kind::U16,
+    }
+}
+
+/// The axes of all images together.
+fn array(n_samples: usize, shape: ImageShape) -> [usize; 4] {
+    [n_samples, shape.height, shape.width, shape.channels]
 }
 
 fn bad(file: &str, message: impl std::fmt::Display) -> Error {
@@ -683,15 +636,18 @@ mod tests {
             assert_eq!((dataset.n_samples(), names.n_samples(), dataset.n_classes()), (2, 2, 2));
             assert_eq!(dataset.labels(), [0, 1]);
             assert_eq!((names.path(0), names.path(1)), ("a \"x\"", "=cmd"));
-            assert_eq!((names.group(0), names.group(1)), (Some("p, 1"), None));
             assert_eq!(names.classes(), ["-a", "b"]);
             assert_eq!(dataset.groups(), [Some(0), None]);
             assert_eq!(read_decode_policy(&files).unwrap(), DecodePolicy::default());
             assert_eq!(dataset.given(1), Some(GivenSplit::Test));
             assert_eq!(dataset.digest(0), dataset.digest(1));
             let mut values = [0.0; 2];
-            dataset.to_f32(1, &mut values);
+            dataset.values(1).copy_to(&mut values);
             assert_eq!(values, if depth == Depth::U8 { [1.0, 2.0] } else { [513.0, 1027.0] });
+            match dataset.images() {
+                Images::U8(images) => assert_eq!((images.dim(), images[[1, 0, 1, 0]]), ((2, 1, 2, 1), 2)),
+                Images::U16(images) => assert_eq!((images.dim(), images[[1, 0, 1, 0]]), ((2, 1, 2, 1), [3, 4])),
+            }
         }
     }
 

@@ -9,8 +9,8 @@
 //! | `validation_fold_K.safetensors` | what the members of fold K say of fold K together; `validation_selected_…` where those rows chose a member or its weight |
 //!
 //! Applying it to new images needs the first two files and, of every member, the tasks that it lists: a member's answer
-//! is the mean of what those tasks' models say, and the members' answers are combined in the order of the list. A member
-//! that is an ensemble itself (part `whole`) is applied the same way.
+//! is the mean of what those tasks' models say, and the members' answers are combined in the order of the list. A
+//! member that is an ensemble itself (part `whole`) is applied the same way.
 
 use std::io;
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::predictions::OutOfFold;
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 
 /// The file with the members.
 pub const MEMBERS: &str = "ensemble.json";
@@ -58,7 +58,8 @@ pub struct Member {
 /// `intercepts[c] + sum over members m, classes k of coefficients[m, k, c] * p[m, k]`, and the ensemble's
 /// probabilities are the softmax of the scores.
 ///
-/// On disk (`stacking.safetensors`, f64): `coefficients` `[n_members, n_classes, n_classes]`, `intercepts` `[n_classes]`.
+/// On disk (`stacking.safetensors`, f64): `coefficients` `[n_members, n_classes, n_classes]`, `intercepts`
+/// `[n_classes]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stacking {
     /// Number of members.
@@ -122,9 +123,7 @@ impl Ensemble {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(MEMBERS, &json)
+        put_document(sink, MEMBERS, self)
     }
 
     /// Reads the list of members.
@@ -132,12 +131,6 @@ impl Ensemble {
     /// # Errors
     /// If it is missing or of another form.
     pub fn read(files: &Files) -> Result<Ensemble, Error> {
-        let error = |message: String| Error { file: MEMBERS.to_owned(), message };
-        let ensemble: Ensemble =
-            serde_json::from_slice(files.get(MEMBERS)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if ensemble.format != 2 {
-            return Err(error(format!("has format {}, expected 2", ensemble.format)));
-        }
-        Ok(ensemble)
+        files.document(MEMBERS, Some(2))
     }
 }

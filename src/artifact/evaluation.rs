@@ -9,7 +9,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 use crate::data::metrics::McNemar;
 
 /// The file with these numbers.
@@ -161,24 +161,12 @@ pub struct GateResult {
 }
 
 impl Evaluation {
-    /// Whether every gate was passed.
-    pub fn is_passed(&self) -> bool {
-        self.gates.iter().all(|gate| gate.is_passed)
-    }
-
-    /// The first score of the evaluated model: on the test split if there is one.
-    pub fn headline(&self) -> Option<&Score> {
-        self.scores.iter().find(|score| score.model == self.model)
-    }
-
     /// Writes the file.
     ///
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(EVALUATION, &json)
+        put_document(sink, EVALUATION, self)
     }
 
     /// Reads the file.
@@ -186,12 +174,6 @@ impl Evaluation {
     /// # Errors
     /// If it is missing or of another form.
     pub fn read(files: &Files) -> Result<Evaluation, Error> {
-        let error = |message: String| Error { file: EVALUATION.to_owned(), message };
-        let evaluation: Evaluation = serde_json::from_slice(files.get(EVALUATION)?)
-            .map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if evaluation.format != 2 {
-            return Err(error(format!("has format {}, expected 2", evaluation.format)));
-        }
-        Ok(evaluation)
+        files.document(EVALUATION, Some(2))
     }
 }

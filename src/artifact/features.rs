@@ -17,9 +17,9 @@ use super::model::axes;
 use super::sheet::sheet;
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Bytes, Error, Files, Sink};
-use crate::data::feed::{Samples, Values};
+use super::{Bytes, Error, Files, Sink, npy, put_document};
 use crate::data::reduce::{Projection, Spectrum};
+use crate::data::samples::{Samples, Values};
 use crate::tensor::{ImageShape, SampleShape};
 
 /// The file with the shapes.
@@ -35,9 +35,6 @@ pub const PICTURE: &str = "components.png";
 
 /// Components on the picture.
 const N_PICTURED: usize = 64;
-
-/// Bytes of the NPY header: enough for any shape, and a multiple of 64 as the format asks.
-const HEADER_LEN: usize = 128;
 
 #[derive(Serialize, Deserialize)]
 struct Description {
@@ -70,15 +67,7 @@ impl Features {
         let description = describe(files)?;
         let shape = shape(&description.output)?;
         let bytes = files.get(FEATURES)?.clone();
-        let header = header(description.n_samples, shape);
-        if !bytes.starts_with(&header) {
-            return Err(bad(FEATURES, format_args!("has a header that does not agree with {DESCRIPTION}")));
-        }
-        let values = description.n_samples.checked_mul(shape.len()).and_then(|n| n.checked_mul(4));
-        let expected = values.and_then(|n| n.checked_add(header.len()));
-        if Some(bytes.len()) != expected {
-            return Err(bad(FEATURES, format_args!("has {} bytes, which is not what {DESCRIPTION} says", bytes.len())));
-        }
+        npy::check(FEATURES, &bytes, npy::Kind::F32, &array(description.n_samples, shape), DESCRIPTION)?;
         Ok(Features { shape, n_samples: description.n_samples, bytes })
     }
 }
@@ -94,7 +83,7 @@ impl Samples for Features {
 
     fn values(&self, i: usize) -> Values<'_> {
         let len = self.shape.len() * 4;
-        Values::F32(self.bytes[HEADER_LEN + i * len..][..len].as_chunks().0)
+        Values::F32(self.bytes[npy::HEADER_LEN + i * len..][..len].as_chunks().0)
     }
 }
 
@@ -111,7 +100,7 @@ impl FeaturesWriter {
     /// Those of the sink.
     pub fn create(sink: &mut dyn Sink, n_samples: usize, shape: SampleShape) -> io::Result<FeaturesWriter> {
         let mut file = BufWriter::with_capacity(1 << 20, sink.create(FEATURES)?);
-        file.write_all(&header(n_samples, shape))?;
+        file.write_all(&npy::header(npy::Kind::F32, &array(n_samples, shape)))?;
         Ok(FeaturesWriter { file, n_values: n_samples * shape.len() })
     }
 
@@ -160,9 +149,7 @@ pub fn write(projection: &Projection, n_samples: usize, sink: &mut dyn Sink) -> 
         output: axes(projection.output),
         n_samples,
     };
-    let mut json = serde_json::to_vec_pretty(&description).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(DESCRIPTION, &json)?;
+    put_document(sink, DESCRIPTION, &description)?;
     let mut tensors = TensorsWriter::new();
     tensors.f64("mean", &[projection.mean.len()], &projection.mean);
     tensors.f32("weights", &[projection.input.len(), projection.output.len()], &projection.weights);
@@ -222,12 +209,7 @@ pub fn read_projection(files: &Files) -> Result<Projection, Error> {
 }
 
 fn describe(files: &Files) -> Result<Description, Error> {
-    let description: Description = serde_json::from_slice(files.get(DESCRIPTION)?)
-        .map_err(|cause| bad(DESCRIPTION, format_args!("is not readable ({cause})")))?;
-    match description.format {
-        1 => Ok(description),
-        other => Err(bad(DESCRIPTION, format_args!("has format {other}, expected 1"))),
-    }
+    files.document(DESCRIPTION, Some(1))
 }
 
 fn shape(axes: &[usize]) -> Result<SampleShape, Error> {
@@ -239,15 +221,9 @@ fn shape(axes: &[usize]) -> Result<SampleShape, Error> {
     }
 }
 
-fn header(n_samples: usize, shape: SampleShape) -> Vec<u8> {
-    let axes: Vec<String> = axes(shape).iter().map(usize::to_string).collect();
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_samples}, {}), }}", axes.join(", "));
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend(((HEADER_LEN - 10) as u16).to_le_bytes());
-    out.extend(text.as_bytes());
-    out.resize(HEADER_LEN - 1, b' ');
-    out.push(b'\n');
-    out
+/// The axes of all samples together.
+fn array(n_samples: usize, shape: SampleShape) -> Vec<usize> {
+    [vec![n_samples], axes(shape)].concat()
 }
 
 fn bad(file: &str, message: impl std::fmt::Display) -> Error {

@@ -4,26 +4,32 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub mod dataset;
-pub mod difference;
-pub mod ensemble;
-pub mod evaluation;
-pub mod features;
-pub mod model;
-pub mod portable;
+pub(crate) mod difference;
+pub(crate) mod ensemble;
+pub(crate) mod evaluation;
+pub(crate) mod features;
+pub(crate) mod model;
+mod npy;
+pub(crate) mod portable;
 pub mod predictions;
-pub mod sanity;
-pub mod search;
-pub mod sheet;
-pub mod splits;
-pub mod table;
-pub mod tensors;
-pub mod transform;
+pub(crate) mod sanity;
+pub(crate) mod search;
+pub(crate) mod sheet;
+pub(crate) mod splits;
+pub(crate) mod table;
+pub(crate) mod tensors;
+pub(crate) mod transform;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::files::document;
 
 /// The bytes of one file: in memory, or mapped by the store.
 #[derive(Clone)]
@@ -64,6 +70,25 @@ impl Files {
             .get(name)
             .ok_or_else(|| Error { file: name.to_owned(), message: "is missing from the artifact".to_owned() })
     }
+}
+
+impl Files {
+    /// The document called `name`, of this format if it has a number.
+    ///
+    /// # Errors
+    /// If there is none, or it is not readable or of another form.
+    pub fn document<T: DeserializeOwned>(&self, name: &str, format: Option<u32>) -> Result<T, Error> {
+        let wrong = |message| Error { file: name.to_owned(), message };
+        document::from_bytes(self.get(name)?, format).map_err(wrong)
+    }
+}
+
+/// Writes a document, as [`Files::document`] reads it.
+///
+/// # Errors
+/// Those of the sink.
+pub fn put_document(sink: &mut dyn Sink, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    sink.put(name, &document::to_bytes(value)?)
 }
 
 /// Where a stage writes its artifact. Nothing is visible to others before the task has ended well.

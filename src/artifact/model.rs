@@ -5,17 +5,17 @@
 //! | `model.json` | shorthand of the layers, input shape, classes, epochs run, best epoch |
 //! | `weights.safetensors` | every tensor by name (`1.conv.weights`), f32 |
 //!
-//! A training run with `snapshots = N` hands on N models (or as many as there were epochs or cycles): the first is the one
-//! at its end, the m-th the one m - 1 snapshots before. As everywhere ([`super::predictions::file_of`]), the files of the
-//! m-th are `weights-m.safetensors`, `validation-m.safetensors` and `test-m.safetensors`; `model.json` has the epochs of
-//! all of them under `snapshots`, in this order.
+//! A training run with `snapshots = N` hands on N models (or as many as there were epochs or cycles): the first is the
+//! one at its end, the m-th the one m - 1 snapshots before. As everywhere ([`super::predictions::file_of`]), the files
+//! of the m-th are `weights-m.safetensors`, `validation-m.safetensors` and `test-m.safetensors`; `model.json` has the
+//! epochs of all of them under `snapshots`, in this order.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 use crate::nn::network::NamedTensor;
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -69,13 +69,14 @@ impl Description {
     /// # Errors
     /// If it is missing or of another form.
     pub fn read(files: &Files) -> Result<Description, Error> {
-        let error = |message: String| Error { file: MODEL.to_owned(), message };
-        let description: Description =
-            serde_json::from_slice(files.get(MODEL)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if description.format != FORMAT || description.shape().is_none() {
-            return Err(error(format!("has format {} and input {:?}", description.format, description.input)));
+        let description: Description = files.document(MODEL, Some(FORMAT))?;
+        match description.shape() {
+            Some(_) => Ok(description),
+            None => {
+                let message = format!("has an input of {} axes, expected 1 or 3", description.input.len());
+                Err(Error { file: MODEL.to_owned(), message })
+            }
         }
-        Ok(description)
     }
 }
 
@@ -92,9 +93,7 @@ pub fn axes(shape: SampleShape) -> Vec<usize> {
 /// # Errors
 /// Those of the sink.
 pub fn write(description: &Description, weights: &[NamedTensor], sink: &mut dyn Sink) -> io::Result<()> {
-    let mut json = serde_json::to_vec_pretty(description).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(MODEL, &json)?;
+    put_document(sink, MODEL, description)?;
     write_weights(weights, sink, WEIGHTS)
 }
 

@@ -11,7 +11,8 @@
 //! | `model.members` | each network (its `model.json`), and the transforms and projections before it, in order |
 //! | `model.answer` | how the members' probabilities become one |
 //!
-//! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are from.
+//! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are
+//! from.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,8 @@ use serde_json::Value;
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, features, model, transform};
-use crate::data::decode::{DecodePolicy, Depth};
+use crate::data::decode::DecodePolicy;
+use crate::data::pixels::Depth;
 use crate::data::reader::classes::MAX_CLASSES;
 use crate::tensor::ImageShape;
 
@@ -28,8 +30,8 @@ use crate::tensor::ImageShape;
 const KEY: &str = "convoy";
 /// What errors call the file, which has no name of its own.
 const FILE: &str = "model";
-/// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a stacked
-/// ensemble read logarithms of probabilities.
+/// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a
+/// stacked ensemble read logarithms of probabilities.
 const FORMAT: u32 = 2;
 /// Tensors of a projection that only people need.
 const FOR_PEOPLE: [&str; 3] = ["components", "explained_variance", "total_variance"];
@@ -110,11 +112,6 @@ fn error(message: impl Into<String>) -> Error {
     Error { file: FILE.to_owned(), message: message.into() }
 }
 
-fn json(files: &Files, name: &str) -> Result<Value, Error> {
-    serde_json::from_slice(files.get(name)?)
-        .map_err(|cause| Error { file: name.to_owned(), message: format!("is not readable ({cause})") })
-}
-
 /// Whether a file that begins with these bytes may be a portable model, and is not a manifest.
 pub fn is_likely(head: &[u8]) -> bool {
     // The length of the header, little-endian, then the header, which is JSON: no text begins with that.
@@ -133,8 +130,8 @@ impl Portable {
             let mut chain = Vec::with_capacity(member.chain.len());
             for (k, files) in member.chain.iter().enumerate() {
                 let (link, numbers) = match files.0.contains_key(transform::STEPS) {
-                    true => (Link::Transform(json(files, transform::STEPS)?), transform::NUMBERS),
-                    false => (Link::Projection(json(files, features::DESCRIPTION)?), features::NUMBERS),
+                    true => (Link::Transform(files.document(transform::STEPS, None)?), transform::NUMBERS),
+                    false => (Link::Projection(files.document(features::DESCRIPTION, None)?), features::NUMBERS),
                 };
                 let wants = |name: &str| !FOR_PEOPLE.contains(&name);
                 tensors.copy(&Tensors::open(files, numbers)?, wants, |name| format!("members.{i}.chain.{k}.{name}"));
@@ -142,7 +139,7 @@ impl Portable {
             }
             let weights = Tensors::open(&member.network, model::WEIGHTS)?;
             tensors.copy(&weights, |_| true, |name| format!("members.{i}.network.{name}"));
-            members.push(MemberDescription { chain, network: json(&member.network, model::MODEL)? });
+            members.push(MemberDescription { chain, network: member.network.document(model::MODEL, None)? });
         }
         let description = Description {
             format: FORMAT,

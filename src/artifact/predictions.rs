@@ -4,12 +4,14 @@
 //! `evaluate` combine the tables, so no network runs twice. On disk: safetensors with `rows` (u32, `[n]`) and
 //! `probabilities` (f32, `[n, n_classes]`).
 //!
-//! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which is
-//! the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
+//! A task may hand on several models (snapshots of one training run, the best of a search): those of the first, which
+//! is the stage's own answer, have the plain names, those of the m-th are called `test-m.safetensors` ([`file_of`]).
 
 use std::borrow::Borrow;
 use std::io;
 use std::ops::Deref;
+
+use ndarray::{Array2, ArrayView2};
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Error, Files, Sink};
@@ -51,8 +53,8 @@ pub fn n_models(files: &Files) -> u32 {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     rows: Vec<u32>,
-    n_classes: usize,
-    probabilities: Vec<f32>,
+    /// In standard layout.
+    probabilities: Array2<f32>,
 }
 
 impl Predictions {
@@ -64,9 +66,11 @@ impl Predictions {
     /// # Panics
     /// If the shapes disagree, or `rows` is not strictly ascending.
     pub fn new(rows: Vec<u32>, n_classes: usize, probabilities: Vec<f32>) -> Predictions {
-        assert_eq!(probabilities.len(), rows.len() * n_classes, "probabilities of {} rows", rows.len());
         assert!(rows.is_sorted_by(|a, b| a < b), "rows of predictions must ascend");
-        Predictions { rows, n_classes, probabilities }
+        let (n, len) = (rows.len(), probabilities.len());
+        let probabilities = Array2::from_shape_vec((n, n_classes), probabilities)
+            .unwrap_or_else(|_| panic!("{len} probabilities of {n} rows and {n_classes} classes"));
+        Predictions { rows, probabilities }
     }
 
     /// Sample indices, ascending.
@@ -86,17 +90,21 @@ impl Predictions {
 
     /// Number of classes.
     pub fn n_classes(&self) -> usize {
-        self.n_classes
+        self.probabilities.ncols()
     }
 
-    /// All probabilities, `[n, n_classes]`.
-    pub fn probabilities(&self) -> &[f32] {
-        &self.probabilities
+    /// All probabilities, `[n, n_classes]`, in standard layout.
+    pub fn probabilities(&self) -> ArrayView2<'_, f32> {
+        self.probabilities.view()
+    }
+
+    fn values(&self) -> &[f32] {
+        self.probabilities.as_slice().expect("standard layout, as it was made")
     }
 
     /// The probabilities of the `i`-th of the rows.
     pub fn row(&self, i: usize) -> &[f32] {
-        &self.probabilities[i * self.n_classes..(i + 1) * self.n_classes]
+        &self.values()[i * self.n_classes()..(i + 1) * self.n_classes()]
     }
 
     /// The class predicted for the `i`-th of the rows: the most probable one, the first of equals.
@@ -111,7 +119,7 @@ impl Predictions {
     pub fn write(&self, sink: &mut dyn Sink, name: &str) -> io::Result<()> {
         let mut tensors = TensorsWriter::new();
         tensors.u32("rows", &[self.rows.len()], &self.rows);
-        tensors.f32("probabilities", &[self.rows.len(), self.n_classes], &self.probabilities);
+        tensors.f32("probabilities", &[self.rows.len(), self.n_classes()], self.values());
         tensors.write(sink, name)
     }
 
@@ -127,7 +135,7 @@ impl Predictions {
             let message = format!("has {} rows of probabilities for {} ascending rows", shape[0], rows.len());
             return Err(Error { file: name.to_owned(), message });
         }
-        Ok(Predictions { rows, n_classes: shape[1], probabilities })
+        Ok(Predictions::new(rows, shape[1], probabilities))
     }
 
     /// Reads the file called `name` if the artifact has it.
@@ -139,8 +147,8 @@ impl Predictions {
     }
 }
 
-/// What a model said of rows that were held out of its training and are not the test split's: what the rule of an ensemble
-/// may be fitted on, and trials ranked by. Only read from the files of such rows:
+/// What a model said of rows that were held out of its training and are not the test split's: what the rule of an
+/// ensemble may be fitted on, and trials ranked by. Only read from the files of such rows:
 ///
 /// ```
 /// use convoy::artifact::Files;

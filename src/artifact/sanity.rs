@@ -10,7 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::table::Table;
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 
 /// The findings' file name.
 pub const SANITY: &str = "sanity.json";
@@ -55,8 +55,8 @@ pub struct Finding {
     pub key: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
-    /// The image that it is about, by its index in the data set: "image 7" in the message. Names are not read here, since a
-    /// renamed image is no reason to check anew; who prints it puts in the path.
+    /// The image that it is about, by its index in the data set: "image 7" in the message. Names are not read here,
+    /// since a renamed image is no reason to check anew; who prints it puts in the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<u32>,
 }
@@ -88,8 +88,8 @@ pub struct Findings {
     pub format: u32,
     /// In the order in which they were made.
     pub findings: Vec<Finding>,
-    /// Half the sum of squares of the weights at the start that the stage's `l2` applies to: times `l2`, what it adds to
-    /// the loss.
+    /// Half the sum of squares of the weights at the start that the stage's `l2` applies to: times `l2`, what it adds
+    /// to the loss.
     pub half_squares: f64,
     /// What the layers with an `l2` of their own add to the loss, in nats.
     pub layers_l2_loss: f64,
@@ -106,9 +106,7 @@ impl Findings {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(SANITY, &json)?;
+        put_document(sink, SANITY, self)?;
         let mut table = Table::new(&["check", "status", "value", "limit", "finding"]);
         for finding in &self.findings {
             table.row(&[
@@ -127,12 +125,6 @@ impl Findings {
     /// # Errors
     /// If they are missing or of another form.
     pub fn read(files: &Files) -> Result<Findings, Error> {
-        let error = |message: String| Error { file: SANITY.to_owned(), message };
-        let findings: Findings =
-            serde_json::from_slice(files.get(SANITY)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        match findings.format {
-            1 => Ok(findings),
-            format => Err(error(format!("has format {format}"))),
-        }
+        files.document(SANITY, Some(1))
     }
 }

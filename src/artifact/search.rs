@@ -11,7 +11,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 
 /// The file with what a round found.
 pub const ROUND: &str = "round.json";
@@ -94,12 +94,6 @@ pub struct Exploded {
     pub message: String,
 }
 
-fn put(value: &impl Serialize, name: &str, sink: &mut dyn Sink) -> io::Result<()> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(name, &json)
-}
-
 impl Exploded {
     /// Whether these are files of a trial that exploded.
     pub fn is_in(files: &Files) -> bool {
@@ -111,7 +105,7 @@ impl Exploded {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        put(self, EXPLODED, sink)
+        put_document(sink, EXPLODED, self)
     }
 }
 
@@ -121,7 +115,7 @@ impl Round {
     /// # Errors
     /// Those of the sink.
     pub fn write(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        put(self, ROUND, sink)
+        put_document(sink, ROUND, self)
     }
 
     /// Reads the file.
@@ -129,12 +123,6 @@ impl Round {
     /// # Errors
     /// If it is missing or of another form.
     pub fn read(files: &Files) -> Result<Round, Error> {
-        let error = |message: String| Error { file: ROUND.to_owned(), message };
-        let round: Round =
-            serde_json::from_slice(files.get(ROUND)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-        if round.format != 1 {
-            return Err(error(format!("has format {}, expected 1", round.format)));
-        }
-        Ok(round)
+        files.document(ROUND, Some(1))
     }
 }

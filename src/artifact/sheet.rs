@@ -13,8 +13,8 @@ const LEAST_SIDE: usize = 32;
 /// White pixels between pictures.
 const GAP: usize = 2;
 
-/// Draws `pictures`, `[n, height, width, channels]`, eight in a row, each with 0 as middle grey and its value of largest
-/// magnitude as black or white. With 3 channels in colour, else the first channel in grey.
+/// Draws `pictures`, `[n, height, width, channels]`, eight in a row, each with 0 as middle grey and its value of
+/// largest magnitude as black or white. With 3 channels in colour, else the first channel in grey.
 ///
 /// # Errors
 /// If there is no picture, or the sheet is too large for the format.

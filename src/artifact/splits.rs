@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::dataset::{Names, Numbers};
 use super::table::{Cell, Table};
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Error, Files, Sink};
+use super::{Error, Files, Sink, put_document};
 use crate::data::fit_set::{Fit, FitSet, Partition, Place, TestRows};
 
 /// The partition's file name.
@@ -142,9 +142,7 @@ impl Splits {
         let mut tensors = TensorsWriter::new();
         tensors.u32("places", &[places.len()], &places);
         tensors.write(sink, PLACES)?;
-        let mut json = serde_json::to_vec_pretty(&self.summary).map_err(io::Error::other)?;
-        json.push(b'\n');
-        sink.put(SUMMARY, &json)?;
+        put_document(sink, SUMMARY, &self.summary)?;
 
         let mut table = Table::new(&["id", "path", "label", "class", "split", "fold"]);
         for (i, place) in self.places().iter().enumerate() {
@@ -168,11 +166,7 @@ impl Splits {
     /// If a file is missing or is not what [`Splits::write`] writes.
     pub fn read(files: &Files) -> Result<Splits, Error> {
         let error = |file: &str, message: String| Error { file: file.to_owned(), message };
-        let summary: Summary = serde_json::from_slice(files.get(SUMMARY)?)
-            .map_err(|cause| error(SUMMARY, format!("is not readable ({cause})")))?;
-        if summary.format != 1 {
-            return Err(error(SUMMARY, format!("has format {}, expected 1", summary.format)));
-        }
+        let summary: Summary = files.document(SUMMARY, Some(1))?;
         let (_, places) = Tensors::open(files, PLACES)?.u32("places", 1)?;
         if places.len() != summary.n_samples {
             return Err(error(PLACES, format!("has {} places, expected {}", places.len(), summary.n_samples)));
@@ -198,7 +192,8 @@ impl Splits {
 fn duplicates(places: &[Place], digests: &[u128]) -> Duplicates {
     // Only looked up, never walked.
     let mut first: HashMap<u128, usize> = HashMap::with_capacity(digests.len());
-    // For each sample, the first with the same pixels; for each such first: in the test, outside it, in two places outside it.
+    // For each sample, the first with the same pixels; for each such first: in the test, outside it, in two places
+    // outside it.
     let mut original = Vec::with_capacity(digests.len());
     let mut in_test = vec![false; digests.len()];
     let mut outside: Vec<Option<Place>> = vec![None; digests.len()];

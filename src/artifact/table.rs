@@ -1,9 +1,9 @@
 //! CSV tables: RFC 4180, UTF-8, LF, header always, shortest round-trip numbers, an empty cell where nothing applies.
 //!
 //! Every CSV of the program is written here, so that all of them follow the same rules. A text cell (or a heading) that
-//! begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is not a number gets a leading `'`: a spreadsheet would run
-//! it as a formula (OWASP's list). One that begins with `'` gets another, so that whoever takes one leading `'` away has the
-//! text again, and no two texts become one.
+//! begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is not a number gets a leading `'`: a spreadsheet
+//! would run it as a formula (OWASP's list). One that begins with `'` gets another, so that whoever takes one leading
+//! `'` away has the text again, and no two texts become one.
 
 use std::borrow::Cow;
 

@@ -3,7 +3,7 @@
 //! [`TensorsWriter`] collects and writes, [`Tensors`] reads and checks: a truncated or edited file is an
 //! [`Error`], never a panic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -11,12 +11,13 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use super::{Bytes, Error, Files, Sink};
 
 /// Longest header that is read, in bytes.
-const MAX_HEADER: usize = 1 << 20;
+const MAX_HEADER: usize = 1 << 24;
 
 /// Tensors on their way into a file. The file's bytes do not depend on the order in which they were added.
 #[derive(Debug, Default)]
 pub struct TensorsWriter {
     tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+    names: HashSet<String>,
 }
 
 impl TensorsWriter {
@@ -27,7 +28,7 @@ impl TensorsWriter {
 
     fn add(&mut self, name: &str, dtype: Dtype, shape: &[usize], n: usize, bytes: Vec<u8>) {
         assert_eq!(shape.iter().product::<usize>(), n, "shape {shape:?} and number of values of tensor `{name}`");
-        assert!(self.tensors.iter().all(|(known, ..)| known != name), "tensor `{name}` added twice");
+        assert!(self.names.insert(name.to_owned()), "tensor `{name}` added twice");
         self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
     }
 
@@ -56,6 +57,14 @@ impl TensorsWriter {
     pub fn u32(&mut self, name: &str, shape: &[usize], values: &[u32]) {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.add(name, Dtype::U32, shape, values.len(), bytes);
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Panics
+    /// If `name` is taken.
+    pub fn u8(&mut self, name: &str, bytes: &[u8]) {
+        self.add(name, Dtype::U8, &[bytes.len()], bytes.len(), bytes.to_vec());
     }
 
     /// Adds the tensors of `from` whose names it `wants`, under the names that `renamed` makes of theirs.
@@ -220,5 +229,13 @@ impl<'a> Tensors<'a> {
         let view = self.view(name, Dtype::U32, n_axes)?;
         let values = view.data().as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         Ok((view.shape().to_vec(), values))
+    }
+
+    /// The bytes of a tensor of bytes.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is of another kind.
+    pub fn u8(&self, name: &str) -> Result<Vec<u8>, Error> {
+        Ok(self.view(name, Dtype::U8, 1)?.data().to_vec())
     }
 }

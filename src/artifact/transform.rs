@@ -9,10 +9,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Dataset, Numbers, PixelSlice};
 use super::tensors::{Tensors, TensorsWriter};
-use super::{Error, Files, Sink};
-use crate::data::feed::{Samples, Values};
+use super::{Error, Files, Sink, put_document};
 use crate::data::transform::{Affine, Fitted, Per};
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -20,23 +18,6 @@ use crate::tensor::{ImageShape, SampleShape};
 pub const STEPS: &str = "transform.json";
 /// The file with the numbers.
 pub const NUMBERS: &str = "transform.safetensors";
-
-impl Samples for Dataset {
-    fn n_samples(&self) -> usize {
-        Numbers::n_samples(self)
-    }
-
-    fn shape(&self) -> SampleShape {
-        SampleShape::Image(Numbers::shape(self))
-    }
-
-    fn values(&self, i: usize) -> Values<'_> {
-        match self.pixels(i) {
-            PixelSlice::U8(pixels) => Values::U8(pixels),
-            PixelSlice::U16(pixels) => Values::U16(pixels),
-        }
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 struct Description {
@@ -74,9 +55,7 @@ pub fn write(fitted: &[Fitted], shape: SampleShape, sink: &mut dyn Sink) -> io::
         SampleShape::Image(ImageShape { height, width, channels }) => vec![height, width, channels],
         SampleShape::Flat(n) => vec![n],
     };
-    let mut json = serde_json::to_vec_pretty(&Description { format: 1, shape, steps }).map_err(io::Error::other)?;
-    json.push(b'\n');
-    sink.put(STEPS, &json)?;
+    put_document(sink, STEPS, &Description { format: 1, shape, steps })?;
     tensors.write(sink, NUMBERS)
 }
 
@@ -86,11 +65,7 @@ pub fn write(fitted: &[Fitted], shape: SampleShape, sink: &mut dyn Sink) -> io::
 /// If a file is missing or is not what [`write`] writes.
 pub fn read(files: &Files) -> Result<(Vec<Fitted>, SampleShape), Error> {
     let error = |message: String| Error { file: STEPS.to_owned(), message };
-    let description: Description =
-        serde_json::from_slice(files.get(STEPS)?).map_err(|cause| error(format!("is not readable ({cause})")))?;
-    if description.format != 1 {
-        return Err(error(format!("has format {}, expected 1", description.format)));
-    }
+    let description: Description = files.document(STEPS, Some(1))?;
     let shape = match description.shape[..] {
         [n] => SampleShape::Flat(n),
         [height, width, channels] => SampleShape::Image(ImageShape { height, width, channels }),

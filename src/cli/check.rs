@@ -1,108 +1,13 @@
 //! `check` and `summary`: what can be said of a manifest without touching a pixel.
 
-use std::path::{Path, PathBuf};
-
 use super::Exit;
-use super::arguments::{CheckArguments, ManifestArguments};
+use super::arguments::CheckArguments;
 use super::locked::{self, difference_json, tell_compared};
-use super::run::{run_error, threads};
+use super::manifest::{diagnostics_json, load, print, run_error, threads};
 use super::terminal::Terminal;
-use crate::config::{Problem, Severity};
 use crate::manifest::{Diagnostics, Looked, Manifest};
 use crate::runner::{self, Difference, LockFile, Session, compared_lock};
 use crate::store::Access;
-
-/// The manifest that the arguments name, checked; `None` after its problems have been printed, with `is_json` on stdout, too.
-pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
-    let manifest = load_without_warnings(arguments, is_json, terminal)?;
-    if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.warnings.is_empty()) {
-        print(&manifest.diagnostics(), terminal);
-    }
-    Ok(manifest)
-}
-
-/// The same, for verbs that use what a run made: the run has said its warnings.
-pub fn load_without_warnings(
-    arguments: &ManifestArguments,
-    is_json: bool,
-    terminal: &Terminal,
-) -> anyhow::Result<Option<Manifest>> {
-    let path = match &arguments.manifest {
-        Some(path) => path.clone(),
-        None => match only_manifest(Path::new(".")) {
-            Ok(path) => path,
-            Err((message, help)) => {
-                terminal.fault(&message, Some(&help));
-                if is_json {
-                    let problem =
-                        serde_json::json!({ "severity": "error", "reason": message, "help": help, "span": null });
-                    terminal.json(serde_json::json!({ "ok": false, "errors": 1, "diagnostics": [problem] }));
-                }
-                return Ok(None);
-            }
-        },
-    };
-    match Manifest::load(&path, &arguments.overrides()) {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(diagnostics) => {
-            print(&diagnostics, terminal);
-            if is_json {
-                terminal.json(diagnostics_json(&diagnostics));
-            }
-            Ok(None)
-        }
-    }
-}
-
-fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
-    terminal.page(&diagnostics.render(terminal.has_colour));
-}
-
-/// Everything that was found, each with its place: lines and columns (in characters) from 1, bytes from 0 in the file without a
-/// byte-order mark, or in the `--set` argument.
-fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
-    let problem = |problem: &Problem| {
-        let span = diagnostics.texts.location(problem.span).map(|at| {
-            serde_json::json!({
-                "file": at.name, "line": at.line, "column": at.column,
-                "start": problem.span.start, "end": problem.span.end,
-            })
-        });
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        serde_json::json!({ "severity": severity, "reason": problem.message, "help": problem.help, "span": span })
-    };
-    serde_json::json!({
-        "ok": diagnostics.n_errors() == 0,
-        "errors": diagnostics.n_errors(),
-        "warnings": diagnostics.n_warnings(),
-        "diagnostics": diagnostics.problems.iter().map(problem).collect::<Vec<_>>(),
-    })
-}
-
-/// The only `*.toml` in `dir` that has a `[stages…]` table.
-fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
-        .map_err(|error| (format!("cannot look for a manifest here: {error}"), "name one".to_owned()))?
-        .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-        .filter(|path| {
-            std::fs::read_to_string(dir.join(path))
-                .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("[stages")))
-        })
-        .collect();
-    found.sort();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(("there is no manifest here".to_owned(), "name one, or write one with `convoy init`".to_owned())),
-        many => {
-            let names: Vec<String> = many.iter().map(|path| format!("`{}`", path.display())).collect();
-            Err(("there are several manifests here".to_owned(), format!("name one of {}", names.join(", "))))
-        }
-    }
-}
 
 /// `check`.
 pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {

@@ -9,7 +9,7 @@ use super::changes::{self, Changes, GateChange, Key};
 use super::git::Git;
 use super::history::{self, RUN, RunRecord};
 use super::terminal::Terminal;
-use super::{Exit, check, locked};
+use super::{Exit, locked, manifest};
 use crate::artifact::Files;
 use crate::artifact::evaluation::{GateResult, METRICS, PREDICTIONS};
 use crate::config::Span;
@@ -105,7 +105,7 @@ fn sides(arguments: &DiffArguments, terminal: &Terminal) -> Result<Option<(Side,
         sets: Vec::new(),
         profile: arguments.profile.clone(),
     };
-    let loaded = check::load_without_warnings(&asked, arguments.json, terminal);
+    let loaded = manifest::load_without_warnings(&asked, arguments.json, terminal);
     let Some(manifest) = loaded.map_err(|error| (error.to_string(), String::new()))? else { return Ok(None) };
     let git = Git::of(&manifest.dir);
     let store = open(&manifest.dir);

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 
+use super::Exit;
 use super::arguments::{ExportArguments, ManifestArguments, PlaceArguments};
-use super::run::{run_error, threads, unknown_stage};
+use super::manifest::{self, run_error, threads, unknown_stage};
 use super::terminal::Terminal;
-use super::{Exit, check};
 use crate::artifact::Bytes;
 use crate::artifact::portable::{self, Portable};
 use crate::files;
@@ -118,7 +118,9 @@ fn from_manifest(
     stage: Option<&str>,
     terminal: &Terminal,
 ) -> anyhow::Result<Opened> {
-    let Some(manifest) = check::load_without_warnings(arguments, false, terminal)? else { return Ok(Err(Exit::Usage)) };
+    let Some(manifest) = manifest::load_without_warnings(arguments, false, terminal)? else {
+        return Ok(Err(Exit::Usage));
+    };
     let stage = match final_model(&manifest, stage, terminal) {
         Ok(stage) => stage,
         Err(exit) => return Ok(Err(exit)),

@@ -13,6 +13,7 @@ mod git;
 mod history;
 mod init;
 mod locked;
+mod manifest;
 mod predict;
 mod progress;
 mod results;

@@ -8,21 +8,22 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 
-use super::arguments::{PlaceArguments, RunArguments};
+use super::arguments::RunArguments;
 use super::history::RunRecord;
+use super::manifest::{self, fault_at, json_error, run_error, threads, unknown_stage};
 use super::progress::{Progress, Told};
 use super::terminal::{GREEN, RED, Terminal};
-use super::{Exit, check, locked, results};
+use super::{Exit, locked, results, status};
 use crate::artifact::Files;
-use crate::config::{Problem, Span};
+use crate::config::Span;
 use crate::data::catalogue;
 use crate::files;
 use crate::manifest::Manifest;
 use crate::report::outputs::{self, Noted};
 use crate::report::{self, Finished};
 use crate::runner::{
-    Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, RunError, Session, StaleReason, TaskOutcome,
-    compared_lock, variant_name,
+    Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, StaleReason, TaskOutcome, compared_lock,
+    variant_name,
 };
 use crate::stages::Part;
 use crate::store::{Access, Digest};
@@ -30,7 +31,7 @@ use crate::store::{Access, Digest};
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), access) {
@@ -56,7 +57,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     if arguments.dry_run {
         return match session.plan(&options) {
             Ok(plan) => {
-                super::status::print(&plan, &manifest, arguments.json, terminal);
+                status::print(&plan, &manifest, arguments.json, terminal);
                 Ok(Exit::Done)
             }
             Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
@@ -239,18 +240,6 @@ fn tell_gates(results: &results::Results, terminal: &Terminal) -> bool {
     has_failed
 }
 
-/// An error for programs: what happened, where, and what helps.
-fn json_error(
-    task: Option<&str>,
-    message: &str,
-    help: Option<&str>,
-    span: Option<Span>,
-    manifest: &Manifest,
-) -> serde_json::Value {
-    let at = span.filter(|span| *span != Span::default()).and_then(|span| manifest.texts.location(span));
-    serde_json::json!({ "task": task, "message": message, "help": help, "at": at.map(|at| at.to_string()) })
-}
-
 /// Says which searches reached their time limit; whether one of them is not to.
 fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
     let mut has_failed = false;
@@ -270,52 +259,6 @@ fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
         }
     }
     has_failed
-}
-
-/// Threads that a verb may use: what was asked for, else one per processor.
-pub fn threads(places: &PlaceArguments) -> usize {
-    places.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from)
-}
-
-/// `error: unknown stage …`, with "did you mean".
-pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) -> String {
-    let names = manifest.nodes.iter().map(|node| node.name.as_str());
-    let help = crate::config::did_you_mean(name, names.clone())
-        .unwrap_or_else(|| format!("the stages are `{}`", names.collect::<Vec<_>>().join("`, `")));
-    format!("{} unknown stage `{name}`\n  help: {help}", terminal.paint("error:", RED))
-}
-
-/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame; with `is_json` on stdout,
-/// too.
-pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal: &Terminal) -> Exit {
-    let (message, help, span, exit) = match error {
-        RunError::Stage { stage, error } => {
-            let at = manifest.stage(stage).zip(error.key.as_ref());
-            let span = at.map(|(stage, key)| manifest.span_of(stage, key));
-            (format!("stage `{stage}`: {}", error.message), error.help.clone(), span, Exit::Failed)
-        }
-        RunError::NameTaken { .. } => {
-            let help = "give this manifest another `name`: lock file and reports are named after it";
-            (error.to_string(), Some(help.to_owned()), None, Exit::Usage)
-        }
-        RunError::Store(error) => (error.to_string(), error.help(), None, Exit::Failed),
-    };
-    fault_at(&message, help.as_deref(), span, manifest, terminal);
-    if is_json {
-        let error = json_error(None, &message, help.as_deref(), span, manifest);
-        terminal.json(serde_json::json!({ "ok": false, "exit_code": exit as u8, "error": error }));
-    }
-    exit
-}
-
-fn fault_at(message: &str, help: Option<&str>, span: Option<Span>, manifest: &Manifest, terminal: &Terminal) {
-    match span {
-        Some(span) if span != Span::default() => {
-            let problem = Problem { help: help.map(str::to_owned), ..Problem::error(span, message.to_owned()) };
-            terminal.page(&manifest.texts.render(&problem, terminal.has_colour));
-        }
-        _ => terminal.fault(message, help),
-    }
 }
 
 /// What is said of a failure: the sentence, what helps, and the place in the manifest.
@@ -473,7 +416,7 @@ fn write_reports(
     if !out_dir.join(files::RUN).exists() {
         // First of all: what lies in this folder is known by it not to be anybody's images.
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
-        files::replace(&out_dir.join(files::RUN), format!("{begun:#}\n").as_bytes(), false)?;
+        files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
     let mut reports = report::tables(finished);
     reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
@@ -518,8 +461,7 @@ fn write_reports(
     if let (Some(json), serde_json::Value::Object(more)) = (json.as_object_mut(), more) {
         json.extend(more);
     }
-    let run = json;
-    files::replace(&out_dir.join(files::RUN), format!("{run:#}\n").as_bytes(), false)?;
+    files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&json)?, false)?;
     Ok(None)
 }
 

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::Exit;
 use super::arguments::{SelftestArguments, SelftestVerb, TrainingArguments};
+use super::manifest::{self, run_error, threads};
 use super::progress::Progress;
-use super::run::{Watcher, report_failures, run_error, stop_on_signals, threads};
+use super::run::{Watcher, report_failures, stop_on_signals};
 use super::terminal::{GREEN, RED, Terminal, YELLOW};
-use super::{Exit, check};
 use crate::artifact::sanity::{Findings, Status};
 use crate::engine::{Engine, Isa, Targets};
 use crate::manifest::Manifest;
@@ -112,7 +113,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
 
 /// `selftest training`.
 fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let stages: Vec<usize> =
         (0..manifest.nodes.len()).filter(|&stage| manifest.nodes[stage].stage.kind() == "train").collect();
     if stages.is_empty() {

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use std::sync::atomic::AtomicBool;
 
+use super::Exit;
 use super::arguments::{StatusArguments, WhyArguments};
-use super::run::{run_error, threads, unknown_stage};
+use super::manifest::{self, run_error, threads, unknown_stage};
 use super::terminal::Terminal;
-use super::{Exit, check};
 use crate::config::Span;
 use crate::manifest::Manifest;
 use crate::report::text::{Align, aligned, numbered};
@@ -18,7 +18,7 @@ use crate::store::{Access, Digest};
 
 /// `status`.
 pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
@@ -223,7 +223,7 @@ fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
 
 /// `why`.
 pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let Some(stage) = manifest.stage(&arguments.stage) else {
         terminal.note(&unknown_stage(&manifest, &arguments.stage, terminal));
         return Ok(Exit::Usage);

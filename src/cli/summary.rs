@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments::SummaryArguments;
 use super::terminal::Terminal;
-use super::{Exit, check};
+use super::{Exit, manifest};
 use crate::config::Log;
 use crate::manifest::Diagnostics;
 use crate::nn::plan::NetworkPlan;
@@ -14,7 +14,7 @@ use crate::stages::{Flow, Trained};
 
 /// `summary`.
 pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
     let mut text = String::new();
     let mut json = Vec::new();
     let mut flows: Vec<Flow> = manifest.nodes.iter().map(|node| node.flow.clone()).collect();

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::arguments::VerifyArguments;
+use super::manifest::{run_error, threads, unknown_stage};
 use super::progress::{Progress, Told};
-use super::run::{run_error, stop_on_signals, threads, unknown_stage};
+use super::run::stop_on_signals;
 use super::terminal::{GREEN, RED, Terminal};
-use super::{Exit, check, store};
+use super::{Exit, manifest, store};
 use crate::engine::Isa;
 use crate::report::text;
 use crate::runner::{FileDifference, Options, Plan, Recorded, RepeatError, Session};
@@ -50,7 +51,7 @@ struct Verdict<'t> {
 /// Re-executes with the kernels of this process.
 fn this_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let loaded = check::load_without_warnings(&arguments.manifest, arguments.json, terminal)?;
+    let loaded = manifest::load_without_warnings(&arguments.manifest, arguments.json, terminal)?;
     let Some(manifest) = loaded else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let stage = match &arguments.stage {

@@ -1,8 +1,8 @@
 //! Values as canonical TOML text and back: what a record of a task holds, and what a stage can be read from again.
 //!
-//! One value has one text: whole numbers plain, numbers in the shortest form that reads back to the same bits and always
-//! with a point or an exponent, strings in double quotes, lists and inline tables with single spaces. [`rebuild`] is the
-//! inverse of what a [`Section`](super::Section) records.
+//! One value has one text: whole numbers plain, numbers in the shortest form that reads back to the same bits and
+//! always with a point or an exponent, strings in double quotes, lists and inline tables with single spaces.
+//! [`rebuild`] is the inverse of what a [`Section`](super::Section) records.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, LowerExp};

@@ -1,9 +1,9 @@
 //! How a config is read: located values in, typed fields out, every problem collected on the way.
 //!
 //! The bottom of the house, below every room that has a config. [`manifest`](crate::manifest) turns TOML into a tree of
-//! [`Node`]s, each with the [`Span`] it came from; a config (a stage, a layer, an optimizer, a transform) reads its keys
-//! through a [`Section`]. Reading a key checks it, remembers that it is a known key, and records its **resolved** value
-//! (defaults written out) in the [`Log`]: the same list is what a fingerprint hashes and what `why` compares.
+//! [`Node`]s, each with the [`Span`] it came from; a config (a stage, a layer, an optimizer, a transform) reads its
+//! keys through a [`Section`]. Reading a key checks it, remembers that it is a known key, and records its **resolved**
+//! value (defaults written out) in the [`Log`]: the same list is what a fingerprint hashes and what `why` compares.
 //! No rendering, no I/O; TOML only as the canonical text of values (`canonical.rs`).
 
 mod canonical;
@@ -141,6 +141,57 @@ impl Problem {
     }
 }
 
+/// What is wrong, in the user's words, as those say it who know no manifest; who knows where it stands makes a
+/// [`Problem`], or an error of a stage, of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complaint<P = ()> {
+    /// What it is about, as far as who says it knows: a key, the place of an item in a list.
+    pub at: P,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// At most one action.
+    pub help: Option<String>,
+}
+
+impl<P> Complaint<P> {
+    /// A complaint that says `message`.
+    pub fn new(message: impl Into<String>) -> Complaint<P>
+    where
+        P: Default,
+    {
+        Complaint::about(P::default(), message)
+    }
+
+    /// A complaint about `at`.
+    pub fn about(at: P, message: impl Into<String>) -> Complaint<P> {
+        Complaint { at, message: message.into(), help: None }
+    }
+
+    /// Adds the `help:` line.
+    pub fn help(mut self, help: impl Into<String>) -> Complaint<P> {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same about what its place is part of.
+    pub fn of<Q>(self, at: Q) -> Complaint<Q> {
+        Complaint { at, message: self.message, help: self.help }
+    }
+
+    /// An error of a manifest, at `span`.
+    pub fn error(self, span: Span) -> Problem {
+        Problem { help: self.help, ..Problem::error(span, self.message) }
+    }
+}
+
+impl<P> fmt::Display for Complaint<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<P: fmt::Debug> std::error::Error for Complaint<P> {}
+
 /// A key with the value that is in force, default or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
@@ -161,8 +212,8 @@ pub struct Log {
     pub resolved: Vec<Resolved>,
     /// Where lists are written, which have a record for each item.
     pub lists: Vec<(String, Span)>,
-    /// Keys that say where something is, as the path of a source: checked and not resolved, since no fingerprint may hold
-    /// them, but needed beside the resolved keys to read the same config again.
+    /// Keys that say where something is, as the path of a source: checked and not resolved, since no fingerprint may
+    /// hold them, but needed beside the resolved keys to read the same config again.
     pub places: Vec<Resolved>,
 }
 
@@ -261,7 +312,8 @@ pub fn as_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The number that a value which is none, or none that fits, probably means: `"64"`, `"64px"`, `"20%"`, `20` for a share.
+/// The number that a value which is none, or none that fits, probably means: `"64"`, `"64px"`, `"20%"`, `20` for a
+/// share.
 fn meant(value: &Value, fits: &dyn Fn(f64) -> bool) -> Option<f64> {
     // What ends at 1 is a share, of which a percentage is meant; 1.5 or 2 is rather a slip.
     let of_hundred = |x: f64| ((5.0..=100.0).contains(&x) && !fits(2.0)).then_some(x / 100.0);

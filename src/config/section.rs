@@ -1,8 +1,8 @@
 //! One table of a manifest while a config reads it: every key is declared where it is read, and only there.
 //!
-//! `section.key("epochs", "Passes over the training rows.", "30").whole(1..=1_000_000).or(10)` checks the key, records its
-//! resolved value, and, when keys are described ([`describe`]), is what people and editors are told of it. There is no
-//! way to a value without a declaration.
+//! `section.key("epochs", "Passes over the training rows.", "30").whole(1..=1_000_000).or(10)` checks the key, records
+//! its resolved value, and, when keys are described ([`describe`]), is what people and editors are told of it. There is
+//! no way to a value without a declaration.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -205,7 +205,8 @@ impl<'a> Section<'a> {
             return None;
         };
         self.record(at, quote(name), Some(node.span));
-        // `{ rotate = 15 }`: an unnamed value is that of the key that may stand alone, or of the one called like the choice.
+        // `{ rotate = 15 }`: an unnamed value is that of the key that may stand alone, or of the one called like the
+        // choice.
         let wrapped;
         let table = match inner {
             Ok(table) => table,
@@ -427,11 +428,6 @@ impl<'k, 'a> Key<'k, 'a> {
         self.section.log.lists.push((format!("{}{}", self.section.prefix, self.key), node.span));
         let item = |(i, item)| self.section.choice_at(self.key, &format!("{}[{i}]", self.key), item, choices);
         items.iter().enumerate().filter_map(item).collect()
-    }
-
-    /// A table of keys, if it is there.
-    pub fn table<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
-        self.table_or(Vec::new(), |_| Short::Unclear(None), read)
     }
 
     /// A table of keys, or a value of one of the forms `short`, which `expand` turns into the table that it stands for:

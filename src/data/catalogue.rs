@@ -241,7 +241,7 @@ fn digest(stream: &mut dyn std::io::Read, input: &Input) -> Result<(u64, String)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::reader::Limits;
+    use crate::data::pixels::Limits;
 
     const LIMITS: Limits = Limits { max_pixels: 1 << 20, max_bytes: 1 << 20 };
 

@@ -1,7 +1,7 @@
 //! From the bytes of an image file to pixels under a policy: orientation, alpha, channels, size, depth.
 //!
-//! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder that
-//! panics is an error of that image. Everything after the decoder is whole-number arithmetic.
+//! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder
+//! that panics is an error of that image. Everything after the decoder is whole-number arithmetic.
 
 mod jpeg;
 mod orientation;
@@ -17,43 +17,11 @@ use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat};
 use serde::{Deserialize, Serialize};
 
-use super::reader::{Limits, Raw, RawAlpha};
+use super::pixels::{Depth, Limits, Raw, RawAlpha};
 use super::resize::Resize;
 use crate::config::Section;
 use crate::memory;
 use crate::tensor::ImageShape;
-
-/// Bits of one pixel value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Depth {
-    /// One byte.
-    U8,
-    /// Two bytes, little-endian.
-    U16,
-}
-
-impl Depth {
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Depth::U8 => 1,
-            Depth::U16 => 2,
-        }
-    }
-
-    /// Bits of one value: 8 or 16.
-    pub fn bits(self) -> u32 {
-        8 * self.bytes() as u32
-    }
-
-    /// The largest value: 255 or 65535.
-    pub fn max(self) -> f32 {
-        match self {
-            Depth::U8 => 255.0,
-            Depth::U16 => 65535.0,
-        }
-    }
-}
 
 /// How images are decoded: the part of ingest that a model must repeat to predict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

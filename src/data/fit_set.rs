@@ -1,12 +1,13 @@
 //! Which rows a fitted stage may learn from, and types that no other rows can be dressed up as.
 //!
 //! A [`Partition`] puts every sample in exactly one place. [`Partition::fit_set`] derives from it what fit set `fold f`
-//! or `all` trains and validates on. Everything that learns (statistics, axes, weights, class weights, the checks before a
-//! training) takes [`TrainingRows`], or [`TrainingRow`]s out of them; what may only choose (an epoch, a learning rate on a
-//! plateau) takes [`ValidationRows`]. A row's number is private to this file: to make a training row of a number, of a
-//! validation row or of a test row does not compile, and subsets, orders and repetitions are collected from rows that
-//! are there ([`Rows`] is [`FromIterator`] of its own rows). What is collected must be of one fit set: a row that is trained on
-//! in fold 1 is held out of fold 2, so rows know their set, and mixing those of two panics.
+//! or `all` trains and validates on. Everything that learns (statistics, axes, weights, class weights, the checks
+//! before a training) takes [`TrainingRows`], or [`TrainingRow`]s out of them; what may only choose (an epoch, a
+//! learning rate on a plateau) takes [`ValidationRows`]. A row's number is private to this file: to make a training row
+//! of a number, of a validation row or of a test row does not compile, and subsets, orders and repetitions are
+//! collected from rows that are there ([`Rows`] is [`FromIterator`] of its own rows). What is collected must be of one
+//! fit set: a row that is trained on in fold 1 is held out of fold 2, so rows know their set, and mixing those of two
+//! panics.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -206,7 +207,8 @@ pub struct Rows<U> {
     rows: Vec<Row<U>>,
 }
 
-/// Rows that may be learned from. Only a [`FitSet`] makes them; a subset, an order, a repetition is collected from them:
+/// Rows that may be learned from. Only a [`FitSet`] makes them; a subset, an order, a repetition is collected from
+/// them:
 ///
 /// ```
 /// use convoy::data::fit_set::{Fit, Partition, Place, TrainingRows};

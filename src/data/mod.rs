@@ -1,13 +1,15 @@
 //! Samples before any model: readers, splits, transforms, metrics.
 
-pub mod augment;
-pub mod catalogue;
-pub mod decode;
+pub(crate) mod augment;
+pub(crate) mod catalogue;
+pub(crate) mod decode;
 pub mod feed;
 pub mod fit_set;
 pub mod metrics;
-pub mod reader;
+pub(crate) mod pixels;
+pub(crate) mod reader;
 pub mod reduce;
-pub mod resize;
-pub mod split;
+pub(crate) mod resize;
+pub mod samples;
+pub(crate) mod split;
 pub mod transform;

@@ -1,13 +1,13 @@
 //! Resizing in whole numbers: the same bytes on every machine, for any number of threads.
 //!
 //! Separable: columns first (whole rows at a time, which vectorises), then rows. When an image shrinks, a filter is
-//! widened to cover what a target pixel stands for (antialiasing), as Pillow and `torchvision` do. Weights are computed in
-//! f64 with +, -, *, / only and rounded to 14 bits such that they add up to one exactly.
+//! widened to cover what a target pixel stands for (antialiasing), as Pillow and `torchvision` do. Weights are computed
+//! in f64 with +, -, *, / only and rounded to 14 bits such that they add up to one exactly.
 
 use serde::{Deserialize, Serialize};
 
-use super::decode::Depth;
 use crate::config::{Entry, Form, Node, Section, Short, Table, Value};
+use crate::data::pixels::Depth;
 use crate::tensor::ImageShape;
 
 /// How every image is brought to one size.
@@ -47,7 +47,8 @@ pub enum Filter {
     CatmullRom,
 }
 
-/// The table that a side stands for. Which of two is the width is said differently everywhere: equal ones tell nothing apart.
+/// The table that a side stands for. Which of two is the width is said differently everywhere: equal ones tell nothing
+/// apart.
 fn expand(node: &Node) -> Short {
     let table = |side: &Node| {
         let entry = |key: &str| Entry { key: key.to_owned(), key_span: node.span, node: side.clone() };

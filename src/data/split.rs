@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::fit_set::{Partition, Place};
 use super::reader::GivenSplit;
+use crate::config::Complaint;
 use crate::rng::Stream;
 
 /// How much is held out, or that the data set says it itself.
@@ -46,21 +47,11 @@ pub struct SplitPlan {
     pub shuffle: bool,
 }
 
-/// Why samples cannot be divided as planned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SplitError {
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// The key to change.
-    pub key: &'static str,
-    /// What to do.
-    pub help: String,
-}
+/// Why samples cannot be divided as planned: about the key to change.
+pub type SplitError = Complaint<&'static str>;
 
-impl SplitError {
-    fn new(key: &'static str, message: String, help: impl Into<String>) -> SplitError {
-        SplitError { message, key, help: help.into() }
-    }
+fn wrong(key: &'static str, message: String, help: impl Into<String>) -> SplitError {
+    SplitError::about(key, message).help(help)
 }
 
 /// A division, and what people should know about it.
@@ -119,11 +110,10 @@ impl SplitPlan {
             self.deal(free, data, grouped, &mut places)?;
         }
         let places: Vec<Place> = places.into_iter().map(|place| place.unwrap_or(Place::Train)).collect();
-        let partition = Partition::new(places, self.folds).map_err(|message| {
-            SplitError::new("folds", message, "use fewer `folds`, a smaller `test`, or more images")
-        })?;
+        let partition = Partition::new(places, self.folds)
+            .map_err(|message| wrong("folds", message, "use fewer `folds`, a smaller `test`, or more images"))?;
         if !partition.places().iter().any(|place| *place != Place::Test && (self.folds > 1 || *place == Place::Train)) {
-            return Err(SplitError::new(
+            return Err(wrong(
                 "test",
                 format!("no image of {n} is left to train on"),
                 "use a smaller `test` or `validation`",
@@ -145,7 +135,7 @@ impl SplitPlan {
             }
             if n_marked == 0 {
                 let message = format!("`{key}` is \"given\", but the data set has no {word} split of its own");
-                return Err(SplitError::new(key, message, format!("set `{key}` to a fraction such as 0.2")));
+                return Err(wrong(key, message, format!("set `{key}` to a fraction such as 0.2")));
             }
             Ok(())
         };
@@ -172,7 +162,7 @@ impl SplitPlan {
         let noun = if grouped { "groups" } else { "images" };
         if units.len() < 2 {
             let message = format!("cannot take {what} from {} {noun}", units.len());
-            return Err(SplitError::new(key, message, format!("add {noun}, or use a smaller `test`")));
+            return Err(wrong(key, message, format!("add {noun}, or use a smaller `test`")));
         }
         let taken: Vec<bool> = if grouped {
             let buckets = deal_groups(&units, data.classes.len(), &[1.0 - fraction, fraction], self.stratify);
@@ -183,7 +173,7 @@ impl SplitPlan {
         };
         if !taken.contains(&true) || !taken.contains(&false) {
             let message = format!("cannot take {what} of {fraction} from {} {noun}", units.len());
-            return Err(SplitError::new(key, message, format!("add {noun}, or change `{key}`")));
+            return Err(wrong(key, message, format!("add {noun}, or change `{key}`")));
         }
         let mut rest = Vec::new();
         let mut out = Vec::new();
@@ -209,7 +199,7 @@ impl SplitPlan {
                 0 | 1 => format!("add {noun}, or use a smaller `test`"),
                 n => format!("set `folds` to at most {n}, or add {noun}"),
             };
-            return Err(SplitError::new("folds", message, help));
+            return Err(wrong("folds", message, help));
         }
         let fold_of: Vec<usize> = if grouped {
             deal_groups(&units, data.classes.len(), &vec![1.0 / folds as f64; folds], self.stratify)
@@ -250,7 +240,7 @@ fn units(data: &Divisible<'_>, places: &[Option<Place>]) -> Result<Vec<Unit>, Sp
         if let Some(&first) = unit.rows.first()
             && places[first as usize] != places[row]
         {
-            return Err(SplitError::new(
+            return Err(wrong(
                 "group",
                 format!("images {first} and {row} are of one group, but the data set puts them in different splits"),
                 "set `test` to a fraction, or leave out `group`",
@@ -448,8 +438,8 @@ fn warnings(partition: &Partition, data: &Divisible<'_>) -> Vec<String> {
 /// From this ratio of the largest class to the smallest on, classes count as unbalanced.
 const IMBALANCE: usize = 10;
 
-/// Says that classes differ much in size, if they do: `sizes` are the images outside the test split. Classes without any
-/// have a warning of their own.
+/// Says that classes differ much in size, if they do: `sizes` are the images outside the test split. Classes without
+/// any have a warning of their own.
 fn imbalance(classes: &[String], sizes: &[usize]) -> Option<String> {
     let there = || sizes.iter().zip(classes).filter(|(size, _)| **size > 0);
     // The first of equals.
@@ -598,13 +588,13 @@ mod tests {
 
         let groups = [0, 1, 2, 3, 0, 5, 6, 7].map(Some);
         let error = given.divide(&Divisible { groups: Some(&groups), ..data }, &Stream::new(1, "split", &[]));
-        assert_eq!(error.unwrap_err().key, "group");
+        assert_eq!(error.unwrap_err().at, "group");
     }
 
     #[track_caller]
     fn check_error(plan: SplitPlan, labels: &[u32], key: &str, message: &str) {
         let error = divide(&plan, labels, None).unwrap_err();
-        assert_eq!((error.key, error.message.as_str()), (key, message));
+        assert_eq!((error.at, error.message.as_str()), (key, message));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a file from outside is read, [`seen`] and [`open_own`] are how one of ours is, [`Folder`] is how things are removed.
 
 mod calls;
+pub(crate) mod document;
 mod folder;
 
 use std::ffi::OsStr;
@@ -70,8 +71,8 @@ const SYSTEM_NAMES: &[&str] = &[
     "zbthumbnail.info",
 ];
 
-/// Whether a file or folder of this name is hidden, or left behind by a system or a file manager. What is hashed and what is read
-/// leave the same names out.
+/// Whether a file or folder of this name is hidden, or left behind by a system or a file manager. What is hashed and
+/// what is read leave the same names out.
 pub fn is_hidden(name: impl AsRef<OsStr>) -> bool {
     let name = name.as_ref().as_encoded_bytes();
     name.starts_with(b".") || SYSTEM_NAMES.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
@@ -101,15 +102,15 @@ const TEXT_ENDINGS: &[&str] = &[
     "toml", "tsv", "txt", "xml", "yaml", "yml",
 ];
 
-/// Whether a file is text or code by its name: among images it is there, and what is in it is nobody's matter. So a manifest that
-/// lies beside the images can be edited without their being read anew, and a log can grow.
+/// Whether a file is text or code by its name: among images it is there, and what is in it is nobody's matter. So a
+/// manifest that lies beside the images can be edited without their being read anew, and a log can grow.
 pub fn is_text_name(path: &Path) -> bool {
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     TEXT_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
-/// What below a folder of sources is never a source, for who hashes and for who reads: what is hidden, and what we write,
-/// wherever it is: stores, reports, lock files, and where our own output goes.
+/// What below a folder of sources is never a source, for who hashes and for who reads: what is hidden, and what we
+/// write, wherever it is: stores, reports, lock files, and where our own output goes.
 pub fn is_no_source(path: &Path, is_folder: bool) -> bool {
     path.file_name().is_some_and(is_hidden)
         || if is_folder { is_store(path) || is_reports(path) } else { is_lock(path) || is_own_output(path) }
@@ -144,11 +145,11 @@ struct Noted {
     _convoy: String,
 }
 
-/// Whether `folder` holds reports of ours, by the [`RUN`] in it, or is called `out` and has nothing in it but such folders: a
-/// class that is called `out` stays one, whatever is written into it.
+/// Whether `folder` holds reports of ours, by the [`RUN`] in it, or is called `out` and has nothing in it but such
+/// folders: a class that is called `out` stays one, whatever is written into it.
 fn is_reports(folder: &Path) -> bool {
-    let is_one = |folder: &Path| match read_own(&folder.join(RUN), 64 << 20) {
-        Ok(Own::Regular(_, text)) => serde_json::from_slice::<Noted>(&text).is_ok(),
+    let is_one = |folder: &Path| match read_own(&folder.join(RUN), document::MOST) {
+        Ok(Own::Regular(_, text)) => document::from_bytes::<Noted>(&text, None).is_ok(),
         _ => false,
     };
     if is_one(folder) {

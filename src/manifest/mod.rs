@@ -14,7 +14,7 @@ mod overrides;
 mod records;
 mod resolved;
 pub mod schema;
-pub mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod variants;

@@ -10,7 +10,7 @@ pub mod architecture;
 mod contract;
 pub mod init;
 pub mod layer;
-pub mod network;
+pub(crate) mod network;
 pub mod optimizer;
 pub mod plan;
 pub mod schedule;

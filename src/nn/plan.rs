@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::layer::{Action, Activation, Build, Fusion, Layer, LayerConfig, Reach, Start, TensorSpec, lay_out};
+use crate::config::Complaint;
 use crate::engine::Engine;
 use crate::tensor::SampleShape;
 
@@ -111,16 +112,8 @@ impl Op {
 /// The most values that training may move: 8 GiB of weights. Beyond that lie slips of the pen.
 const MAX_PARAMETERS: usize = 1 << 31;
 
-/// What is wrong with a network, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanProblem {
-    /// Place of the layer, from 0.
-    pub layer: usize,
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
+/// What is wrong with a network, at which layer, by its place from 0.
+pub type PlanProblem = Complaint<usize>;
 
 impl NetworkPlan {
     /// Plans `layers` for samples of shape `input`.
@@ -135,9 +128,7 @@ impl NetworkPlan {
         input: SampleShape,
         n_classes: usize,
     ) -> Result<NetworkPlan, Vec<PlanProblem>> {
-        let problem = |layer, message: String, help: Option<&str>| {
-            vec![PlanProblem { layer, message, help: help.map(str::to_owned) }]
-        };
+        let problem = |layer, message: String, help: &str| vec![PlanProblem::about(layer, message).help(help)];
         let last_fc = layers.iter().rposition(|layer| layer.word() == "fc");
         let mut plan = NetworkPlan {
             input,
@@ -153,16 +144,14 @@ impl NetworkPlan {
         for (i, layer) in layers.iter().enumerate() {
             let filled = if Some(i) == last_fc { layer.with_classes(n_classes) } else { None };
             let config = filled.unwrap_or_else(|| Arc::clone(layer));
-            let output = config
-                .output_shape(shape)
-                .map_err(|error| vec![PlanProblem { layer: i, message: error.message, help: error.help }])?;
+            let output = config.output_shape(shape).map_err(|error| vec![error.of(i)])?;
             field = field.map(|field| field.through(config.reach(shape), input));
             plan.push(config, shape, output, field);
             shape = output;
         }
         if plan.parameters_len == 0 {
             let last = layers.len().saturating_sub(1);
-            return Err(problem(last, "the network has nothing to train".to_owned(), Some("end with `FC`")));
+            return Err(problem(last, "the network has nothing to train".to_owned(), "end with `FC`"));
         }
         if shape != SampleShape::Flat(n_classes) {
             let got = match shape {
@@ -171,12 +160,12 @@ impl NetworkPlan {
             };
             let message = format!("the network ends with {got}, but there are {n_classes} classes");
             let help = "end with `FC`, which takes the number of classes by itself";
-            return Err(problem(layers.len() - 1, message, Some(help)));
+            return Err(problem(layers.len() - 1, message, help));
         }
         if plan.parameters_len > MAX_PARAMETERS {
             let widest = (0..plan.layers.len()).max_by_key(|&i| plan.layers[i].n_parameters).unwrap_or(0);
             let message = format!("the network has {} parameters, more than {MAX_PARAMETERS}", plan.parameters_len);
-            return Err(problem(widest, message, Some("make its largest layer smaller, or pool before it")));
+            return Err(problem(widest, message, "make its largest layer smaller, or pool before it"));
         }
         plan.first_trained = plan.ops.iter().position(|op| !op.parameters.is_empty()).unwrap_or(0);
         let fusions: Vec<Fusion> = plan.ops.iter().map(|op| plan.layers[op.layer].config.fusion()).collect();
@@ -472,7 +461,7 @@ mod tests {
             ("input | relu | gap", 2, "the network has nothing to train"),
         ] {
             let problems = plan(layers).unwrap_err();
-            assert_eq!((problems[0].layer, &problems[0].message[..]), (layer, message), "{layers}");
+            assert_eq!((problems[0].at, &problems[0].message[..]), (layer, message), "{layers}");
         }
     }
 }

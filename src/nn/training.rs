@@ -359,41 +359,18 @@ impl Trainer {
                 let pooled = if lower.is_in_place { &[] } else { &other[..n * lower.output_len] };
                 let grad_norm = &mut gradients[lower.parameters.clone()];
                 let made_by = norm.gradient(&pass, parameters_of(i + 1), grad_norm, input_of(i + 1), pooled);
-                layer.backward(
-                    &pass,
-                    Backward {
-                        parameters: parameters_of(i),
-                        grad_parameters: &mut gradients[op.parameters.clone()],
-                        input: input_of(i),
-                        output: value(i, op.output_len),
-                        grad_output: &mut at[..n * op.output_len],
-                        made_by: Some(&made_by),
-                        has_weights: false,
-                        sums: None,
-                        grad_input: None,
-                        wants_input: false,
-                    },
-                );
+                let grads = [&mut gradients[op.parameters.clone()], &mut at[..n * op.output_len]];
+                let request = Backward::of(parameters_of(i), [input_of(i), value(i, op.output_len)], grads);
+                layer.backward(&pass, Backward { made_by: Some(&made_by), ..request });
             }
             let above = if op.norm_above && wants_input { above.last_mut() } else { None };
             let sums = above
                 .and_then(|above| above.as_norm())
                 .map(|norm| norm.gradient_sums(&pass, parameters_of(i - 1), input_of(i - 1)));
-            layer.backward(
-                &pass,
-                Backward {
-                    parameters: parameters_of(i),
-                    grad_parameters: &mut gradients[op.parameters.clone()],
-                    input: input_of(i),
-                    output: value(i, op.output_len),
-                    grad_output: &mut at[..n * op.output_len],
-                    made_by: None,
-                    has_weights,
-                    sums: sums.as_ref(),
-                    grad_input: goes_across.then(|| &mut other[..n * op.input_len]),
-                    wants_input,
-                },
-            );
+            let grads = [&mut gradients[op.parameters.clone()], &mut at[..n * op.output_len]];
+            let request = Backward::of(parameters_of(i), [input_of(i), value(i, op.output_len)], grads);
+            let grad_input = goes_across.then(|| &mut other[..n * op.input_len]);
+            layer.backward(&pass, Backward { has_weights, sums: sums.as_ref(), grad_input, wants_input, ..request });
             if goes_across {
                 (at, other) = (other, at);
             }

@@ -11,7 +11,8 @@ use crate::data::resize::Fit;
 const FEW: usize = 3;
 
 /// `3,781 images, 10 classes (t-shirt 928 … skirt 136), 314 sizes stretched to 64x64x3, own splits 3,068 / 341 / 372, 2 files
-/// left out`; what does not apply is not mentioned. Names of classes are as they are: whoever prints it makes them safe.
+/// left
+/// out`; what does not apply is not mentioned. Names of classes are as they are: whoever prints it makes them safe.
 pub fn line(summary: &Summary) -> String {
     let mut parts = vec![counted(summary.n_samples(), "image", "images"), classes(summary), sizes(summary)];
     parts.extend(splits(summary));

@@ -6,11 +6,11 @@
 pub mod changed_data;
 pub mod compare;
 mod curves;
-pub mod dataset;
-pub mod outputs;
+pub(crate) mod dataset;
+pub(crate) mod outputs;
 mod search;
-pub mod svg;
-pub mod text;
+pub(crate) mod svg;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,14 +1,14 @@
 //! `out/NAME/` on the disk: it holds what this run writes and nothing else of ours.
 //!
-//! `run.json` notes the digest of each file that was written. What a later run does not write any more (a stage was removed,
-//! a part is stale again) is removed, if it is still what was noted, and only under a name that this program gives: an
-//! edited file, and whatever somebody else put there, stays and is named.
+//! `run.json` notes the digest of each file that was written. What a later run does not write any more (a stage was
+//! removed, a part is stale again) is removed, if it is still what was noted, and only under a name that this program
+//! gives: an edited file, and whatever somebody else put there, stays and is named.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{PICTURES, TABLES};
-use crate::files::{self, Folder, RUN};
+use crate::files::{self, Folder, RUN, document};
 
 /// The file with the times of tasks.
 pub const TIMINGS: &str = "timings.csv";
@@ -30,8 +30,8 @@ pub struct Noted {
 impl Noted {
     /// What `run.json` of this folder notes; nothing, where it is not there or cannot be read: then nothing is removed.
     pub fn read(out_dir: &Path) -> Noted {
-        let bytes = files::read_regular(&out_dir.join(RUN), 64 << 20).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        let bytes = files::read_regular(&out_dir.join(RUN), document::MOST).unwrap_or_default();
+        document::from_bytes(&bytes, None).unwrap_or_default()
     }
 }
 
@@ -44,8 +44,8 @@ pub struct Written {
     pub left: Vec<PathBuf>,
 }
 
-/// Writes these files (by their path within `out_dir`), each atomically and only if it holds something else, sweeps what
-/// killed runs left, and removes what `before` notes and this run does not write.
+/// Writes these files (by their path within `out_dir`), each atomically and only if it holds something else, sweeps
+/// what killed runs left, and removes what `before` notes and this run does not write.
 ///
 /// # Errors
 /// Those of writing, with the path. What cannot be removed is left.

@@ -1,17 +1,15 @@
 //! Which records the tasks of a pipeline had last time: a small readable file per pipeline, used only to say why, and by
 //! `gc` to know what recent runs name. What a task was computed from stands in its record.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::graph::Graph;
-use super::lockfile::{self, LockFile};
-use crate::files;
+use crate::files::document;
 use crate::manifest::{Manifest, Overrides};
 use crate::stages::Part;
-use crate::store::{self, Digest, Store};
+use crate::store::{Digest, Store};
 
 /// What a pipeline's tasks were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,9 +33,6 @@ pub struct Remembered {
     pub because: Vec<String>,
 }
 
-/// How long a run counts as recent.
-const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
-
 pub(super) fn task_key(stage: &str, part: Part) -> String {
     format!("{stage}/{part}")
 }
@@ -48,15 +43,14 @@ impl Memory {
     pub(super) fn load(store: &Store, graph: &Graph) -> Memory {
         let load = |name: &str| {
             let bytes = store.read_note("runs", &file_name(store, name, &graph.id)).ok()??;
-            serde_json::from_slice::<Memory>(&bytes).ok()
+            document::from_bytes::<Memory>(&bytes, None).ok()
         };
         load(&graph.name).or_else(|| load(graph.name.split('@').next()?)).unwrap_or_default()
     }
 
     /// Writes it down. Best effort: without it the next reasons are less precise.
     pub(super) fn save(&self, store: &Store, graph: &Graph) {
-        if let Ok(mut bytes) = serde_json::to_vec_pretty(self) {
-            bytes.push(b'\n');
+        if let Ok(bytes) = document::to_bytes(self) {
             let name = file_name(store, &graph.name, &graph.id);
             let is_same = store.read_note("runs", &name).is_ok_and(|old| old.as_deref() == Some(&bytes[..]));
             if !is_same || is_dated(store, &name) {
@@ -83,7 +77,7 @@ pub(super) fn namesake(store: &Store, graph: &Graph) -> Option<PathBuf> {
         .filter(|note| **note != own && note.starts_with(&prefix) && note.ends_with(&ending(&store.project())))
         .find_map(|note| {
             let bytes = store.read_note("runs", note).ok()??;
-            let memory = serde_json::from_slice::<Memory>(&bytes).ok()?;
+            let memory = document::from_bytes::<Memory>(&bytes, None).ok()?;
             let path = store.base().join(&memory.manifest);
             let is_own = memory.manifest.is_empty() || Path::new(&memory.manifest) == graph.manifest;
             let other = if is_own { None } else { Manifest::load(&path, &Overrides::default()).ok() };
@@ -92,7 +86,7 @@ pub(super) fn namesake(store: &Store, graph: &Graph) -> Option<PathBuf> {
 }
 
 /// How the names of a project's notes end; projects that share a store have their own.
-fn ending(project: &str) -> String {
+pub(super) fn ending(project: &str) -> String {
     if project.is_empty() { ".json".to_owned() } else { format!(".{project}.json") }
 }
 
@@ -106,70 +100,6 @@ fn is_dated(store: &Store, name: &str) -> bool {
     notes.iter().any(|(n, at)| n == name && age(*at) > Duration::from_secs(24 * 3600))
 }
 
-fn age(at: SystemTime) -> Duration {
+pub(super) fn age(at: SystemTime) -> Duration {
     SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO)
-}
-
-/// The fingerprints that `gc` keeps: those of recent runs, and those in the lock files of every project that has used
-/// the store, wherever in the project they are.
-///
-/// # Errors
-/// If a note, a project's folder or a lock file is there and cannot be read.
-pub(super) fn named_by_runs_and_locks(store: &Store) -> Result<BTreeSet<Digest>, store::Error> {
-    let mut named = BTreeSet::new();
-    let mut projects: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for root in store.roots()? {
-        if !root.is_gone()? {
-            projects.insert(root.project, root.place);
-        }
-    }
-    projects.insert(store.project(), store.base().to_owned());
-    for (name, at) in store.notes("runs")?.iter().filter(|(name, _)| name.ends_with(".json")) {
-        let Some(bytes) = store.read_note("runs", name)? else {
-            return Err(store::Error::Damaged { path: store.dir().join("runs").join(name) });
-        };
-        // One of another version of this program names nothing that this one could use.
-        let Ok(memory) = serde_json::from_slice::<Memory>(&bytes) else { continue };
-        if age(*at) < RECENT {
-            named.extend(memory.tasks.values().map(|task| task.fingerprint));
-        }
-        let owner = projects.iter().rev().find(|(project, _)| name.ends_with(&ending(project)));
-        if let Some((_, place)) = owner
-            && !memory.lock.is_empty()
-        {
-            named.extend(named_by_lock(&place.join(&memory.lock))?);
-        }
-    }
-    for place in projects.values() {
-        let is_looked_at = |entry: &walkdir::DirEntry| {
-            let is_folder = entry.file_type().is_dir();
-            entry.depth() == 0 || !(is_folder && (files::is_hidden(entry.file_name()) || files::is_store(entry.path())))
-        };
-        for entry in walkdir::WalkDir::new(place).sort_by_file_name().into_iter().filter_entry(is_looked_at) {
-            let entry = entry.map_err(|error| {
-                let path = error.path().unwrap_or(place).to_owned();
-                unreadable(&path, error.into())
-            })?;
-            if entry.file_type().is_file() && files::is_lock(entry.path()) {
-                named.extend(named_by_lock(entry.path())?);
-            }
-        }
-    }
-    Ok(named)
-}
-
-/// The fingerprints in a lock file; none if it is not there.
-fn named_by_lock(path: &Path) -> Result<Vec<Digest>, store::Error> {
-    let bytes = match files::read_regular(path, lockfile::MOST) {
-        Ok(bytes) => bytes,
-        Err(error) if error.cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let lock = LockFile::parse(&String::from_utf8_lossy(&bytes))
-        .map_err(|message| unreadable(path, io::Error::new(io::ErrorKind::InvalidData, message)))?;
-    Ok(lock.tasks.values().map(|task| task.key).collect())
-}
-
-fn unreadable(path: &Path, source: io::Error) -> store::Error {
-    store::Error::Io { doing: "read", path: path.to_owned(), source }
 }

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod expand;
 mod graph;
+mod kept;
 mod lockfile;
 mod memory;
 mod outcome;
@@ -259,7 +260,7 @@ pub fn cache_list(store: &Store) -> Result<Vec<Listed>, RunError> {
 /// # Errors
 /// If a run uses the store; if something cannot be read: a record, a note, a project's folder, a lock file.
 pub fn cache_gc(store: &mut Store, keep: &BTreeSet<Digest>, max_size: u64, is_dry: bool) -> Result<Cleaned, RunError> {
-    let mut named = memory::named_by_runs_and_locks(store)?;
+    let mut named = kept::named_by_runs_and_locks(store)?;
     named.extend(keep);
     Ok(store.gc(&named, max_size, is_dry)?)
 }

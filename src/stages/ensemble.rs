@@ -3,15 +3,15 @@
 //! No network runs here: members have written their probabilities, which are combined sample by sample. With several
 //! members, each takes part with its final model (all its folds together, or the one that was refitted); fold f out of
 //! fold combines what the members' folds f say of it. A stage that hands on several models (snapshots of one training
-//! run, the best of a search) is as many members. With a single model, its folds are the members; such an ensemble has no
-//! out-of-fold score, since each fold's model was trained on what the others validate.
+//! run, the best of a search) is as many members. With a single model, its folds are the members; such an ensemble has
+//! no out-of-fold score, since each fold's model was trained on what the others validate.
 //!
-//! Weights and stacking are fitted on out-of-fold predictions only, and cross-fitted: what is said of fold f is combined
-//! by what was fitted on the other folds. The rule for new images is fitted on all of them. With `folds = 1` there is
-//! nothing to cross, and what is said of those rows is `validation_selected`.
+//! Weights and stacking are fitted on out-of-fold predictions only, and cross-fitted: what is said of fold f is
+//! combined by what was fitted on the other folds. The rule for new images is fitted on all of them. With `folds = 1`
+//! there is nothing to cross, and what is said of those rows is `validation_selected`.
 //!
-//! The rules are in `ensemble/combine.rs`, how they are fitted in `ensemble/weights.rs` and `ensemble/stacking.rs`, what
-//! was delivered of the members in `ensemble/models.rs`.
+//! The rules are in `ensemble/combine.rs`, how they are fitted in `ensemble/weights.rs` and `ensemble/stacking.rs`,
+//! what was delivered of the members in `ensemble/models.rs`.
 
 mod combine;
 mod models;

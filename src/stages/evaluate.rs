@@ -1,10 +1,11 @@
 //! `evaluate`: numbers about a model and its members, on the test split and out of fold.
 //!
 //! What is reported under which name: `test` is the held-out split, by the final model (no fold) and by each fold's
-//! model; `out_of_fold` is what each fold's model says of the rows it was not fitted on, by fold and all folds together;
-//! `validation` is the same with a single split. Where those rows chose the model they are `validation_selected` and
-//! nothing else. No network runs here: a changed metric, gate or interval is a matter of seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`, comparisons of
-//! models in `evaluate/gain.rs`.
+//! model; `out_of_fold` is what each fold's model says of the rows it was not fitted on, by fold and all folds
+//! together; `validation` is the same with a single split. Where those rows chose the model they are
+//! `validation_selected` and nothing else. No network runs here: a changed metric, gate or interval is a matter of
+//! seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`, comparisons of models in
+//! `evaluate/gain.rs`.
 
 mod gain;
 mod gate;
@@ -40,18 +41,18 @@ pub const KIND: Kind = Kind {
 
 /// Evaluates a model.
 pub struct Evaluate {
-    /// Names of metrics; by default accuracy, balanced accuracy, log loss, and macro and weighted averages of precision,
-    /// recall and F1. Precision, recall, F1 and support by class are always there.
+    /// Names of metrics; by default accuracy, balanced accuracy, log loss, and macro and weighted averages of
+    /// precision, recall and F1. Precision, recall, F1 and support by class are always there.
     metrics: Vec<&'static Metric>,
     /// How many most probable classes `top-k` looks at. Default 5.
     top_k: usize,
     /// What metrics must reach: `{ accuracy = ">= 0.97" }` on the test split of the input, or for a model by name
-    /// (`{ cnn = { accuracy = ">= 0.95" } }`) on the test split, else out of fold. Or how much worse than a baseline they
-    /// may be: `{ accuracy = { baseline = "cnn", max_drop = 0.01 } }` (default 0), where the baseline is a number, a model
-    /// that is evaluated here, or the `metrics.csv` of another run (relative to the manifest).
+    /// (`{ cnn = { accuracy = ">= 0.95" } }`) on the test split, else out of fold. Or how much worse than a baseline
+    /// they may be: `{ accuracy = { baseline = "cnn", max_drop = 0.01 } }` (default 0), where the baseline is a number,
+    /// a model that is evaluated here, or the `metrics.csv` of another run (relative to the manifest).
     gates: Vec<Gate>,
-    /// Data sets that are drawn for the 95 % percentile interval of every metric, from 100; absent: only the accuracy has
-    /// an interval, that of Wilson, which it keeps.
+    /// Data sets that are drawn for the 95 % percentile interval of every metric, from 100; absent: only the accuracy
+    /// has an interval, that of Wilson, which it keeps.
     bootstrap: Option<u32>,
 }
 
@@ -283,8 +284,8 @@ impl Stage for Evaluate {
     }
 }
 
-/// Says of the first model that does far worse on the test split than on the rows held out of its folds that it does: the
-/// intervals of the accuracy do not touch. Rows that chose the model lean upwards anyway and tell nothing.
+/// Says of the first model that does far worse on the test split than on the rows held out of its folds that it does:
+/// the intervals of the accuracy do not touch. Rows that chose the model lean upwards anyway and tell nothing.
 fn gap(scores: &[Score]) -> Option<String> {
     scores.iter().filter(|score| score.split == "test").find_map(|test| {
         let is_other = |other: &&Score| other.model == test.model && ["out_of_fold", "validation"].contains(&&*other.split);
@@ -323,7 +324,8 @@ impl Evaluate {
         METRICS.iter().filter(|metric| always(metric.name) || is_listed(metric.name)).collect()
     }
 
-    /// The metrics to compute: those listed, those that gates name, accuracy and log loss, in the order of the list of all.
+    /// The metrics to compute: those listed, those that gates name, accuracy and log loss, in the order of the list of
+    /// all.
     fn all_metrics(&self) -> Vec<&'static Metric> {
         let wanted = |name: &str| {
             name == "accuracy"
@@ -452,7 +454,7 @@ impl Figures {
     ) -> Figures {
         let predictions = &look.predictions;
         let labels: Vec<u32> = predictions.rows().iter().map(|&row| dataset.label(row as usize)).collect();
-        let scored = Scored::new(&labels, predictions.probabilities(), predictions.n_classes(), top_k);
+        let scored = Scored::new(&labels, predictions.probabilities(), top_k);
         let confusion = scored.confusion();
         let values = metrics.iter().map(|metric| (metric.name, (metric.compute)(&scored, &confusion))).collect();
         let intervals = bootstrap.filter(|_| !scored.is_empty()).map_or_else(Vec::new, |(seed, n_replicates)| {

@@ -17,7 +17,8 @@ use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
 use crate::config::{Form, Log, Problem, Section, Span, Value, did_you_mean, quote};
 use crate::data::catalogue::{self, Entry, Located};
-use crate::data::decode::{DecodePolicy, Decoded, Depth, Fault, Refused};
+use crate::data::decode::{DecodePolicy, Decoded, Fault, Refused};
+use crate::data::pixels::Depth;
 use crate::data::reader::classes::{MAX_CLASSES, some_of};
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{self, Aside, FORMATS, Files, Found, GivenSplit, Hints, Pick, Reader};
@@ -643,12 +644,13 @@ impl Stage for Ingest {
 
 impl From<reader::Error> for StageError {
     fn from(error: reader::Error) -> StageError {
-        StageError { key: Some("source".to_owned()), help: error.help, ..StageError::new(error.message) }
+        error.of("source").into()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::data::samples::Samples;
     use std::fs;
 
     use super::*;
@@ -717,7 +719,7 @@ mod tests {
             assert_eq!(digits.shape().to_string(), "8x8x1");
             assert_eq!(digits.labels()[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
             let mut first = [0.0; 64];
-            digits.to_f32(0, &mut first);
+            digits.values(0).copy_to(&mut first);
             assert_eq!(first[..8], [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
         }
     }

@@ -7,8 +7,9 @@ use crate::artifact::dataset::{DATASET_FILES, Dataset, Names, Numbers};
 use crate::artifact::features::{self, Features};
 use crate::artifact::splits::{self, Splits};
 use crate::artifact::transform;
-use crate::data::feed::{Feed, Samples};
+use crate::data::feed::Feed;
 use crate::data::fit_set::{Fit, FitSet};
+use crate::data::samples::Samples;
 
 /// What [`splits`] reads.
 const SPLITS: Reads = Reads(&[splits::PLACES, splits::SUMMARY]);
@@ -74,8 +75,8 @@ pub fn splits(task: &Task) -> Result<Splits, StageError> {
     Ok(Splits::read(task.input(Output::Splits))?)
 }
 
-/// The samples as they come out of the fitted stages of a task: the features of the last `reduce`, if there is one, else
-/// the data set's pixels, under the transforms fitted on them.
+/// The samples as they come out of the fitted stages of a task: the features of the last `reduce`, if there is one,
+/// else the data set's pixels, under the transforms fitted on them.
 ///
 /// # Errors
 /// If files are damaged.

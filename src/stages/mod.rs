@@ -1,24 +1,24 @@
 //! One file per kind of stage. A stage is its own config and a pure function from artifacts to artifacts.
 //!
-//! Start at [`Stage`]. The lifetime of a stage: `read` from its manifest section, `check`ed against what is known of the
-//! stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the needed
-//! artifacts in hand. A stage never sees the store, the manifest or the clock.
+//! Start at [`Stage`]. The lifetime of a stage: `read` from its manifest section, `check`ed against what is known of
+//! the stages above ([`Flow`]), asked for its tasks and what each needs, and finally `run`, once per task, with the
+//! needed artifacts in hand. A stage never sees the store, the manifest or the clock.
 
-pub mod ingest;
+pub(crate) mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub mod ensemble;
-pub mod evaluate;
-pub mod lineage;
-pub mod predict;
-pub mod preprocess;
+pub(crate) mod evaluate;
+pub(crate) mod lineage;
+pub(crate) mod predict;
+pub(crate) mod preprocess;
 mod rebuild;
-pub mod reduce;
-pub mod revisions;
-pub mod search;
-pub mod split;
-pub mod train;
+pub(crate) mod reduce;
+pub(crate) mod revisions;
+pub(crate) mod search;
+pub(crate) mod split;
+pub(crate) mod train;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::artifact::{self, Files, Sink};
-use crate::config::{Log, Section, Span};
+use crate::config::{Complaint, Log, Section, Span};
 use crate::data::reader::GivenSplit;
 use crate::files;
 use crate::nn::architecture::Architecture;
@@ -275,8 +275,8 @@ pub trait Context: Sync {
         self.threads()
     }
 
-    /// Threads that it may use from now on, at least 1: more than at its start when others have ended, fewer when others
-    /// wait. Whoever asks must heed the answer.
+    /// Threads that it may use from now on, at least 1: more than at its start when others have ended, fewer when
+    /// others wait. Whoever asks must heed the answer.
     fn threads_now(&self) -> usize {
         self.threads()
     }
@@ -337,8 +337,8 @@ pub enum Source {
         /// Where it is now.
         path: PathBuf,
     },
-    /// A folder, by the relative path and content of every file below it that is a source; text beside images by its path
-    /// alone.
+    /// A folder, by the relative path and content of every file below it that is a source; text beside images by its
+    /// path alone.
     Folder {
         /// What it is to the stage.
         role: String,
@@ -425,8 +425,8 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// The word in the manifest.
     fn kind(&self) -> &'static str;
 
-    /// The rooms that the task of `part` computes with, by their names in the table of [`revisions`], in any order: exactly
-    /// those whose change may change its bytes.
+    /// The rooms that the task of `part` computes with, by their names in the table of [`revisions`], in any order:
+    /// exactly those whose change may change its bytes.
     fn rooms(&self, part: Part, upstream: &Upstream<'_>) -> Vec<&'static str>;
 
     /// The revisions of those rooms, sorted by name.
@@ -476,14 +476,14 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// What the task of `part` reads, in the order that `run` expects.
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need>;
 
-    /// The key because of which the task of `part` is there at all: its name, the value (as TOML) with which there is none, and
-    /// the value that it has.
+    /// The key because of which the task of `part` is there at all: its name, the value (as TOML) with which there is
+    /// none, and the value that it has.
     fn planned_by(&self, _part: Part) -> Option<(&'static str, &'static str, &'static str)> {
         None
     }
 
-    /// Tasks of this stage that have a say in whether that of `part` is begun ([`Stage::admits`]). Nothing of them enters
-    /// its artifact or its fingerprint: a finished task stays fresh whatever they say later.
+    /// Tasks of this stage that have a say in whether that of `part` is begun ([`Stage::admits`]). Nothing of them
+    /// enters its artifact or its fingerprint: a finished task stays fresh whatever they say later.
     fn gates(&self, _part: Part) -> Vec<Part> {
         Vec::new()
     }
@@ -598,8 +598,8 @@ pub struct StageError {
     pub key: Option<String>,
     /// At most one action.
     pub help: Option<String>,
-    /// The image that it is about, by its index in the data set: "image 7" in the message, which who prints it replaces by
-    /// the path.
+    /// The image that it is about, by its index in the data set: "image 7" in the message, which who prints it replaces
+    /// by the path.
     pub image: Option<u32>,
     /// The task was told to stop; it did not fail.
     pub is_cancelled: bool,
@@ -657,6 +657,13 @@ impl fmt::Display for StageError {
 }
 
 impl std::error::Error for StageError {}
+
+/// Of a key, dotted, relative to the stage.
+impl<K: Into<String>> From<Complaint<K>> for StageError {
+    fn from(complaint: Complaint<K>) -> StageError {
+        StageError { help: complaint.help, ..StageError::new(complaint.message).key(complaint.at) }
+    }
+}
 
 impl From<artifact::Error> for StageError {
     fn from(error: artifact::Error) -> StageError {

@@ -3,10 +3,11 @@
 use super::{Kind, Part, Stage, search};
 use crate::config::{self, Log, Section, Severity, Span};
 
-/// The stage of `kinds` of which a task recorded `keys`, sorted or not, so that the task of `part` can be run: the same bytes come out.
+/// The stage of `kinds` of which a task recorded `keys`, sorted or not, so that the task of `part` can be run: the same
+/// bytes come out.
 ///
-/// `places` says where its sources are, by key. It is not the stage that planned the task: what only planning needs is not
-/// in a record.
+/// `places` says where its sources are, by key. It is not the stage that planned the task: what only planning needs is
+/// not in a record.
 ///
 /// # Errors
 /// In one sentence, what in the record this version of the program cannot have written.

@@ -45,7 +45,7 @@ impl Reduce {
 
     /// The dotted key that a misfit is about.
     fn key(&self, misfit: &Misfit) -> String {
-        match misfit.key {
+        match misfit.at {
             "" => "method".to_owned(),
             key => format!("method.{}.{key}", self.method().name()),
         }
@@ -117,7 +117,7 @@ impl Stage for Reduce {
                 Ok(output) => shape = output,
                 Err(misfit) => {
                     let at = log.span_of(&self.key(&misfit), log.span_of("method", span));
-                    log.push(Problem { help: misfit.help, ..Problem::error(at, misfit.message) });
+                    log.push(misfit.error(at));
                 }
             }
         }
@@ -191,11 +191,8 @@ impl Stage for Reduce {
         let projection = self.method().fit(&fitting).map_err(|error| match error {
             FitError::Stopped => StageError::cancelled(),
             FitError::Misfit(misfit) => {
-                let error = StageError::new(misfit.message.as_str()).key(self.key(&misfit));
-                match misfit.help {
-                    Some(help) => error.help(help),
-                    None => error,
-                }
+                let key = self.key(&misfit);
+                StageError::from(misfit.of(key))
             }
         })?;
         features::write(&projection, n_samples, sink)?;

@@ -1,12 +1,13 @@
 //! The revisions of everything that a task computes with: one table, whose digests a test computes anew.
 //!
-//! A *room* is a piece of the program whose bytes people's results depend on: a kind of layer, an optimizer, a filter of
-//! images, what a stage itself does. A task's fingerprint holds the revisions of exactly its rooms ([`Stage::rooms`]), so
-//! that a mended layer makes those networks stale that have it, and no others. `revisions/tests.rs` computes each room on a
-//! tiny input and compares the digest of (revision, bytes) with the table's: a changed byte fails there by the room's name,
-//! and no new digest is right for the old revision.
+//! A *room* is a piece of the program whose bytes people's results depend on: a kind of layer, an optimizer, a filter
+//! of images, what a stage itself does. A task's fingerprint holds the revisions of exactly its rooms
+//! ([`Stage::rooms`]), so that a mended layer makes those networks stale that have it, and no others.
+//! `revisions/tests.rs` computes each room on a tiny input and compares the digest of (revision, bytes) with the
+//! table's: a changed byte fails there by the room's name, and no new digest is right for the old revision.
 //!
-//! What several rooms stand on (elementary functions, streams of random numbers, the engine's sums) has no line of its own:
+//! What several rooms stand on (elementary functions, streams of random numbers, the engine's sums) has no line of its
+//! own:
 //! where it changes, so do the digests of those rooms.
 //!
 //! [`Stage::rooms`]: super::Stage::rooms

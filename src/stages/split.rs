@@ -35,8 +35,8 @@ pub struct Split {
     test: Option<Share>,
     /// Number of folds of cross-validation; 1 is a single train/validation split. Default 5.
     folds: u32,
-    /// With `folds = 1`, what is validated on: a share of the images outside the test split, or "given". Default: "given"
-    /// where the data set has one, else 0.2.
+    /// With `folds = 1`, what is validated on: a share of the images outside the test split, or "given". Default:
+    /// "given" where the data set has one, else 0.2.
     validation: Option<Share>,
     /// Whether each split gets its share of each class. Default true.
     stratify: bool,
@@ -185,9 +185,7 @@ impl Stage for Split {
         let groups = self.group.then_some(&glance.groups[..]);
         let plan = self.plan(&glance.given);
         let data = Divisible { labels: &glance.labels, classes: &glance.classes, groups, marked: &glance.given };
-        let division = plan
-            .divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))
-            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let division = plan.divide(&data, &Stream::new(self.seed.unwrap_or(seed), "split", &[]))?;
         let places = division.partition.places();
         let training =
             |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
@@ -218,9 +216,7 @@ impl Stage for Split {
         let plan = self.plan(&given);
         let divisible =
             Divisible { labels: dataset.labels(), classes: names.classes(), groups: groups.as_deref(), marked: &given };
-        let division = plan
-            .divide(&divisible, &Stream::new(task.seed, "split", &[]))
-            .map_err(|error| StageError::new(error.message).key(error.key).help(error.help))?;
+        let division = plan.divide(&divisible, &Stream::new(task.seed, "split", &[]))?;
         for warning in &division.warnings {
             context.warn(warning);
         }

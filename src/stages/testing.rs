@@ -10,7 +10,8 @@ use super::{Context, Part, Places, Stage, StageError, Task};
 use crate::artifact::dataset::{Dataset, DatasetWriter, Row};
 use crate::artifact::{Bytes, Files, Sink};
 use crate::config::{Log, Section, Span, Table};
-use crate::data::decode::{DecodePolicy, Depth};
+use crate::data::decode::DecodePolicy;
+use crate::data::pixels::Depth;
 use crate::tensor::ImageShape;
 
 /// A sink whose files nobody else sees.
@@ -112,7 +113,8 @@ pub(crate) fn run(
     Ok(sink.files())
 }
 
-/// A data set of these pixels: `n_samples` images one after the other, labels `0..n_classes`, classes named `a`, `b`, ….
+/// A data set of these pixels: `n_samples` images one after the other, labels `0..n_classes`, classes named `a`, `b`,
+/// ….
 pub(crate) fn dataset(shape: ImageShape, labels: &[u32], pixels: &[u8]) -> (Files, Dataset) {
     let mut sink = MemorySink::default();
     let mut writer = DatasetWriter::create(&mut sink, shape, Depth::U8).unwrap();

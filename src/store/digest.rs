@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::str::FromStr;
 
 /// A BLAKE3 digest, shown as 64 hexadecimal digits.
@@ -24,14 +23,6 @@ impl Digest {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file)?;
         Ok((Digest(*hasher.finalize().as_bytes()), hasher.count()))
-    }
-
-    /// The digest of the file at `path`, and its length.
-    ///
-    /// # Errors
-    /// Those of opening and reading.
-    pub fn of_file(path: &Path) -> io::Result<(Digest, u64)> {
-        Digest::of_reader(&mut File::open(path)?)
     }
 
     /// The first eight digits, for people.

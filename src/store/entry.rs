@@ -1,4 +1,5 @@
-//! The record of one finished task as it lies on the disk: readable text that says what the task was and names its outputs.
+//! The record of one finished task as it lies on the disk: readable text that says what the task was and names its
+//! outputs.
 //!
 //! ```text
 //! convoy entry 3

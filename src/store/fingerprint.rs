@@ -8,9 +8,10 @@
 //! Nothing else decides: no modification time, no "dirty" flag, no order of events. Going back to an old setting is
 //! therefore fresh again, two pipelines share what they have in common, and a moved or copied project stays fresh.
 //!
-//! The inputs of a task enter by **content**, not by the fingerprint of the task that made them. A stage that reruns and
-//! writes the same bytes as before does not wake the ones below it (*early cutoff*). The price: while something above is
-//! stale, the fingerprint below cannot be known; such a task is *pending*, and is decided once its inputs are there.
+//! The inputs of a task enter by **content**, not by the fingerprint of the task that made them. A stage that reruns
+//! and writes the same bytes as before does not wake the ones below it (*early cutoff*). The price: while something
+//! above is stale, the fingerprint below cannot be known; such a task is *pending*, and is decided once its inputs are
+//! there.
 //!
 //! # What is in a fingerprint
 //!
@@ -32,25 +33,26 @@
 //! | environment variables | no | |
 //!
 //! 1. A new release must not throw away everybody's cache, and a changed algorithm must not be hidden by it. Each room
-//!    (batch normalisation, Adam, a resize filter) carries a number that is bumped when its bytes change; a test with golden
-//!    digests fails by the room's name when bytes move and the number did not. A task names those that it computes with, so
-//!    that a new PCA retrains no network that stands on pixels.
+//!    (batch normalisation, Adam, a resize filter) carries a number that is bumped when its bytes change; a test with
+//!    golden digests fails by the room's name when bytes move and the number did not. A task names those that it
+//!    computes with, so that a new PCA retrains no network that stands on pixels.
 //! 2. Every key goes in with its value in force, defaults written out. Spelling a default changes nothing; a release
 //!    that changes a default makes stale what relied on it, and says so.
 //! 3. A new manifest seed leaves `ingest` fresh: it draws nothing. A stage's own `seed` that equals the manifest's
 //!    changes nothing.
-//! 4. By the digests of the files that the task reads, and no others ([`crate::stages::Reads`]): a renamed image changes
-//!    `names.csv` of a data set, which no training reads. Only those files are delivered to the task.
-//! 5. A folder enters by the relative path and content of every visible file in it, so that a renamed class is a change and a renamed
-//!    parent is none. The role ("images", "labels") is in, since swapping two files must not go unnoticed.
+//! 4. By the digests of the files that the task reads, and no others ([`crate::stages::Reads`]): a renamed image
+//!    changes `names.csv` of a data set, which no training reads. Only those files are delivered to the task.
+//! 5. A folder enters by the relative path and content of every visible file in it, so that a renamed class is a change
+//!    and a renamed parent is none. The role ("images", "labels") is in, since swapping two files must not go
+//!    unnoticed.
 //! 6. `evaluate` writes a `model` column. A trained network knows no name: renaming a stage retrains nothing.
 //! 7. `touch`, a fresh clone and an unpacked archive change times and no content. Times serve only to skip hashing; see
 //!    below.
 //! 8. The numerics contract promises the same bits for all of them.
 //!
 //! All of it is the [`TaskRecord`], whose text is canonical: one fact a line, fields between tabs, in one order. The
-//! fingerprint is the BLAKE3 digest of that text. A record that is read back is believed only if its text hashes to the name
-//! it stands under, and it is complete: a task can be rebuilt from it alone ([`crate::stages::rebuild`]).
+//! fingerprint is the BLAKE3 digest of that text. A record that is read back is believed only if its text hashes to the
+//! name it stands under, and it is complete: a task can be rebuilt from it alone ([`crate::stages::rebuild`]).
 //!
 //! # The files beside an artifact
 //!
@@ -70,8 +72,8 @@
 //!   quarantine/                  blobs and records found damaged; results that contradict a record, whole
 //! ```
 //!
-//! What a task was computed from stands in its record (`ac/`). It is never read to decide whether something is fresh, only to
-//! say what changed: `learning_rate` from 0.1 to 0.05, in line 16.
+//! What a task was computed from stands in its record (`ac/`). It is never read to decide whether something is fresh,
+//! only to say what changed: `learning_rate` from 0.1 to 0.05, in line 16.
 //!
 //! # When a run is killed midway
 //!

@@ -177,7 +177,8 @@ pub(super) fn displace(calls: &dyn Calls, dir: &Path, path: &Path, name: &str) -
     Ok(to)
 }
 
-/// Folders without which nothing can be published. What the others hold only saves time: another user's may be read-only.
+/// Folders without which nothing can be published. What the others hold only saves time: another user's may be
+/// read-only.
 #[cfg(unix)]
 const NEEDED: [&str; 5] = ["ac", "cas", "locks", "roots", "tmp"];
 

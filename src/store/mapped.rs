@@ -19,8 +19,8 @@ impl Map {
     /// Maps `file`, whose path is `path`.
     #[expect(unsafe_code, reason = "mapping is what keeps a data set of gigabytes out of memory")]
     pub(super) fn of(file: &File, path: &Path) -> io::Result<Map> {
-        // SAFETY: blobs are written once, made read-only and then only renamed or unlinked, which leaves a map as it is;
-        // nobody but the store writes below `cas/`. If somebody else shortens one, the handler ends the process.
+        // SAFETY: blobs are written once, made read-only and then only renamed or unlinked, which leaves a map as it
+        // is; nobody but the store writes below `cas/`. If somebody else shortens one, the handler ends the process.
         let map = unsafe { memmap2::Mmap::map(file) }?;
         #[cfg(unix)]
         {

@@ -50,7 +50,8 @@ impl Draft {
     /// Those of the file system.
     pub fn contents(&self) -> Result<Vec<Output>, Error> {
         let of = |(name, path): (&String, &PathBuf)| {
-            let (digest, size) = Digest::of_file(path).map_err(Error::io("read", path))?;
+            let (digest, size) = (File::open(path).and_then(|mut file| Digest::of_reader(&mut file)))
+                .map_err(Error::io("read", path))?;
             Ok(Output { name: name.clone(), size, digest })
         };
         self.files.iter().map(of).collect()

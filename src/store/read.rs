@@ -152,30 +152,31 @@ impl Store {
     /// # Errors
     /// As [`Store::open_artifact`].
     pub fn open_files(&self, entry: &Entry, wanted: &dyn Fn(&str) -> bool) -> Result<Files, Error> {
-        entry
-            .outputs
-            .iter()
-            .filter(|output| wanted(&output.name))
-            .map(|output| Ok((output.name.clone(), self.open_blob(output)?)))
+        let wanted = entry.outputs.iter().filter(|output| wanted(&output.name));
+        wanted
+            .map(|output| self.open_blob(&output.name, output.digest, Some(output.size)))
             .collect::<Result<_, _>>()
             .map(Files)
     }
 
-    fn open_blob(&self, output: &Output) -> Result<Bytes, Error> {
-        let path = self.blob_path(&output.digest);
+    /// A file of an artifact with its name; of this size, if that is known.
+    fn open_blob(&self, name: &str, digest: Digest, size: Option<u64>) -> Result<(String, Bytes), Error> {
+        let path = self.blob_path(&digest);
+        let (file, metadata) = self.open_regular_blob(name, &digest, size)?;
+        let output = Output { name: name.to_owned(), size: metadata.len(), digest };
         if self.is_remote {
-            let (file, _) = self.open_regular_blob(output)?;
-            return self.read_whole(file, output).map(Bytes::new);
+            let bytes = self.read_whole(file, &output).map(Bytes::new)?;
+            return Ok((output.name, bytes));
         }
-        let (file, metadata) = self.open_regular_blob(output)?;
-        let file = match self.stamp_known(&output.digest) {
+        let file = match self.stamp_known(&digest) {
             Some(stamp) if stamp == Stamp::of(&metadata) => file,
-            _ => self.check(file, &metadata, output)?,
+            _ => self.check(file, &metadata, &output)?,
         };
-        if output.size == 0 {
-            return Ok(Bytes::new(Vec::new()));
-        }
-        Ok(Bytes::new(mapped::Map::of(&file, &path).map_err(Error::io("map", &path))?))
+        let bytes = match output.size {
+            0 => Bytes::new(Vec::new()),
+            _ => Bytes::new(mapped::Map::of(&file, &path).map_err(Error::io("map", &path))?),
+        };
+        Ok((output.name, bytes))
     }
 
     /// Files by their digests, whatever task they are of.
@@ -183,16 +184,11 @@ impl Store {
     /// # Errors
     /// As [`Store::open_artifact`].
     pub fn open_named(&self, files: &[(String, Digest)]) -> Result<Files, Error> {
-        let open = |(name, digest): &(String, Digest)| {
-            let path = self.blob_path(digest);
-            let size = std::fs::symlink_metadata(&path).map_err(Error::io("read", &path))?.len();
-            Ok((name.clone(), self.open_blob(&Output { name: name.clone(), size, digest: *digest })?))
-        };
-        files.iter().map(open).collect::<Result<_, _>>().map(Files)
+        files.iter().map(|(name, digest)| self.open_blob(name, *digest, None)).collect::<Result<_, _>>().map(Files)
     }
 
-    /// Whether a blob is still what was verified when it was opened: a map shows whatever is written to its file. One that is
-    /// not there any more stays in its map as it was.
+    /// Whether a blob is still what was verified when it was opened: a map shows whatever is written to its file. One
+    /// that is not there any more stays in its map as it was.
     pub fn is_unchanged(&self, digest: &Digest) -> bool {
         // On a network file system files are read whole, and verified then.
         self.is_remote
@@ -202,21 +198,21 @@ impl Store {
             }
     }
 
-    /// Opens a blob that is a regular file of the right size; what is not goes to quarantine.
-    fn open_regular_blob(&self, output: &Output) -> Result<(File, Metadata), Error> {
-        let path = self.blob_path(&output.digest);
+    /// Opens a blob that is a regular file, of the right size if that is known; what is not goes to quarantine.
+    fn open_regular_blob(&self, name: &str, digest: &Digest, size: Option<u64>) -> Result<(File, Metadata), Error> {
+        let path = self.blob_path(digest);
         match files::open_own(&path).map_err(Error::io("read", &path))? {
-            Own::Regular(file, metadata) if metadata.len() == output.size => Ok((file, metadata)),
+            Own::Regular(file, metadata) if size.is_none_or(|size| metadata.len() == size) => Ok((file, metadata)),
             Own::Absent => Err(Error::io("read", &path)(std::io::ErrorKind::NotFound.into())),
             Own::Regular(..) | Own::Foreign => {
-                self.quarantine(&path, &output.digest);
-                Err(Error::Corrupt { file: output.name.clone(), digest: output.digest })
+                self.quarantine(&path, digest);
+                Err(Error::Corrupt { file: name.to_owned(), digest: *digest })
             }
         }
     }
 
     fn open_checked(&self, output: &Output) -> Result<File, Error> {
-        let (file, metadata) = self.open_regular_blob(output)?;
+        let (file, metadata) = self.open_regular_blob(&output.name, &output.digest, Some(output.size))?;
         self.check(file, &metadata, output)
     }
 
@@ -287,13 +283,16 @@ mod tests {
     }
 
     fn overwrite(path: &Path, content: &[u8]) {
-        // Past the tick of the file system's clock, else the stamp may stay the same.
-        std::thread::sleep(Duration::from_millis(20));
+        let before = Stamp::of(&fs::metadata(path).unwrap());
         let mut permissions = fs::metadata(path).unwrap().permissions();
         #[cfg(unix)]
         std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
         fs::set_permissions(path, permissions).unwrap();
         fs::write(path, content).unwrap();
+        // Within a tick of the file system's clock the stamp may stay the same.
+        while Stamp::of(&fs::metadata(path).unwrap()).changed == before.changed {
+            fs::write(path, content).unwrap();
+        }
     }
 
     #[test]

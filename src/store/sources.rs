@@ -1,9 +1,9 @@
 //! Files from outside, by content. The stat index makes the no-op fast: content decides, stamps only save reading it.
 //!
-//! A folder's digest covers the relative path and content of every visible file and folder below it; links are followed,
-//! hidden names, what file managers leave behind and what we write are left out, as ingest leaves them out. Text beside
-//! images (a manifest, a log) stands in it by its path alone, so does what is no regular file (a FIFO, a loop of links, a
-//! file that cannot be read): ingest will say what it thinks of it.
+//! A folder's digest covers the relative path and content of every visible file and folder below it; links are
+//! followed, hidden names, what file managers leave behind and what we write are left out, as ingest leaves them out.
+//! Text beside images (a manifest, a log) stands in it by its path alone, so does what is no regular file (a FIFO, a
+//! loop of links, a file that cannot be read): ingest will say what it thinks of it.
 //!
 //! The index remembers, per folder, the stamps of its folders and files. Where a folder's own stamp is unchanged its
 //! listing is, so its files are looked up one by one and nothing is read. A file whose stamp was taken in the same tick

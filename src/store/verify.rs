@@ -25,8 +25,8 @@ pub struct Verified {
     pub n_entries: usize,
     /// Blobs that are not what their name says, with the labels of the tasks they belong to.
     pub corrupt: Vec<(Digest, Vec<String>)>,
-    /// Notes that are damaged and can be lost without harm (stamps, what ran last, checkpoints): a power cut leaves such, since
-    /// they are not synced. They save time only. By folder and name.
+    /// Notes that are damaged and can be lost without harm (stamps, what ran last, checkpoints): a power cut leaves
+    /// such, since they are not synced. They save time only. By folder and name.
     pub lost_notes: Vec<String>,
     /// Records, and places of projects, that are damaged, by folder and name.
     pub broken_records: Vec<String>,

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The manifests that lie in `folder` itself, sorted by path.
 pub fn manifests_in(folder: impl AsRef<Path>) -> Vec<PathBuf> {
@@ -40,4 +40,11 @@ pub fn program(folder: impl AsRef<Path>, arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// The exit code of the program in `folder`, and what it said on stdout and stderr.
+pub fn ran(folder: impl AsRef<Path>, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = program(folder, arguments).output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
 }

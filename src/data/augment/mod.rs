@@ -10,15 +10,17 @@
 //! | mixup | the transformed sample, last | it mixes what the network sees |
 //!
 //! # Determinism
-//! Each number is drawn from the stream of (run, epoch, operation), at an address made of the sample's index in the data
-//! set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who loads it.
+//! Each number is drawn from the stream of (run, epoch, operation), at an address made of the sample's index in the
+//! data set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who
+//! loads it.
 
 mod draw;
 mod geometry;
 
-use super::feed::{Feed, Values};
+use super::feed::Feed;
 use super::fit_set::TrainingRow;
-use crate::config::{Bounds, Choice, Section};
+use crate::config::{Bounds, Choice, Complaint, Section};
+use crate::data::samples::Values;
 use crate::elementary::{cos, sin};
 use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};
@@ -71,8 +73,8 @@ pub enum Operation {
         /// Its side in pixels; default 8.
         size: usize,
     },
-    /// Mixes each sample, and its target, with another training sample: `weight * a + (1 - weight) * b`, the weight drawn
-    /// from Beta(alpha, alpha) (Zhang et al. 2018): `mixup`. The one operation that features can take.
+    /// Mixes each sample, and its target, with another training sample: `weight * a + (1 - weight) * b`, the weight
+    /// drawn from Beta(alpha, alpha) (Zhang et al. 2018): `mixup`. The one operation that features can take.
     Mixup {
         /// Above 0; default 0.2.
         alpha: f64,
@@ -186,16 +188,8 @@ pub struct Augmentation {
     operations: Vec<Operation>,
 }
 
-/// An operation that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// Its place in the list, from 0.
-    pub operation: usize,
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
+/// An operation that cannot be, by its place in the list, from 0.
+pub type Misfit = Complaint<usize>;
 
 impl Augmentation {
     /// Reads `augment` [nothing]: a list such as `["flip", { crop = { padding = 4 } }]`.
@@ -228,7 +222,7 @@ impl Augmentation {
         for (operation, &what) in self.operations.iter().enumerate() {
             let word = what.word();
             let mut misfit = |message: String, help: &str| {
-                misfits.push(Misfit { operation, message, help: Some(help.to_owned()) });
+                misfits.push(Misfit::about(operation, message).help(help));
             };
             if let Operation::Mixup { .. } = what {
                 mixups += 1;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::{Log, Span};
-use crate::data::feed::Samples;
 use crate::data::fit_set::first_rows;
+use crate::data::samples::Samples;
 use crate::data::transform::{Affine, Fitted, Per};
 
 const SHAPE: ImageShape = ImageShape { height: 6, width: 5, channels: 3 };
@@ -154,7 +154,7 @@ fn what_cannot_be_is_told() {
     ];
     let places = |shape| {
         let augmentation = Augmentation { operations: operations.clone() };
-        augmentation.misfits(shape).iter().map(|misfit| misfit.operation).collect::<Vec<_>>()
+        augmentation.misfits(shape).iter().map(|misfit| misfit.at).collect::<Vec<_>>()
     };
     assert_eq!(places(Some(SampleShape::Image(SHAPE))), [0, 2, 3]);
     assert_eq!(places(Some(SampleShape::Flat(7))), [0, 2, 3]);

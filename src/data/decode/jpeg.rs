@@ -7,16 +7,17 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use super::{Depth, Fault, Refused, Turn, orientation, said_text, too_large, turn};
-use crate::data::reader::{Limits, Raw, RawAlpha};
+use super::{Fault, Refused, Turn, orientation, said_text, too_large, turn};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
-/// Pixels that all scans of a progressive file may go over: 20 scans of the largest images, which are some two seconds, and 100
-/// of those below 20 megapixels. Encoders write up to ten.
+/// Pixels that all scans of a progressive file may go over: 20 scans of the largest images, which are some two seconds,
+/// and 100 of those below 20 megapixels. Encoders write up to ten.
 const SCANNED: usize = 2_000_000_000;
 
-/// Decodes a JPEG file with the decoder that `image` wraps, whose headers are then read once and not three times (half the
-/// time of a 32x32 image), and which reports damage inside the image that `image` paints grey.
+/// Decodes a JPEG file with the decoder that `image` wraps, whose headers are then read once and not three times (half
+/// the time of a 32x32 image), and which reports damage inside the image that `image` paints grey.
 pub(super) fn open(
     bytes: &[u8],
     limits: &Limits,

@@ -1,5 +1,5 @@
-//! Which way up an image is, wherever a program may have written it: EXIF with or without its own mark, before or behind the
-//! pixels, in a chunk of text, or XMP.
+//! Which way up an image is, wherever a program may have written it: EXIF with or without its own mark, before or
+//! behind the pixels, in a chunk of text, or XMP.
 //!
 //! The first EXIF block counts, as for Pillow and OpenCV; XMP where there is none.
 

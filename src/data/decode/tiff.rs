@@ -1,9 +1,11 @@
 //! What the decoder of TIFF leaves out: tags that change what samples mean.
 //!
-//! Only classic TIFF and the first image of a file, as everywhere here. Palettes are read by letting the decoder take the
-//! indices for grey, and looking them up afterwards.
+//! Only classic TIFF and the first image of a file, as everywhere here. Palettes are read by letting the decoder take
+//! the indices for grey, and looking them up afterwards.
 
-use super::{Depth, Fault, Raw, RawAlpha, Refused};
+use super::{Fault, Refused};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Raw, RawAlpha};
 
 /// Tags, by their numbers in TIFF 6.0.
 mod tag {

@@ -10,8 +10,8 @@ use crate::rng::Stream;
 /// value in none of them.
 ///
 /// # Determinism
-/// Replicate r draws from the stream (`seed`, "bootstrap", r) and from nothing else, whoever computes it: the same bytes
-/// for any number of threads. Predictions of the same samples are drawn alike, whatever the model.
+/// Replicate r draws from the stream (`seed`, "bootstrap", r) and from nothing else, whoever computes it: the same
+/// bytes for any number of threads. Predictions of the same samples are drawn alike, whatever the model.
 ///
 /// # Panics
 /// If `compute` makes more or fewer numbers of one data set than of another.
@@ -52,7 +52,8 @@ pub(super) fn draw(stream: &Stream, n: usize, picked: &mut Vec<u32>) {
     picked.extend((0..).zip(counts).flat_map(|(i, count)| std::iter::repeat_n(i, count as usize)));
 }
 
-/// The 2.5 % and 97.5 % points of `values`, linear between neighbours as NumPy has it; what is not a number is left out.
+/// The 2.5 % and 97.5 % points of `values`, linear between neighbours as NumPy has it; what is not a number is left
+/// out.
 pub fn percentile_interval(mut values: Vec<f64>) -> Option<(f64, f64)> {
     values.retain(|value| !value.is_nan());
     values.sort_unstable_by(f64::total_cmp);
@@ -94,7 +95,7 @@ mod tests {
 
         let labels: Vec<u32> = (0..40).map(|i| i % 2).collect();
         let probabilities: Vec<f32> = (0..40).flat_map(|i| if i % 5 == 0 { [0.4, 0.6] } else { [0.7, 0.3] }).collect();
-        let scored = Scored::new(&labels, &probabilities, 2, 1);
+        let scored = Scored::new(&labels, ndarray::ArrayView2::from_shape((40, 2), &probabilities).unwrap(), 1);
         let of = |threads: usize, seed| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| intervals(&scored, seed, 300, |_, confusion| vec![confusion.accuracy(), f64::NAN]))

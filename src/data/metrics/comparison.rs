@@ -24,8 +24,8 @@ pub struct McNemar {
     pub p_value: f64,
 }
 
-/// McNemar's test (1947; with Edwards' continuity correction, 1948) of pairs: whether each of two models was right about
-/// a sample.
+/// McNemar's test (1947; with Edwards' continuity correction, 1948) of pairs: whether each of two models was right
+/// about a sample.
 pub fn mcnemar(pairs: impl Iterator<Item = (bool, bool)>) -> McNemar {
     let mut counts = [[0u64; 2]; 2];
     for (a, b) in pairs {
@@ -57,8 +57,8 @@ fn sign_test(fewer: u64, n: u64) -> f64 {
     (2.0 * sum as f64 / (1u64 << n) as f64).min(1.0)
 }
 
-/// P-values of several tests together (Holm, 1979), in the order given: comparing all models with all, some pair differs
-/// by luck.
+/// P-values of several tests together (Holm, 1979), in the order given: comparing all models with all, some pair
+/// differs by luck.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let n = p_values.len();
     let mut order: Vec<usize> = (0..n).collect();

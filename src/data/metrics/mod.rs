@@ -19,6 +19,8 @@ pub use interval::{mean_and_deviation, wilson_interval};
 pub use paired::{Pair, interval_of_difference, interval_of_independent, interval_of_mean};
 pub use probability::{CALIBRATION_BINS, sample_log_loss};
 
+use ndarray::ArrayView2;
+
 use crate::config::did_you_mean;
 
 /// Predictions beside the truth.
@@ -35,9 +37,11 @@ impl<'a> Scored<'a> {
     /// the label is among so many most probable classes.
     ///
     /// # Panics
-    /// If the shapes disagree, or a label is no class.
-    pub fn new(labels: &'a [u32], probabilities: &'a [f32], n_classes: usize, top_k: usize) -> Scored<'a> {
-        assert_eq!(probabilities.len(), labels.len() * n_classes, "probabilities of {} samples", labels.len());
+    /// If the shapes disagree, the probabilities are not in standard layout, or a label is no class.
+    pub fn new(labels: &'a [u32], probabilities: ArrayView2<'a, f32>, top_k: usize) -> Scored<'a> {
+        let (n, n_classes) = probabilities.dim();
+        assert_eq!(n, labels.len(), "rows of probabilities and labels");
+        let probabilities = probabilities.to_slice().expect("probabilities in standard layout");
         assert!(labels.iter().all(|&label| (label as usize) < n_classes), "a label is not below {n_classes}");
         Scored { labels, probabilities, n_classes, top_k }
     }
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn nothing_has_no_value() {
-        let scored = Scored::new(&[], &[], 3, 1);
+        let scored = Scored::new(&[], ArrayView2::from_shape((0, 3), &[]).unwrap(), 1);
         for metric in METRICS {
             let value = (metric.compute)(&scored, &scored.confusion());
             assert!(value.is_nan(), "`{}` of nothing is {value}", metric.name);

@@ -1,5 +1,6 @@
 //! Two models, or one model before and after a change, on the same samples: whether a number moved by more than luck.
 
+use ndarray::Array2;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::bootstrap::{draw, percentile_interval};
@@ -49,7 +50,8 @@ pub fn interval_of_difference(metric: &Metric, pairs: &[Pair], n_classes: usize)
     if pairs.is_empty() || n_classes > MOST_CLASSES {
         return None;
     }
-    let none = Scored::new(&[], &[], n_classes, 1);
+    let no_rows = Array2::zeros((0, n_classes));
+    let none = Scored::new(&[], no_rows.view(), 1);
     let differences: Vec<f64> = (0..N_REPLICATES)
         .into_par_iter()
         .map_init(Vec::new, |picked, replicate| {
@@ -104,7 +106,8 @@ mod tests {
 
     #[test]
     fn metrics_of_the_confusion_do_not_look_at_probabilities() {
-        let none = Scored::new(&[], &[], 3, 1);
+        let no_rows = Array2::zeros((0, 3));
+        let none = Scored::new(&[], no_rows.view(), 1);
         let confusion = Confusion::new(3, [(0, 0), (1, 1), (2, 1), (0, 0)].into_iter());
         for metric in METRICS {
             let value = (metric.compute)(&none, &confusion);

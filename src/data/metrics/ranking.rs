@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn ties_count_half_and_the_lower_class_comes_first() {
         let labels = [0, 1, 1, 0];
-        let probabilities = [0.5, 0.5, 0.5, 0.5, 0.2, 0.8, 0.9, 0.1];
-        let scored = |k| Scored::new(&labels, &probabilities, 2, k);
+        let probabilities = ndarray::array![[0.5, 0.5], [0.5, 0.5], [0.2, 0.8], [0.9, 0.1]];
+        let scored = |k| Scored::new(&labels, probabilities.view(), k);
         // Of the four pairs of class 0 and 1, three are won and one is tied.
         assert_eq!(roc_auc(&scored(1)), 3.5 / 4.0);
         assert_eq!(top_k(&scored(1)), 0.75);
         assert_eq!(top_k(&scored(2)), 1.0);
-        assert!(roc_auc(&Scored::new(&[0, 0], &[0.5, 0.5, 0.1, 0.9], 2, 1)).is_nan());
+        assert!(roc_auc(&Scored::new(&[0, 0], ndarray::array![[0.5, 0.5], [0.1, 0.9]].view(), 1)).is_nan());
     }
 }

@@ -1,7 +1,8 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions: batches of records, a label (or two) and 32x32 pixels, plane by plane.
+//! CIFAR-10 and CIFAR-100 in their binary versions: batches of records, a label (or two) and 32x32 pixels, plane by
+//! plane.
 //!
-//! Layout (A. Krizhevsky, 2009): CIFAR-10 has one byte of label, CIFAR-100 a coarse and a fine one (the fine one is the class
-//! here), then 1,024 bytes each of red, green and blue. Names of classes lie beside, in `batches.meta.txt` or
+//! Layout (A. Krizhevsky, 2009): CIFAR-10 has one byte of label, CIFAR-100 a coarse and a fine one (the fine one is the
+//! class here), then 1,024 bytes each of red, green and blue. Names of classes lie beside, in `batches.meta.txt` or
 //! `fine_label_names.txt`. Read from a folder, from one file, or inside a tar archive.
 
 use std::fs;
@@ -9,8 +10,9 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::input::{Input, open_regular};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const SIDE: usize = 32;
@@ -105,9 +107,8 @@ impl Batches {
         let name = path.rsplit('/').next().unwrap_or(path);
         if Batch::is_named(name) {
             // In an archive, what comes later replaces what was there.
-            let name = name.trim_end_matches(".bin").to_owned();
-            self.sizes.retain(|(known, _)| *known != name);
-            self.sizes.push((name, size));
+            self.sizes.retain(|(known, _)| stem(known) != stem(name));
+            self.sizes.push((name.to_owned(), size));
         } else if matches!(name, "batches.meta.txt" | "fine_label_names.txt") && size <= MAX_NAMES {
             let mut text = String::new();
             content.take(MAX_NAMES).read_to_string(&mut text)?;
@@ -152,15 +153,20 @@ impl Batches {
             .sizes
             .iter()
             .map(|(name, size)| Batch {
-                name: name.clone(),
+                name: stem(name).to_owned(),
                 n_samples: size / (label_len as u64 + 3 * PLANE as u64),
                 label_len,
                 n_classes,
-                given: given(name),
+                given: given(stem(name)),
             })
             .collect();
         Ok(Sized { classes, batches })
     }
+}
+
+/// What a batch is called, whether or not its file has the ending.
+fn stem(name: &str) -> &str {
+    name.trim_end_matches(".bin")
 }
 
 /// A folder of batches, or one batch.

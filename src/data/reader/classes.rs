@@ -1,7 +1,7 @@
 //! Which class and which split an image belongs to: by the folders it lies in, or by a column of labels.
 //!
-//! Folders are a guess about what somebody meant. A guess that another reading of the same folders contradicts is an error
-//! that names both; what a guess leaves out is listed.
+//! Folders are a guess about what somebody meant. A guess that another reading of the same folders contradicts is an
+//! error that names both; what a guess leaves out is listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,8 +35,8 @@ const IN_NO_CLASS: &str = "lies in no class folder";
 const BESIDE_SPLITS: &str = "lies beside the folders of the splits";
 
 /// Assigns by folders: `class/…/image`, also below folders of splits (`train`, `seg_train`, `val2017`, …), also below
-/// folders that hold everything, also with the splits inside the classes. `files` are the relative paths of images, with
-/// `/`.
+/// folders that hold everything, also with the splits inside the classes. `files` are the relative paths of images,
+/// with `/`.
 ///
 /// # Errors
 /// If there is no class folder, or folders contradict the guess.
@@ -117,9 +117,9 @@ fn children(files: &[String], depth: usize, wants: impl Fn(&str) -> bool) -> BTr
 
 /// Which of `tops` are splits, and at which depth their classes lie. Empty where none is.
 ///
-/// `train`, `val` and `test` decide, whatever lies beside them, once one of them has class folders. A name that has such a
-/// word in it (`seg_train`, `bullet train`) is a split only where another one has the same classes and no folder has just that
-/// name.
+/// `train`, `val` and `test` decide, whatever lies beside them, once one of them has class folders. A name that has
+/// such a word in it (`seg_train`, `bullet train`) is a split only where another one has the same classes and no folder
+/// has just that name.
 ///
 /// # Errors
 /// If there are two of one split.
@@ -285,8 +285,9 @@ impl Column {
         self.rows.is_empty()
     }
 
-    /// The classes, whole numbers in their order, else names in the order of their bytes; and the label of each row. Where
-    /// all are whole numbers and some are written as `1.0`, as tables with gaps have them, they are written as `1`.
+    /// The classes, whole numbers in their order, else names in the order of their bytes; and the label of each row.
+    /// Where all are whole numbers and some are written as `1.0`, as tables with gaps have them, they are written as
+    /// `1`.
     pub fn finish(self) -> (Vec<String>, Vec<u32>) {
         let mut classes: Vec<(String, u32)> = self.known.into_iter().collect();
         if let Some(whole) = classes.iter().map(|(name, _)| as_whole(name)).collect::<Option<Vec<i64>>>() {

@@ -1,5 +1,5 @@
-//! A table of `path,label[,split,group]`: a row per image file. Paths are relative to the table, or to `root`; they may be ids
-//! that lack a suffix.
+//! A table of `path,label[,split,group]`: a row per image file. Paths are relative to the table, or to `root`; they may
+//! be ids that lack a suffix.
 //!
 //! With a header the columns may stand in any order and others are ignored; without one they stand in the order above.
 
@@ -10,7 +10,8 @@ use super::classes::{Column, some_of};
 use super::folder::Listing;
 use super::input::Input;
 use super::table::{Dialect, is_blank};
-use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Limits, Query, Reader, Sample};
+use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Query, Reader, Sample};
+use crate::data::pixels::Limits;
 
 const PATH: &[&str] =
     &["path", "file", "filename", "file_name", "filepath", "filepaths", "image", "image_path", "img_path"];
@@ -259,8 +260,8 @@ impl CsvPaths {
 }
 
 impl Found for CsvPaths {
-    /// Images that are not there are left out: they are errors of those images, not of the source. Which ones these are is
-    /// part of the others' role, so that an image that disappears is a change.
+    /// Images that are not there are left out: they are errors of those images, not of the source. Which ones these are
+    /// is part of the others' role, so that an image that disappears is a change.
     fn files(&self) -> Files {
         let mut there = Vec::new();
         let mut missing = blake3::Hasher::new();

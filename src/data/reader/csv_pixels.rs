@@ -1,9 +1,9 @@
 //! A CSV of pixels: a label and then the values of one image in each row, as MNIST is often passed around.
 //!
-//! With a header the label's column may stand anywhere and `split` and `group` columns are understood; without one the label
-//! comes first, and a table where it could as well come last is refused. A
-//! square number of values is a grey image; three times a square is an RGB image whose channels lie together; names such as `28x28`
-//! in the header give the shape of any grey image.
+//! With a header the label's column may stand anywhere and `split` and `group` columns are understood; without one the
+//! label comes first, and a table where it could as well come last is refused. A
+//! square number of values is a grey image; three times a square is an RGB image whose channels lie together; names
+//! such as `28x28` in the header give the shape of any grey image.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use super::classes::{Column, some_of};
 use super::input::Input;
 use super::table::{Dialect, is_blank};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const LABEL: &[&str] = &["label", "class", "target", "y"];

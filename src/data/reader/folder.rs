@@ -6,8 +6,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::classes::{Assigned, by_folder};
-use super::{Aside, Content, Error, Files, Found, Limits, Pick, Query, Reader, Sample, foreign};
+use super::{Aside, Content, Error, Files, Found, Pick, Query, Reader, Sample, foreign};
 use crate::data::decode::is_known_image;
+use crate::data::pixels::Limits;
 use crate::files;
 
 /// A folder of class folders.

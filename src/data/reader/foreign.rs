@@ -83,8 +83,8 @@ pub(super) fn is_known(path: &str, head: &[u8]) -> bool {
     of(path, head).is_some() || readable(path, head).is_some()
 }
 
-/// What a folder or an archive has instead of images, for a message that goes on from "has no image"; and what to do. `one` is
-/// the path of one of its `n_files` files, with its first bytes.
+/// What a folder or an archive has instead of images, for a message that goes on from "has no image"; and what to do.
+/// `one` is the path of one of its `n_files` files, with its first bytes.
 pub(super) fn instead(n_files: usize, one: Option<(&str, &[u8])>) -> (String, String) {
     const HELP: &str = "put each image into a folder that is named after its class";
     let Some((path, head)) = one else { return ("and no other file".to_owned(), HELP.to_owned()) };

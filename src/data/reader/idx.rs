@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::classes::{self, some_of};
 use super::input::{self, Input, Stream};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 const U8: u8 = 0x08;
@@ -83,8 +84,8 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Every file of images with its labels, train before validation before test, one of each; a file that is there both packed and
-/// unpacked counts once.
+/// Every file of images with its labels, train before validation before test, one of each; a file that is there both
+/// packed and unpacked counts once.
 fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
     let mut found: Vec<(Option<GivenSplit>, String, Pair)> = Vec::new();
     for name in super::names_in(folder)? {

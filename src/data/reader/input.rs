@@ -72,11 +72,6 @@ impl Input {
         Ok(head)
     }
 
-    /// Whether the file itself, before any inflating, is gzip.
-    pub fn is_gzip(&self) -> bool {
-        self.open_raw().is_ok_and(|mut raw| raw.fill_buf().is_ok_and(is_gzip))
-    }
-
     /// An error while reading it.
     pub fn error(&self, error: io::Error) -> Error {
         let shown = self.shown();

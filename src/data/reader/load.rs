@@ -1,7 +1,7 @@
 //! From a listed source to decoded images, in parallel, in order, in bounded memory.
 //!
-//! One thread reads the source and cuts it into chunks; a pool decodes each chunk; the images of a chunk are handed on in
-//! the source's order. How many threads there are, and how long the chunks are, cannot change what comes out.
+//! One thread reads the source and cuts it into chunks; a pool decodes each chunk; the images of a chunk are handed on
+//! in the source's order. How many threads there are, and how long the chunks are, cannot change what comes out.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read};

@@ -1,38 +1,35 @@
 //! Readers: one file per data set format. To add one: a file beside this one, and a line in [`FORMATS`].
 //!
 //! [`find`] looks at a source's content (never its suffix) and says which format it has and which files belong to it
-//! ([`Found`]); opening that lists what is there ([`Reader`]: classes, number of images); reading it streams [`Sample`]s in a
-//! fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
+//! ([`Found`]); opening that lists what is there ([`Reader`]: classes, number of images); reading it streams
+//! [`Sample`]s in a fixed order, which [`load`](load::load) decodes in parallel. No pixel policy here (that is
 //! [`decode`](crate::data::decode)), and nothing is written.
 
-pub mod cifar;
-pub mod classes;
-pub mod csv_paths;
-pub mod csv_pixels;
-pub mod folder;
+pub(crate) mod cifar;
+pub(crate) mod classes;
+pub(crate) mod csv_paths;
+pub(crate) mod csv_pixels;
+pub(crate) mod folder;
 mod foreign;
-pub mod idx;
-pub mod images;
-pub mod input;
-pub mod load;
-pub mod npy;
-pub mod npz;
+pub(crate) mod idx;
+pub(crate) mod images;
+pub(crate) mod input;
+pub(crate) mod load;
+pub(crate) mod npy;
+pub(crate) mod npz;
 mod table;
-pub mod tar;
+pub(crate) mod tar;
 
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::Section;
-use crate::data::decode::{Depth, is_known_image};
+use crate::config::Complaint;
+use crate::data::decode::is_known_image;
+use crate::data::pixels::{Limits, Raw};
 use crate::files;
-use crate::tensor::ImageShape;
 
 /// Every format, in the order they are tried.
 pub const FORMATS: &[Format] = &[
@@ -179,8 +176,8 @@ pub struct Aside {
     pub others: Vec<String>,
 }
 
-/// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image that
-/// can be read or not. Others are looked into.
+/// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image
+/// that can be read or not. Others are looked into.
 const IMAGE_ENDINGS: &[&str] = &[
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
     "pnm", "pam", "heic", "heif", "avif", "jp2", "j2k", "jxl", "tga", "psd", "dds", "exr", "hdr", "ico", "qoi", "cr2",
@@ -227,33 +224,6 @@ pub enum Content {
     Bad(String),
 }
 
-/// Pixels as a reader found them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Raw {
-    /// Their shape.
-    pub shape: ImageShape,
-    /// Bits per value.
-    pub depth: Depth,
-    /// `[height, width, channels]`; 16-bit values little-endian.
-    pub pixels: Vec<u8>,
-    /// The format they come from.
-    pub format: &'static str,
-    /// What the last channel is.
-    pub alpha: RawAlpha,
-}
-
-/// What the last channel of pixels is. A number of channels does not tell: arrays have near infrared as a fourth one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RawAlpha {
-    /// A colour, or a band, like the others.
-    #[default]
-    None,
-    /// How opaque the pixel is.
-    Straight,
-    /// That, and the colours are multiplied by it already.
-    Premultiplied,
-}
-
 /// Which images are read: all, or `limit` of them, evenly spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
@@ -272,106 +242,10 @@ impl Pick {
         self.limit
     }
 
-    /// Whether none is.
-    pub fn is_empty(self) -> bool {
-        self.limit == 0
-    }
-
     /// Whether image `i` is picked.
     pub fn wants(self, i: u64) -> bool {
         let before = |i: u64| u128::from(i) * u128::from(self.limit) / u128::from(self.n_samples.max(1));
         before(i + 1) > before(i)
-    }
-}
-
-/// What one image may cost at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Width times height.
-    pub max_pixels: u64,
-    /// Bytes of one image file.
-    pub max_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { max_pixels: 100_000_000, max_bytes: 256 << 20 }
-    }
-}
-
-/// The range of [`Limits::max_pixels`].
-const MAX_PIXELS: RangeInclusive<u64> = 1..=1 << 32;
-/// The range of [`Limits::max_bytes`].
-const MAX_BYTES: RangeInclusive<u64> = 1..=1 << 40;
-
-impl Limits {
-    /// Reads `max_pixels` and `max_bytes`.
-    pub fn read(section: &mut Section<'_>) -> Limits {
-        let default = Limits::default();
-        Limits {
-            max_pixels: section
-                .key("max_pixels", "Width times height of an image, in pixels, at most.", "40000000")
-                .whole(MAX_PIXELS)
-                .or(default.max_pixels),
-            max_bytes: section
-                .key("max_bytes", "Bytes of one image file at most.", "10000000")
-                .whole(MAX_BYTES)
-                .or(default.max_bytes),
-        }
-    }
-
-    /// Whether a manifest could have said so.
-    pub fn is_in_range(&self) -> bool {
-        MAX_PIXELS.contains(&self.max_pixels) && MAX_BYTES.contains(&self.max_bytes)
-    }
-
-    /// The bytes of an image of this shape and depth, if it may be had.
-    ///
-    /// # Errors
-    /// The reason why not, to follow the image's name.
-    pub fn check_decoded(&self, shape: ImageShape, depth: Depth) -> Result<u64, String> {
-        let (width, height) = (shape.width as u64, shape.height as u64);
-        self.check_size(width, height)?;
-        let n = width.saturating_mul(height).saturating_mul((shape.channels * depth.bytes()) as u64);
-        if n > self.max_pixels.saturating_mul(4) {
-            return Err(format!("decodes to {n} bytes, more than 4 for each of `max_pixels = {}`", self.max_pixels));
-        }
-        Ok(n)
-    }
-
-    /// Whether an image of this size may be decoded.
-    ///
-    /// # Errors
-    /// The reason why not, to follow the image's name.
-    pub fn check_size(&self, width: u64, height: u64) -> Result<(), String> {
-        if width == 0 || height == 0 {
-            return Err(format!("is {width}x{height} pixels, expected at least 1x1"));
-        }
-        if width.saturating_mul(height) > self.max_pixels {
-            return Err(format!("is {width}x{height} pixels, more than `max_pixels = {}`", self.max_pixels));
-        }
-        Ok(())
-    }
-
-    /// Whether images of this shape and depth may be read.
-    ///
-    /// # Errors
-    /// The reason why not, to follow the source's name.
-    pub fn check_raw(&self, shape: ImageShape, depth: Depth) -> Result<(), String> {
-        self.check_size(shape.width as u64, shape.height as u64)?;
-        let bytes = (shape.width as u64).saturating_mul(shape.height as u64).saturating_mul(shape.channels as u64);
-        self.check_bytes(bytes.saturating_mul(depth.bytes() as u64))
-    }
-
-    /// Whether a file of this length may be read.
-    ///
-    /// # Errors
-    /// The reason why not, to follow the file's name.
-    pub fn check_bytes(&self, len: u64) -> Result<(), String> {
-        if len > self.max_bytes {
-            return Err(format!("has {len} bytes, more than `max_bytes = {}`", self.max_bytes));
-        }
-        Ok(())
     }
 }
 
@@ -381,8 +255,8 @@ fn is_text(head: &[u8]) -> bool {
     is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'))
 }
 
-/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends must
-/// not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
+/// A stream that ends in an error once more than an allowance has been read of it: a row or a header that never ends
+/// must not fill the memory. `what` is what would be too long. Nothing is allowed before the first [`Allowance::set`].
 fn limited(stream: input::Stream, what: &'static str) -> (impl Read, Allowance) {
     let left = Allowance(Rc::new(Cell::new((0, 0))));
     (Limited { stream, what, left: left.clone() }, left)
@@ -485,9 +359,9 @@ impl GivenSplit {
         }
     }
 
-    /// The split that a name tells as a word anywhere in it: `seg_train`, `val2017`, `ImagesTest`, `emnist-letters-test-images`.
-    /// `None` where it has none, or several that differ. MNIST's `t10k` is a test split, FER-2013's `PublicTest` for
-    /// validation.
+    /// The split that a name tells as a word anywhere in it: `seg_train`, `val2017`, `ImagesTest`,
+    /// `emnist-letters-test-images`. `None` where it has none, or several that differ. MNIST's `t10k` is a test split,
+    /// FER-2013's `PublicTest` for validation.
     pub fn in_name(name: &str) -> Option<GivenSplit> {
         if name.eq_ignore_ascii_case("PublicTest") {
             return Some(GivenSplit::Validation);
@@ -515,34 +389,14 @@ impl GivenSplit {
 }
 
 /// What is wrong with a source, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// One sentence.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
+pub type Error = Complaint<OfSource>;
 
-impl Error {
-    /// An error that says `message`.
-    pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), help: None }
-    }
+/// Tells complaints about a source from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfSource;
 
-    /// Adds the `help:` line.
-    pub fn help(mut self, help: impl Into<String>) -> Error {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {}
+#[cfg(test)]
+mod contract;
 
 #[cfg(test)]
 pub(crate) mod testing {

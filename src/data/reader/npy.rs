@@ -1,16 +1,17 @@
 //! NumPy's NPY: one array after a header that is a Python literal; images in one file, labels in another.
 //!
-//! Bytes and 16-bit values are kept; other numbers are taken where they are whole and fit a byte, and refused otherwise, since ingest
-//! never rounds. No pickled objects: headers are parsed, never evaluated. [`npz`](super::npz) reads the same arrays from an
-//! archive.
+//! Bytes and 16-bit values are kept; other numbers are taken where they are whole and fit a byte, and refused
+//! otherwise, since ingest never rounds. No pickled objects: headers are parsed, never evaluated. [`npz`](super::npz)
+//! reads the same arrays from an archive.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::classes::{self, Column};
 use super::input::{self, Input};
-use super::{Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Raw, RawAlpha, Reader, Sample};
-use crate::data::decode::Depth;
+use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Limits, Raw, RawAlpha};
 use crate::tensor::ImageShape;
 
 /// The longest header that is read, as NumPy's own limit.
@@ -280,7 +281,8 @@ struct Layout {
 }
 
 impl Layout {
-    /// `[n, height, width]`, `[n, height, width, channels]`, `[n, channels, height, width]`, or `[n, values]` of square images.
+    /// `[n, height, width]`, `[n, height, width, channels]`, `[n, channels, height, width]`, or `[n, values]` of square
+    /// images.
     fn of(shape: &[u64]) -> Option<Layout> {
         let axis = |i: usize| usize::try_from(shape[i]).ok().filter(|&n| n > 0);
         let image = |h, w, channels, is_planar| {

@@ -1,5 +1,5 @@
-//! NumPy's NPZ: a zip archive of arrays. Which is which is told by name (`images`, `labels`; `x`, `y`; each also with a split, as in
-//! `x_train`), or by shape where there are just two.
+//! NumPy's NPZ: a zip archive of arrays. Which is which is told by name (`images`, `labels`; `x`, `y`; each also with a
+//! split, as in `x_train`), or by shape where there are just two.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::classes::some_of;
 use super::input::{Input, open_regular};
 use super::npy::{Arrays, Header, Holder, Pair};
-use super::{Error, Files, Found, GivenSplit, Limits, Query, Reader};
+use super::{Error, Files, Found, GivenSplit, Query, Reader};
+use crate::data::pixels::Limits;
 use crate::files::is_hidden;
 
 const IMAGES: &[&str] = &["images", "image", "x", "data", "pixels"];
@@ -132,7 +133,8 @@ impl Holder for Member {
         {
             let mut buffered = BufReader::with_capacity(1 << 18, &mut counted);
             visit(&mut buffered)?;
-            // To the end, where the checksum is compared. What is not the array's is not much: `Header::read` has seen to it.
+            // To the end, where the checksum is compared. What is not the array's is not much: `Header::read` has seen
+            // to it.
             std::io::copy(&mut buffered, &mut std::io::sink()).map_err(|e| self.input.error(e))?;
         }
         match counted.n == expected {
@@ -159,7 +161,8 @@ impl Holder for Member {
 }
 
 impl Member {
-    /// The entry's own header must say what the directory at the archive's end says: the crate looks at the latter only.
+    /// The entry's own header must say what the directory at the archive's end says: the crate looks at the latter
+    /// only.
     fn check_header(&self, archive: &mut zip::ZipArchive<BufReader<std::fs::File>>) -> Result<(), Error> {
         let start = archive.by_index_raw(self.index).map_err(|e| said(&self.input, &e))?.header_start();
         let (mut file, _) = open_regular(&self.path).map_err(|e| self.input.error(e))?;

@@ -1,5 +1,5 @@
-//! Tables of text in any usual dialect: commas, semicolons, tabs, bars or, where none of these makes columns, spaces; UTF-8,
-//! with its mark or without, or UTF-16.
+//! Tables of text in any usual dialect: commas, semicolons, tabs, bars or, where none of these makes columns, spaces;
+//! UTF-8, with its mark or without, or UTF-16.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -55,8 +55,8 @@ impl Encoding {
 }
 
 impl Dialect {
-    /// That of the table that begins with `head`; `None` if it is no text. `knows` says whether it can make sense of a first
-    /// row.
+    /// That of the table that begins with `head`; `None` if it is no text. `knows` says whether it can make sense of a
+    /// first row.
     pub(super) fn of(head: &[u8], knows: impl Fn(&csv::StringRecord) -> bool) -> Option<Dialect> {
         let encoding = Encoding::of(head);
         // Half a character at the end of the head is not the table's fault.

@@ -1,7 +1,7 @@
 //! Tar archives of class folders or of CIFAR batches, also gzip, read without unpacking anything to disk.
 //!
-//! Opening walks the archive once for its names; reading streams it again. Links inside an archive are not followed, and
-//! a path that leaves the archive is an error. Of members of one path the last one counts.
+//! Opening walks the archive once for its names; reading streams it again. Links inside an archive are not followed,
+//! and a path that leaves the archive is an error. Of members of one path the last one counts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use super::cifar::{self, Batch};
 use super::classes::{Assigned, by_folder};
 use super::input::{self, Input, Stream};
-use super::{Aside, Content, Error, Files, Found, GivenSplit, Limits, Pick, Query, Reader, Sample};
+use super::{Aside, Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
 use crate::data::decode::is_known_image;
+use crate::data::pixels::Limits;
 use crate::files::is_hidden;
 
 #[derive(Clone, Debug)]
@@ -65,8 +66,8 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Walks an archive. `visit` gets each member that is not hidden.
 ///
-/// Long names and PAX headers are read here, not by the crate: it reads them whatever they say of their length, takes those
-/// that do not parse for absent, and cuts values at line feeds.
+/// Long names and PAX headers are read here, not by the crate: it reads them whatever they say of their length, takes
+/// those that do not parse for absent, and cuts values at line feeds.
 fn walk(input: &Input, visit: &mut Visit<'_>) -> Result<(), Error> {
     let stream: Stream = input.open()?;
     let mut archive = tar::Archive::new(stream);
@@ -259,8 +260,8 @@ impl Found for Tar {
     }
 }
 
-/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it; the paths of
-/// the images that it drops.
+/// Of files (index, path, whether an image) of one path, keeps the one that was added last, as unpacking has it; the
+/// paths of the images that it drops.
 fn keep_last(files: &mut Vec<(usize, String, bool)>) -> Vec<String> {
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_unstable_by_key(|&i| (&files[i].1, i));

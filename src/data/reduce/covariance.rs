@@ -1,11 +1,11 @@
 //! Means and covariances of training samples, by feature.
 //!
-//! Stored bytes are summed and multiplied as whole numbers, exact, so that no order of summing can show; what affine steps
-//! do to a covariance is computed from it. Everything else goes through the steps and is multiplied in single precision, in
-//! chunks whose sums are added up in double precision (`engine::gram`).
+//! Stored bytes are summed and multiplied as whole numbers, exact, so that no order of summing can show; what affine
+//! steps do to a covariance is computed from it. Everything else goes through the steps and is multiplied in single
+//! precision, in chunks whose sums are added up in double precision (`engine::gram`).
 
 use super::{BLOCK, FitError, Fitting, centred};
-use crate::data::feed::Values;
+use crate::data::samples::Values;
 use crate::data::transform::{Affine, Fitted};
 use crate::engine::{ByteMoments, ByteProducts, gram};
 

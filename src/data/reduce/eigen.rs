@@ -1,12 +1,12 @@
 //! Eigenvalues and eigenvectors of symmetric matrices, in double precision, the same bits on every machine.
 //!
-//! Householder tridiagonalisation, then implicit QL with Wilkinson's shift (Martin, Reinsch and Wilkinson 1968; Dubrulle,
-//! Martin and Wilkinson 1968, both in the *Handbook for Automatic Computation*). Each step of the first needs one pass
-//! over what is left of the matrix: the rank-2 update of the step before and the product with the new reflector are done
-//! row by row, together. Where few vectors are kept, QL only finds the values, and inverse iteration the vectors (Peters
-//! and Wilkinson 1979), each made orthogonal to those of values close by; where many are, the rotations of QL are written
-//! down and applied later, many at a time, to a strip of columns that stays in a cache. Rows and strips are independent,
-//! so that threads cannot show in a bit.
+//! Householder tridiagonalisation, then implicit QL with Wilkinson's shift (Martin, Reinsch and Wilkinson 1968;
+//! Dubrulle, Martin and Wilkinson 1968, both in the *Handbook for Automatic Computation*). Each step of the first needs
+//! one pass over what is left of the matrix: the rank-2 update of the step before and the product with the new
+//! reflector are done row by row, together. Where few vectors are kept, QL only finds the values, and inverse iteration
+//! the vectors (Peters and Wilkinson 1979), each made orthogonal to those of values close by; where many are, the
+//! rotations of QL are written down and applied later, many at a time, to a strip of columns that stays in a cache.
+//! Rows and strips are independent, so that threads cannot show in a bit.
 
 use crate::engine::Engine;
 use crate::engine::symmetric::{self, ROWS, Rotation, STRIP, dot};

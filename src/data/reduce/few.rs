@@ -1,13 +1,14 @@
 //! PCA of fewer samples than features, exact, by the samples' products with one another.
 //!
 //! The covariance `xᵀ x / (n - 1)` of centred samples `x`, `[n, features]`, and their products `g = x xᵀ / (n - 1)`,
-//! `[n, n]`, have the same variances but for zeros, and where `u` is an axis of `g`, `xᵀ u` is one of the covariance, but for
-//! its length (Turk and Pentland, 1991). 245 photos of 64x64x3 so take a problem of 245 rows, not of 12,288. All is done in
-//! double precision: in single precision axes of small variances, which are sums that nearly cancel, would not be
-//! orthogonal. Samples are loaded block by block, twice; no more of them is in memory than [`LOADED`] values.
+//! `[n, n]`, have the same variances but for zeros, and where `u` is an axis of `g`, `xᵀ u` is one of the covariance,
+//! but for its length (Turk and Pentland, 1991). 245 photos of 64x64x3 so take a problem of 245 rows, not of 12,288.
+//! All is done in double precision: in single precision axes of small variances, which are sums that nearly cancel,
+//! would not be orthogonal. Samples are loaded block by block, twice; no more of them is in memory than [`LOADED`]
+//! values.
 
+use super::axes::{Axes, eigen_error, shares, straighten};
 use super::eigen::{orient, symmetric_eigen};
-use super::pca::{Axes, eigen_error, shares, straighten};
 use super::{FitError, Fitting};
 use crate::engine::double;
 use crate::engine::symmetric::dot;
@@ -153,8 +154,9 @@ mod tests {
     use super::super::{Projection, Reduction};
     use super::*;
     use crate::config::{Entry, Log, Node, Section, Span, Table, Value};
-    use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+    use crate::data::feed::{Feed, TrainingSamples};
     use crate::data::fit_set::{Fit, Partition, Place};
+    use crate::data::samples::{Samples, Values};
     use crate::engine::{Engine, Isa};
     use crate::tensor::SampleShape;
 

@@ -1,14 +1,15 @@
 //! Fewer features: what a manifest says ([`Reduction`]), and the linear map that fitting makes of it ([`Projection`]).
 //!
-//! One file per family, one line per method in [`KINDS`]. Everything is learned from training rows only; the map is then
-//! applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of threads
-//! and any instruction set.
+//! One file per family, one line per method in [`KINDS`]. Everything is learned from training rows only; the map is
+//! then applied to all rows, block by block, by `engine`'s matrix product. The same bytes come out for any number of
+//! threads and any instruction set.
 
+mod axes;
 mod covariance;
-pub mod eigen;
+pub(crate) mod eigen;
 mod few;
-pub mod pca;
-pub mod projection;
+pub(crate) mod pca;
+pub(crate) mod projection;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use super::feed::{Feed, TrainingSamples};
 use super::transform::moments::{Moments, Statistics};
 use super::transform::{Affine, Fitted, Per};
-use crate::config::{Choice, Section};
+use crate::config::{Choice, Complaint, Section};
 use crate::engine::{Engine, Matrix};
 use crate::rng::Stream;
 use crate::tensor::SampleShape;
@@ -27,8 +28,8 @@ pub const BLOCK: usize = 4096;
 /// Samples that are projected at once, at most.
 pub const PROJECTED: usize = 4096;
 
-/// Multiply-adds between two looks at whether to stop, where they are not cut by the engine: a quarter of a second of one
-/// thread. Sums over samples are cut by it, so that it must never depend on the machine.
+/// Multiply-adds between two looks at whether to stop, where they are not cut by the engine: a quarter of a second of
+/// one thread. Sums over samples are cut by it, so that it must never depend on the machine.
 const BETWEEN_LOOKS: usize = 1 << 32;
 
 /// Random numbers that are drawn between two looks.
@@ -43,27 +44,8 @@ fn samples_between_looks(multiply_adds: usize, most: usize) -> usize {
 /// Least samples of a block.
 const CHUNK: usize = 64;
 
-/// What keeps a method from being fitted, in the user's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// The key to change, within the method: `components`.
-    pub key: &'static str,
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
-
-impl Misfit {
-    fn new(key: &'static str, message: impl Into<String>) -> Misfit {
-        Misfit { key, message: message.into(), help: None }
-    }
-
-    fn help(mut self, help: impl Into<String>) -> Misfit {
-        self.help = Some(help.into());
-        self
-    }
-}
+/// What keeps a method from being fitted: about the key to change, within the method: `components`.
+pub type Misfit = Complaint<&'static str>;
 
 /// Why there is no projection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,8 +234,8 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// How many samples to project at once, at most [`PROJECTED`], so that each time takes less than a second. Shows in no
-    /// bit.
+    /// How many samples to project at once, at most [`PROJECTED`], so that each time takes less than a second. Shows in
+    /// no bit.
     pub fn at_once(&self) -> usize {
         samples_between_looks(self.feed.sample_shape().len() * self.n_out, PROJECTED)
     }

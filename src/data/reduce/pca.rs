@@ -1,20 +1,22 @@
-//! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are images.
+//! PCA: the axes of largest variance, with whitening, and ZCA, which turns whitened samples back so that they are
+//! images.
 //!
 //! `full` solves the eigenproblem of the covariance matrix; where there are fewer samples than features, that of the
-//! samples' products with one another, which has the same axes and is smaller (`few.rs`). `randomized` builds neither: a
-//! random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small problem
-//! inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
+//! samples' products with one another, which has the same axes and is smaller (`few.rs`). `randomized` builds neither:
+//! a random block of vectors is multiplied by the covariance a few times, made orthogonal in between, and the small
+//! problem inside what it spans is solved (Halko, Martinsson and Tropp, 2011).
 
+use super::axes::{Axes, eigen_error, shares, straighten};
 use super::covariance::Covariance;
-use super::eigen::{EigenError, orient, symmetric_eigen};
+use super::eigen::{orient, symmetric_eigen};
 use super::few;
 use super::{
     BLOCK, FitError, Fitting, Kind, Misfit, Projection, Reduction, Spectrum, centred, counted, samples_between_looks,
 };
 use crate::config::{Bounds, Problem, Section, canonical_float};
 use crate::data::feed::Feed;
-use crate::engine::symmetric::{dot, subtract};
-use crate::engine::{Dense, Engine, double, matmul};
+use crate::engine::symmetric::dot;
+use crate::engine::{Dense, double, matmul};
 use crate::tensor::SampleShape;
 
 /// The line in the list.
@@ -130,11 +132,13 @@ impl Reduction for Pca {
             let wanted = counted(components, "component");
             if let Some(features) = input.map(SampleShape::len).filter(|&features| features < components) {
                 let message = format!("{wanted} cannot be found in {}", counted(features, "feature"));
-                return Err(Misfit::new("components", message).help(format!("set `components` to at most {features}")));
+                return Err(
+                    Misfit::about("components", message).help(format!("set `components` to at most {features}"))
+                );
             }
             if let Some(n) = n_samples.filter(|&n| n < components) {
                 let message = format!("{wanted} cannot be found in {}", counted(n, "image"));
-                return Err(Misfit::new("components", message).help(format!("set `components` to at most {n}")));
+                return Err(Misfit::about("components", message).help(format!("set `components` to at most {n}")));
             }
         }
         Ok(if self.zca { input } else { self.components.map(SampleShape::Flat) })
@@ -146,7 +150,7 @@ impl Reduction for Pca {
         self.output_shape(Some(input), Some(samples.len()))?;
         if samples.len() < 2 {
             let message = format!("a variance needs 2 images to train on, got {}", samples.len());
-            return Err(Misfit::new("", message).help("give `split` more images, or fewer folds").into());
+            return Err(Misfit::about("", message).help("give `split` more images, or fewer folds").into());
         }
         let features = input.len();
         let (mean, mut axes) = match self.components {
@@ -248,31 +252,6 @@ impl Pca {
     }
 }
 
-/// Orthogonal axes and the variances along them, descending.
-pub(super) struct Axes {
-    /// `[components, features]`
-    pub vectors: Vec<f64>,
-    pub variances: Vec<f64>,
-    /// Along all axes together.
-    pub total: f64,
-    /// Whether all others have no variance, and are kept without being known.
-    pub is_all: bool,
-}
-
-pub(super) fn eigen_error(error: EigenError) -> FitError {
-    match error {
-        EigenError::Stopped => FitError::Stopped,
-        EigenError::NotFinite => {
-            Misfit::new("", "the features are too large, or not finite, so that there is no covariance").into()
-        }
-    }
-}
-
-/// The share of each variance.
-pub(super) fn shares(variances: &[f64], total: f64) -> Vec<f64> {
-    variances.iter().map(|v| if total > 0.0 { v.max(0.0) / total } else { 1.0 }).collect()
-}
-
 /// All axes of a covariance, of which the first `n_kept(shares)` are kept, probably `n_expected`.
 pub(super) fn full(
     fitting: &Fitting<'_>,
@@ -356,20 +335,6 @@ fn orthogonalise(fitting: &Fitting<'_>, rows: &mut [f64], n: usize) -> Result<()
         straighten(fitting.engine, before, &mut rest[..n]);
     }
     Ok(())
-}
-
-/// Makes `row` orthogonal to those of length 1 `before` it, and of length 1 itself, or 0.
-pub(super) fn straighten(engine: &Engine, before: &[f64], row: &mut [f64]) {
-    let length = dot(engine, row, row).sqrt();
-    for _ in 0..2 {
-        for other in before.chunks_exact(row.len()) {
-            let share = dot(engine, other, row);
-            subtract(engine, share, other, row);
-        }
-    }
-    let left = dot(engine, row, row).sqrt();
-    let factor = if left > length * 1e-13 { 1.0 / left } else { 0.0 };
-    row.iter_mut().for_each(|x| *x *= factor);
 }
 
 /// Rows of a ZCA matrix that are made at once.

@@ -1,8 +1,8 @@
 //! Random projections: distances survive, nothing is learned (Johnson and Lindenstrauss, 1984).
 //!
 //! `gaussian-projection` draws every weight from a normal distribution of variance `1 / components`.
-//! `sparse-projection` draws most of them as 0 and the others as `±1 / sqrt(density * components)` (Achlioptas 2003 with a
-//! density of 1/3; Li, Hastie and Church 2006 with `1 / sqrt(features)`, the default).
+//! `sparse-projection` draws most of them as 0 and the others as `±1 / sqrt(density * components)` (Achlioptas 2003
+//! with a density of 1/3; Li, Hastie and Church 2006 with `1 / sqrt(features)`, the default).
 
 use super::{FitError, Fitting, Kind, Misfit, Projection, Reduction, counted};
 use crate::config::{Bounds, Form, Section, Value, quote};
@@ -145,7 +145,7 @@ impl Reduction for Random {
         };
         let (wanted, features) = (counted(components, "component"), counted(features, "feature"));
         Err(match (self.components, n_samples) {
-            (Components::Lemma { eps }, Some(n)) => Misfit::new(
+            (Components::Lemma { eps }, Some(n)) => Misfit::about(
                 "components",
                 format!(
                     "the Johnson-Lindenstrauss minimum for {} at `eps = {eps:?}` is {wanted}, more than the {features}",
@@ -153,7 +153,7 @@ impl Reduction for Random {
                 ),
             )
             .help("set `components` to a number; the minimum is for the worst case, and far fewer often do"),
-            _ => Misfit::new("components", format!("{wanted} are more than the {features}: nothing is reduced"))
+            _ => Misfit::about("components", format!("{wanted} are more than the {features}: nothing is reduced"))
                 .help(lemma_help(n_samples)),
         })
     }

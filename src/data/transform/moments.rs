@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use super::{Affine, Fitted, Per};
-use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+use crate::data::feed::{Feed, TrainingSamples};
 use crate::data::fit_set::TrainingRow;
+use crate::data::samples::{Samples, Values};
 
 /// Samples per chunk where values are not whole numbers.
 const CHUNK: usize = 256;
@@ -266,8 +267,8 @@ impl Sums {
 }
 
 /// Adds four rows at once: the sums are loaded and stored a quarter as often, and the loop is plain enough to vectorise
-/// without any particular instruction set. 60,000 x 784 bytes take 11 ms on one thread of a 2-core Sapphire-Rapids-class
-/// machine; scikit-learn's `StandardScaler` takes 300 ms there.
+/// without any particular instruction set. 60,000 x 784 bytes take 11 ms on one thread of a 2-core
+/// Sapphire-Rapids-class machine; scikit-learn's `StandardScaler` takes 300 ms there.
 fn add_four(rows: [&[u8]; 4], sum: &mut [u16], squares: &mut [u32], min: &mut [u8], max: &mut [u8]) {
     let n = sum.len();
     let [a, b, c, d] = rows.map(|row| &row[..n]);

@@ -191,8 +191,8 @@ impl Architecture {
                 Ok(plan) => Some(plan).filter(|_| input.is_some()),
                 Err(problems) => {
                     for problem in problems {
-                        let span = self.spans.get(problem.layer).copied().unwrap_or_default();
-                        log.push(Problem { help: problem.help, ..Problem::error(span, problem.message) });
+                        let span = self.spans.get(problem.at).copied().unwrap_or_default();
+                        log.push(problem.error(span));
                     }
                     None
                 }
@@ -213,7 +213,7 @@ impl Architecture {
                 Ok(output) => shape = Some(output),
                 Err(error) => {
                     // One misfit makes the next; only the first is told.
-                    log.push(Problem { help: error.help, ..Problem::error(span, error.message) });
+                    log.push(error.error(span));
                     return None;
                 }
             }

@@ -23,7 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::{Choice, Section};
+use crate::config::{Choice, Complaint, Section};
 use crate::engine::{self, BatchNorm, Engine, GradientSums, InputGradient, Normalised, Pointwise};
 use crate::nn::init::Initializer;
 use crate::nn::seeds::Seeds;
@@ -70,32 +70,7 @@ pub fn choices() -> Vec<Choice<Arc<dyn LayerConfig>>> {
 }
 
 /// Why a layer cannot take the shape it is given, in the user's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShapeError {
-    /// One sentence, lower case, no full stop.
-    pub message: String,
-    /// At most one action.
-    pub help: Option<String>,
-}
-
-impl ShapeError {
-    /// An error that says `message`.
-    pub fn new(message: impl Into<String>) -> ShapeError {
-        ShapeError { message: message.into(), help: None }
-    }
-
-    /// Adds the `help:` line.
-    pub fn help(mut self, help: impl Into<String>) -> ShapeError {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-impl fmt::Display for ShapeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
+pub type ShapeError = Complaint;
 
 /// What a tensor of a layer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -385,6 +360,26 @@ pub struct Backward<'a> {
     pub grad_input: Option<&'a mut [f32]>,
     /// Whether anybody asks for the gradient of the input.
     pub wants_input: bool,
+}
+
+impl<'a> Backward<'a> {
+    /// The gradients of the layer's tensors alone; `values` are the layer's input and output, `grads` the gradients of its
+    /// tensors and of its output.
+    pub fn of(parameters: &'a [f32], values: [&'a [f32]; 2], grads: [&'a mut [f32]; 2]) -> Backward<'a> {
+        let ([input, output], [grad_parameters, grad_output]) = (values, grads);
+        Backward {
+            parameters,
+            grad_parameters,
+            input,
+            output,
+            grad_output,
+            made_by: None,
+            has_weights: false,
+            sums: None,
+            grad_input: None,
+            wants_input: false,
+        }
+    }
 }
 
 /// A layer that is ready to compute.

@@ -414,7 +414,8 @@ fn parallel(svg: &mut Svg, chart: &Parallel, cell: Area) {
                 "text-anchor=\"end\" font-size=\"11\" stroke=\"#ffffff\" stroke-width=\"3\" paint-order=\"stroke\"";
             svg.text(left - 7.0, top + 4.0, edge, &shortened(&tick.text, (most / 2).max(7)));
         }
-        // Neighbours with long labels stand on two levels, where each has twice the room; not so at the picture's edges.
+        // Neighbours with long labels stand on two levels, where each has twice the room; not so at the picture's
+        // edges.
         let is_inner = i > 0 && i + 1 < chart.axes.len();
         let label = shortened(&axis.label, if has_levels && is_inner { 2 * most } else { most });
         let below = if has_levels && i % 2 == 1 { 32.0 } else { 18.0 };

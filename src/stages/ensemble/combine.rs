@@ -18,9 +18,9 @@ pub(super) const WORDS: [&str; 4] = ["mean-probability", "vote", "weighted", "st
 pub enum Combine {
     /// The mean of the probabilities.
     MeanProbability,
-    /// Each member votes for its most probable class; the class with most votes wins, of equals the one with the highest
-    /// mean probability, of equals the first. Probabilities are `(votes + mean probability) / (members + 1)`: the mean is
-    /// one more vote, divided, which decides between equals and can never outvote a whole vote.
+    /// Each member votes for its most probable class; the class with most votes wins, of equals the one with the
+    /// highest mean probability, of equals the first. Probabilities are `(votes + mean probability) / (members + 1)`:
+    /// the mean is one more vote, divided, which decides between equals and can never outvote a whole vote.
     Vote,
     /// The mean of the probabilities, each member with its weight; weights sum to 1.
     Weighted(Vec<f64>),

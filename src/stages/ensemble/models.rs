@@ -6,7 +6,8 @@ use crate::artifact::Files;
 use crate::artifact::ensemble::{Ensemble, MEMBERS, read_validation};
 use crate::artifact::predictions::{OutOfFold, Predictions, TEST, file_of, n_models};
 
-/// What models and ensembles said, of each of the models that a task hands on and of each fold, and what an ensemble is.
+/// What models and ensembles said, of each of the models that a task hands on and of each fold, and what an ensemble
+/// is.
 const PREDICTIONS: Reads = Reads(&["test*.safetensors", "validation*.safetensors", MEMBERS]);
 
 /// The tasks of model stage `stage` that hold its predictions: its folds, and the refitted model where there is one.

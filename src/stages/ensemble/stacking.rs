@@ -1,5 +1,6 @@
 //! Stacking: a softmax regression on the probabilities that members give (Wolpert, 1992; Ting and Witten, 1999). Not on
-//! their logarithms: those of networks that are too sure of themselves span tens of nats, and few images decide the fit.
+//! their logarithms: those of networks that are too sure of themselves span tens of nats, and few images decide the
+//! fit.
 //!
 //! Minimises the mean log loss plus `l2 / 2 * |coefficients|^2` (intercepts are not shrunk) with L-BFGS (Nocedal, 1980;
 //! Liu and Nocedal, 1989), which is scikit-learn's `LogisticRegression` with `C = 1 / (l2 * n)`.

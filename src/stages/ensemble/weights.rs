@@ -1,8 +1,8 @@
 //! Weights of a mixture of members: on the simplex, those with the smallest log loss.
 //!
 //! The mean log loss of `sum over m of w[m] p[m]` is convex in the weights. With the sum of the weights added to it the
-//! best non-negative weights sum to 1 by themselves, so that only `w >= 0` is left to keep (Kim, Carbonetto, Stephens and
-//! Anitescu, 2020); a projected Newton method (Bertsekas, 1982) does so in a few steps.
+//! best non-negative weights sum to 1 by themselves, so that only `w >= 0` is left to keep (Kim, Carbonetto, Stephens
+//! and Anitescu, 2020); a projected Newton method (Bertsekas, 1982) does so in a few steps.
 
 /// Steps after which it stops in any case; ten are usual.
 const MAX_STEPS: usize = 200;

@@ -16,8 +16,8 @@ fn sorted<'a>(looks: &'a [Look], figures: &'a [Figures]) -> Vec<(&'a Look, &'a F
 /// `model,split,fold,class,metric,value,ci_low,ci_high,n`.
 ///
 /// Rows without a fold are about the whole split; there, each metric over several folds also has the rows
-/// `METRIC-mean` and `METRIC-std`, with the number of folds as `n`. The accuracy's interval is Wilson's; others have one
-/// where the bootstrap was asked for.
+/// `METRIC-mean` and `METRIC-std`, with the number of folds as `n`. The accuracy's interval is Wilson's; others have
+/// one where the bootstrap was asked for.
 pub(super) fn metrics(
     looks: &[Look],
     figures: &[Figures],
@@ -107,8 +107,8 @@ pub(super) fn gains(gains: &[Gain]) -> Vec<u8> {
     table.into_bytes()
 }
 
-/// `split,model_a,model_b,n,both_correct,only_a_correct,only_b_correct,both_wrong,method,statistic,p_value,p_holm`: a row
-/// per split and pair of models that speak of the same samples.
+/// `split,model_a,model_b,n,both_correct,only_a_correct,only_b_correct,both_wrong,method,statistic,p_value,p_holm`: a
+/// row per split and pair of models that speak of the same samples.
 pub(super) fn comparisons(comparisons: &[Comparison]) -> Vec<u8> {
     let mut table = Table::new(&[
         "split",

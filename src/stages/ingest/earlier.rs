@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use crate::artifact::dataset::{Dataset, Names, PixelSlice, SeenTable, read_decode_policy};
+use crate::artifact::dataset::{Dataset, Names, Numbers, SeenTable, read_decode_policy};
 use crate::data::decode::{DecodePolicy, Decoded, Seen};
+use crate::data::samples::{Samples as _, Values};
 use crate::stages::Before;
 
 /// The images of an earlier data set, by the content of their files.
@@ -37,11 +38,12 @@ impl Earlier {
     /// The image at `path` of the source and the digest of its pixels, if the file's bytes were decoded before.
     pub(super) fn image(&self, path: &str) -> Option<(Decoded, u128)> {
         let row = *self.rows.get(self.before.now.get(path)?)?;
-        let pixels = match self.dataset.pixels(row) {
-            PixelSlice::U8(bytes) => bytes.to_vec(),
-            PixelSlice::U16(values) => values.as_flattened().to_vec(),
+        let pixels = match self.dataset.values(row) {
+            Values::U8(bytes) => bytes.to_vec(),
+            Values::U16(values) => values.as_flattened().to_vec(),
+            Values::F32(_) => return None,
         };
-        let (shape, depth) = (self.dataset.shape(), self.dataset.depth());
+        let (shape, depth) = (Numbers::shape(&self.dataset), self.dataset.depth());
         Some((Decoded { shape, depth, pixels, seen: self.seen[row] }, self.dataset.digest(row)))
     }
 }

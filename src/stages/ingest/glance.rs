@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Ingest, Places, Resolved, StageError, check_classes};
-use crate::data::decode::{Decoded, Depth};
+use crate::data::decode::Decoded;
+use crate::data::pixels::Depth;
 use crate::data::reader::load::{Plan, decoded};
 use crate::data::reader::{Error, Pick};
 use crate::stages::Glance;

@@ -7,7 +7,8 @@ use crate::artifact::model::{MODEL, WEIGHTS};
 use crate::artifact::portable::{Answer, Member, Portable};
 use crate::artifact::predictions::file_of;
 use crate::artifact::{Files, features};
-use crate::data::decode::{Channels, DecodePolicy, Depth, DepthPolicy};
+use crate::data::decode::{Channels, DecodePolicy, DepthPolicy};
+use crate::data::pixels::Depth;
 use crate::stages::ensemble::Combine;
 use crate::stages::{Need, Node, Output, Part, StageError, Upstream};
 
@@ -41,8 +42,8 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
     })
 }
 
-/// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour, and
-/// `gray` does to every image of the data set what `keep` does.
+/// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour,
+/// and `gray` does to every image of the data set what `keep` does.
 fn effective(policy: &DecodePolicy, dataset: &Numbers) -> DecodePolicy {
     let mut policy = policy.clone();
     match dataset.shape().channels {
@@ -91,8 +92,8 @@ fn rule(combine: &Combine) -> Result<serde_json::Value, StageError> {
     serde_json::to_value(combine).map_err(|cause| StageError::new(format!("a rule cannot be written ({cause})")))
 }
 
-/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated; of each
-/// the model of this number.
+/// The mean of several parts of a stage, as their probabilities are averaged where its final model is evaluated; of
+/// each the model of this number.
 fn answer_of_parts<E: From<StageError>>(
     nodes: &[Node],
     stage: usize,

@@ -6,10 +6,10 @@ use crate::artifact::features::{Features, NUMBERS, read_projection};
 use crate::artifact::splits::Splits;
 use crate::artifact::{Bytes, Files};
 use crate::config::{Entry, Node, Table, Value};
-use crate::data::feed::{Samples, Values};
 use crate::data::fit_set::{Partition, Place};
 use crate::data::reduce::Projection;
 use crate::data::reduce::projection::johnson_lindenstrauss;
+use crate::data::samples::{Samples, Values};
 use crate::stages::Delivered;
 use crate::stages::testing::{self, MemorySink, TestContext};
 use crate::tensor::ImageShape;
@@ -239,8 +239,8 @@ fn poisoned_rows_change_nothing_that_is_learned_and_threads_no_byte() {
     }
 }
 
-/// Where these change, the same samples give other bytes: bump the method's revision (`stages/revisions.rs`) in the same
-/// commit.
+/// Where these change, the same samples give other bytes: bump the method's revision (`stages/revisions.rs`) in the
+/// same commit.
 #[test]
 fn every_method_gives_the_golden_bytes() {
     let golden = ["f65d3da1be419473", "8fee4f5cc2865928", "06b2e87ca1a5a8fc", "37e87ed6695d1552", "2ff1c3da138ce140"];

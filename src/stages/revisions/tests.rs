@@ -14,14 +14,17 @@ use crate::artifact::splits::Splits;
 use crate::artifact::{Files, Sink};
 use crate::config::{Log, Section, Span, Table};
 use crate::data::augment::{self, Augmentation, Augmenter};
-use crate::data::decode::{Alpha, Channels, DecodePolicy, Depth, DepthPolicy};
-use crate::data::feed::{Feed, Samples, TrainingSamples, Values};
+use crate::data::decode::{Alpha, Channels, DecodePolicy, DepthPolicy};
+use crate::data::feed::{Feed, TrainingSamples};
 use crate::data::fit_set::{Partition, Place, TrainingRow, first_rows};
 use crate::data::metrics::{METRICS, Scored, averages, holm, intervals, mcnemar, mean_and_deviation, wilson_interval};
+use crate::data::pixels::Depth;
+use crate::data::pixels::{Raw, RawAlpha};
+use crate::data::reader::FORMATS;
 use crate::data::reader::testing::collect;
-use crate::data::reader::{FORMATS, Raw, RawAlpha};
 use crate::data::reduce::{self, Fitting, read_method};
 use crate::data::resize::{Filter, Fit, Resize};
+use crate::data::samples::{Samples, Values};
 use crate::data::transform::{self, Affine, Fitted, Per, read_steps};
 use crate::engine::{Engine, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
 use crate::manifest::{Manifest, Overrides};
@@ -364,7 +367,9 @@ fn model(stage: usize) -> Vec<Delivered> {
 
 fn combined(made: &mut Made, rule: &Combine) {
     let rows: Vec<u32> = (0..N as u32).collect();
-    made.f32s(rule.apply(&[said(&rows, 1), said(&rows, 2), said(&rows, 3)]).unwrap().probabilities());
+    made.f32s(
+        rule.apply(&[said(&rows, 1), said(&rows, 2), said(&rows, 3)]).unwrap().probabilities().as_slice().unwrap(),
+    );
 }
 
 fn labels(n: u32) -> Vec<u32> {
@@ -528,7 +533,7 @@ fn starts(made: &mut Made) {
 fn metrics(made: &mut Made) {
     let rows: Vec<u32> = (0..60).collect();
     let (labels, said) = (labels(60), said(&rows, 4));
-    let scored = Scored::new(&labels, said.probabilities(), 3, 2);
+    let scored = Scored::new(&labels, said.probabilities(), 2);
     let confusion = scored.confusion();
     METRICS.iter().for_each(|metric| made.f64s(&[(metric.compute)(&scored, &confusion)]));
     let scores = averages().map(|average| confusion.average(average)).into_iter();
@@ -668,7 +673,7 @@ fn made(name: &str) -> Made {
         "bootstrap" => {
             let rows: Vec<u32> = (0..60).collect();
             let (labels, said) = (labels(60), said(&rows, 4));
-            let scored = Scored::new(&labels, said.probabilities(), 3, 2);
+            let scored = Scored::new(&labels, said.probabilities(), 2);
             for interval in intervals(&scored, 3, 40, |_, confusion| vec![confusion.accuracy(), f64::NAN]) {
                 made.f64s(&interval.map_or([f64::NAN; 2], |(low, high)| [low, high]));
             }

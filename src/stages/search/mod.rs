@@ -19,7 +19,7 @@ use crate::artifact::dataset::NUMBERS_FILES;
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
 use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult};
-use crate::artifact::{Files, Sink};
+use crate::artifact::{Files, Sink, put_document};
 use crate::config::{self, Bounds, Form, Log, Node, Problem, Section, Span, Table, Value, describe};
 use crate::data::metrics;
 
@@ -644,9 +644,7 @@ fn hand_on(task: &Task, sink: &mut dyn Sink) -> Result<(), StageError> {
     for (name, bytes) in &files.0 {
         if name == MODEL {
             let description = Description { is_selected: true, ..Description::read(files)? };
-            let mut json = serde_json::to_vec_pretty(&description).map_err(std::io::Error::other)?;
-            json.push(b'\n');
-            sink.put(MODEL, &json)?;
+            put_document(sink, MODEL, &description)?;
         } else if let Some(model) = (1..=n_models(files)).find(|&model| *name == file_of(VALIDATION, model)) {
             sink.put(&file_of(VALIDATION_SELECTED, model), bytes)?;
         } else {

@@ -39,7 +39,7 @@ fn score(files: &Files, dataset: &Numbers, by: &Metric) -> Result<FoldScore, Sta
         return Err(StageError::new("a trial predicts other images than its data set has"));
     }
     let labels: Vec<u32> = predictions.rows().iter().map(|&row| dataset.label(row as usize)).collect();
-    let scored = Scored::new(&labels, predictions.probabilities(), predictions.n_classes(), TOP_K);
+    let scored = Scored::new(&labels, predictions.probabilities(), TOP_K);
     let confusion = scored.confusion();
     let of = |metric: &Metric| (metric.compute)(&scored, &confusion);
     Ok(FoldScore { n: labels.len(), accuracy: confusion.accuracy(), loss: of(metric("log-loss")?), value: of(by) })

@@ -252,7 +252,8 @@ fn readable(x: f64) -> f64 {
     format!("{x:.3e}").parse().unwrap_or(x)
 }
 
-/// The settings of a trial: each key has a stream of its own, so that a key more or less leaves the others' values alone.
+/// The settings of a trial: each key has a stream of its own, so that a key more or less leaves the others' values
+/// alone.
 pub fn draw<'d>(
     dimensions: impl Iterator<Item = (&'d str, &'d Range)>,
     seed: u64,

@@ -3,8 +3,9 @@
 
 use crate::artifact::dataset::Dataset;
 use crate::data::augment::{Augmentation, Augmenter};
-use crate::data::feed::{Feed, SampleIndex};
+use crate::data::feed::Feed;
 use crate::data::fit_set::{TrainingRow, TrainingRows};
+use crate::data::samples::SampleIndex;
 use crate::engine::{Targets, prefetch};
 use crate::nn::seeds::Seeds;
 use crate::nn::training::AllSamples;

@@ -1,13 +1,19 @@
 //! What a killed training needs to go on at its last epoch with the same bytes.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use super::rows::{EpochRow, LayerRow};
+use crate::artifact::tensors::{Tensors, TensorsWriter};
+use crate::artifact::{Bytes, Files};
+use crate::files::document;
 use crate::nn::network::NamedTensor;
 use crate::nn::schedule::Plateau;
 
-/// First bytes of a checkpoint: another form is none.
-const MAGIC: &[u8; 16] = b"convoy train 3\n\0";
+/// The key in the file's metadata that says what it is, and its value: another form is none.
+const FORM: &str = "convoy checkpoint of a training";
+const VERSION: &str = "4";
 
 /// A training run between two epochs.
 #[derive(Debug, PartialEq)]
@@ -63,9 +69,7 @@ impl Best {
     }
 }
 
-/// Names and shapes of tensors, in the order of their values.
-type Names = Vec<(String, Vec<usize>)>;
-
+/// What a checkpoint has beside tensors.
 #[derive(Serialize, Deserialize)]
 struct Header {
     epoch: u32,
@@ -74,16 +78,35 @@ struct Header {
     best: Best,
     epochs: Vec<EpochRow>,
     layers: Vec<LayerRow>,
-    state: Names,
-    best_weights: Option<Names>,
-    snapshots: Vec<(u32, Names)>,
-    best_filters: Option<usize>,
+    /// Names of tensors, in order.
+    state: Vec<String>,
+    best_weights: Option<Vec<String>>,
+    snapshots: Vec<(u32, Vec<String>)>,
+    has_best_filters: bool,
 }
 
+/// What the names of tensors begin with: those of the state, of the best epoch, of the `n`-th snapshot.
+const STATE: &str = "state.";
+const BEST: &str = "best.";
+fn snapshot(n: usize) -> String {
+    format!("snapshot.{n}.")
+}
+/// The tensors that are one each: the header, as JSON, and the filters.
+const HEADER: &str = "header";
+const FILTERS: &str = "best_filters";
+
 impl Checkpoint {
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let names = |tensors: &[NamedTensor]| -> Names {
-            tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
+    /// A safetensors file.
+    ///
+    /// # Errors
+    /// If there are more tensors than such a file can have.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut file = TensorsWriter::new();
+        let mut put = |prefix: &str, tensors: &[NamedTensor]| -> Vec<String> {
+            for tensor in tensors {
+                file.f32(&format!("{prefix}{}", tensor.name), &tensor.shape, &tensor.values);
+            }
+            tensors.iter().map(|tensor| tensor.name.clone()).collect()
         };
         let Plateau { best, stale_epochs, factor } = self.plateau;
         let header = Header {
@@ -93,68 +116,55 @@ impl Checkpoint {
             best: self.best,
             epochs: self.epochs.clone(),
             layers: self.layers.clone(),
-            state: names(&self.state),
-            best_weights: self.best_weights.as_deref().map(names),
-            snapshots: self.snapshots.iter().map(|(epoch, weights)| (*epoch, names(weights))).collect(),
-            best_filters: self.best_filters.as_ref().map(Vec::len),
+            state: put(STATE, &self.state),
+            best_weights: self.best_weights.as_deref().map(|weights| put(BEST, weights)),
+            snapshots: (self.snapshots.iter().enumerate())
+                .map(|(n, (epoch, weights))| (*epoch, put(&snapshot(n), weights)))
+                .collect(),
+            has_best_filters: self.best_filters.is_some(),
         };
-        // Numbers, strings and lists of them: there is nothing that JSON could refuse.
-        let json = serde_json::to_vec(&header).unwrap_or_default();
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend((json.len() as u64).to_le_bytes());
-        bytes.extend(json);
-        let snapshots = self.snapshots.iter().flat_map(|(_, weights)| weights);
-        for tensor in self.state.iter().chain(self.best_weights.iter().flatten()).chain(snapshots) {
-            bytes.extend(tensor.values.iter().flat_map(|x| x.to_le_bytes()));
+        if let Some(filters) = &self.best_filters {
+            file.f32(FILTERS, &[filters.len()], filters);
         }
-        bytes.extend(self.best_filters.iter().flatten().flat_map(|x| x.to_le_bytes()));
-        bytes
+        file.u8(HEADER, &document::to_bytes(&header)?);
+        file.to_bytes(Some((FORM, VERSION.to_owned())))
     }
 
     /// `None` if the bytes are not a checkpoint of this form.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Checkpoint> {
-        let rest = bytes.strip_prefix(MAGIC)?;
-        let (len, rest) = rest.split_first_chunk::<8>()?;
-        let (json, mut values) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-        let header: Header = serde_json::from_slice(json).ok()?;
-        let mut tensors = |names: Names| -> Option<Vec<NamedTensor>> {
-            names
-                .into_iter()
-                .map(|(name, shape)| {
-                    let len = shape.iter().try_fold(4usize, |len, axis| len.checked_mul(*axis))?;
-                    let (these, others) = values.split_at_checked(len)?;
-                    values = others;
-                    let values = these.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                    Some(NamedTensor { name, shape, values })
-                })
-                .collect()
-        };
-        let state = tensors(header.state)?;
-        let best_weights = match header.best_weights {
-            Some(names) => Some(tensors(names)?),
-            None => None,
-        };
-        let mut snapshots = Vec::with_capacity(header.snapshots.len());
-        for (epoch, names) in header.snapshots {
-            snapshots.push((epoch, tensors(names)?));
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Checkpoint> {
+        let files = Files([(FORM.to_owned(), Bytes::new(bytes))].into());
+        if Tensors::metadata(&files, FORM).ok()?.get(FORM)? != VERSION {
+            return None;
         }
-        let best_filters = match header.best_filters {
-            Some(len) => {
-                let (these, others) = values.split_at_checked(len.checked_mul(4)?)?;
-                values = others;
-                Some(these.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-            }
+        let file = Tensors::open(&files, FORM).ok()?;
+        let header: Header = document::from_bytes(&file.u8(HEADER).ok()?, None).ok()?;
+        let tensors = |prefix: &str, names: Vec<String>| -> Option<Vec<NamedTensor>> {
+            let tensor = |name: String| {
+                let (shape, values) = file.f32_of_any_shape(&format!("{prefix}{name}")).ok()?;
+                Some(NamedTensor { name, shape, values })
+            };
+            names.into_iter().map(tensor).collect()
+        };
+        let best_weights = match header.best_weights {
+            Some(names) => Some(tensors(BEST, names)?),
             None => None,
+        };
+        let snapshots = (header.snapshots.into_iter().enumerate())
+            .map(|(n, (epoch, names))| Some((epoch, tensors(&snapshot(n), names)?)))
+            .collect::<Option<Vec<_>>>()?;
+        let best_filters = match header.has_best_filters {
+            true => Some(file.f32(FILTERS, 1).ok()?.1),
+            false => None,
         };
         let (best, stale_epochs, factor) = header.plateau;
-        values.is_empty().then_some(Checkpoint {
+        Some(Checkpoint {
             epoch: header.epoch,
             step: header.step,
             plateau: Plateau { best: f64::from_bits(best), stale_epochs, factor: f64::from_bits(factor) },
             best: header.best,
             epochs: header.epochs,
             layers: header.layers,
-            state,
+            state: tensors(STATE, header.state)?,
             best_weights,
             snapshots,
             best_filters,
@@ -196,11 +206,18 @@ mod tests {
             snapshots: vec![(1, vec![tensor("a", &[5.0, 6.0])]), (2, vec![tensor("a", &[7.0])])],
             best_filters: Some(vec![0.5, -2.0]),
         };
-        let bytes = checkpoint.to_bytes();
-        assert_eq!(Checkpoint::from_bytes(&bytes), Some(checkpoint));
-        for end in [0, 10, 30, bytes.len() - 1] {
-            assert_eq!(Checkpoint::from_bytes(&bytes[..end]), None);
+        let bytes = checkpoint.to_bytes().unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor("snapshot.0.a").unwrap().shape(), [1, 2]);
+        assert_eq!(Checkpoint::from_bytes(bytes.clone()), Some(checkpoint));
+        for end in 0..bytes.len() {
+            assert_eq!(Checkpoint::from_bytes(bytes[..end].to_vec()), None, "cut at {end}");
         }
-        assert_eq!(Checkpoint::from_bytes(&[&bytes[..], &[0]].concat()), None);
+        assert_eq!(Checkpoint::from_bytes([&bytes[..], &[0]].concat()), None);
+        let newer = [FORM.as_bytes(), b"\":\"", VERSION.as_bytes()].concat();
+        let at = bytes.windows(newer.len()).position(|bytes| bytes == newer).unwrap();
+        let mut other = bytes;
+        other[at + newer.len() - 1] += 1;
+        assert_eq!(Checkpoint::from_bytes(other), None, "another form");
     }
 }

@@ -171,8 +171,7 @@ pub(super) fn plan(stage: &Train, shape: SampleShape, n_classes: usize) -> Resul
 
 /// The first problem of a plan.
 pub(super) fn plan_error(problems: Vec<PlanProblem>) -> StageError {
-    let problem = problems.into_iter().next().expect("an error names a problem");
-    StageError { help: problem.help, ..StageError::new(problem.message).key("architecture") }
+    problems.into_iter().next().expect("an error names a problem").of("architecture").into()
 }
 
 /// What the epochs leave behind besides the network.
@@ -257,7 +256,7 @@ impl Course<'_> {
         let mut best_weights = None;
         let snapshot_epochs = snapshot_epochs(stage, epochs);
         let mut first_epoch = 1;
-        let checkpoint = context.load_checkpoint().and_then(|bytes| Checkpoint::from_bytes(&bytes));
+        let checkpoint = context.load_checkpoint().and_then(Checkpoint::from_bytes);
         if let Some(checkpoint) = checkpoint
             && trainer.load_state(checkpoint.step, &checkpoint.state).is_ok()
         {
@@ -378,7 +377,10 @@ impl Course<'_> {
                     snapshots: run.snapshots.clone(),
                     best_filters: run.best_filters.clone(),
                 };
-                context.save_checkpoint(&checkpoint.to_bytes());
+                match checkpoint.to_bytes() {
+                    Ok(bytes) => context.save_checkpoint(&bytes),
+                    Err(error) => context.warn(&format!("no checkpoint is kept: {error}")),
+                }
             }
         }
         run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);

@@ -393,8 +393,8 @@ impl Stage for Train {
             self.check_full_batch(span, log);
         }
         for misfit in self.augment.misfits(flow.shape) {
-            let at = log.span_of(&format!("augment[{}]", misfit.operation), span);
-            log.push(Problem { help: misfit.help, ..Problem::error(at, misfit.message) });
+            let at = log.span_of(&format!("augment[{}]", misfit.at), span);
+            log.push(misfit.error(at));
         }
         Flow {
             output: Output::Model,

@@ -11,8 +11,9 @@ use super::{Advice, Context, LAST_LAYER_GAIN, Part, StageError, Task, Train, fit
 use crate::artifact::Sink;
 use crate::artifact::dataset::Dataset;
 use crate::artifact::sanity::{Finding, Findings, Status};
-use crate::data::feed::{Feed, Values};
+use crate::data::feed::Feed;
 use crate::data::fit_set::{TrainingRow, TrainingRows};
+use crate::data::samples::Values;
 use crate::elementary::ln;
 use crate::engine::{Engine, Isa, Targets};
 use crate::nn::init::Initializer;
@@ -374,8 +375,8 @@ mod tests {
     use crate::artifact::dataset::Names;
     use crate::artifact::sanity::SANITY;
     use crate::artifact::splits::Splits;
-    use crate::data::feed::Samples;
     use crate::data::fit_set::{Partition, Place, first_rows};
+    use crate::data::samples::Samples;
     use crate::stages::testing::{self, MemorySink, TestContext};
     use crate::stages::{Delivered, Output};
     use crate::tensor::SampleShape;

@@ -1,16 +1,93 @@
-//! Applying fitted transforms to one sample while it is loaded.
+//! Fitted transforms, and how they are applied to one sample while it is loaded.
 //!
-//! Neighbouring affine steps are fused in double precision into one `(x - subtract) * multiply + add`, rounded to single
-//! precision once; applying it is three rounded operations per value (never a fused multiply-add, so that every
+//! Neighbouring affine steps are fused in double precision into one `(x - subtract) * multiply + add`, rounded to
+//! single precision once; applying it is three rounded operations per value (never a fused multiply-add, so that every
 //! machine agrees and the loop vectorises everywhere). The first one is applied while stored values are converted.
 
-use super::{Affine, Fitted, standardize_image};
-use crate::data::feed::Values;
+use crate::config::Section;
+use crate::data::samples::Values;
 use crate::engine::{self, AffineRun};
 use crate::tensor::SampleShape;
 
 /// Shortest run of numbers that one pass of the loop goes over, in values: long enough to vectorise.
 const MIN_RUN: usize = 64;
+
+/// What shares one statistic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Per {
+    /// All values of all samples.
+    Global,
+    /// The values of one channel; of a flat sample, each feature.
+    Channel,
+    /// Each value of a sample.
+    Pixel,
+}
+
+impl Per {
+    /// The words of the manifest.
+    const WORDS: [(&'static str, &'static str, Per); 3] = [
+        ("pixel", "Each value of a sample.", Per::Pixel),
+        ("channel", "The values of one channel; of flat samples, each feature.", Per::Channel),
+        ("global", "All values of all samples.", Per::Global),
+    ];
+
+    /// Reads the key `per`, by default "channel".
+    pub fn read(section: &mut Section<'_>) -> Per {
+        section.key("per", "What shares one statistic.", "\"pixel\"").short().word_or(&Per::WORDS, 1)
+    }
+
+    /// The value of this word.
+    pub fn parse(word: &str) -> Option<Per> {
+        Per::WORDS.iter().find(|(known, ..)| *known == word).map(|(.., per)| *per)
+    }
+
+    /// The word in the manifest.
+    pub fn word(self) -> &'static str {
+        match self {
+            Per::Pixel => "pixel",
+            Per::Channel => "channel",
+            Per::Global => "global",
+        }
+    }
+
+    /// How many statistics that is for samples of `shape`.
+    pub fn count(self, shape: SampleShape) -> usize {
+        match (self, shape) {
+            (Per::Global, _) => 1,
+            (Per::Channel, SampleShape::Image(image)) => image.channels,
+            _ => shape.len(),
+        }
+    }
+}
+
+/// A fitted step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fitted {
+    /// `(x - subtract) * multiply + add`.
+    Affine(Affine),
+    /// Each image by its own mean and deviation; nothing is learned.
+    StandardizeImage,
+}
+
+/// `(x - subtract) * multiply + add`, by pixel, by channel, or for all values alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Affine {
+    /// What shares one triple of numbers.
+    pub per: Per,
+    /// Subtracted first.
+    pub subtract: Vec<f64>,
+    /// Then multiplied; never 0.
+    pub multiply: Vec<f64>,
+    /// Then added.
+    pub add: Vec<f64>,
+}
+
+impl Affine {
+    /// The transform that does nothing, `n` numbers of each kind.
+    pub fn identity(per: Per, n: usize) -> Affine {
+        Affine { per, subtract: vec![0.0; n], multiply: vec![1.0; n], add: vec![0.0; n] }
+    }
+}
 
 /// Fitted transforms in order, ready to be applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +170,7 @@ fn pass_over(passes: &[Pass], sample: &mut [f32]) {
     for pass in passes {
         match pass {
             Pass::Affine(run) => engine::affine_in_place(run, sample),
-            Pass::StandardizeImage => standardize_image::apply(sample),
+            Pass::StandardizeImage => standardize_image(sample),
         }
     }
 }
@@ -122,10 +199,42 @@ fn run(affine: &Affine) -> AffineRun {
     AffineRun { subtract: repeat(&affine.subtract), multiply: repeat(&affine.multiply), add: repeat(&affine.add) }
 }
 
+/// Sums `f(x)` in double precision: sixteen lanes, then one fixed tree.
+fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0.0f64; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(f64::from(x));
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(f64::from(x));
+    }
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Standardises the values of one image in place.
+fn standardize_image(values: &mut [f32]) {
+    let n = values.len() as f64;
+    let mean = sum(values, |x| x) / n;
+    let deviation = (sum(values, |x| (x - mean) * (x - mean)) / n).sqrt();
+    let (mean, factor) = (mean as f32, (1.0 / deviation.max(1.0 / n.sqrt())) as f32);
+    for x in values {
+        *x = (*x - mean) * factor;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::transform::Per;
     use crate::tensor::ImageShape;
 
     const SHAPE: SampleShape = SampleShape::Image(ImageShape { height: 7, width: 5, channels: 3 });
