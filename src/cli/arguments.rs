@@ -148,8 +148,9 @@ pub struct RunArguments {
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root].
-    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root] [env:
+    /// CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
     pub out_dir: Option<PathBuf>,
     /// Run these stages even if they are fresh (repeatable).
     #[arg(long, value_name = "STAGE")]
@@ -201,9 +202,9 @@ pub struct SummaryArguments {
     /// Which manifest.
     #[command(flatten)]
     pub manifest: ManifestArguments,
-    /// Where data sets of the catalogue are looked for first.
-    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
-    pub data_dir: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
     /// Print each architecture in its other spelling (shorthand or long form), to paste into a manifest.
     #[arg(long)]
     pub toml: bool,
@@ -296,8 +297,8 @@ pub struct ExportArguments {
     /// Where to write it [default: out/NAME/STAGE.safetensors].
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Where `out` is, as `run` was told.
-    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    /// Where `out` is, as `run` was told [env: CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
     pub out_dir: Option<PathBuf>,
     /// Where things are.
     #[command(flatten)]

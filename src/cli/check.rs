@@ -3,17 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use super::arguments::{CheckArguments, ManifestArguments};
+use super::arguments::{CheckArguments, ManifestArguments, PlaceArguments};
 use super::run::{difference_json, run_error, tell_compared, threads};
 use super::terminal::Terminal;
+use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
 use crate::config::{Problem, Severity};
-use crate::manifest::{Diagnostics, Looked, Manifest};
+use crate::manifest::{Diagnostics, Manifest, Seen, Texts};
+use crate::report;
 use crate::runner::{self, Difference, LockFile, Session, compared_lock};
+use crate::stages::Glance;
 use crate::store::Access;
 
-/// The manifest that the arguments name, checked; `None` after its problems have been printed, with `is_json` on stdout, too.
-pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
-    let manifest = load_without_warnings(arguments, is_json, terminal)?;
+/// The manifest that the arguments name, checked; `None` after its problems have been printed.
+pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+    let manifest = load_without_warnings(arguments, terminal)?;
     if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.warnings.is_empty()) {
         print(&manifest.diagnostics(), terminal);
     }
@@ -21,22 +24,13 @@ pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -
 }
 
 /// The same, for verbs that use what a run made: the run has said its warnings.
-pub fn load_without_warnings(
-    arguments: &ManifestArguments,
-    is_json: bool,
-    terminal: &Terminal,
-) -> anyhow::Result<Option<Manifest>> {
+pub fn load_without_warnings(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
     let path = match &arguments.manifest {
         Some(path) => path.clone(),
         None => match only_manifest(Path::new(".")) {
             Ok(path) => path,
             Err((message, help)) => {
                 terminal.fault(&message, Some(&help));
-                if is_json {
-                    let problem =
-                        serde_json::json!({ "severity": "error", "reason": message, "help": help, "span": null });
-                    terminal.json(serde_json::json!({ "ok": false, "errors": 1, "diagnostics": [problem] }));
-                }
                 return Ok(None);
             }
         },
@@ -45,44 +39,38 @@ pub fn load_without_warnings(
         Ok(manifest) => Ok(Some(manifest)),
         Err(diagnostics) => {
             print(&diagnostics, terminal);
-            if is_json {
-                terminal.json(diagnostics_json(&diagnostics));
-            }
             Ok(None)
         }
     }
 }
 
-fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
+/// Prints what was found in a manifest.
+pub fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
     terminal.page(&diagnostics.render(terminal.has_colour));
+    diagnostics.problems.iter().for_each(|problem| keep(problem, &diagnostics.texts, terminal));
 }
 
-/// Everything that was found, each with its place: lines and columns (in characters) from 1, bytes from 0 in the file without a
-/// byte-order mark, or in the `--set` argument.
-fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
-    let problem = |problem: &Problem| {
-        let span = diagnostics.texts.location(problem.span).map(|at| {
-            serde_json::json!({
-                "file": at.name, "line": at.line, "column": at.column,
-                "start": problem.span.start, "end": problem.span.end,
-            })
-        });
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        serde_json::json!({ "severity": severity, "reason": problem.message, "help": problem.help, "span": span })
+/// Keeps a problem for a document of JSON, with its place: lines and columns (in characters) from 1, bytes from 0 in the file
+/// without a byte-order mark, or in the `--set` argument.
+pub fn keep(problem: &Problem, texts: &Texts, terminal: &Terminal) {
+    let span = match (texts.location(problem.span), texts.text(problem.span)) {
+        (Some(at), _) => serde_json::json!({
+            "file": at.name, "line": at.line, "column": at.column,
+            "start": problem.span.start, "end": problem.span.end,
+        }),
+        // A file without a line: it could not be read.
+        (None, Some(text)) => serde_json::json!({ "file": text.name }),
+        (None, None) => serde_json::Value::Null,
     };
-    serde_json::json!({
-        "ok": diagnostics.n_errors() == 0,
-        "errors": diagnostics.n_errors(),
-        "warnings": diagnostics.n_warnings(),
-        "diagnostics": diagnostics.problems.iter().map(problem).collect::<Vec<_>>(),
-    })
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    terminal.keep_told(severity, &problem.message, problem.help.as_deref(), span);
 }
 
 /// The only `*.toml` in `dir` that has a `[stages…]` table.
-fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
+pub fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
         .map_err(|error| (format!("cannot look for a manifest here: {error}"), "name one".to_owned()))?
         .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
@@ -105,39 +93,70 @@ fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
 
 /// `check`.
 pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     if arguments.locked {
         return locked(arguments, &manifest, terminal);
     }
     let places = runner::places(&manifest, arguments.places.data_dir.as_deref());
-    let looked = match arguments.data {
-        true => manifest.look(&places),
+    let stored = Stored::open(&manifest, &arguments.places, terminal);
+    let mut looked = manifest.look(&|stage| match arguments.data {
+        true => {
+            manifest.nodes[stage].stage.sources(&places)?;
+            stored.see(stage).map_or_else(|| manifest.glance(stage, &places), |seen| Ok(Some(seen)))
+        }
+        false => Ok(stored.see(stage)),
+    });
+    if !arguments.data {
         // Manifests are checked where their data is not, too.
-        false => Looked { problems: manifest.absent_sources(&places), ..Looked::default() },
-    };
+        looked.problems.extend(manifest.absent_sources(&places));
+    }
     let found = Diagnostics::new(looked.problems, manifest.texts.clone());
     if !found.problems.is_empty() {
         print(&found, terminal);
     }
     let is_well = found.n_errors() == 0;
     if arguments.json {
-        let all = manifest.diagnostics().problems.into_iter().chain(found.problems).collect();
-        let mut json = diagnostics_json(&Diagnostics::new(all, manifest.texts.clone()));
-        json["manifest"] = crate::manifest::shown_path(&manifest.path).into();
-        json["stages"] = manifest.n_stages().into();
         let data: serde_json::Map<String, serde_json::Value> =
             looked.told.into_iter().map(|(stage, told)| (stage, told.into())).collect();
-        json["data"] = data.into();
-        terminal.json(json);
+        let (errors, warnings) = terminal.n_told();
+        terminal.json(serde_json::json!({
+            "ok": is_well, "errors": errors, "warnings": warnings, "data": data,
+            "manifest": crate::manifest::shown_path(&manifest.path), "stages": manifest.n_stages(),
+        }));
     } else if is_well {
         terminal.result(&format!(
             "{}: {} stages, no errors\n",
             crate::manifest::shown_path(&manifest.path),
             manifest.n_stages()
         ));
-        looked.told.iter().for_each(|(stage, told)| terminal.result(&format!("{stage}: {told}\n")));
+        looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
     Ok(if is_well { Exit::Done } else { Exit::Usage })
+}
+
+/// What the store knows of a manifest's data sets.
+pub struct Stored<'m> {
+    session: Option<Session<'m>>,
+    threads: usize,
+}
+
+impl<'m> Stored<'m> {
+    /// Opens the store to look at it; one that cannot be opened is told of, and knows nothing.
+    pub fn open(manifest: &'m Manifest, places: &PlaceArguments, terminal: &Terminal) -> Stored<'m> {
+        let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
+        let session = opened.map_err(|error| terminal.warning(&error.to_string())).ok();
+        Stored { session, threads: threads(places) }
+    }
+
+    /// What the data set is like that a stage made; nothing if it would make another one today.
+    pub fn see(&self, stage: usize) -> Option<Seen> {
+        let session = self.session.as_ref()?;
+        let files = [NAMES_FILES, SUMMARY_FILES].concat();
+        // Whoever needs the data set hears what is wrong with the store.
+        let files = session.stored_dataset(stage, &files, self.threads).ok()??;
+        let summary = Summary::read(&files).ok()?;
+        Some((Glance::of_dataset(&files).ok()?, report::dataset::line(&summary)))
+    }
 }
 
 /// `check --locked`: whether a run would come to what the lock file says, as far as manifest, lock file and records tell.
@@ -146,7 +165,7 @@ fn locked(arguments: &CheckArguments, manifest: &Manifest, terminal: &Terminal) 
     let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
     let session = match opened {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };
     let path = compared_lock(manifest);
     tell_compared(manifest, &path, terminal);
@@ -174,7 +193,7 @@ fn compare(
     let manifest = session.manifest;
     let differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
         Ok(differences) => differences,
-        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };
     if arguments.json {
         let found: Vec<serde_json::Value> = differences.iter().map(|d| difference_json(d, manifest)).collect();
@@ -183,7 +202,7 @@ fn compare(
         return Ok(if ok { Exit::Done } else { Exit::Stale });
     }
     for difference in &differences {
-        terminal.result(&format!("{shown}: {difference}\n"));
+        terminal.prose(&format!("{shown}: {difference}\n"));
         if let Difference::Setting(.., Some(span)) = difference
             && let Some(at) = manifest.texts.location(*span)
         {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::arguments::{PlaceArguments, RunArguments};
 use super::progress::{Progress, Told};
-use super::terminal::{GREEN, RED, Terminal};
+use super::terminal::{GREEN, Terminal};
 use super::{Exit, check, results};
 use crate::artifact::Files;
 use crate::config::{Problem, Span};
@@ -27,25 +27,25 @@ use crate::store::{Access, Digest};
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = check::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = check::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), access) {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let mut options = Options::new(threads(places), &cancel);
     for name in &arguments.force {
         let Some(stage) = manifest.stage(name) else {
-            terminal.note(&unknown_stage(&manifest, name, terminal));
+            unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
         };
         options.force.insert(stage);
     }
     if let Some(name) = &arguments.to {
         let Some(stage) = manifest.stage(name) else {
-            terminal.note(&unknown_stage(&manifest, name, terminal));
+            unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
         };
         options.targets = Some(vec![stage]);
@@ -56,7 +56,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 super::status::print(&plan, &manifest, arguments.json, terminal);
                 Ok(Exit::Done)
             }
-            Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
+            Err(error) => Ok(run_error(&error, &manifest, terminal)),
         };
     }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
@@ -69,7 +69,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 terminal.fault(&error.to_string(), Some(help));
                 return Ok(Exit::Failed);
             }
-            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
         }
     }
     stop_on_signals(&cancel)?;
@@ -78,7 +78,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     progress.finish();
     let outcome = match ran {
         Ok(outcome) => outcome,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     for warning in session.store.take_warnings() {
         terminal.warning(&warning);
@@ -247,8 +247,7 @@ fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
             terminal.warning(&message);
         } else {
             has_failed = true;
-            terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
-            terminal.note("  help: run again to go on, or set `on_time_limit = \"accept\"`");
+            terminal.fault(&message, Some("run again to go on, or set `on_time_limit = \"accept\"`"));
         }
     }
     has_failed
@@ -259,17 +258,16 @@ pub fn threads(places: &PlaceArguments) -> usize {
     places.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from)
 }
 
-/// `error: unknown stage …`, with "did you mean".
-pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) -> String {
+/// Says `error: unknown stage …`, with "did you mean".
+pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) {
     let names = manifest.nodes.iter().map(|node| node.name.as_str());
     let help = crate::config::did_you_mean(name, names.clone())
         .unwrap_or_else(|| format!("the stages are `{}`", names.collect::<Vec<_>>().join("`, `")));
-    format!("{} unknown stage `{name}`\n  help: {help}", terminal.paint("error:", RED))
+    terminal.fault(&format!("unknown stage `{name}`"), Some(&help));
 }
 
-/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame; with `is_json` on stdout,
-/// too.
-pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal: &Terminal) -> Exit {
+/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame.
+pub fn run_error(error: &RunError, manifest: &Manifest, terminal: &Terminal) -> Exit {
     let (message, help, span, exit) = match error {
         RunError::Stage { stage, error } => {
             let at = manifest.stage(stage).zip(error.key.as_ref());
@@ -283,10 +281,6 @@ pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal:
         RunError::Store(error) => (error.to_string(), error.help(), None, Exit::Failed),
     };
     fault_at(&message, help.as_deref(), span, manifest, terminal);
-    if is_json {
-        let error = json_error(None, &message, help.as_deref(), span, manifest);
-        terminal.json(serde_json::json!({ "ok": false, "exit_code": exit as u8, "error": error }));
-    }
     exit
 }
 
@@ -295,6 +289,7 @@ fn fault_at(message: &str, help: Option<&str>, span: Option<Span>, manifest: &Ma
         Some(span) if span != Span::default() => {
             let problem = Problem { help: help.map(str::to_owned), ..Problem::error(span, message.to_owned()) };
             terminal.page(&manifest.texts.render(&problem, terminal.has_colour));
+            check::keep(&problem, &manifest.texts, terminal);
         }
         _ => terminal.fault(message, help),
     }
@@ -494,15 +489,15 @@ fn keep_lock(
     {
         let contradicted: Vec<String> = old.contradictions(&lock).cloned().collect();
         if !contradicted.is_empty() {
-            for task in &contradicted {
-                let message = format!("`{task}` gave other bytes from the same inputs than `{shown}` says");
-                terminal.fault(&message, None);
-            }
             let stage = contradicted[0].split('/').next().unwrap_or_default();
-            terminal.note(&format!(
-                "  help: `convoy run --force {stage}` computes it once more and tells which one this machine gives; \
+            let help = format!(
+                "`convoy run --force {stage}` computes it once more and tells which one this machine gives; \
                  `convoy run --relock` accepts what is here"
-            ));
+            );
+            for (i, task) in contradicted.iter().enumerate() {
+                let message = format!("`{task}` gave other bytes from the same inputs than `{shown}` says");
+                terminal.fault(&message, (i + 1 == contradicted.len()).then_some(help.as_str()));
+            }
             return Ok(Exit::NonDeterministic);
         }
     }
@@ -517,13 +512,14 @@ fn keep_lock(
             match session.store.find_verified(&task.key)? {
                 crate::store::Found::Hit(_) => {}
                 _ => {
-                    terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
+                    let help = "run again: what is damaged is in quarantine now and is computed anew";
+                    let message = format!("the artifact {} was damaged on disk", task.key.short());
+                    terminal.fault(&message, (exit == Exit::Done).then_some(help));
                     exit = Exit::Corrupt;
                 }
             }
         }
         if exit != Exit::Done {
-            terminal.note("  help: run again: what is damaged is in quarantine now and is computed anew");
             return Ok(exit);
         }
         *told = old.compare(&lock);

@@ -351,8 +351,9 @@ pub fn is_known_image(head: &[u8]) -> bool {
     image::guess_format(head).is_ok() || foreign_format(head).is_some()
 }
 
-/// The name of a format that is not read and has no name in the crate either.
-fn foreign_format(head: &[u8]) -> Option<&'static str> {
+/// The name of an image format that is not read and has no name in the crate either: the one place that knows what its files
+/// begin with.
+pub fn foreign_format(head: &[u8]) -> Option<&'static str> {
     match head {
         [_, _, _, _, b'f', b't', b'y', b'p', b'h', b'e', b'i' | b'v', ..]
         | [_, _, _, _, b'f', b't', b'y', b'p', b'm', b'i' | b's', b'f', b'1', ..] => Some("heic"),
@@ -361,6 +362,7 @@ fn foreign_format(head: &[u8]) -> Option<&'static str> {
         [b'8', b'B', b'P', b'S', ..] => Some("psd"),
         [b'<', b's', b'v', b'g', ..] => Some("svg"),
         [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some("bigtiff"),
+        // Behind 128 bytes that may be anything.
         _ if head.get(128..132) == Some(b"DICM") => Some("dicom"),
         _ => None,
     }

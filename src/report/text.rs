@@ -24,7 +24,13 @@ pub fn width(text: &str) -> usize {
     columns + rest.width()
 }
 
-/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths are those on a terminal.
+/// Lines for people are at most so wide, in columns, where their words allow it.
+pub const COLUMNS: usize = 100;
+/// A last column is not made narrower than this.
+const NARROW: usize = 30;
+
+/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths are those on a terminal; text in the last
+/// column goes on below itself.
 pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
     for row in rows {
@@ -32,9 +38,17 @@ pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> Strin
             *w = (*w).max(width(cell));
         }
     }
+    let start: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
+    let is_text = widths.len() > 1 && aligns.last() != Some(&Align::Right);
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
         for (i, cell) in cells.enumerate() {
+            if is_text && i + 1 == widths.len() && start + width(cell) > COLUMNS {
+                let broken = wrapped(cell, COLUMNS.saturating_sub(start).max(NARROW), "");
+                line.push_str("  ");
+                line.push_str(&broken.replace('\n', &format!("\n{}", " ".repeat(start))));
+                continue;
+            }
             let blanks = " ".repeat(widths[i] - width(cell));
             if i > 0 {
                 line.push_str("  ");
@@ -128,6 +142,17 @@ mod tests {
             &[vec!["CONV(32)".into(), "320".into()], vec!["RELU".into(), "".into()]],
         );
         assert_eq!(text, "layer     parameters\nCONV(32)         320\nRELU\n");
+    }
+
+    #[test]
+    fn text_in_the_last_column_goes_on_below_itself() {
+        let rows = [vec!["a".into(), "word ".repeat(30).trim_end().into()], vec!["b".into(), "short".into()]];
+        let text = aligned(&["name", "what"], &[Align::Left, Align::Left], &rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines.iter().all(|line| width(line) <= COLUMNS), "{text}");
+        assert!(lines[2].starts_with("      word word"), "{text}");
+        assert_eq!(lines[3], "b     short");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Log, Section, Span};
 use crate::data::reader::GivenSplit;
@@ -363,6 +364,21 @@ pub struct Glance {
 }
 
 impl Glance {
+    /// What a finished data set tells, without its pixels: [`NAMES_FILES`](artifact::dataset::NAMES_FILES) are read.
+    ///
+    /// # Errors
+    /// If a file is missing or is not what was written.
+    pub fn of_dataset(files: &Files) -> Result<Glance, artifact::Error> {
+        let numbers = Numbers::read(files)?;
+        Ok(Glance {
+            shape: Some(SampleShape::Image(numbers.shape())),
+            classes: Names::classes_in(files)?,
+            labels: numbers.labels().to_vec(),
+            groups: numbers.groups().to_vec(),
+            given: (0..numbers.n_samples()).map(|i| numbers.given(i)).collect(),
+        })
+    }
+
     /// Completes what is known of a data set.
     pub fn tell(&self, flow: &mut Flow) {
         flow.shape = self.shape.or(flow.shape);
@@ -396,7 +412,7 @@ impl fmt::Display for Glance {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
     /// What it would warn of.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<StageError>,
     /// The fewest rows that a fit set below it learns from, if it decides that.
     pub n_training: Option<usize>,
 }
@@ -493,11 +509,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// What this stage would make of samples that were only glanced at.
+    /// What this stage would make of what is known of its first input: `above`, and its samples where somebody saw them.
     ///
     /// # Errors
     /// What would end it.
-    fn try_on(&self, _glance: &Glance, _seed: u64) -> Result<Tried, StageError> {
+    fn try_on(&self, _above: Option<&Flow>, _glance: Option<&Glance>, _seed: u64) -> Result<Tried, StageError> {
         Ok(Tried::default())
     }
 
