@@ -11,7 +11,7 @@ use crate::config::{Problem, Severity};
 use crate::manifest::{Diagnostics, Manifest, Seen, Texts};
 use crate::report;
 use crate::runner::{self, Difference, LockFile, Session, compared_lock};
-use crate::stages::Glance;
+use crate::stages::{Glance, Places, StageError};
 use crate::store::Access;
 
 /// The manifest that the arguments name, checked; `None` after its problems have been printed.
@@ -102,7 +102,7 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
     let mut looked = manifest.look(&|stage| match arguments.data {
         true => {
             manifest.nodes[stage].stage.sources(&places)?;
-            stored.see(stage).map_or_else(|| manifest.glance(stage, &places), |seen| Ok(Some(seen)))
+            stored.see(stage).map_or_else(|| glance(&manifest, stage, &places), |seen| Ok(Some(seen)))
         }
         false => Ok(stored.see(stage)),
     });
@@ -132,6 +132,19 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
         looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
     Ok(if is_well { Exit::Done } else { Exit::Usage })
+}
+
+/// Lists the sources of a stage (by index) and looks at a few of their images.
+///
+/// # Errors
+/// If they are not there, and what would end the stage, as far as the look tells.
+pub fn glance(manifest: &Manifest, stage: usize, places: &Places) -> Result<Option<Seen>, StageError> {
+    let stage = &manifest.nodes[stage].stage;
+    stage.sources(places)?;
+    Ok(stage.glance(places)?.map(|glance| {
+        let told = report::dataset::glance_line(&glance);
+        (glance, told)
+    }))
 }
 
 /// What the store knows of a manifest's data sets.

@@ -27,7 +27,7 @@ pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Res
         absent = manifest.absent_sources(&places).into_iter().next();
         let stored = check::Stored::open(&manifest, &arguments.places, terminal);
         let looked = manifest.look(&|stage| match stored.see(stage) {
-            None if absent.is_none() => manifest.glance(stage, &places),
+            None if absent.is_none() => check::glance(&manifest, stage, &places),
             seen => Ok(seen),
         });
         let found = Diagnostics::new(looked.problems, manifest.texts.clone());

@@ -49,6 +49,9 @@ impl Manifest {
             match see(at) {
                 Ok(Some((own, told))) => {
                     own.tell(&mut flow);
+                    let warned = own.warnings.iter().map(|text| StageError::new(text.clone()).key("source"));
+                    let warned = warned.map(|error| self.problem(at, error));
+                    looked.problems.extend(warned.map(|problem| Problem { severity: Severity::Warning, ..problem }));
                     looked.told.push((nodes[at].name.clone(), told));
                     glance = Some(Arc::new(own));
                 }
@@ -79,19 +82,6 @@ impl Manifest {
             }
         }
         Looked { problems, flows: nodes.into_iter().map(|node| node.flow).collect(), told: looked.told }
-    }
-
-    /// Lists the sources of a stage (by index) and looks at a few of their images.
-    ///
-    /// # Errors
-    /// If they are not there, and what would end the stage, as far as the look tells.
-    pub fn glance(&self, stage: usize, places: &Places) -> Result<Option<Seen>, StageError> {
-        let stage = &self.nodes[stage].stage;
-        stage.sources(places)?;
-        Ok(stage.glance(places)?.map(|glance| {
-            let told = glance.to_string();
-            (glance, told)
-        }))
     }
 
     /// An error of a stage, at the key that caused it.

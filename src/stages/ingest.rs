@@ -255,7 +255,15 @@ impl Ingest {
         match did_you_mean(&name, names.iter().map(String::as_str)) {
             Some(help) => error.help(help),
             None => {
-                error.help(format!("paths are relative to the manifest's folder, `{}`", places.manifest_dir.display()))
+                let folders = reader::names_in(&places.manifest_dir).unwrap_or_default().into_iter();
+                let folders: Vec<String> =
+                    folders.filter(|name| name != "out" && places.manifest_dir.join(name).is_dir()).collect();
+                let there = match folders.is_empty() {
+                    true => String::new(),
+                    false => format!(", which has {}", some_of(folders.iter().map(String::as_str))),
+                };
+                let folder = places.manifest_dir.display();
+                error.help(format!("paths are relative to the manifest's folder, `{folder}`{there}"))
             }
         }
     }

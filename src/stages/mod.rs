@@ -361,6 +361,10 @@ pub struct Glance {
     pub groups: Vec<Option<u32>>,
     /// The split that the source puts each image in.
     pub given: Vec<Option<GivenSplit>>,
+    /// Files of the source that are left out.
+    pub n_left_out: usize,
+    /// What is worth a warning already.
+    pub warnings: Vec<String>,
 }
 
 impl Glance {
@@ -376,6 +380,7 @@ impl Glance {
             labels: numbers.labels().to_vec(),
             groups: numbers.groups().to_vec(),
             given: (0..numbers.n_samples()).map(|i| numbers.given(i)).collect(),
+            ..Glance::default()
         })
     }
 
@@ -386,25 +391,6 @@ impl Glance {
         flow.n_samples = Some(self.labels.len());
         let has = |split| self.given.contains(&Some(split));
         flow.given = Some(Given { test: has(GivenSplit::Test), validation: has(GivenSplit::Validation) });
-    }
-}
-
-impl fmt::Display for Glance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.labels.len();
-        write!(f, "{n} image{}, {} classes", if n == 1 { "" } else { "s" }, self.classes.len())?;
-        if let Some(shape) = self.shape {
-            write!(f, ", {shape}")?;
-        }
-        for (split, word) in
-            [(GivenSplit::Train, "train"), (GivenSplit::Validation, "validation"), (GivenSplit::Test, "test")]
-        {
-            let n = self.given.iter().filter(|given| **given == Some(split)).count();
-            if n > 0 {
-                write!(f, ", {n} in its own {word} split")?;
-            }
-        }
-        Ok(())
     }
 }
 

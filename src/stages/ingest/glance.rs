@@ -63,6 +63,10 @@ impl Ingest {
         }
         check_classes(self, &glance.classes, &counts, &[])?;
         self.name_classes(&mut glance.classes, &resolved)?;
+        if let Some(aside) = reader.aside() {
+            glance.n_left_out = aside.images.len() + aside.others.len();
+            glance.warnings.clone_from(&aside.warnings);
+        }
         glance.shape = first.map(|first| SampleShape::Image(first.shape));
         Ok(glance)
     }
