@@ -311,4 +311,13 @@ fn a_split_of_the_data_that_is_not_used_is_told_by_check() {
     fs::write(folder.path().join("m.toml"), MANIFEST).expect("it can be written");
     let (_, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
     assert!(stderr.contains("a test split of its own, 10 images, which `test` overrides"), "{stderr}");
+    // So is a group that nobody keeps together.
+    let rows: String = (0..40).map(|i| format!("{i}.png,{},p{}\n", i % 2, i / 4)).collect();
+    fs::write(folder.path().join("t.csv"), format!("path,label,group\n{rows}")).expect("it can be written");
+    let (_, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    assert!(stderr.contains("warning: stage `split`: of 10 groups of the data set "), "{stderr}");
+    let grouped = MANIFEST.replace("folds = 5", "folds = 5\ngroup = \"group\"");
+    fs::write(folder.path().join("m.toml"), grouped).expect("it can be written");
+    let (_, _, stderr) = run(folder.path(), &["check", "--data", "m.toml"]);
+    assert!(!stderr.contains("groups of the data set"), "{stderr}");
 }

@@ -476,3 +476,23 @@ pub struct CompletionsArguments {
     /// The shell.
     pub shell: clap_complete::Shell,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// clap would add the variable's value to the help: it is named in the text instead.
+    #[test]
+    fn variables_are_named_in_the_help_and_their_values_are_not() {
+        fn check(command: &Command) {
+            for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+                let name = arg.get_env().unwrap_or_default().to_string_lossy();
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(arg.is_hide_env_set(), "{} {arg}", command.get_name());
+                assert!(help.contains(&format!("[env: {name}]")), "{} {arg}: {help}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
+}

@@ -80,11 +80,13 @@ pub fn numbered(word: &str, numbers: &[u32]) -> Option<String> {
     }
 }
 
-/// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`.
+/// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`. What stands in
+/// backticks, to be pasted, is not broken where a line has room for it.
 pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let room = width.saturating_sub(self::width(indent));
     let mut out = String::new();
     let mut column = 0;
-    for word in text.split(' ') {
+    for word in words(text, room) {
         let own = self::width(word);
         if column > 0 && column + 1 + own > width {
             out.push('\n');
@@ -98,6 +100,28 @@ pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
         column += own;
     }
     out
+}
+
+/// The words of `text`; what stands in backticks is one, with what is glued to it, if it has at most `most` columns.
+fn words(text: &str, most: usize) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    loop {
+        let plain = rest.find(' ').unwrap_or(rest.len());
+        let mut end = plain;
+        while rest[..end].matches('`').count() % 2 == 1 {
+            let Some(close) = rest[end..].find('`') else { break };
+            end += close + 1;
+            end += rest[end..].find(' ').unwrap_or(rest.len() - end);
+        }
+        let is_whole = rest[..end].matches('`').count() % 2 == 0 && width(&rest[..end]) <= most;
+        let end = if is_whole { end } else { plain };
+        words.push(&rest[..end]);
+        match rest.get(end + 1..) {
+            Some(next) => rest = next,
+            None => return words,
+        }
+    }
 }
 
 /// `1234567` as `1,234,567`.
@@ -171,6 +195,10 @@ mod tests {
         assert_eq!(wrapped("one two three", 80, "  "), "one two three");
         assert_eq!(wrapped("one two three", 7, "  "), "one two\n  three");
         assert_eq!(wrapped("猫猫猫 b c", 8, "  "), "猫猫猫 b\n  c");
+        // Code in one piece, where there is room for it.
+        assert_eq!(wrapped("write `a = 1`, or `b`", 12, "  "), "write\n  `a = 1`, or\n  `b`");
+        assert_eq!(wrapped("write `a = 1 + 2` now", 8, "  "), "write `a\n  = 1 +\n  2` now");
+        assert_eq!(wrapped("an odd ` and more", 8, "  "), "an odd `\n  and\n  more");
         assert_eq!(numbered("fold", &[1, 2, 3]).as_deref(), Some("fold 1..3"));
         assert_eq!(numbered("fold", &[1, 3]).as_deref(), Some("fold 1 3"));
         assert_eq!(numbered("fold", &[7]).as_deref(), Some("fold 7"));

@@ -201,6 +201,7 @@ impl Stage for Split {
             |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
         let mut warnings: Vec<StageError> = division.warnings.into_iter().map(StageError::new).collect();
         warnings.extend(unused_splits(&plan, marked_splits(&glance.given)));
+        warnings.extend(unused_groups(places, &glance.groups).filter(|_| !self.group));
         Ok(Tried { warnings, n_training: (1..=self.folds).map(training).min() })
     }
 
@@ -332,13 +333,18 @@ fn warn_of_unused(
         let help = unused.help.map_or(String::new(), |help| format!(": to use it, {help}"));
         context.warn(&format!("{}{help}", unused.message));
     }
-    if uses_groups || !dataset.has_groups() {
-        return;
+    if !uses_groups && let Some(unused) = unused_groups(splits.places(), dataset.groups()) {
+        let help = unused.help.map_or(String::new(), |help| format!("; {help}"));
+        context.warn(&format!("{}{help}", unused.message));
     }
-    let mut places: BTreeMap<u32, (bool, bool, Option<Place>, bool)> = BTreeMap::new();
-    for (i, place) in splits.places().iter().enumerate() {
-        let Some(group) = dataset.groups()[i] else { continue };
-        let (in_test, outside, first, across) = places.entry(group).or_default();
+}
+
+/// What to say of the data set's groups if they cross splits.
+fn unused_groups(places: &[Place], groups: &[Option<u32>]) -> Option<StageError> {
+    let mut crossing: BTreeMap<u32, (bool, bool, Option<Place>, bool)> = BTreeMap::new();
+    for (place, group) in places.iter().zip(groups) {
+        let Some(group) = *group else { continue };
+        let (in_test, outside, first, across) = crossing.entry(group).or_default();
         match place {
             Place::Test => *in_test = true,
             other => {
@@ -347,15 +353,16 @@ fn warn_of_unused(
             }
         }
     }
-    let n_test = places.values().filter(|(in_test, outside, ..)| *in_test && *outside).count();
-    let n_folds = places.values().filter(|(.., across)| *across).count();
-    if n_test + n_folds > 0 {
-        context.warn(&format!(
+    let n_test = crossing.values().filter(|(in_test, outside, ..)| *in_test && *outside).count();
+    let n_folds = crossing.values().filter(|(.., across)| *across).count();
+    (n_test + n_folds > 0).then(|| {
+        let message = format!(
             "of {} groups of the data set {n_test} have images inside and outside the test split, and {n_folds} in several \
-             folds: scores will be too good; set `group = \"group\"`",
-            places.len()
-        ));
-    }
+             folds: scores will be too good",
+            crossing.len()
+        );
+        StageError::new(message).help("set `group = \"group\"`")
+    })
 }
 
 fn warn_of_duplicates(splits: &Splits, context: &dyn Context) {

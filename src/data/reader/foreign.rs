@@ -3,7 +3,7 @@
 use super::classes::some_of;
 use super::input::Input;
 use super::table::Dialect;
-use crate::data::decode::foreign_format;
+use crate::data::decode::foreign;
 
 /// Starts of files, what begins so, and what to do about it.
 const STARTS: &[(&[u8], &str, &str)] = &[
@@ -37,7 +37,7 @@ pub(super) fn of(path: &str, head: &[u8]) -> Option<(&'static str, &'static str)
         return Some((what, help));
     }
     // The one image format that holds whole series.
-    if foreign_format(head) == Some("dicom") {
+    if foreign::name_of(head) == Some("dicom") {
         return Some(("a DICOM file", "convert its images to PNG, 16 bits deep where that matters"));
     }
     if is_records(head) {
