@@ -24,6 +24,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use clap::error::ErrorKind;
 
 use arguments::{Arguments, ExportVerb, Verb};
 use terminal::Terminal;
@@ -67,13 +68,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(true) => return Exit::Done.into(),
         Ok(false) => {}
         Err(error) => {
-            terminal.error(&error.into());
+            terminal.fault(error.to_string().trim().trim_start_matches("error: "), None);
             return Exit::Usage.into();
         }
     }
     keep_decoders_quiet();
     run::keep_writing_errors();
-    let matches = arguments::command().try_get_matches_from(arguments);
+    let matches = arguments::command().try_get_matches_from(&arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -81,6 +82,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let printed = error.print();
             if !error.use_stderr() {
                 terminal.keep(printed);
+            }
+            if error.kind() == ErrorKind::InvalidSubcommand && arguments.get(1).is_some_and(|word| word == "export") {
+                let rest = arguments[2..].iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+                terminal.note(&format!("  help: name the form first: `convoy export safetensors {rest}`"));
             }
             if let Some(variable) = arguments::refused_variable(&error) {
                 terminal.note(&format!("  help: this is the value of the environment variable `{variable}`"));

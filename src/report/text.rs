@@ -81,7 +81,7 @@ pub fn numbered(word: &str, numbers: &[u32]) -> Option<String> {
 }
 
 /// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`. What stands in
-/// backticks, to be pasted, is not broken where a line has room for it.
+/// backticks or braces, to be pasted, is not broken where a line has room for it.
 pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
     let room = width.saturating_sub(self::width(indent));
     let mut out = String::new();
@@ -102,19 +102,20 @@ pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
     out
 }
 
-/// The words of `text`; what stands in backticks is one, with what is glued to it, if it has at most `most` columns.
+/// The words of `text`; what stands in backticks or braces is one, with what is glued to it, if it has at most `most` columns.
 fn words(text: &str, most: usize) -> Vec<&str> {
+    let count = |text: &str, c: char| text.matches(c).count();
+    let is_open = |text: &str| count(text, '`') % 2 == 1 || count(text, '{') > count(text, '}');
+    let next_space = |text: &str, from: usize| text[from..].find(' ').map_or(text.len(), |at| from + at);
     let mut words = Vec::new();
     let mut rest = text;
     loop {
-        let plain = rest.find(' ').unwrap_or(rest.len());
+        let plain = next_space(rest, 0);
         let mut end = plain;
-        while rest[..end].matches('`').count() % 2 == 1 {
-            let Some(close) = rest[end..].find('`') else { break };
-            end += close + 1;
-            end += rest[end..].find(' ').unwrap_or(rest.len() - end);
+        while is_open(&rest[..end]) && end < rest.len() {
+            end = next_space(rest, end + 1);
         }
-        let is_whole = rest[..end].matches('`').count() % 2 == 0 && width(&rest[..end]) <= most;
+        let is_whole = !is_open(&rest[..end]) && width(&rest[..end]) <= most;
         let end = if is_whole { end } else { plain };
         words.push(&rest[..end]);
         match rest.get(end + 1..) {
@@ -198,6 +199,7 @@ mod tests {
         // Code in one piece, where there is room for it.
         assert_eq!(wrapped("write `a = 1`, or `b`", 12, "  "), "write\n  `a = 1`, or\n  `b`");
         assert_eq!(wrapped("write `a = 1 + 2` now", 8, "  "), "write `a\n  = 1 +\n  2` now");
+        assert_eq!(wrapped("{ a = 1 } -> { a = 2 }", 14, ""), "{ a = 1 } ->\n{ a = 2 }");
         assert_eq!(wrapped("an odd ` and more", 8, "  "), "an odd `\n  and\n  more");
         assert_eq!(numbered("fold", &[1, 2, 3]).as_deref(), Some("fold 1..3"));
         assert_eq!(numbered("fold", &[1, 3]).as_deref(), Some("fold 1 3"));
