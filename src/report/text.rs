@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(wrapped("one two three", 7, "  "), "one two\n  three");
         assert_eq!(wrapped("猫猫猫 b c", 8, "  "), "猫猫猫 b\n  c");
         // Code in one piece, where there is room for it.
-        assert_eq!(wrapped("write `a = 1`, or `b`", 12, "  "), "write\n  `a = 1`, or\n  `b`");
+        assert_eq!(wrapped("write `a = 1`, or `b`", 13, "  "), "write\n  `a = 1`, or\n  `b`");
         assert_eq!(wrapped("write `a = 1 + 2` now", 8, "  "), "write `a\n  = 1 +\n  2` now");
         assert_eq!(wrapped("{ a = 1 } -> { a = 2 }", 14, ""), "{ a = 1 } ->\n{ a = 2 }");
         assert_eq!(wrapped("an odd ` and more", 8, "  "), "an odd `\n  and\n  more");

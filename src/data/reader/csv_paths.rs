@@ -150,7 +150,7 @@ fn read_rows(
         if is_blank(&record) {
             continue;
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = dialect.line(&reader);
         let cell =
             |column: Option<usize>| column.and_then(|i| record.get(i)).map(str::trim).filter(|cell| !cell.is_empty());
         let missing = |what: &str| {
@@ -514,6 +514,8 @@ mod tests {
             ("path,label,split\na.png,x,train\nb.png,y,often\n", "has the split `often` in line 3"),
             ("path,label\na.png,\n", "has no label in line 2"),
             ("path,label\n,x\n", "has no path in line 2"),
+            ("path,label\r\n\r\na.png,x\r\nb.png,", "has no label in line 4"),
+            ("path,label\n\n\na.png,x\n\nb.png,", "has no label in line 6"),
             ("path,label\na.png,x\nb.png,y\na.png,y\n", "lists `a.png` as `x` in line 2 and as `y` in line 4"),
             (
                 "path,label,class\na.png,x,1\nb.png,x,2\n",

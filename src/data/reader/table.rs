@@ -18,6 +18,8 @@ pub(super) struct Dialect {
     encoding: Encoding,
     /// Whether the first line only says which separator there is, as Excel reads and writes it.
     has_separator_line: bool,
+    /// Whether lines end as Windows writes them.
+    is_crlf: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl Dialect {
         let said = separator_line(&text);
         let text = &text[said.map_or(0, |(_, len)| len)..];
         let has_separator_line = said.is_some();
+        let is_crlf = text.iter().position(|&byte| byte == b'\n').is_some_and(|at| text[..at].ends_with(b"\r"));
         let rank = |delimiter: u8| {
             let mut rows = reader(delimiter).from_reader(text);
             let rows: Vec<csv::StringRecord> = rows.records().take(ROWS).map_while(Result::ok).collect();
@@ -84,13 +87,14 @@ impl Dialect {
         // What it says, where that makes columns: somebody may have saved the table anew.
         let said = said.map(|(delimiter, _)| delimiter).filter(|&delimiter| rank(delimiter).2 > 1);
         if let Some(delimiter) = said {
-            return Some(Dialect { delimiter, encoding, has_separator_line });
+            return Some(Dialect { delimiter, encoding, has_separator_line, is_crlf });
         }
         let best = DELIMITERS.into_iter().rev().max_by_key(|&delimiter| rank(delimiter))?;
         // Lists of ImageNet and others; words within a cell are not to be taken for columns.
         let makes_sense = |delimiter| matches!(rank(delimiter), (true, ..) | (_, true, _));
         let is_spaced = !makes_sense(best) && makes_sense(b' ');
-        Some(Dialect { delimiter: if is_spaced { b' ' } else { best }, encoding, has_separator_line })
+        let delimiter = if is_spaced { b' ' } else { best };
+        Some(Dialect { delimiter, encoding, has_separator_line, is_crlf })
     }
 
     /// The table's text.
@@ -98,14 +102,22 @@ impl Dialect {
         self.text(input.open()?).map_err(|e| input.error(e))
     }
 
-    /// The text of its bytes. Of a line that says the separator only the end is left, so that lines keep their numbers.
+    /// The line of the record that `reader` has just read.
+    pub(super) fn line<R: Read>(self, reader: &csv::Reader<R>) -> u64 {
+        // Of `\r\n` the parser leaves the second to the next record.
+        reader.position().line() - u64::from(!self.is_crlf)
+    }
+
+    /// The text of its bytes, its last line ended. Of a line that says the separator only the end is left, so that lines keep
+    /// their numbers.
     fn text(self, stream: Stream) -> io::Result<Stream> {
         let mut stream = self.encoding.decoded(stream)?;
         if self.has_separator_line {
             let said = separator_line(stream.fill_buf()?).map_or(0, |(_, len)| len);
             stream.consume(said);
         }
-        Ok(stream)
+        let end: &'static [u8] = if self.is_crlf { b"\r\n" } else { b"\n" };
+        Ok(Box::new(stream.chain(end)))
     }
 
     /// A parser of its rows, the header among them.
