@@ -16,10 +16,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use unicode_width::UnicodeWidthStr;
+
 const FOLDER: &str = "tests/golden";
 
 /// A command with progress that took longer than this may have said more than in a calm hour.
 const CALM: Duration = Duration::from_millis(1_800);
+
+/// Columns that a line may have.
+const WIDTH: usize = 100;
 
 /// Two folds of a net of a few filters on some of the built-in digits: a run takes a tenth of a second.
 const SMALL: &str = r#"schema = 1
@@ -62,7 +67,8 @@ fn text(bytes: Vec<u8>) -> String {
 
 impl Project {
     fn new(manifest: &str) -> Project {
-        let temp = tempfile::tempdir().expect("a temporary folder");
+        // Lines are broken by the length of the paths in them: this one has the same everywhere.
+        let temp = tempfile::tempdir_in("/tmp").expect("a temporary folder");
         fs::create_dir(temp.path().join(".git")).expect("a project root");
         let project = Project { temp, transcript: String::new(), was_slow: false };
         if !manifest.is_empty() {
@@ -127,6 +133,7 @@ impl Project {
             let is_plain = !argument.contains([' ', '"', '\'', '{', '[']) && !argument.is_empty();
             let _ = if is_plain { write!(line, " {argument}") } else { write!(line, " '{argument}'") };
         }
+        check_widths(arguments, [stdout, stderr]);
         let dir = self.temp.path().to_string_lossy().into_owned();
         let shown = |text: &str| redacted(&text.replace(&dir, "[DIR]"));
         let _ = writeln!(self.transcript, "{line}{behind}");
@@ -173,6 +180,20 @@ fn without_fields(text: &str, names: &[&str]) -> String {
         }
     }
     out
+}
+
+/// No line of text is wider than a terminal, but where a word is, or a line of a manifest is shown.
+fn check_widths(arguments: &[&str], told: [&str; 2]) {
+    // Rows and scripts are for programs.
+    let is_data = arguments.iter().any(|word| ["predict", "completions"].contains(word));
+    for text in told.into_iter().skip(usize::from(is_data)) {
+        for line in text.lines().filter(|line| !line.starts_with('{')) {
+            let rest = line.trim_start();
+            let longest = rest.split(' ').map(UnicodeWidthStr::width).max().unwrap_or(0);
+            let is_broken = line.width() <= WIDTH || longest + (line.len() - rest.len()) > WIDTH;
+            assert!(is_broken, "{arguments:?}: {} columns: {line}", line.width());
+        }
+    }
 }
 
 /// Times, versions, colours and the memory of a training, which packs its operands as the processor's kernels want them,
@@ -289,6 +310,7 @@ fn every_verb_has_help() {
         project.convoy(&["rum"]);
         project.convoy(&["run", "--thread", "2"]);
         project.convoy(&["cache"]);
+        project.convoy(&["export", "small.toml"]);
     });
 }
 
@@ -621,7 +643,100 @@ fn other_verbs() {
         let head: String = stdout.split_inclusive('\n').take(4).collect();
         project.note(&[], &["schema", "--json"], " | head -n 4", &head, &stderr, output.status);
     });
-    check("completions", "", |project| drop(project.convoy(&["completions", "fish"])));
+    check("completions", SMALL, |project| {
+        project.convoy(&["completions", "fish"]);
+        project.convoy(&["completions", "bash"]);
+        project.write(
+            "other.toml",
+            "schema = 1\n[stages.ingest]\n[stages.net]\nkind = \"train\"\n[profile.ci]\nseed = 2\n",
+        );
+        project.write("half.toml", "schema = 1\n[stages.ingest]\n[stages.dense]\nkind = \"tr\n[profile.quick]\n");
+        project.write("datasets/mine.toml", "");
+        project.convoy(&["run", "-q", "--threads", "1", "--to", "split", "small.toml"]);
+        for line in [
+            &["run", "small.toml", "--to", ""][..],
+            &["run", "other.toml", "--force", "n"],
+            &["run", "half.toml", "--to", ""],
+            &["check", "other.toml", "--profile", ""],
+            &["check", "half.toml", "--profile", ""],
+            &["predict", "other.toml", "--stage", "n"],
+            &["why", "tr", "small.toml"],
+            &["check", "other.toml", "--set", "stages.net.e"],
+            &["schema", "train.optimizer.ad"],
+            &["data", "verify", ""],
+            &["cache", "gc", "--keep", ""],
+            &["export", ""],
+        ] {
+            let index = if line[0] == "why" { 2 } else { line.len() }.to_string();
+            let asked = [("CONVOY_COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", index.as_str())];
+            project.convoy_in(&asked, &[&["--", "convoy"], line].concat());
+        }
+        let of_fish = ["--", "convoy", "run", "other.toml", "--set", "stages.net.epo"];
+        project.convoy_in(&[("CONVOY_COMPLETE", "fish")], &of_fish);
+        project.convoy_in(&[("CONVOY_COMPLETE", "tcsh")], &[]);
+        project.was_slow = false;
+    });
+}
+
+/// With `--json` every verb that fails has a document on stdout, and the text of it on stderr.
+#[test]
+fn errors_are_documents_too() {
+    check("errors-as-json", SMALL, |project| {
+        project.write("broken.toml", &SMALL.replace("epochs ", "epoch "));
+        project.write("absent.toml", &SMALL.replace("builtin:digits", "photos"));
+        project.write("file", "a file in the place of a folder");
+        let failing: &[&[&str]] = &[
+            &["run", "none.toml"],
+            &["run", "broken.toml"],
+            &["run", "absent.toml", "-q"],
+            &["run", "small.toml", "--to", "splitt"],
+            &["run", "small.toml", "-q", "--cache-dir", "file"],
+            &["run", "small.toml", "-q", "--out-dir", "file"],
+            &["run", "small.toml", "--threads", "0"],
+            &["check", "broken.toml"],
+            &["check", "absent.toml", "--data"],
+            &["check", "small.toml", "--locked"],
+            &["summary", "broken.toml"],
+            &["status", "absent.toml"],
+            &["status", "small.toml", "--cache-dir", "file"],
+            &["why", "nothing", "small.toml"],
+            &["predict", "small.toml", "x.png"],
+            &["predict", "broken.toml", "x.png"],
+            &["predict", "none.safetensors", "x.png"],
+            &["export", "safetensors", "small.toml"],
+            &["export", "safetensors", "broken.toml"],
+            &["export", "safetensors", "--stage", "split", "small.toml"],
+            &["init", "small.toml"],
+            &["data", "verify", "mmist"],
+            &["data", "verify", "mnist"],
+            &["cache", "list", "--cache-dir", "file"],
+            &["cache", "gc", "--cache-dir", "file"],
+            &["cache", "gc", "--max-size", "many"],
+            &["cache", "gc", "--keep", "nothing"],
+            &["cache", "clean"],
+            &["verify", "--cache-dir", "file"],
+            &["selftest", "training", "broken.toml"],
+            &["rum"],
+        ];
+        fs::create_dir(project.path(".convoy")).expect("a folder");
+        for arguments in failing {
+            let (stdout, stderr) = project.convoy(&[arguments, &["--json"][..]].concat());
+            assert_eq!(stdout.lines().count(), 1, "{arguments:?}: {stdout}");
+            assert!(!stderr.is_empty(), "{arguments:?} says nothing on stderr");
+            let json: serde_json::Value = serde_json::from_str(&stdout).expect("it is JSON");
+            assert_eq!(json["schema_version"], 1, "{arguments:?}");
+            let told = json["diagnostics"].as_array().expect("a list");
+            let errors: Vec<_> = told.iter().filter(|told| told["severity"] == "error").collect();
+            assert!(!errors.is_empty(), "{arguments:?}: {stdout}");
+            for error in errors {
+                // Its beginning: a long one is broken.
+                let reason = error["reason"].as_str().expect("a text");
+                let start: String = reason.split(' ').take(4).collect::<Vec<_>>().join(" ");
+                assert!(stderr.contains(&start), "{arguments:?}: `{start}` is not in {stderr}");
+            }
+        }
+        project.was_slow = false;
+    });
 }
 
 #[test]

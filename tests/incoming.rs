@@ -11,7 +11,7 @@ fn convoy(dir: &Path, arguments: &[&str]) -> Output {
 }
 
 fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    common::unbroken(&output.stderr)
 }
 
 /// A grey PGM file of one value.
@@ -103,4 +103,46 @@ fn the_manifest_of_init_uses_the_splits_of_the_data() {
     assert!(output.status.success() && !said.contains("of its own"), "{said}");
     let splits = fs::read_to_string(dir.path().join("out/pipeline/splits.csv")).expect("a table");
     assert_eq!(splits.lines().filter(|line| line.contains(",test,")).count(), 6, "{splits}");
+}
+
+#[test]
+fn sizes_that_differ_come_with_one_that_would_do() {
+    let dir = photos();
+    manifest(dir.path(), "", "FC");
+    let path = dir.path().join("photos.toml");
+    let text = fs::read_to_string(&path).expect("a manifest").replace("resize = { width = 4, height = 4 }\n", "");
+    fs::write(&path, text).expect("writable");
+    for verb in [&["run", "-q"][..], &["check", "--data"]] {
+        let said = stderr(&convoy(dir.path(), &[verb, &["photos.toml"]].concat()));
+        assert!(said.contains("images have different sizes: `"), "{said}");
+        assert!(said.contains("help: add `resize = 3`, say: their median size is 3x3"), "{said}");
+    }
+}
+
+#[test]
+fn a_test_split_that_is_far_from_what_was_learned_is_told_with_every_result() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir(dir.path().join(".git")).expect("a project root");
+    // Dark and bright are told apart; in the test split they bear each other's names.
+    for i in 0..40_u8 {
+        put(dir.path(), &format!("photos/train/dark/{i}.pgm"), 4, i);
+        put(dir.path(), &format!("photos/train/bright/{i}.pgm"), 4, 200 + i);
+        put(dir.path(), &format!("photos/test/dark/{i}.pgm"), 4, 201 + i);
+        put(dir.path(), &format!("photos/test/bright/{i}.pgm"), 4, 41 + i);
+    }
+    manifest(dir.path(), "", "FC");
+    let path = dir.path().join("photos.toml");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    let text = text.replace("[stages.train]", "[stages.preprocess]\nsteps = [\"center\", \"scale\"]\n[stages.train]");
+    let text = text.replace("epochs = 1", "epochs = 30\nlearning_rate = 0.01");
+    fs::write(&path, text).expect("writable");
+    let expected = "warning: evaluate: `train` recognises far fewer test images than it did out of fold:";
+    for _ in 0..2 {
+        let output = convoy(dir.path(), &["run", "-q", "photos.toml"]);
+        let said = stderr(&output);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.matches(expected).count(), 1, "{said}");
+    }
+    let noted = fs::read_to_string(dir.path().join("out/photos/run.json")).expect("it is there");
+    assert!(noted.contains("recognises far fewer test images"), "{noted}");
 }

@@ -353,3 +353,70 @@ fn a_search_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_n
     assert!(convoy(killed.path(), "2").status().unwrap().success());
     assert!(outcome(killed.path()) == outcome(calm.path()));
 }
+
+/// A rate that is far too high for a net without a batch normalisation: that is told after a few epochs.
+const HASTY: &str = r#"
+schema = 1
+name   = "killed"
+
+[stages.ingest]
+source = "builtin:digits"
+limit  = 300
+
+[stages.split]
+validation = 0.2
+
+[stages.preprocess]
+steps = ["center", "scale"]
+
+[stages.cnn]
+kind          = "train"
+architecture  = "INPUT - CONV(8) - RELU - POOL - FC"
+sanity        = false
+epochs        = 400
+learning_rate = 2.0
+optimizer     = "sgd"
+
+[stages.evaluate]
+"#;
+
+/// What a training says in its first epochs is not said again by one that goes on behind them: it stands in the checkpoint.
+#[test]
+fn what_a_killed_training_told_is_told_by_the_one_that_goes_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    fs::write(root.join("killed.toml"), HASTY).unwrap();
+    let said = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains("lower `learning_rate`")).map(str::to_owned).collect()
+    };
+    let errors = root.join("errors");
+    let mut child = convoy(root, "1").stderr(fs::File::create(&errors).unwrap()).spawn().unwrap();
+    let start = Instant::now();
+    let mut at_the_warning = None;
+    loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon: {}", fs::read_to_string(&errors).unwrap());
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing was told, or no checkpoint kept");
+        std::thread::sleep(Duration::from_micros(300));
+        let now = checkpoints(root);
+        match &at_the_warning {
+            None if !said(&fs::read_to_string(&errors).unwrap()).is_empty() => at_the_warning = Some(now),
+            // The first checkpoint behind the warning.
+            Some(before) if !now.is_empty() && now != *before => break,
+            _ => {}
+        }
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    let first = said(&fs::read_to_string(&errors).unwrap());
+    assert_eq!(first.len(), 1, "{first:?}");
+    let kept = checkpoints(root);
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    // It goes on, and then it is fresh.
+    for _ in 0..2 {
+        let output = convoy(root, "1").stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(said(&String::from_utf8(output.stderr).unwrap()), first);
+    }
+    let noted = fs::read_to_string(root.join("out/killed/run.json")).unwrap();
+    assert!(noted.contains("lower `learning_rate`"), "{noted}");
+}

@@ -220,7 +220,7 @@ fn unreadable_images_are_named_and_the_rest_is_predicted() {
 #[test]
 fn a_model_that_is_not_there_or_was_damaged_is_an_error_that_says_what_to_do() {
     let project = Project::run();
-    let code_and_text = |output: Output| (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap());
+    let code_and_text = |output: Output| (output.status.code().unwrap(), common::unbroken(&output.stderr));
     let (code, said) = code_and_text(project.convoy(&[
         "predict",
         "toy.toml",

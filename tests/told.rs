@@ -202,3 +202,113 @@ fn the_summary_of_own_data_has_its_shapes() {
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.starts_with("train: input 2x2x1, 2 classes\n"), "{stdout}");
 }
+
+#[test]
+fn the_store_tells_what_a_data_set_is_like_where_its_source_is_not() {
+    let folder = project();
+    let ran = ran(folder.path(), &["run", "-q", "--to", "ingest", "m.toml"]);
+    assert_eq!(ran.0, Some(0), "{}", ran.2);
+    let told = "ingest: 80 images, 2 classes (0 40, 1 40), all 2x2x1\n";
+    for data in [&["check", "m.toml"][..], &["check", "--data", "m.toml"]] {
+        let (code, stdout, stderr) = ran(folder.path(), data);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.ends_with(told), "{stdout}");
+    }
+    let table = fs::read(folder.path().join("t.csv")).expect("the table");
+    fs::remove_file(folder.path().join("t.csv")).expect("it can be removed");
+    let (code, stdout, stderr) = ran(folder.path(), &["check", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.ends_with(told) && stderr.contains("`./t.csv` does not exist"), "{stdout}{stderr}");
+    let (_, stdout, _) = ran(folder.path(), &["check", "--json", "m.toml"]);
+    assert!(stdout.contains(&format!("\"data\":{{\"ingest\":\"{}\"}}", &told[8..told.len() - 1])), "{stdout}");
+    let (code, stdout, stderr) = ran(folder.path(), &["summary", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("train: input 2x2x1, 2 classes\n"), "{stdout}");
+
+    // What does not fit to it is found without it.
+    let write = |manifest: &str| fs::write(folder.path().join("m.toml"), manifest).expect("it can be written");
+    write(&MANIFEST.replace("INPUT - FC", "INPUT - FC(5)"));
+    for verb in ["check", "summary"] {
+        let (code, _, stderr) = ran(folder.path(), &[verb, "m.toml"]);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains("the network ends with 5 values, but there are 2 classes"), "{stderr}");
+    }
+    write(&MANIFEST.replace("test = 0.25", "test = \"given\""));
+    let (code, _, stderr) = ran(folder.path(), &["check", "m.toml"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("the data set has no test split of its own"), "{stderr}");
+
+    // Another data set, by other keys or by other content, is not that one.
+    write(&MANIFEST.replace("INPUT - FC", "INPUT - FC(5)").replace("t.csv\"", "t.csv\"\nlimit = 10"));
+    assert_eq!(ran(folder.path(), &["check", "m.toml"]).0, Some(0));
+    write(&MANIFEST.replace("INPUT - FC", "INPUT - FC(5)"));
+    fs::write(folder.path().join("t.csv"), [&table[..], b"2,1,2,3,4\n"].concat()).expect("it can be written");
+    assert_eq!(ran(folder.path(), &["check", "m.toml"]).0, Some(0));
+    let (code, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("there are 3 classes"), "{stderr}");
+
+    // A lock file knows the sources, too, where nobody has run here yet.
+    fs::write(folder.path().join("t.csv"), &table).expect("it can be written");
+    write(&MANIFEST.replace("epochs = 1", "epochs = 1\nearly_stopping = false"));
+    write(MANIFEST);
+    assert_eq!(ran(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
+    fs::remove_file(folder.path().join("t.csv")).expect("it can be removed");
+    fs::remove_dir_all(folder.path().join(".convoy/runs")).expect("it can be removed");
+    let (code, stdout, stderr) = ran(folder.path(), &["check", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.ends_with(told), "{stdout}");
+}
+
+#[test]
+fn names_of_classes_are_checked_before_anything_runs() {
+    let three = MANIFEST.replace("t.csv\"", "t.csv\"\nclasses = [\"cat\", \"dog\", \"owl\"]");
+    check_data(
+        &three,
+        (
+            2,
+            &[
+                "error: stage `ingest`: `classes` has 3 names, but the source has 2 labels: `0`, `1`",
+                "= help: give a name to each label that there is, in their order",
+            ],
+        ),
+    );
+    check_data(&three.replace(", \"owl\"", ""), (0, &[]));
+}
+
+#[test]
+fn a_split_of_the_data_that_is_not_used_is_told_by_check() {
+    let catalogue = MANIFEST.replace("t.csv", "mnist");
+    let folder = project();
+    fs::write(folder.path().join("m.toml"), &catalogue).expect("it can be written");
+    let (code, _, stderr) = ran(folder.path(), &["check", "m.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let expected = "warning: stage `split`: the data set has a test split of its own, which `test` overrides";
+    assert!(stderr.contains(expected), "{stderr}");
+    assert!(stderr.contains("help: leave `test` out or write `test = \"given\"`"), "{stderr}");
+    for used in ["", "test = \"given\"\n"] {
+        let text = catalogue.replace("test = 0.25\n", used);
+        fs::write(folder.path().join("m.toml"), text).expect("it can be written");
+        let (_, _, stderr) = ran(folder.path(), &["check", "m.toml"]);
+        assert!(!stderr.contains("of its own"), "{stderr}");
+    }
+    let rows: String =
+        (0..40).map(|i| format!("{i}.png,{},{}\n", i % 2, if i < 30 { "train" } else { "test" })).collect();
+    for i in 0..40 {
+        let image = image::GrayImage::from_fn(2, 2, |x, y| image::Luma([(x * 9 + y * 3 + i) as u8]));
+        image.save(folder.path().join(format!("{i}.png"))).expect("it can be written");
+    }
+    fs::write(folder.path().join("t.csv"), format!("path,label,split\n{rows}")).expect("it can be written");
+    fs::write(folder.path().join("m.toml"), MANIFEST).expect("it can be written");
+    let (_, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
+    assert!(stderr.contains("a test split of its own, 10 images, which `test` overrides"), "{stderr}");
+    // So is a group that nobody keeps together.
+    let rows: String = (0..40).map(|i| format!("{i}.png,{},p{}\n", i % 2, i / 4)).collect();
+    fs::write(folder.path().join("t.csv"), format!("path,label,group\n{rows}")).expect("it can be written");
+    let (_, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
+    assert!(stderr.contains("warning: stage `split`: of 10 groups of the data set "), "{stderr}");
+    let grouped = MANIFEST.replace("folds = 5", "folds = 5\ngroup = \"group\"");
+    fs::write(folder.path().join("m.toml"), grouped).expect("it can be written");
+    let (_, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
+    assert!(!stderr.contains("groups of the data set"), "{stderr}");
+}

@@ -96,10 +96,10 @@ fn the_space_of_a_search() {
     let expected = "search, round 1: 3 trials: stale\n  \
         `learning_rate` changed: 0.00227 -> 0.001507; 2 more reasons\n    --> m.toml:36:36\n\
         search, round 1: pending\n  \
-        param: `space.stages.tuned.learning_rate` changed: { log-uniform = [0.001, 0.1] } -> { log-uniform = [0.001, 0.01] }\n    --> m.toml:36:36\n  \
+        param: `space.stages.tuned.learning_rate` changed: { log-uniform = [0.001, 0.1] } ->\n      { log-uniform = [0.001, 0.01] }\n    --> m.toml:36:36\n  \
         upstream: waits for the trials of `search`\n\
         search, round 2: pending\n  \
-        param: `space.stages.tuned.learning_rate` changed: { log-uniform = [0.001, 0.1] } -> { log-uniform = [0.001, 0.01] }\n    --> m.toml:36:36\n  \
+        param: `space.stages.tuned.learning_rate` changed: { log-uniform = [0.001, 0.1] } ->\n      { log-uniform = [0.001, 0.01] }\n    --> m.toml:36:36\n  \
         upstream: waits for round 1 of `search`\n\
         search, fold 1..2: pending\n  \
         upstream: waits for round 2 of `search`\n";

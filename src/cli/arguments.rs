@@ -153,8 +153,9 @@ pub struct RunArguments {
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root].
-    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root] [env:
+    /// CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
     pub out_dir: Option<PathBuf>,
     /// Run these stages even if they are fresh (repeatable).
     #[arg(long, value_name = "STAGE")]
@@ -213,9 +214,9 @@ pub struct SummaryArguments {
     /// Which manifest.
     #[command(flatten)]
     pub manifest: ManifestArguments,
-    /// Where data sets of the catalogue are looked for first.
-    #[arg(long, value_name = "DIR", env = "CONVOY_DATA")]
-    pub data_dir: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
     /// Print each architecture in its other spelling (shorthand or long form), to paste into a manifest.
     #[arg(long)]
     pub toml: bool,
@@ -355,8 +356,8 @@ pub struct ExportArguments {
     /// Where to write it [default: out/NAME/STAGE.safetensors].
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Where `out` is, as `run` was told.
-    #[arg(long, value_name = "DIR", env = "CONVOY_OUT")]
+    /// Where `out` is, as `run` was told [env: CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
     pub out_dir: Option<PathBuf>,
     /// Where things are.
     #[command(flatten)]
@@ -553,4 +554,24 @@ pub struct SchemaArguments {
 pub struct CompletionsArguments {
     /// The shell.
     pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// clap would add the variable's value to the help: it is named in the text instead.
+    #[test]
+    fn variables_are_named_in_the_help_and_their_values_are_not() {
+        fn check(command: &Command) {
+            for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+                let name = arg.get_env().unwrap_or_default().to_string_lossy();
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(arg.is_hide_env_set(), "{} {arg}", command.get_name());
+                assert!(help.contains(&format!("[env: {name}]")), "{} {arg}: {help}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
 }

@@ -1,49 +1,96 @@
 //! `check` and `summary`: what can be said of a manifest without touching a pixel.
 
 use super::Exit;
-use super::arguments::CheckArguments;
+use super::arguments::{CheckArguments, PlaceArguments};
 use super::locked::{self, difference_json, tell_compared};
-use super::manifest::{diagnostics_json, load, print, run_error, threads};
+use super::manifest::{load, print, run_error, threads};
 use super::terminal::Terminal;
-use crate::manifest::{Diagnostics, Looked, Manifest};
+use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
+use crate::manifest::{Diagnostics, Manifest, Seen};
+use crate::report;
 use crate::runner::{self, Difference, LockFile, Session, compared_lock};
+use crate::stages::{Glance, Places, StageError};
 use crate::store::Access;
 
 /// `check`.
 pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     if arguments.locked {
         return locked(arguments, &manifest, terminal);
     }
     let places = runner::places(&manifest, arguments.places.data_dir.as_deref());
-    let looked = match arguments.data {
-        true => manifest.look(&places),
+    let stored = Stored::open(&manifest, &arguments.places, terminal);
+    let mut looked = manifest.look(&|stage| match arguments.data {
+        true => {
+            manifest.nodes[stage].stage.sources(&places)?;
+            stored.see(stage).map_or_else(|| glance(&manifest, stage, &places), |seen| Ok(Some(seen)))
+        }
+        false => Ok(stored.see(stage)),
+    });
+    if !arguments.data {
         // Manifests are checked where their data is not, too.
-        false => Looked { problems: manifest.absent_sources(&places), ..Looked::default() },
-    };
+        looked.problems.extend(manifest.absent_sources(&places));
+    }
     let found = Diagnostics::new(looked.problems, manifest.texts.clone());
     if !found.problems.is_empty() {
         print(&found, terminal);
     }
     let is_well = found.n_errors() == 0;
     if arguments.json {
-        let all = manifest.diagnostics().problems.into_iter().chain(found.problems).collect();
-        let mut json = diagnostics_json(&Diagnostics::new(all, manifest.texts.clone()));
-        json["manifest"] = crate::manifest::shown_path(&manifest.path).into();
-        json["stages"] = manifest.n_stages().into();
         let data: serde_json::Map<String, serde_json::Value> =
             looked.told.into_iter().map(|(stage, told)| (stage, told.into())).collect();
-        json["data"] = data.into();
-        terminal.json(json);
+        let (errors, warnings) = terminal.n_told();
+        terminal.json(serde_json::json!({
+            "ok": is_well, "errors": errors, "warnings": warnings, "data": data,
+            "manifest": crate::manifest::shown_path(&manifest.path), "stages": manifest.n_stages(),
+        }));
     } else if is_well {
         terminal.result(&format!(
             "{}: {} stages, no errors\n",
             crate::manifest::shown_path(&manifest.path),
             manifest.n_stages()
         ));
-        looked.told.iter().for_each(|(stage, told)| terminal.result(&format!("{stage}: {told}\n")));
+        looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
     Ok(if is_well { Exit::Done } else { Exit::Usage })
+}
+
+/// Lists the sources of a stage (by index) and looks at a few of their images.
+///
+/// # Errors
+/// If they are not there, and what would end the stage, as far as the look tells.
+pub fn glance(manifest: &Manifest, stage: usize, places: &Places) -> Result<Option<Seen>, StageError> {
+    let stage = &manifest.nodes[stage].stage;
+    stage.sources(places)?;
+    Ok(stage.glance(places)?.map(|glance| {
+        let told = report::dataset::glance_line(&glance);
+        (glance, told)
+    }))
+}
+
+/// What the store knows of a manifest's data sets.
+pub struct Stored<'m> {
+    session: Option<Session<'m>>,
+    threads: usize,
+}
+
+impl<'m> Stored<'m> {
+    /// Opens the store to look at it; one that cannot be opened is told of, and knows nothing.
+    pub fn open(manifest: &'m Manifest, places: &PlaceArguments, terminal: &Terminal) -> Stored<'m> {
+        let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
+        let session = opened.map_err(|error| terminal.warning(&error.to_string())).ok();
+        Stored { session, threads: threads(places) }
+    }
+
+    /// What the data set is like that a stage made; nothing if it would make another one today.
+    pub fn see(&self, stage: usize) -> Option<Seen> {
+        let session = self.session.as_ref()?;
+        let files = [NAMES_FILES, SUMMARY_FILES].concat();
+        // Whoever needs the data set hears what is wrong with the store.
+        let files = session.stored_dataset(stage, &files, self.threads).ok()??;
+        let summary = Summary::read(&files).ok()?;
+        Some((Glance::of_dataset(&files).ok()?, report::dataset::line(&summary)))
+    }
 }
 
 /// `check --locked`: whether a run would come to what the lock file says, as far as manifest, lock file and records tell.
@@ -52,7 +99,7 @@ fn locked(arguments: &CheckArguments, manifest: &Manifest, terminal: &Terminal) 
     let opened = Session::open(manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look);
     let session = match opened {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };
     let path = compared_lock(manifest);
     tell_compared(manifest, &path, terminal);
@@ -79,7 +126,7 @@ fn compare(
     let manifest = session.manifest;
     let differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
         Ok(differences) => differences,
-        Err(error) => return Ok(run_error(&error, manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };
     if arguments.json {
         let found: Vec<serde_json::Value> = differences.iter().map(|d| difference_json(d, manifest)).collect();
@@ -88,7 +135,7 @@ fn compare(
         return Ok(if ok { Exit::Done } else { Exit::Stale });
     }
     for difference in &differences {
-        terminal.result(&format!("{shown}: {difference}\n"));
+        terminal.prose(&format!("{shown}: {difference}\n"));
         if let Difference::Setting(.., Some(span)) = difference
             && let Some(at) = manifest.texts.location(*span)
         {

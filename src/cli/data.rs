@@ -31,13 +31,15 @@ pub fn data(verb: &DataVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
                         grouped(entry.n_samples as u64),
                         entry.shape().to_string(),
                         entry.classes.len().to_string(),
-                        entry.licence.clone(),
                         entry.title.clone(),
                     ]
                 })
                 .collect();
-            let aligns = [Align::Left, Align::Right, Align::Right, Align::Right, Align::Left, Align::Left];
-            terminal.result(&aligned(&["name", "images", "shape", "classes", "licence", "title"], &aligns, &rows));
+            let aligns = [Align::Left, Align::Right, Align::Right, Align::Right, Align::Left];
+            terminal.result(&aligned(&["name", "images", "shape", "classes", "title"], &aligns, &rows));
+            let licences = catalogue::embedded().iter().map(|entry| vec![entry.name.clone(), entry.licence.clone()]);
+            let licences = aligned(&["name", "licence"], &[Align::Left; 2], &licences.collect::<Vec<_>>());
+            terminal.result(&format!("\n{licences}"));
             Ok(Exit::Done)
         }
         DataVerb::Verify { name, data_dir, json } => verify(name, data_dir.as_deref(), *json, terminal),

@@ -44,12 +44,12 @@ pub fn diff(arguments: &DiffArguments, terminal: &Terminal) -> anyhow::Result<Ex
     let metric = arguments.fail_on_worse.as_deref();
     if let Some(name) = metric.filter(|name| crate::data::metrics::find(name).is_none()) {
         let help = crate::data::metrics::suggest(name);
-        return Ok(refuse(&format!("unknown metric `{name}`"), &help, arguments, terminal));
+        return Ok(refuse(&format!("unknown metric `{name}`"), &help, terminal));
     }
     let (a, b) = match sides(arguments, terminal) {
         Ok(Some(sides)) => sides,
         Ok(None) => return Ok(Exit::Usage),
-        Err((message, help)) => return Ok(refuse(&message, &help, arguments, terminal)),
+        Err((message, help)) => return Ok(refuse(&message, &help, terminal)),
     };
     let mut changes = between(&a, &b);
     let exit = match metric.map(|metric| worse(&changes, [&a, &b], metric)) {
@@ -72,12 +72,8 @@ pub fn diff(arguments: &DiffArguments, terminal: &Terminal) -> anyhow::Result<Ex
     Ok(exit)
 }
 
-fn refuse(message: &str, help: &str, arguments: &DiffArguments, terminal: &Terminal) -> Exit {
+fn refuse(message: &str, help: &str, terminal: &Terminal) -> Exit {
     terminal.fault(message, Some(help));
-    if arguments.json {
-        let error = serde_json::json!({ "message": message, "help": help });
-        terminal.json(serde_json::json!({ "ok": false, "exit_code": Exit::Usage as u8, "error": error }));
-    }
     Exit::Usage
 }
 
@@ -105,7 +101,7 @@ fn sides(arguments: &DiffArguments, terminal: &Terminal) -> Result<Option<(Side,
         sets: Vec::new(),
         profile: arguments.profile.clone(),
     };
-    let loaded = manifest::load_without_warnings(&asked, arguments.json, terminal);
+    let loaded = manifest::load_without_warnings(&asked, terminal);
     let Some(manifest) = loaded.map_err(|error| (error.to_string(), String::new()))? else { return Ok(None) };
     let git = Git::of(&manifest.dir);
     let store = open(&manifest.dir);

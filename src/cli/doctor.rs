@@ -27,7 +27,7 @@ pub fn doctor(arguments: &DoctorArguments, terminal: &Terminal) -> anyhow::Resul
                 _ => drop(json.insert(name.to_owned(), value)),
             }
         }
-        terminal.json(json);
+        terminal.json(json.into());
         return Ok(Exit::Done);
     }
     let mut text = String::new();

@@ -118,9 +118,7 @@ fn from_manifest(
     stage: Option<&str>,
     terminal: &Terminal,
 ) -> anyhow::Result<Opened> {
-    let Some(manifest) = manifest::load_without_warnings(arguments, false, terminal)? else {
-        return Ok(Err(Exit::Usage));
-    };
+    let Some(manifest) = manifest::load_without_warnings(arguments, terminal)? else { return Ok(Err(Exit::Usage)) };
     let stage = match final_model(&manifest, stage, terminal) {
         Ok(stage) => stage,
         Err(exit) => return Ok(Err(exit)),
@@ -131,7 +129,7 @@ fn from_manifest(
         .and_then(|session| Ok((session.plan(&options)?, session)));
     let (plan, session) = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(Err(run_error(&error, &manifest, false, terminal))),
+        Err(error) => return Ok(Err(run_error(&error, &manifest, terminal))),
     };
     let shown = shown_path(&manifest.path);
     if let Some(reason) = what_is_missing(&plan) {
@@ -173,7 +171,7 @@ fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -
     };
     match manifest.stage(wanted) {
         None => {
-            terminal.note(&unknown_stage(manifest, wanted, terminal));
+            unknown_stage(manifest, wanted, terminal);
             Err(Exit::Usage)
         }
         Some(stage) if !models.contains(&wanted) => {

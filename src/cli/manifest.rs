@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::arguments::{ManifestArguments, PlaceArguments};
-use super::terminal::{RED, Terminal};
+use super::terminal::Terminal;
 use crate::config::{Problem, Severity, Span};
-use crate::manifest::{Diagnostics, Manifest};
+use crate::manifest::{Diagnostics, Manifest, Texts};
 use crate::runner::RunError;
 
-/// The manifest that the arguments name, checked; `None` after its problems have been printed, with `is_json` on stdout, too.
-pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
-    let manifest = load_without_warnings(arguments, is_json, terminal)?;
+/// The manifest that the arguments name, checked; `None` after its problems have been printed.
+pub fn load(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
+    let manifest = load_without_warnings(arguments, terminal)?;
     if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.warnings.is_empty()) {
         print(&manifest.diagnostics(), terminal);
     }
@@ -19,22 +19,13 @@ pub fn load(arguments: &ManifestArguments, is_json: bool, terminal: &Terminal) -
 }
 
 /// The same, for verbs that use what a run made: the run has said its warnings.
-pub fn load_without_warnings(
-    arguments: &ManifestArguments,
-    is_json: bool,
-    terminal: &Terminal,
-) -> anyhow::Result<Option<Manifest>> {
+pub fn load_without_warnings(arguments: &ManifestArguments, terminal: &Terminal) -> anyhow::Result<Option<Manifest>> {
     let path = match &arguments.manifest {
         Some(path) => path.clone(),
         None => match only_manifest(Path::new(".")) {
             Ok(path) => path,
             Err((message, help)) => {
                 terminal.fault(&message, Some(&help));
-                if is_json {
-                    let problem =
-                        serde_json::json!({ "severity": "error", "reason": message, "help": help, "span": null });
-                    terminal.json(serde_json::json!({ "ok": false, "errors": 1, "diagnostics": [problem] }));
-                }
                 return Ok(None);
             }
         },
@@ -43,45 +34,38 @@ pub fn load_without_warnings(
         Ok(manifest) => Ok(Some(manifest)),
         Err(diagnostics) => {
             print(&diagnostics, terminal);
-            if is_json {
-                terminal.json(diagnostics_json(&diagnostics));
-            }
             Ok(None)
         }
     }
 }
 
-/// Prints everything that was found.
+/// Prints what was found in a manifest.
 pub fn print(diagnostics: &Diagnostics, terminal: &Terminal) {
     terminal.page(&diagnostics.render(terminal.has_colour));
+    diagnostics.problems.iter().for_each(|problem| keep(problem, &diagnostics.texts, terminal));
 }
 
-/// Everything that was found, each with its place: lines and columns (in characters) from 1, bytes from 0 in the file without a
-/// byte-order mark, or in the `--set` argument.
-pub fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
-    let problem = |problem: &Problem| {
-        let span = diagnostics.texts.location(problem.span).map(|at| {
-            serde_json::json!({
-                "file": at.name, "line": at.line, "column": at.column,
-                "start": problem.span.start, "end": problem.span.end,
-            })
-        });
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        serde_json::json!({ "severity": severity, "reason": problem.message, "help": problem.help, "span": span })
+/// Keeps a problem for a document of JSON, with its place: lines and columns (in characters) from 1, bytes from 0 in the
+/// file without a byte-order mark, or in the `--set` argument.
+fn keep(problem: &Problem, texts: &Texts, terminal: &Terminal) {
+    let span = match (texts.location(problem.span), texts.text(problem.span)) {
+        (Some(at), _) => serde_json::json!({
+            "file": at.name, "line": at.line, "column": at.column,
+            "start": problem.span.start, "end": problem.span.end,
+        }),
+        // A file without a line: it could not be read.
+        (None, Some(text)) => serde_json::json!({ "file": text.name }),
+        (None, None) => serde_json::Value::Null,
     };
-    serde_json::json!({
-        "ok": diagnostics.n_errors() == 0,
-        "errors": diagnostics.n_errors(),
-        "warnings": diagnostics.n_warnings(),
-        "diagnostics": diagnostics.problems.iter().map(problem).collect::<Vec<_>>(),
-    })
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    terminal.keep_told(severity, &problem.message, problem.help.as_deref(), span);
 }
 
 /// The only `*.toml` in `dir` that has a `[stages…]` table.
-fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
+pub fn only_manifest(dir: &Path) -> Result<PathBuf, (String, String)> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
         .map_err(|error| (format!("cannot look for a manifest here: {error}"), "name one".to_owned()))?
         .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
@@ -119,17 +103,16 @@ pub fn threads(places: &PlaceArguments) -> usize {
     places.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from)
 }
 
-/// `error: unknown stage …`, with "did you mean".
-pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) -> String {
+/// Says `error: unknown stage …`, with "did you mean".
+pub fn unknown_stage(manifest: &Manifest, name: &str, terminal: &Terminal) {
     let names = manifest.nodes.iter().map(|node| node.name.as_str());
     let help = crate::config::did_you_mean(name, names.clone())
         .unwrap_or_else(|| format!("the stages are `{}`", names.collect::<Vec<_>>().join("`, `")));
-    format!("{} unknown stage `{name}`\n  help: {help}", terminal.paint("error:", RED))
+    terminal.fault(&format!("unknown stage `{name}`"), Some(&help));
 }
 
-/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame; with `is_json` on stdout,
-/// too.
-pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal: &Terminal) -> Exit {
+/// Prints why nothing could be planned or run, with the manifest's line where a key is to blame.
+pub fn run_error(error: &RunError, manifest: &Manifest, terminal: &Terminal) -> Exit {
     let (message, help, span, exit) = match error {
         RunError::Stage { stage, error } => {
             let at = manifest.stage(stage).zip(error.key.as_ref());
@@ -143,10 +126,6 @@ pub fn run_error(error: &RunError, manifest: &Manifest, is_json: bool, terminal:
         RunError::Store(error) => (error.to_string(), error.help(), None, Exit::Failed),
     };
     fault_at(&message, help.as_deref(), span, manifest, terminal);
-    if is_json {
-        let error = json_error(None, &message, help.as_deref(), span, manifest);
-        terminal.json(serde_json::json!({ "ok": false, "exit_code": exit as u8, "error": error }));
-    }
     exit
 }
 
@@ -156,6 +135,7 @@ pub fn fault_at(message: &str, help: Option<&str>, span: Option<Span>, manifest:
         Some(span) if span != Span::default() => {
             let problem = Problem { help: help.map(str::to_owned), ..Problem::error(span, message.to_owned()) };
             terminal.page(&manifest.texts.render(&problem, terminal.has_colour));
+            keep(&problem, &manifest.texts, terminal);
         }
         _ => terminal.fault(message, help),
     }

@@ -5,6 +5,7 @@
 mod arguments;
 mod changes;
 mod check;
+mod complete;
 mod data;
 mod diff;
 mod doctor;
@@ -31,6 +32,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use clap::error::ErrorKind;
 
 use arguments::{Arguments, ExportVerb, Verb};
 use terminal::Terminal;
@@ -67,11 +69,20 @@ impl From<Exit> for ExitCode {
 /// Runs the program with these arguments, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_json = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     terminal::choose_colour(&arguments);
     let terminal = Terminal::new();
+    match complete::answer(&arguments) {
+        Ok(true) => return Exit::Done.into(),
+        Ok(false) => {}
+        Err(error) => {
+            terminal.fault(error.to_string().trim().trim_start_matches("error: "), None);
+            return Exit::Usage.into();
+        }
+    }
     keep_decoders_quiet();
     run::keep_writing_errors();
-    let matches = arguments::command().try_get_matches_from(arguments);
+    let matches = arguments::command().try_get_matches_from(&arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -80,8 +91,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if !error.use_stderr() {
                 terminal.keep(printed);
             }
+            if error.kind() == ErrorKind::InvalidSubcommand && arguments.get(1).is_some_and(|word| word == "export") {
+                let rest = arguments[2..].iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+                terminal.note(&format!("  help: name the form first: `convoy export safetensors {rest}`"));
+            }
             if let Some(variable) = arguments::refused_variable(&error) {
                 terminal.note(&format!("  help: this is the value of the environment variable `{variable}`"));
+            }
+            if is_json && error.use_stderr() {
+                let text = error.render().to_string();
+                let reason = text.lines().next().unwrap_or_default();
+                let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+                terminal.keep_told("error", reason, None, serde_json::Value::Null);
+                terminal.end_json(Exit::Usage);
             }
             let exit = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
             return if has_failed(&terminal) { Exit::Failed.into() } else { exit };
@@ -92,6 +114,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(isa) => isa.force(),
             Err(message) => {
                 terminal.fault(&format!("CONVOY_ISA: {message}"), None);
+                if is_json {
+                    terminal.end_json(Exit::Usage);
+                }
                 return Exit::Usage.into();
             }
         }
@@ -100,6 +125,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         terminal.error(&error);
         Exit::Failed
     });
+    if is_json {
+        terminal.end_json(exit);
+    }
     if has_failed(&terminal) { Exit::Failed.into() } else { exit.into() }
 }
 
@@ -129,9 +157,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Export { form: ExportVerb::Safetensors(arguments) } => export::export(&arguments, terminal),
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {
-            let mut script = Vec::new();
-            clap_complete::generate(arguments.shell, &mut arguments::command(), "convoy", &mut script);
-            terminal.keep(terminal.part(&script));
+            terminal.keep(terminal.part(&complete::script(arguments.shell)?));
             Ok(Exit::Done)
         }
         Verb::Run(arguments) => run::run(&arguments, terminal),

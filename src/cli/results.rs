@@ -10,13 +10,11 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
 use crate::escape::on_line;
 use crate::manifest::Manifest;
-use crate::report::text::{Align, aligned, width, wrapped};
+use crate::report::text::{Align, COLUMNS, aligned, width, wrapped};
 use crate::report::{Finished, compare};
 use crate::runner::Graph;
 use crate::stages::Part;
 
-/// Lines are at most this wide, in columns, but for names that leave no room.
-const COLUMNS: usize = 100;
 /// Names of models are cut after so many columns.
 const MOST_NAME: usize = 26;
 /// And names of classes: four columns of numbers stand beside them.

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 
 use super::arguments::RunArguments;
 use super::history::RunRecord;
-use super::manifest::{self, fault_at, json_error, run_error, threads, unknown_stage};
+use super::manifest::{fault_at, json_error, run_error, threads, unknown_stage};
 use super::progress::{Progress, Told};
-use super::terminal::{GREEN, RED, Terminal};
-use super::{Exit, locked, results, status};
+use super::terminal::{GREEN, Terminal};
+use super::{Exit, locked, manifest, results, status};
 use crate::artifact::Files;
 use crate::config::Span;
 use crate::data::catalogue;
@@ -31,25 +31,25 @@ use crate::store::{Access, Digest};
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), access) {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let mut options = Options::new(threads(places), &cancel);
     for name in &arguments.force {
         let Some(stage) = manifest.stage(name) else {
-            terminal.note(&unknown_stage(&manifest, name, terminal));
+            unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
         };
         options.force.insert(stage);
     }
     if let Some(name) = &arguments.to {
         let Some(stage) = manifest.stage(name) else {
-            terminal.note(&unknown_stage(&manifest, name, terminal));
+            unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
         };
         options.targets = Some(vec![stage]);
@@ -60,14 +60,14 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 status::print(&plan, &manifest, arguments.json, terminal);
                 Ok(Exit::Done)
             }
-            Err(error) => Ok(run_error(&error, &manifest, arguments.json, terminal)),
+            Err(error) => Ok(run_error(&error, &manifest, terminal)),
         };
     }
     if arguments.locked {
         match locked::before(&session, &options, arguments, terminal) {
             Ok(None) => {}
             Ok(Some(exit)) => return Ok(exit),
-            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
         }
     }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
@@ -80,7 +80,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
                 terminal.fault(&error.to_string(), Some(help));
                 return Ok(Exit::Failed);
             }
-            Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
         }
     }
     stop_on_signals(&cancel)?;
@@ -89,7 +89,7 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     progress.finish();
     let outcome = match ran {
         Ok(outcome) => outcome,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     for warning in session.store.take_warnings() {
         terminal.warning(&warning);
@@ -254,8 +254,7 @@ fn tell_truncated(outcome: &Outcome, terminal: &Terminal) -> bool {
             terminal.warning(&message);
         } else {
             has_failed = true;
-            terminal.note(&format!("{} {message}", terminal.paint("error:", RED)));
-            terminal.note("  help: run again to go on, or set `on_time_limit = \"accept\"`");
+            terminal.fault(&message, Some("run again to go on, or set `on_time_limit = \"accept\"`"));
         }
     }
     has_failed
@@ -504,15 +503,15 @@ fn keep_lock(
     {
         let contradicted: Vec<String> = old.contradictions(&lock).cloned().collect();
         if !contradicted.is_empty() {
-            for task in &contradicted {
-                let message = format!("`{task}` gave other bytes from the same inputs than `{shown}` says");
-                terminal.fault(&message, None);
-            }
             let stage = contradicted[0].split('/').next().unwrap_or_default();
-            terminal.note(&format!(
-                "  help: `convoy run --force {stage}` computes it once more and tells which one this machine gives; \
+            let help = format!(
+                "`convoy run --force {stage}` computes it once more and tells which one this machine gives; \
                  `convoy run --relock` accepts what is here"
-            ));
+            );
+            for (i, task) in contradicted.iter().enumerate() {
+                let message = format!("`{task}` gave other bytes from the same inputs than `{shown}` says");
+                terminal.fault(&message, (i + 1 == contradicted.len()).then_some(help.as_str()));
+            }
             return Ok(Exit::NonDeterministic);
         }
     }

@@ -24,7 +24,7 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
     if arguments.what.is_empty() {
         // The whole of it is long: keys of choices are left to whoever asks for them.
         let text: String = pages.iter().filter(|page| page.depth < 2).map(Page::text).collect();
-        terminal.result(&(text + "`convoy schema NAME` explains a stage, a layer, a choice or a key in full.\n"));
+        terminal.prose(&(text + "`convoy schema NAME` explains a stage, a layer, a choice or a key in full.\n"));
         return Ok(Exit::Done);
     }
     let mut text = String::new();
@@ -47,8 +47,13 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
         let is_shown = |page: &&Page| named.iter().any(|at| page.path == *at || is_below(&page.path, at));
         pages.iter().filter(is_shown).for_each(|page| text.push_str(&page.text()));
     }
-    terminal.result(&text);
+    terminal.prose(&text);
     Ok(Exit::Done)
+}
+
+/// What can be asked for, each with what it means.
+pub fn names() -> Vec<(String, String)> {
+    pages().into_iter().map(|page| (page.path, page.meaning)).collect()
 }
 
 /// Everything as one page: a section for the manifest and for each kind of stage, keys as a list in the order of declaration.

@@ -113,7 +113,7 @@ fn digest(isa: Isa, n_threads: usize) -> String {
 
 /// `selftest training`.
 fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let stages: Vec<usize> =
         (0..manifest.nodes.len()).filter(|&stage| manifest.nodes[stage].stage.kind() == "train").collect();
     if stages.is_empty() {
@@ -128,7 +128,7 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Write)
     {
         Ok(session) => session,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signals(&cancel)?;
@@ -137,7 +137,7 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
     let progress = Progress::new(*terminal, true);
     let outcome = match session.run(&options, &Watcher { progress: &progress }) {
         Ok(outcome) => outcome,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     report_failures(&outcome, &manifest, terminal);
     if !outcome.is_complete() {

@@ -18,7 +18,7 @@ use crate::store::{Access, Digest};
 
 /// `status`.
 pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
@@ -26,7 +26,7 @@ pub fn status(arguments: &StatusArguments, terminal: &Terminal) -> anyhow::Resul
         .and_then(|session| session.plan(&options));
     let plan = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     print(&plan, &manifest, arguments.json, terminal);
     let exit = if arguments.exit_code && !plan.is_fresh() { Exit::Stale } else { Exit::Done };
@@ -223,9 +223,9 @@ fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
 
 /// `why`.
 pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let Some(stage) = manifest.stage(&arguments.stage) else {
-        terminal.note(&unknown_stage(&manifest, &arguments.stage, terminal));
+        unknown_stage(&manifest, &arguments.stage, terminal);
         return Ok(Exit::Usage);
     };
     let places = &arguments.places;
@@ -235,7 +235,7 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .and_then(|session| session.plan(&options));
     let plan = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     if arguments.json {
         let tasks: Vec<serde_json::Value> =
@@ -245,7 +245,7 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
     }
     let mut text = String::new();
     explain(&plan, &plan.graph, stage, &manifest, &mut Vec::new(), &mut text);
-    terminal.result(&text);
+    terminal.prose(&text);
     Ok(Exit::Done)
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments::SummaryArguments;
 use super::terminal::Terminal;
-use super::{Exit, manifest};
+use super::{Exit, check, manifest};
 use crate::config::Log;
 use crate::manifest::Diagnostics;
 use crate::nn::plan::NetworkPlan;
@@ -14,7 +14,7 @@ use crate::stages::{Flow, Trained};
 
 /// `summary`.
 pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let Some(manifest) = manifest::load(&arguments.manifest, arguments.json, terminal)? else { return Ok(Exit::Usage) };
+    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     let mut text = String::new();
     let mut json = Vec::new();
     let mut flows: Vec<Flow> = manifest.nodes.iter().map(|node| node.flow.clone()).collect();
@@ -23,17 +23,19 @@ pub fn summary(arguments: &SummaryArguments, terminal: &Terminal) -> anyhow::Res
     let mut absent = None;
     if !arguments.toml && networks.clone().any(|node| !is_known(&flows[node.inputs[0]])) {
         // Nobody has said what the images are like; a look at them does.
-        let places = runner::places(&manifest, arguments.data_dir.as_deref());
+        let places = runner::places(&manifest, arguments.places.data_dir.as_deref());
         absent = manifest.absent_sources(&places).into_iter().next();
-        if absent.is_none() {
-            let looked = manifest.look(&places);
-            let found = Diagnostics::new(looked.problems, manifest.texts.clone());
-            if found.n_errors() > 0 {
-                terminal.page(&found.render(terminal.has_colour));
-                return Ok(Exit::Usage);
-            }
-            flows = looked.flows;
+        let stored = check::Stored::open(&manifest, &arguments.places, terminal);
+        let looked = manifest.look(&|stage| match stored.see(stage) {
+            None if absent.is_none() => check::glance(&manifest, stage, &places),
+            seen => Ok(seen),
+        });
+        let found = Diagnostics::new(looked.problems, manifest.texts.clone());
+        if found.n_errors() > 0 {
+            manifest::print(&found, terminal);
+            return Ok(Exit::Usage);
         }
+        flows = looked.flows;
     }
     for node in &manifest.nodes {
         let Some(network) = node.stage.network() else { continue };
@@ -104,7 +106,8 @@ fn table(name: &str, network: &Trained<'_>, plan: &NetworkPlan) -> String {
     let table = aligned(&["layer", "output", "parameters", "multiply-adds", "receptive field"], &aligns, &rows);
     let batch = network.batch_size;
     format!(
-        "{name}: input {}, {} classes\n\n{table}\n{} parameters, {} multiply-adds an image (forward); training takes {} at batch size {batch}, predicting {}\n\n",
+        "{name}: input {}, {} classes\n\n{table}\n{} parameters, {} multiply-adds an image (forward)\n\
+         training takes {} at batch size {batch}, predicting {}\n\n",
         plan.input,
         plan.n_classes,
         grouped(plan.n_parameters() as u64),

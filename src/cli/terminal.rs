@@ -1,8 +1,12 @@
 //! What a person sees: results on stdout, everything else on stderr, colour only where it is wanted.
 //!
 //! A closed pipe ends quietly (`| head`). A result that cannot be written for another reason (a full disk behind a redirect)
-//! makes the command fail at its end ([`Terminal::failure`]); what stderr does not take is dropped. What is written goes through [`escape`](crate::escape): names of files and classes are foreign.
+//! makes the command fail at its end ([`Terminal::failure`]); what stderr does not take is dropped. What is written goes through
+//! [`escape`](crate::escape): names of files and classes are foreign.
+//!
+//! With `--json` a verb prints its document on stdout whatever happens, errors and warnings in it; the text of these is on stderr.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -10,10 +14,26 @@ use std::sync::{Mutex, PoisonError};
 use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 
+use super::Exit;
 use crate::escape::{on_line, on_lines};
+use crate::report::text::{COLUMNS, width, wrapped};
 
 /// Why results could not be written: the first error of stdout that was not a closed pipe.
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// What a verb has told so far.
+static TOLD: Mutex<Told> = Mutex::new(Told { diagnostics: Vec::new(), has_document: false });
+
+struct Told {
+    /// Errors and warnings, for its document of JSON.
+    diagnostics: Vec<serde_json::Value>,
+    /// Whether a document was printed.
+    has_document: bool,
+}
+
+fn told() -> std::sync::MutexGuard<'static, Told> {
+    TOLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,9 +111,51 @@ impl Terminal {
         FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A result for programs: an object of JSON on a line of its own, the version of its form first.
-    pub fn json(&self, value: impl serde::Serialize) {
+    /// A result in sentences, with their line feeds: wide lines are broken.
+    pub fn prose(&self, text: &str) {
+        self.result(&fitted(text));
+    }
+
+    /// A result for programs: an object of JSON on a line of its own, the version of its form first, with what was told so
+    /// far as `diagnostics`.
+    pub fn json(&self, mut value: serde_json::Value) {
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("diagnostics".to_owned(), told().diagnostics.clone().into());
+        }
         self.result(&document(value));
+    }
+
+    /// Ends a verb that was asked for JSON: one that failed before its document has one all the same.
+    pub fn end_json(&self, exit: Exit) {
+        if told().has_document || exit == Exit::Done {
+            return;
+        }
+        let all = told().diagnostics.clone();
+        let first = all.iter().find(|told| told["severity"] == "error").map(|told| {
+            let span = &told["span"];
+            let at = span["file"].as_str().map(|file| match span["line"].as_u64() {
+                Some(line) => format!("{file}:{line}:{}", span["column"]),
+                None => file.to_owned(),
+            });
+            serde_json::json!({ "task": null, "message": told["reason"], "help": told["help"], "at": at })
+        });
+        let (errors, warnings) = self.n_told();
+        self.json(serde_json::json!({
+            "ok": false, "exit_code": exit as u8, "errors": errors, "warnings": warnings, "error": first,
+        }));
+    }
+
+    /// Errors and warnings so far.
+    pub fn n_told(&self) -> (usize, usize) {
+        let told = told();
+        let n = |severity: &str| told.diagnostics.iter().filter(|told| told["severity"] == severity).count();
+        (n("error"), n("warning"))
+    }
+
+    /// Keeps an error or a warning for a document of JSON; `span` is its place in a manifest, if it has one.
+    pub fn keep_told(&self, severity: &str, reason: &str, help: Option<&str>, span: serde_json::Value) {
+        let problem = serde_json::json!({ "severity": severity, "reason": reason, "help": help, "span": span });
+        told().diagnostics.push(problem);
     }
 
     /// Part of a result that is long in coming, or that a program will read, on stdout: the bytes as they are, unless
@@ -113,16 +175,17 @@ impl Terminal {
 
     /// A line on stderr, or a few.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", on_lines(text, self.has_colour));
+        let _ = writeln!(io::stderr().lock(), "{}", fitted(&on_lines(text, self.has_colour)));
     }
 
     /// A rendered page of diagnostics on stderr.
     pub fn page(&self, text: &str) {
-        let _ = io::stderr().lock().write_all(on_lines(text, self.has_colour).as_bytes());
+        let _ = io::stderr().lock().write_all(fitted(&on_lines(text, self.has_colour)).as_bytes());
     }
 
     /// `error: …`, with the action that helps on a line of its own.
     pub fn fault(&self, message: &str, help: Option<&str>) {
+        self.keep_told("error", message, help, serde_json::Value::Null);
         self.note(&format!("{} {}", self.paint("error:", RED), on_line(message)));
         if let Some(help) = help {
             self.note(&format!("  help: {}", on_line(help)));
@@ -131,6 +194,7 @@ impl Terminal {
 
     /// `error: …`, with its chain of causes, one line each.
     pub fn error(&self, error: &anyhow::Error) {
+        self.keep_told("error", &format!("{error:#}"), None, serde_json::Value::Null);
         let mut chain = error.chain();
         if let Some(first) = chain.next() {
             self.note(&format!("{} {}", self.paint("error:", RED), on_line(&first.to_string())));
@@ -142,6 +206,7 @@ impl Terminal {
 
     /// `warning: …`.
     pub fn warning(&self, text: &str) {
+        self.keep_told("warning", text, None, serde_json::Value::Null);
         self.note(&format!("{} {}", self.paint("warning:", YELLOW), on_line(text)));
     }
 
@@ -158,6 +223,25 @@ impl Terminal {
 
 fn paint(text: &str, style: &str, has_colour: bool) -> String {
     if has_colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// `text` with lines of at most [`COLUMNS`] columns, broken between words; what goes on is indented. Lines of a manifest, which
+/// are shown behind a bar, stay as they are.
+fn fitted(text: &str) -> Cow<'_, str> {
+    let is_shown = |line: &str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" |");
+    if text.lines().all(|line| width(line) <= COLUMNS || is_shown(line)) {
+        return Cow::Borrowed(text);
+    }
+    let fit = |line: &str| {
+        if width(line) <= COLUMNS || is_shown(line) {
+            return line.to_owned();
+        }
+        let rest = line.trim_start_matches(' ');
+        let indent = " ".repeat(line.len() - rest.len());
+        let broken = wrapped(rest, COLUMNS.saturating_sub(indent.len()), "    ");
+        format!("{indent}{}", broken.replace('\n', &format!("\n{indent}")))
+    };
+    Cow::Owned(text.split('\n').map(fit).collect::<Vec<_>>().join("\n"))
 }
 
 /// The version of the form of every document of JSON that a verb prints; it is raised when a field changes or goes.
@@ -180,6 +264,7 @@ impl<T> Document<T> {
 
 /// A document on a line.
 pub fn document(value: impl serde::Serialize) -> String {
+    told().has_document = true;
     // Maps of text and numbers: there is nothing that JSON could refuse.
     serde_json::to_string(&Document::of(value)).unwrap_or_default() + "\n"
 }

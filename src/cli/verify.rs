@@ -51,14 +51,14 @@ struct Verdict<'t> {
 /// Re-executes with the kernels of this process.
 fn this_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let loaded = manifest::load_without_warnings(&arguments.manifest, arguments.json, terminal)?;
+    let loaded = manifest::load_without_warnings(&arguments.manifest, terminal)?;
     let Some(manifest) = loaded else { return Ok(Exit::Usage) };
     let places = &arguments.places;
     let stage = match &arguments.stage {
         None => None,
         Some(name) => {
             let Some(stage) = manifest.stage(name) else {
-                terminal.note(&unknown_stage(&manifest, name, terminal));
+                unknown_stage(&manifest, name, terminal);
                 return Ok(Exit::Usage);
             };
             Some(stage)
@@ -73,7 +73,7 @@ fn this_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<
     });
     let (session, plan) = match planned {
         Ok(planned) => planned,
-        Err(error) => return Ok(run_error(&error, &manifest, arguments.json, terminal)),
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     stop_on_signals(&cancel)?;
     let (mut tasks, n_absent) = plan.recorded(stage);

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::declare::{Alternative, Declaration, Form};
 use super::{
     Bounds, Entry, Log, Node, OneOf, Problem, Resolved, Span, Table, Value, as_number, canonical_float, did_you_mean,
-    display, meant, positive_zero, quote,
+    display, meant, positive_zero, quote, toml,
 };
 
 /// One table of a manifest while a config reads it.
@@ -188,13 +188,7 @@ impl<'a> Section<'a> {
                 );
                 let mut problem = Problem::error(node.span, message);
                 if let Value::Table(table) = &node.value {
-                    // `{ name = "adam", lr = 0.1 }`, as other tools have it.
-                    let named = table.entries.iter().find_map(|entry| match &entry.node.value {
-                        Value::Text { text, .. } => names.iter().find(|name| text.eq_ignore_ascii_case(name)),
-                        _ => names.iter().find(|name| **name == entry.key),
-                    });
-                    problem.help = named
-                        .map(|name| format!("write `{key} = \"{name}\"`, or `{{ {name} = {{ … }} }}` with its keys"));
+                    problem.help = instead_of(key, key != at, table, &names);
                 }
                 self.log.push(problem);
                 return None;
@@ -202,6 +196,9 @@ impl<'a> Section<'a> {
         };
         let Some(choice) = choices.iter().find(|choice| choice.word == name) else {
             self.unknown_word(key, name, name_span, &names);
+            if let (Value::Table(table), Some(problem)) = (&node.value, self.log.problems.last_mut()) {
+                problem.help = problem.help.take().or_else(|| instead_of(key, key != at, table, &names));
+            }
             return None;
         };
         self.record(at, quote(name), Some(node.span));
@@ -242,6 +239,45 @@ impl<'a> Section<'a> {
                 });
                 self.log.push(problem);
             }
+        }
+    }
+}
+
+/// The choices of a table with several, each as a value of its own: `"center"`, `{ scale = { per = "pixel" } }`.
+fn one_choice_each(table: &Table) -> Vec<String> {
+    let alone = |entry: &Entry| match &entry.node.value {
+        Value::Table(inner) if inner.entries.is_empty() => quote(&entry.key),
+        _ => toml(&Value::Table(Table { entries: vec![entry.clone()] })),
+    };
+    table.entries.iter().map(alone).collect()
+}
+
+/// What to write instead of a table that makes no choice of `names`, or several.
+fn instead_of(key: &str, is_in_list: bool, table: &Table, names: &[&str]) -> Option<String> {
+    let is_choice = |entry: &&Entry| names.contains(&entry.key.as_str());
+    let are_tables = table.entries.iter().all(|entry| matches!(entry.node.value, Value::Table(_)));
+    if is_in_list && table.entries.len() > 1 && are_tables && table.entries.iter().any(|entry| is_choice(&entry)) {
+        return Some(format!("write an item for each, as in `{key} = [{}]`", one_choice_each(table).join(", ")));
+    }
+    // `{ name = "adam", lr = 0.1 }`, as other tools have it.
+    let named = table.entries.iter().find_map(|entry| match &entry.node.value {
+        Value::Text { text, .. } => {
+            let name = names.iter().find(|name| text.eq_ignore_ascii_case(name))?;
+            let others = table.entries.iter().filter(|other| other.key != entry.key).cloned().collect();
+            Some((*name, Table { entries: others }))
+        }
+        _ => None,
+    });
+    let write = |value: &str| if is_in_list { format!("`{key} = [{value}]`") } else { format!("`{key} = {value}`") };
+    match named {
+        Some((name, keys)) if keys.entries.is_empty() => Some(format!("write {}", write(&quote(name)))),
+        Some((name, keys)) => {
+            let inner = toml(&Value::Table(keys));
+            Some(format!("write {}", write(&format!("{{ {name} = {inner} }}"))))
+        }
+        None => {
+            let name = &table.entries.iter().find(is_choice)?.key;
+            Some(format!("write {}, or `{{ {name} = {{ … }} }}` with its keys", write(&quote(name))))
         }
     }
 }
@@ -417,8 +453,12 @@ impl<'k, 'a> Key<'k, 'a> {
         };
         let Value::List(items) = &node.value else {
             self.section.expected(self.key, node, "a list");
+            let items = match &node.value {
+                Value::Table(table) if table.entries.len() > 1 => one_choice_each(table),
+                value => vec![toml(value)],
+            };
             if matches!(node.value, Value::Text { .. } | Value::Table(_)) {
-                self.section.advise(self.key, format!("write `{} = [{}]`", self.key, super::toml(&node.value)));
+                self.section.advise(self.key, format!("write `{} = [{}]`", self.key, items.join(", ")));
             }
             return Vec::new();
         };

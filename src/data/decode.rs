@@ -3,6 +3,7 @@
 //! Decoding never trusts a file: size limits are checked on the header, before anything is allocated, and a decoder
 //! that panics is an error of that image. Everything after the decoder is whole-number arithmetic.
 
+pub mod foreign;
 mod jpeg;
 mod orientation;
 mod tiff;
@@ -316,22 +317,7 @@ pub fn pixel_digest(shape: ImageShape, depth: Depth, pixels: &[u8]) -> u128 {
 
 /// Whether a file that begins with these bytes (32 will do) is an image of a format that is known by name.
 pub fn is_known_image(head: &[u8]) -> bool {
-    image::guess_format(head).is_ok() || foreign_format(head).is_some()
-}
-
-/// The name of a format that is not read and has no name in the crate either.
-fn foreign_format(head: &[u8]) -> Option<&'static str> {
-    match head {
-        [_, _, _, _, b'f', b't', b'y', b'p', b'h', b'e', b'i' | b'v', ..]
-        | [_, _, _, _, b'f', b't', b'y', b'p', b'm', b'i' | b's', b'f', b'1', ..] => Some("heic"),
-        [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => Some("jpeg 2000"),
-        [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] | [0xff, 0x0a, ..] => Some("jpeg xl"),
-        [b'8', b'B', b'P', b'S', ..] => Some("psd"),
-        [b'<', b's', b'v', b'g', ..] => Some("svg"),
-        [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some("bigtiff"),
-        _ if head.get(128..132) == Some(b"DICM") => Some("dicom"),
-        _ => None,
-    }
+    image::guess_format(head).is_ok() || foreign::name_of(head).is_some()
 }
 
 /// Held by an image that needs more memory than this, so that there is one at a time whatever the number of threads.
@@ -363,7 +349,7 @@ fn open(bytes: &[u8], limits: &Limits, wants_orientation: bool) -> Result<(Raw, 
         fault: Fault::Unsupported,
         reason: format!("is an image of the format {name}, which is not supported"),
     };
-    if let Some(name) = foreign_format(bytes) {
+    if let Some(name) = foreign::name_of(bytes) {
         return Err(not_read(name));
     }
     let format = image::guess_format(bytes).map_err(|_| "is not an image of a known format".to_owned())?;

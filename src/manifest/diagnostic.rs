@@ -11,6 +11,9 @@ use crate::escape::on_line;
 /// So many problems are shown in full; the closing line still counts all of them.
 const SHOWN: usize = 50;
 
+/// Lines of a manifest are cut to so many columns.
+const WIDTH: usize = 100;
+
 /// One of the texts that make up a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Text {
@@ -65,7 +68,7 @@ impl Texts {
 
     /// One problem with its snippet, ending in a newline. `colour` adds terminal escapes.
     pub fn render(&self, problem: &Problem, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(WIDTH);
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,

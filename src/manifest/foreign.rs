@@ -1,6 +1,6 @@
 //! Keys that a person knows from other tools, or put into another stage's table: what to write here instead.
 
-use crate::config::{Problem, Table, Value, describe, display, quote, toml};
+use crate::config::{Entry, Problem, Table, Value, describe, display, quote, segment, toml};
 use crate::stages::Kind;
 
 /// What to do about a key of another tool.
@@ -323,7 +323,13 @@ pub(super) fn explain(problems: &mut [Problem], table: &Table, own: Option<&str>
         if let Some(problem) = problems.iter_mut().find(is_about)
             && let Some(help) = help(&entry.key, &entry.node.value, own, kinds)
         {
-            problem.help = Some(help);
+            let tuned = table.get("tune").map(|tune| &tune.node.value);
+            problem.help = Some(match (own, tuned) {
+                (Some("search"), Some(Value::Text { text, .. })) if help.contains("stages.train.") => {
+                    space_of(&entry.node.value, text)
+                }
+                _ => help,
+            });
         }
     }
 }
@@ -357,6 +363,26 @@ fn help(key: &str, value: &Value, own: Option<&str>, kinds: &[Kind]) -> Option<S
     }
     let kind = of_kind(&plain, Some(own), kinds)?;
     Some(format!("`{plain}` is a key of `{kind}` stages, and this is one of the kind `{own}`"))
+}
+
+/// How a grid of other tools is written for the stage that is tuned.
+fn space_of(grid: &Value, tuned: &str) -> String {
+    let stage = segment(tuned);
+    let range = |entry: &Entry| {
+        let key = entry.key.strip_prefix(&format!("stages.{tuned}.")).unwrap_or(&entry.key).to_owned();
+        match &entry.node.value {
+            Value::List(_) => format!("stages.{stage}.{} = {{ choice = {} }}", segment(&key), toml(&entry.node.value)),
+            other => format!("stages.{stage}.{} = {}", segment(&key), toml(other)),
+        }
+    };
+    let ranges: Vec<String> = match grid {
+        Value::Table(table) => table.entries.iter().map(range).collect(),
+        _ => Vec::new(),
+    };
+    let ranges = ranges.join(", ");
+    let example = format!("stages.{stage}.learning_rate = {{ log-uniform = [1e-4, 1e-1] }}");
+    let ranges = if ranges.is_empty() || ranges.len() > 100 { &example } else { &ranges };
+    format!("write `space = {{ {ranges} }}`")
 }
 
 /// The kind of stage that has this key, where `own` has not.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Manifest;
-use crate::config::{Log, Problem, Span};
+use crate::config::{Log, Problem, Severity, Span};
 use crate::stages::{Flow, Glance, Node, Places, StageError, Upstream};
 
 /// What a look at the sources found.
@@ -17,6 +17,9 @@ pub struct Looked {
     pub told: Vec<(String, String)>,
 }
 
+/// What is known of what a stage reads from outside, and a sentence about it without its subject.
+pub type Seen = (Glance, String);
+
 impl Manifest {
     /// What is wrong with the sources without looking into them: that they are not there, say. Nothing of it stops whoever
     /// checks a manifest apart from its data.
@@ -24,14 +27,14 @@ impl Manifest {
         let nodes = self.nodes.iter().enumerate();
         let mut problems: Vec<Problem> = nodes
             .filter_map(|(at, node)| node.stage.sources(places).err().map(|error| self.problem(at, error)))
-            .map(|problem| Problem { severity: crate::config::Severity::Warning, ..problem })
+            .map(|problem| Problem { severity: Severity::Warning, ..problem })
             .collect();
         problems.dedup();
         problems
     }
 
-    /// Lists the sources, looks at a few of their images, and checks every stage again with what that tells.
-    pub fn look(&self, places: &Places) -> Looked {
+    /// Checks every stage again with what `see` tells of what a stage (by index) reads from outside.
+    pub fn look(&self, see: &dyn Fn(usize) -> Result<Option<Seen>, StageError>) -> Looked {
         let mut looked = Looked::default();
         let mut nodes: Vec<Node> = self.nodes.clone();
         let mut glances: Vec<Option<Arc<Glance>>> = Vec::with_capacity(nodes.len());
@@ -43,26 +46,26 @@ impl Manifest {
             let mut flow = stage.check(&flows, entry.header, &mut log);
             looked.problems.append(&mut log.problems);
             let mut glance = nodes[at].inputs.first().and_then(|&input| glances[input].clone());
-            match stage.sources(places).and_then(|_| stage.glance(places)) {
-                Ok(Some(own)) => {
+            match see(at) {
+                Ok(Some((own, told))) => {
                     own.tell(&mut flow);
-                    looked.told.push((nodes[at].name.clone(), own.to_string()));
+                    let warned = own.warnings.iter().map(|text| StageError::new(text.clone()).key("source"));
+                    let warned = warned.map(|error| self.problem(at, error));
+                    looked.problems.extend(warned.map(|problem| Problem { severity: Severity::Warning, ..problem }));
+                    looked.told.push((nodes[at].name.clone(), told));
                     glance = Some(Arc::new(own));
                 }
                 Ok(None) => {}
                 Err(error) => looked.problems.push(self.problem(at, error)),
             }
-            if let Some(glance) = &glance {
-                match stage.try_on(glance, entry.seed) {
-                    Ok(tried) => {
-                        flow.n_samples = tried.n_training.or(flow.n_samples);
-                        let warning = |text: String| {
-                            Problem::warning(entry.header, format!("stage `{}`: {text}", nodes[at].name))
-                        };
-                        looked.problems.extend(tried.warnings.into_iter().map(warning));
-                    }
-                    Err(error) => looked.problems.push(self.problem(at, error)),
+            match stage.try_on(flows.first(), glance.as_deref(), entry.seed) {
+                Ok(tried) => {
+                    flow.n_samples = tried.n_training.or(flow.n_samples);
+                    let warnings = tried.warnings.into_iter().map(|warning| self.problem(at, warning));
+                    let warnings = warnings.map(|problem| Problem { severity: Severity::Warning, ..problem });
+                    looked.problems.extend(warnings);
                 }
+                Err(error) => looked.problems.push(self.problem(at, error)),
             }
             nodes[at].flow = flow;
             glances.push(glance);

@@ -26,7 +26,7 @@ use crate::config::{Entry, Form, Log, Node, OneOf, Problem, Resolved, Section, S
 use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
-pub use look::Looked;
+pub use look::{Looked, Seen};
 pub use overrides::Overrides;
 pub use variants::{Variant, Variants};
 

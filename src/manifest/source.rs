@@ -340,6 +340,10 @@ fn reword(message: &str, text: &str, range: Range<usize>) -> (Range<usize>, Stri
                 (format!("`{slice}` is not a value"), Some(format!("write it in lower case: `{word}`")))
             }
             _ if behind.starts_with('=') => ("a list has no `=`".to_owned(), help(a_list)),
+            word if word.strip_suffix('%').is_some_and(|share| share.parse::<f64>().is_ok()) => {
+                let share = word.trim_end_matches('%').parse::<f64>().unwrap_or_default() / 100.0;
+                (format!("`{slice}` is not a value"), Some(format!("a share is a number: write `{share}`")))
+            }
             _ if slice.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
                 (format!("`{slice}` is not a value"), help("strings need quotes, and a line has one value"))
             }

@@ -1,11 +1,13 @@
 //! The line that ends `ingest`: what came in, in numbers that a person can check.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use super::text::grouped;
 use crate::artifact::dataset::Summary;
 use crate::data::reader::GivenSplit;
 use crate::data::resize::Fit;
+use crate::stages::Glance;
 
 /// As many classes are all named.
 const FEW: usize = 3;
@@ -14,12 +16,31 @@ const FEW: usize = 3;
 /// left
 /// out`; what does not apply is not mentioned. Names of classes are as they are: whoever prints it makes them safe.
 pub fn line(summary: &Summary) -> String {
-    let mut parts = vec![counted(summary.n_samples(), "image", "images"), classes(summary), sizes(summary)];
-    parts.extend(splits(summary));
-    if summary.n_left_out > 0 {
-        parts.push(format!("{} left out", counted(summary.n_left_out, "file", "files")));
-    }
+    let n = summary.n_samples();
+    let mut parts = vec![counted(n, "image", "images"), classes(&summary.classes), sizes(summary)];
+    parts.extend(splits(&summary.splits, n));
+    parts.extend(left_out(summary.n_left_out));
     parts.join(", ")
+}
+
+/// The same of a data set that was only glanced at: of sizes nothing is known but what they come to.
+pub fn glance_line(glance: &Glance) -> String {
+    let mut counts: Vec<(String, u64)> = glance.classes.iter().map(|class| (class.clone(), 0)).collect();
+    for label in &glance.labels {
+        counts[*label as usize].1 += 1;
+    }
+    let mut own = BTreeMap::new();
+    glance.given.iter().flatten().for_each(|split| *own.entry(*split).or_default() += 1);
+    let n = glance.labels.len() as u64;
+    let mut parts = vec![counted(n, "image", "images"), classes(&counts)];
+    parts.extend(glance.shape.map(|shape| format!("all {shape}")));
+    parts.extend(splits(&own, n));
+    parts.extend(left_out(glance.n_left_out as u64));
+    parts.join(", ")
+}
+
+fn left_out(n: u64) -> Option<String> {
+    (n > 0).then(|| format!("{} left out", counted(n, "file", "files")))
 }
 
 fn counted(n: u64, one: &str, many: &str) -> String {
@@ -27,8 +48,8 @@ fn counted(n: u64, one: &str, many: &str) -> String {
 }
 
 /// The largest first; of many only the largest and the smallest.
-fn classes(summary: &Summary) -> String {
-    let mut classes: Vec<&(String, u64)> = summary.classes.iter().collect();
+fn classes(counts: &[(String, u64)]) -> String {
+    let mut classes: Vec<&(String, u64)> = counts.iter().collect();
     classes.sort_by_key(|(_, n)| Reverse(*n));
     let named = |(class, n): &(String, u64)| format!("{class} {}", grouped(*n));
     let names = match &classes[..] {
@@ -58,10 +79,10 @@ fn sizes(summary: &Summary) -> String {
 }
 
 /// Training, validation, test; where one is missing, which ones there are.
-fn splits(summary: &Summary) -> Option<String> {
+fn splits(own: &BTreeMap<GivenSplit, u64>, n_samples: u64) -> Option<String> {
     let order = [GivenSplit::Train, GivenSplit::Validation, GivenSplit::Test];
     let counts: Vec<(GivenSplit, u64)> =
-        order.into_iter().filter_map(|split| Some((split, *summary.splits.get(&split)?))).collect();
+        order.into_iter().filter_map(|split| Some((split, *own.get(&split)?))).collect();
     if counts.is_empty() {
         return None;
     }
@@ -71,7 +92,7 @@ fn splits(summary: &Summary) -> Option<String> {
         false => format!("{} {}", grouped(*n), split.name()),
     });
     let mut text = format!("own splits {}", shown.collect::<Vec<_>>().join(" / "));
-    let n_without = summary.n_samples() - counts.iter().map(|(_, n)| n).sum::<u64>();
+    let n_without = n_samples - counts.iter().map(|(_, n)| n).sum::<u64>();
     if n_without > 0 {
         text.push_str(&format!(" and {} in none", grouped(n_without)));
     }
@@ -126,6 +147,15 @@ mod tests {
             line(&cut),
             "12 images, 2 classes (b 6, a 6), 30x20 cut to 64x64x3, own splits 6 train / 3 test and 3 in none, 1 file left out"
         );
+        let glance = Glance {
+            classes: vec!["a".to_owned(), "b".to_owned()],
+            labels: vec![1, 0, 1],
+            given: vec![Some(GivenSplit::Train), Some(GivenSplit::Test), None],
+            n_left_out: 2,
+            ..Glance::default()
+        };
+        let expected = "3 images, 2 classes (b 2, a 1), own splits 1 train / 1 test and 1 in none, 2 files left out";
+        assert_eq!(glance_line(&glance), expected);
         let all = Summary { sizes: [(64, 64)].into(), ..cut };
         assert!(line(&all).contains("all 64x64x3"), "{}", line(&all));
     }

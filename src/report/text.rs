@@ -24,7 +24,13 @@ pub fn width(text: &str) -> usize {
     columns + rest.width()
 }
 
-/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths are those on a terminal.
+/// Lines for people are at most so wide, in columns, where their words allow it.
+pub const COLUMNS: usize = 100;
+/// A last column is not made narrower than this.
+const NARROW: usize = 30;
+
+/// Renders rows under a header, columns two spaces apart, no trailing blanks. Widths are those on a terminal; text in the last
+/// column goes on below itself.
 pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
     for row in rows {
@@ -32,9 +38,17 @@ pub fn aligned(header: &[&str], aligns: &[Align], rows: &[Vec<String>]) -> Strin
             *w = (*w).max(width(cell));
         }
     }
+    let start: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
+    let is_text = widths.len() > 1 && aligns.last() != Some(&Align::Right);
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
         for (i, cell) in cells.enumerate() {
+            if is_text && i + 1 == widths.len() && start + width(cell) > COLUMNS {
+                let broken = wrapped(cell, COLUMNS.saturating_sub(start).max(NARROW), "");
+                line.push_str("  ");
+                line.push_str(&broken.replace('\n', &format!("\n{}", " ".repeat(start))));
+                continue;
+            }
             let blanks = " ".repeat(widths[i] - width(cell));
             if i > 0 {
                 line.push_str("  ");
@@ -66,11 +80,13 @@ pub fn numbered(word: &str, numbers: &[u32]) -> Option<String> {
     }
 }
 
-/// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`.
+/// The words of `text` in lines of at most `width` columns; all lines but the first begin with `indent`. What stands in
+/// backticks or braces, to be pasted, is not broken where a line has room for it.
 pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let room = width.saturating_sub(self::width(indent));
     let mut out = String::new();
     let mut column = 0;
-    for word in text.split(' ') {
+    for word in words(text, room) {
         let own = self::width(word);
         if column > 0 && column + 1 + own > width {
             out.push('\n');
@@ -84,6 +100,29 @@ pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
         column += own;
     }
     out
+}
+
+/// The words of `text`; what stands in backticks or braces is one, with what is glued to it, if it has at most `most` columns.
+fn words(text: &str, most: usize) -> Vec<&str> {
+    let count = |text: &str, c: char| text.matches(c).count();
+    let is_open = |text: &str| count(text, '`') % 2 == 1 || count(text, '{') > count(text, '}');
+    let next_space = |text: &str, from: usize| text[from..].find(' ').map_or(text.len(), |at| from + at);
+    let mut words = Vec::new();
+    let mut rest = text;
+    loop {
+        let plain = next_space(rest, 0);
+        let mut end = plain;
+        while is_open(&rest[..end]) && end < rest.len() {
+            end = next_space(rest, end + 1);
+        }
+        let is_whole = !is_open(&rest[..end]) && width(&rest[..end]) <= most;
+        let end = if is_whole { end } else { plain };
+        words.push(&rest[..end]);
+        match rest.get(end + 1..) {
+            Some(next) => rest = next,
+            None => return words,
+        }
+    }
 }
 
 /// `1234567` as `1,234,567`.
@@ -131,6 +170,17 @@ mod tests {
     }
 
     #[test]
+    fn text_in_the_last_column_goes_on_below_itself() {
+        let rows = [vec!["a".into(), "word ".repeat(30).trim_end().into()], vec!["b".into(), "short".into()]];
+        let text = aligned(&["name", "what"], &[Align::Left, Align::Left], &rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines.iter().all(|line| width(line) <= COLUMNS), "{text}");
+        assert!(lines[2].starts_with("      word word"), "{text}");
+        assert_eq!(lines[3], "b     short");
+    }
+
+    #[test]
     fn columns_align_under_wide_names_and_colours() {
         let rows = [
             vec!["猫".into(), "1".into()],
@@ -146,6 +196,11 @@ mod tests {
         assert_eq!(wrapped("one two three", 80, "  "), "one two three");
         assert_eq!(wrapped("one two three", 7, "  "), "one two\n  three");
         assert_eq!(wrapped("猫猫猫 b c", 8, "  "), "猫猫猫 b\n  c");
+        // Code in one piece, where there is room for it.
+        assert_eq!(wrapped("write `a = 1`, or `b`", 13, "  "), "write\n  `a = 1`, or\n  `b`");
+        assert_eq!(wrapped("write `a = 1 + 2` now", 8, "  "), "write `a\n  = 1 +\n  2` now");
+        assert_eq!(wrapped("{ a = 1 } -> { a = 2 }", 14, ""), "{ a = 1 } ->\n{ a = 2 }");
+        assert_eq!(wrapped("an odd ` and more", 8, "  "), "an odd `\n  and\n  more");
         assert_eq!(numbered("fold", &[1, 2, 3]).as_deref(), Some("fold 1..3"));
         assert_eq!(numbered("fold", &[1, 3]).as_deref(), Some("fold 1 3"));
         assert_eq!(numbered("fold", &[7]).as_deref(), Some("fold 7"));

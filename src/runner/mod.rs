@@ -30,9 +30,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::artifact::Files;
 use crate::artifact::search::{ROUND, Round};
 use crate::manifest::Manifest;
-use crate::stages::{Part, Places};
+use crate::stages::{Output, Part, Places};
 use crate::store::{self, Access, Cleaned, Digest, Entry, Found, Listed, Store, Verified};
 
 use clock::Clock;
@@ -128,6 +129,61 @@ impl<'a> Session<'a> {
     pub fn plan(&self, options: &Options<'_>) -> Result<Plan, RunError> {
         let force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
         self.plan_telling(options, &Silent, &force, &Cuts::new())
+    }
+
+    /// The data set that a stage of this manifest made, if it is in the store: the named files of it, no pixel is read. Where
+    /// the stage's sources are not here, those of the last run are believed, else those of the lock file.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn stored_dataset(&self, stage: usize, files: &[&str], threads: usize) -> Result<Option<Files>, RunError> {
+        let node = &self.graph.nodes[stage];
+        if node.flow.output != Output::Dataset {
+            return Ok(None);
+        }
+        let tasks = plan::tasks(&self.graph, Some(&[stage]), None);
+        let memory = self.memory();
+        let mut sources = SourceDigests(vec![Vec::new(); self.graph.nodes.len()]);
+        if node.stage.sources(&self.graph.places).is_ok() {
+            // What was never ingested is not read for its digest.
+            if memory.tasks.is_empty() && !self.graph.lock_path.exists() {
+                return Ok(None);
+            }
+            let needed = BTreeSet::from([stage]);
+            sources =
+                graph::digest_sources(&self.graph, &self.store, needed, threads, &|_, _| (), &mut BTreeMap::new())?;
+            self.store.save_stamps();
+        } else if let Some(record) =
+            memory.get(&node.name, Part::Whole).and_then(|known| self.store.task(&known.fingerprint))
+        {
+            sources.0[stage] = record.sources;
+        } else if let Ok(Some(lock)) = LockFile::read(&compared_lock(self.manifest)) {
+            sources = lock.sources(&self.graph);
+        }
+        if sources.0[stage].is_empty() {
+            return Ok(None);
+        }
+        let failed = RefCell::new(None);
+        let find = |fingerprint: &Digest| match self.store.read_entry(fingerprint) {
+            Ok(Some(entry)) => Found::Hit(entry),
+            Ok(None) => Found::Missing,
+            Err(error) => {
+                failed.borrow_mut().get_or_insert(error);
+                Found::Missing
+            }
+        };
+        let known = Known { recall: &|_| None, memory: &memory };
+        let plan = plan::plan(self.graph.clone(), tasks, &sources, &find, &known, &Forced::default());
+        if let Some(error) = failed.take() {
+            return Err(error.into());
+        }
+        let Some(entry) = plan.tasks.into_iter().find_map(|task| task.entry) else { return Ok(None) };
+        match self.store.open_files(&entry, &|name| files.contains(&name)) {
+            Ok(files) => Ok(Some(files)),
+            Err(store::Error::Corrupt { .. }) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a round of a search found.

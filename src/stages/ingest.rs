@@ -260,7 +260,15 @@ impl Ingest {
         match did_you_mean(&name, names.iter().map(String::as_str)) {
             Some(help) => error.help(help),
             None => {
-                error.help(format!("paths are relative to the manifest's folder, `{}`", places.manifest_dir.display()))
+                let folders = reader::names_in(&places.manifest_dir).unwrap_or_default().into_iter();
+                let folders: Vec<String> =
+                    folders.filter(|name| name != "out" && places.manifest_dir.join(name).is_dir()).collect();
+                let there = match folders.is_empty() {
+                    true => String::new(),
+                    false => format!(", which has {}", some_of(folders.iter().map(String::as_str))),
+                };
+                let folder = places.manifest_dir.display();
+                error.help(format!("paths are relative to the manifest's folder, `{folder}`{there}"))
             }
         }
     }
@@ -339,6 +347,20 @@ impl Ingest {
         }
     }
 
+    /// Gives names to classes that the source only numbers: those of the manifest, else of the catalogue.
+    fn name_classes(&self, classes: &mut Vec<String>, resolved: &Resolved) -> Result<(), StageError> {
+        if let Some(names) = &self.classes {
+            check_names(names, classes)?;
+            classes.clone_from(names);
+        } else if let Resolved::Catalogue(entry, _) = resolved {
+            let are_numbers = classes.iter().enumerate().all(|(i, class)| *class == i.to_string());
+            if are_numbers && classes.len() == entry.classes.len() {
+                classes.clone_from(&entry.classes);
+            }
+        }
+        Ok(())
+    }
+
     fn skip(&self, image: Skipped, fault: Fault, skipped: &mut Vec<(Skipped, Fault)>) -> Result<(), StageError> {
         if !self.skips_corrupt {
             let what = match fault {
@@ -393,6 +415,7 @@ fn warn_of_skipped(skipped: &[(Skipped, Fault)], context: &dyn Context) {
 
 /// Says what lies beside the images, and lists it.
 fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) {
+    aside.warnings.iter().for_each(|warning| context.warn(warning));
     let mut of_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (path, reason) in &aside.images {
         of_reason.entry(reason).or_default().push(path);
@@ -478,6 +501,9 @@ fn warn_of_contradictions(writer: &DatasetWriter, classes: &[String], context: &
     ));
 }
 
+/// How the error about sizes begins, to which a size is added that would do.
+const SIZES_DIFFER: &str = "images have different sizes";
+
 /// All images have the shape and the depth of the first.
 fn check_alike(
     (expected, depth): (ImageShape, Depth),
@@ -491,7 +517,7 @@ fn check_alike(
     }
     Err(if (expected.width, expected.height) != (got.width, got.height) {
         StageError::new(format!(
-            "images have different sizes: `{first}` is {}x{} pixels, `{path}` is {}x{}",
+            "{SIZES_DIFFER}: `{first}` is {}x{} pixels, `{path}` is {}x{}",
             expected.width, expected.height, got.width, got.height
         ))
         .help("add `resize = { width = …, height = … }`")
@@ -613,23 +639,15 @@ impl Stage for Ingest {
             located.verify(entry)?;
         }
         let reader = resolved.found().open(&self.policy.limits)?;
-        let (writer, skipped) = self.pack(&*reader, sink.create(IMAGES)?, context)?;
+        let packed = self.pack(&*reader, sink.create(IMAGES)?, context);
+        let (writer, skipped) = packed.map_err(|error| self.advise_size(error, &*reader))?;
         let mut classes = reader.classes().to_vec();
         let mut counts = vec![0; classes.len()];
         for label in writer.labels() {
             counts[label as usize] += 1;
         }
         check_classes(self, &classes, &counts, &skipped)?;
-        if let Some(names) = &self.classes {
-            check_names(names, &classes)?;
-            classes.clone_from(names);
-        } else if let Resolved::Catalogue(entry, _) = &resolved {
-            // Formats that only number their classes get the names of the entry.
-            let are_numbers = classes.iter().enumerate().all(|(i, class)| *class == i.to_string());
-            if are_numbers && classes.len() == entry.classes.len() {
-                classes.clone_from(&entry.classes);
-            }
-        }
+        self.name_classes(&mut classes, &resolved)?;
         warn_of_contradictions(&writer, &classes, context);
         warn_of_skipped(&skipped, context);
         let mut skipped: Vec<Skipped> = skipped.into_iter().map(|(image, _)| image).collect();

@@ -26,6 +26,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Complaint, Log, Section, Span};
 use crate::data::reader::GivenSplit;
@@ -379,9 +380,29 @@ pub struct Glance {
     pub groups: Vec<Option<u32>>,
     /// The split that the source puts each image in.
     pub given: Vec<Option<GivenSplit>>,
+    /// Files of the source that are left out.
+    pub n_left_out: usize,
+    /// What is worth a warning already.
+    pub warnings: Vec<String>,
 }
 
 impl Glance {
+    /// What a finished data set tells, without its pixels: [`NAMES_FILES`](artifact::dataset::NAMES_FILES) are read.
+    ///
+    /// # Errors
+    /// If a file is missing or is not what was written.
+    pub fn of_dataset(files: &Files) -> Result<Glance, artifact::Error> {
+        let numbers = Numbers::read(files)?;
+        Ok(Glance {
+            shape: Some(SampleShape::Image(numbers.shape())),
+            classes: Names::classes_in(files)?,
+            labels: numbers.labels().to_vec(),
+            groups: numbers.groups().to_vec(),
+            given: (0..numbers.n_samples()).map(|i| numbers.given(i)).collect(),
+            ..Glance::default()
+        })
+    }
+
     /// Completes what is known of a data set.
     pub fn tell(&self, flow: &mut Flow) {
         flow.shape = self.shape.or(flow.shape);
@@ -392,30 +413,11 @@ impl Glance {
     }
 }
 
-impl fmt::Display for Glance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.labels.len();
-        write!(f, "{n} image{}, {} classes", if n == 1 { "" } else { "s" }, self.classes.len())?;
-        if let Some(shape) = self.shape {
-            write!(f, ", {shape}")?;
-        }
-        for (split, word) in
-            [(GivenSplit::Train, "train"), (GivenSplit::Validation, "validation"), (GivenSplit::Test, "test")]
-        {
-            let n = self.given.iter().filter(|given| **given == Some(split)).count();
-            if n > 0 {
-                write!(f, ", {n} in its own {word} split")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What a stage would make of a [`Glance`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
     /// What it would warn of.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<StageError>,
     /// The fewest rows that a fit set below it learns from, if it decides that.
     pub n_training: Option<usize>,
 }
@@ -512,11 +514,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// What this stage would make of samples that were only glanced at.
+    /// What this stage would make of what is known of its first input: `above`, and its samples where somebody saw them.
     ///
     /// # Errors
     /// What would end it.
-    fn try_on(&self, _glance: &Glance, _seed: u64) -> Result<Tried, StageError> {
+    fn try_on(&self, _above: Option<&Flow>, _glance: Option<&Glance>, _seed: u64) -> Result<Tried, StageError> {
         Ok(Tried::default())
     }
 

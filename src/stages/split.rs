@@ -178,7 +178,15 @@ impl Stage for Split {
         }
     }
 
-    fn try_on(&self, glance: &Glance, seed: u64) -> Result<Tried, StageError> {
+    fn try_on(&self, above: Option<&Flow>, glance: Option<&Glance>, seed: u64) -> Result<Tried, StageError> {
+        let Some(glance) = glance else {
+            // Which splits it has is known of a data set of the catalogue.
+            let given = above.and_then(|above| above.given).unwrap_or_default();
+            let marked = [given.test.then_some(GivenSplit::Test), given.validation.then_some(GivenSplit::Validation)];
+            let unused =
+                unused_splits(&self.plan(&marked), [given.test.then_some(None), given.validation.then_some(None)]);
+            return Ok(Tried { warnings: unused, n_training: None });
+        };
         if self.group && glance.groups.iter().all(Option::is_none) {
             return Err(no_groups());
         }
@@ -189,7 +197,10 @@ impl Stage for Split {
         let places = division.partition.places();
         let training =
             |fold: u32| places.iter().filter(|&&place| place != Place::Test && place != Place::Fold(fold)).count();
-        Ok(Tried { warnings: division.warnings, n_training: (1..=self.folds).map(training).min() })
+        let mut warnings: Vec<StageError> = division.warnings.into_iter().map(StageError::new).collect();
+        warnings.extend(unused_splits(&plan, marked_splits(&glance.given)));
+        warnings.extend(unused_groups(places, &glance.groups).filter(|_| !self.group));
+        Ok(Tried { warnings, n_training: (1..=self.folds).map(training).min() })
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
@@ -270,6 +281,41 @@ fn warn_of_share(split: &Split, splits: &Splits, context: &dyn Context) {
     }
 }
 
+/// Images in a data set's own test split and in its own validation split, where it has them.
+fn marked_splits(given: &[Option<GivenSplit>]) -> [Option<Option<usize>>; 2] {
+    [GivenSplit::Test, GivenSplit::Validation].map(|split| {
+        let n = given.iter().filter(|own| **own == Some(split)).count();
+        (n > 0).then_some(Some(n))
+    })
+}
+
+/// What to say of the data set's own splits (test, validation; each with its number of images, if that is known) that the
+/// plan does not use.
+fn unused_splits(plan: &SplitPlan, [test, validation]: [Option<Option<usize>>; 2]) -> Vec<StageError> {
+    let images = |n: Option<usize>| match n {
+        None => String::new(),
+        Some(1) => " 1 image,".to_owned(),
+        Some(n) => format!(" {n} images,"),
+    };
+    let mut unused = Vec::new();
+    if let Some(n) = test.filter(|_| plan.test != Share::Given) {
+        let message = format!("the data set has a test split of its own,{} which `test` overrides", images(n));
+        let help = "leave `test` out or write `test = \"given\"`";
+        unused.push(StageError::new(message).key("test").help(help));
+    }
+    if let Some(n) = validation.filter(|_| plan.folds > 1 || plan.validation != Share::Given) {
+        let message = format!(
+            "the data set has a validation split of its own,{} which is mixed with the training images",
+            images(n)
+        );
+        unused.push(StageError::new(message).help(match plan.folds {
+            1 => "leave `validation` out or write `validation = \"given\"`",
+            _ => "write `folds = 1`",
+        }));
+    }
+    unused
+}
+
 /// Warns of what the data set itself says (splits, groups) and the manifest does not use.
 fn warn_of_unused(
     plan: &SplitPlan,
@@ -279,33 +325,22 @@ fn warn_of_unused(
     splits: &Splits,
     context: &dyn Context,
 ) {
-    let marked = |split: GivenSplit| given.iter().filter(|own| **own == Some(split)).count();
-    let images = |n: usize| if n == 1 { "1 image".to_owned() } else { format!("{n} images") };
-    let (n_test, n_validation) = (marked(GivenSplit::Test), marked(GivenSplit::Validation));
-    if n_test > 0 && plan.test != Share::Given {
-        context.warn(&format!(
-            "the data set has a test split of its own, {}, which `test` overrides: to use it, leave `test` out or write \
-             `test = \"given\"`",
-            images(n_test)
-        ));
+    for unused in unused_splits(plan, marked_splits(given)) {
+        let help = unused.help.map_or(String::new(), |help| format!(": to use it, {help}"));
+        context.warn(&format!("{}{help}", unused.message));
     }
-    if n_validation > 0 && (plan.folds > 1 || plan.validation != Share::Given) {
-        let how = match plan.folds {
-            1 => "leave `validation` out or write `validation = \"given\"`",
-            _ => "write `folds = 1`",
-        };
-        context.warn(&format!(
-            "the data set has a validation split of its own, {}, which is mixed with the training images: to use it, {how}",
-            images(n_validation)
-        ));
+    if !uses_groups && let Some(unused) = unused_groups(splits.places(), dataset.groups()) {
+        let help = unused.help.map_or(String::new(), |help| format!("; {help}"));
+        context.warn(&format!("{}{help}", unused.message));
     }
-    if uses_groups || !dataset.has_groups() {
-        return;
-    }
-    let mut places: BTreeMap<u32, (bool, bool, Option<Place>, bool)> = BTreeMap::new();
-    for (i, place) in splits.places().iter().enumerate() {
-        let Some(group) = dataset.groups()[i] else { continue };
-        let (in_test, outside, first, across) = places.entry(group).or_default();
+}
+
+/// What to say of the data set's groups if they cross splits.
+fn unused_groups(places: &[Place], groups: &[Option<u32>]) -> Option<StageError> {
+    let mut crossing: BTreeMap<u32, (bool, bool, Option<Place>, bool)> = BTreeMap::new();
+    for (place, group) in places.iter().zip(groups) {
+        let Some(group) = *group else { continue };
+        let (in_test, outside, first, across) = crossing.entry(group).or_default();
         match place {
             Place::Test => *in_test = true,
             other => {
@@ -314,15 +349,16 @@ fn warn_of_unused(
             }
         }
     }
-    let n_test = places.values().filter(|(in_test, outside, ..)| *in_test && *outside).count();
-    let n_folds = places.values().filter(|(.., across)| *across).count();
-    if n_test + n_folds > 0 {
-        context.warn(&format!(
+    let n_test = crossing.values().filter(|(in_test, outside, ..)| *in_test && *outside).count();
+    let n_folds = crossing.values().filter(|(.., across)| *across).count();
+    (n_test + n_folds > 0).then(|| {
+        let message = format!(
             "of {} groups of the data set {n_test} have images inside and outside the test split, and {n_folds} in several \
-             folds: scores will be too good; set `group = \"group\"`",
-            places.len()
-        ));
-    }
+             folds: scores will be too good",
+            crossing.len()
+        );
+        StageError::new(message).help("set `group = \"group\"`")
+    })
 }
 
 fn warn_of_duplicates(splits: &Splits, context: &dyn Context) {

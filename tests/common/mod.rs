@@ -28,6 +28,11 @@ pub fn draw_images(root: &Path) {
     }
 }
 
+/// What the program said, with the lines whole that it broke to the width of a terminal.
+pub fn unbroken(told: &[u8]) -> String {
+    String::from_utf8_lossy(told).replace("\n    ", " ")
+}
+
 /// The program in `folder`, with no input and in an environment that says nothing.
 pub fn program(folder: impl AsRef<Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));

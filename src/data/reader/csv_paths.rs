@@ -31,6 +31,8 @@ struct CsvPaths {
     root: Option<PathBuf>,
     suffix: String,
     rows: Vec<Row>,
+    /// What is worth a warning.
+    warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,9 +92,10 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
             (Columns { path: 0, labels: vec![1], split: Some(2), group: Some(3) }, false)
         }
     };
-    let rows = read_rows(query.path, dialect, &columns, has_header.then_some(&first))?;
+    let (rows, warnings) = read_rows(query, dialect, &columns, has_header.then_some(&first))?;
     let root = query.root.map(Path::to_owned);
-    Ok(Some(Box::new(CsvPaths { table: query.path.to_owned(), root, suffix: query.suffix.to_owned(), rows })))
+    let (table, suffix) = (query.path.to_owned(), query.suffix.to_owned());
+    Ok(Some(Box::new(CsvPaths { table, root, suffix, rows, warnings })))
 }
 
 fn first_row(query: &Query<'_>, dialect: Dialect) -> Option<csv::StringRecord> {
@@ -123,12 +126,14 @@ pub fn unknown_columns(query: &Query<'_>) -> Option<Error> {
 }
 
 fn read_rows(
-    table: &Path,
+    query: &Query<'_>,
     dialect: Dialect,
     columns: &Columns,
     header: Option<&csv::StringRecord>,
-) -> Result<Vec<Row>, Error> {
-    let input = Input::Path(table.to_owned());
+) -> Result<(Vec<Row>, Vec<String>), Error> {
+    let input = Input::Path(query.path.to_owned());
+    let folder = query.root.or(query.path.parent()).unwrap_or(Path::new(""));
+    let mut twice: Vec<(String, u64, u64)> = Vec::new();
     let (stream, allowed): (_, Allowance) = super::limited(dialect.open(&input)?, "a row");
     let mut reader = dialect.reader().from_reader(stream);
     let mut record = csv::StringRecord::new();
@@ -146,7 +151,7 @@ fn read_rows(
         if is_blank(&record) {
             continue;
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = dialect.line(&reader);
         let cell =
             |column: Option<usize>| column.and_then(|i| record.get(i)).map(str::trim).filter(|cell| !cell.is_empty());
         let missing = |what: &str| {
@@ -167,7 +172,7 @@ fn read_rows(
                 ))
             })?),
         };
-        let same = plain(&path);
+        let same = place(folder, &path);
         if let Some(&(row, before)) = seen.get(&same) {
             let other = &rows[row].label;
             if *other != label {
@@ -175,8 +180,10 @@ fn read_rows(
                     .wrong(format_args!("lists `{path}` as `{other}` in line {before} and as `{label}` in line {line}"))
                     .help("an image has one label: remove one of the lines"));
             }
+            twice.push((path.clone(), before, line));
+        } else {
+            seen.insert(same, (rows.len(), line));
         }
-        seen.insert(same, (rows.len(), line));
         rows.push(Row { path, label, given, group: cell(columns.group).map(str::to_owned) });
     }
     if rows.is_empty() {
@@ -191,7 +198,28 @@ fn read_rows(
             ))
             .help("rename or remove the one that is not"));
     }
-    Ok(rows)
+    let warnings = twice.first().map(|(path, before, line)| {
+        let images = if twice.len() == 1 { "1 row lists".to_owned() } else { format!("{} rows list", twice.len()) };
+        format!(
+            "{images} an image once more, first `{path}` in the lines {before} and {line}: it counts twice, and may be \
+             learned from and tested on; remove one of the lines"
+        )
+    });
+    Ok((rows, warnings.into_iter().collect()))
+}
+
+/// Where an image is, by its path alone: the same for all the ways in which a path may be written.
+fn place(folder: &Path, path: &str) -> String {
+    let whole = folder.join(plain(path));
+    let mut parts: Vec<&str> = Vec::new();
+    let whole = plain(&whole.to_string_lossy());
+    for part in whole.split('/') {
+        match (part, parts.last()) {
+            ("..", Some(last)) if !matches!(*last, "" | "..") => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// A path as others may write it, too: with `\` for `/`, with `./` and `//`.
@@ -301,7 +329,8 @@ impl Found for CsvPaths {
         if samples.iter().all(|sample| matches!(sample.content, Content::Bad(_))) {
             return Err(self.nothing_there());
         }
-        Ok(Box::new(Listing { classes, samples, aside: Aside::default() }))
+        let aside = Aside { warnings: self.warnings.clone(), ..Aside::default() };
+        Ok(Box::new(Listing { classes, samples, aside }))
     }
 }
 
@@ -428,8 +457,36 @@ mod tests {
         // One file under two names is still one file.
         std::fs::write(&table, "path,label\nimg/a.png,x\n./img//a.png,y\n").unwrap();
         assert!(error_of(&table).contains("lists `./img//a.png` as `x` in line 2 and as `y` in line 3"));
+        let here = folder.path().join("img/a.png");
+        for other in ["img/../img/a.png", &here.display().to_string(), "img\\\\a.png "] {
+            std::fs::write(&table, format!("path,label\nimg/a.png,x\n{other},y\n")).unwrap();
+            assert!(error_of(&table).contains("as `x` in line 2 and as `y` in line 3"), "{other}");
+        }
         std::fs::write(&table, "path,label\n\n,\n").unwrap();
         assert!(error_of(&table).ends_with("has no row that names an image"), "{}", error_of(&table));
+    }
+
+    #[test]
+    fn a_row_that_is_there_twice_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(folder.path().join(name), png(2, 1, &[1; 2])).unwrap();
+        }
+        let table = folder.path().join("t.csv");
+        let warnings = |rows: &str| {
+            std::fs::write(&table, format!("sep=;\r\npath;label\r\n{rows}")).unwrap();
+            let reader = super::super::find(&table, &Hints::default(), "auto").unwrap().open(&LIMITS).unwrap();
+            assert_eq!(reader.classes(), ["x", "y"]);
+            reader.aside().map_or(Vec::new(), |aside| aside.warnings.clone())
+        };
+        assert_eq!(warnings("a.png;x\r\nb.png;y\r\n"), [""; 0]);
+        let told = warnings("a.png;x\r\nb.png;y\r\n./a.png ;x\r\n");
+        assert!(
+            told[0].starts_with("1 row lists an image once more, first `./a.png` in the lines 3 and 5"),
+            "{told:?}"
+        );
+        let told = warnings("a.png;x\r\nb.png;y\r\na.png;x\r\na.png; x\r\n");
+        assert!(told[0].starts_with("2 rows list an image once more, first `a.png` in the lines 3 and 5"), "{told:?}");
     }
 
     #[test]
@@ -458,6 +515,8 @@ mod tests {
             ("path,label,split\na.png,x,train\nb.png,y,often\n", "has the split `often` in line 3"),
             ("path,label\na.png,\n", "has no label in line 2"),
             ("path,label\n,x\n", "has no path in line 2"),
+            ("path,label\r\n\r\na.png,x\r\nb.png,", "has no label in line 4"),
+            ("path,label\n\n\na.png,x\n\nb.png,", "has no label in line 6"),
             ("path,label\na.png,x\nb.png,y\na.png,y\n", "lists `a.png` as `x` in line 2 and as `y` in line 4"),
             (
                 "path,label,class\na.png,x,1\nb.png,x,2\n",

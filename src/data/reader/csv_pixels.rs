@@ -174,7 +174,7 @@ impl CsvPixels {
             if is_blank(&record) {
                 continue;
             }
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = self.dialect.line(&reader);
             if record.len() != self.n_columns {
                 return Err(input.wrong(format_args!(
                     "has {} columns in line {line}, expected {} as in the first",

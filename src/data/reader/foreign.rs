@@ -3,6 +3,7 @@
 use super::classes::some_of;
 use super::input::Input;
 use super::table::Dialect;
+use crate::data::decode::foreign;
 
 /// Starts of files, what begins so, and what to do about it.
 const STARTS: &[(&[u8], &str, &str)] = &[
@@ -35,8 +36,8 @@ pub(super) fn of(path: &str, head: &[u8]) -> Option<(&'static str, &'static str)
     if let Some((_, what, help)) = STARTS.iter().find(|(start, ..)| head.starts_with(start)) {
         return Some((what, help));
     }
-    // DICOM has its word behind 128 bytes that may be anything.
-    if head.get(128..132) == Some(b"DICM") {
+    // The one image format that holds whole series.
+    if foreign::name_of(head) == Some("dicom") {
         return Some(("a DICOM file", "convert its images to PNG, 16 bits deep where that matters"));
     }
     if is_records(head) {

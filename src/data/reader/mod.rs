@@ -174,6 +174,8 @@ pub struct Aside {
     pub images: Vec<(String, &'static str)>,
     /// Files that are no images.
     pub others: Vec<String>,
+    /// What else is to be told of it.
+    pub warnings: Vec<String>,
 }
 
 /// Endings of files that are meant as images, those of formats that are not read among them: such a file is an image

@@ -16,6 +16,10 @@ const ROWS: usize = 5;
 pub(super) struct Dialect {
     delimiter: u8,
     encoding: Encoding,
+    /// Whether the first line only says which separator there is, as Excel reads and writes it.
+    has_separator_line: bool,
+    /// Whether lines end as Windows writes them.
+    is_crlf: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +71,12 @@ impl Dialect {
         if !super::is_text(&text) {
             return None;
         }
+        let said = separator_line(&text);
+        let text = &text[said.map_or(0, |(_, len)| len)..];
+        let has_separator_line = said.is_some();
+        let is_crlf = text.iter().position(|&byte| byte == b'\n').is_some_and(|at| text[..at].ends_with(b"\r"));
         let rank = |delimiter: u8| {
-            let mut rows = reader(delimiter).from_reader(&text[..]);
+            let mut rows = reader(delimiter).from_reader(text);
             let rows: Vec<csv::StringRecord> = rows.records().take(ROWS).map_while(Result::ok).collect();
             let n_columns = rows.first().map_or(0, csv::StringRecord::len);
             // The last row may be cut.
@@ -76,21 +84,56 @@ impl Dialect {
             let is_even = n_columns > 1 && whole.iter().all(|row| row.len() == n_columns);
             (rows.first().is_some_and(&knows), is_even, n_columns)
         };
+        // What it says, where that makes columns: somebody may have saved the table anew.
+        let said = said.map(|(delimiter, _)| delimiter).filter(|&delimiter| rank(delimiter).2 > 1);
+        if let Some(delimiter) = said {
+            return Some(Dialect { delimiter, encoding, has_separator_line, is_crlf });
+        }
         let best = DELIMITERS.into_iter().rev().max_by_key(|&delimiter| rank(delimiter))?;
         // Lists of ImageNet and others; words within a cell are not to be taken for columns.
         let makes_sense = |delimiter| matches!(rank(delimiter), (true, ..) | (_, true, _));
         let is_spaced = !makes_sense(best) && makes_sense(b' ');
-        Some(Dialect { delimiter: if is_spaced { b' ' } else { best }, encoding })
+        let delimiter = if is_spaced { b' ' } else { best };
+        Some(Dialect { delimiter, encoding, has_separator_line, is_crlf })
     }
 
     /// The table's text.
     pub(super) fn open(self, input: &Input) -> Result<Stream, Error> {
-        self.encoding.decoded(input.open()?).map_err(|e| input.error(e))
+        self.text(input.open()?).map_err(|e| input.error(e))
+    }
+
+    /// The line of the record that `reader` has just read.
+    pub(super) fn line<R: Read>(self, reader: &csv::Reader<R>) -> u64 {
+        // Of `\r\n` the parser leaves the second to the next record.
+        reader.position().line() - u64::from(!self.is_crlf)
+    }
+
+    /// The text of its bytes, its last line ended. Of a line that says the separator only the end is left, so that lines keep
+    /// their numbers.
+    fn text(self, stream: Stream) -> io::Result<Stream> {
+        let mut stream = self.encoding.decoded(stream)?;
+        if self.has_separator_line {
+            let said = separator_line(stream.fill_buf()?).map_or(0, |(_, len)| len);
+            stream.consume(said);
+        }
+        let end: &'static [u8] = if self.is_crlf { b"\r\n" } else { b"\n" };
+        Ok(Box::new(stream.chain(end)))
     }
 
     /// A parser of its rows, the header among them.
     pub(super) fn reader(self) -> csv::ReaderBuilder {
         reader(self.delimiter)
+    }
+}
+
+/// The separator that a table's first line says (`sep=;`, also in quotes), and the length of the line without its end.
+fn separator_line(text: &[u8]) -> Option<(u8, usize)> {
+    let len = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
+    let line = text[..len].trim_ascii_start();
+    let line = line.strip_prefix(b"\"").map_or(line, |line| line.strip_suffix(b"\"").unwrap_or(line));
+    match line.split_at_checked(4)? {
+        (word, [delimiter]) if word.eq_ignore_ascii_case(b"sep=") && delimiter.is_ascii() => Some((*delimiter, len)),
+        _ => None,
     }
 }
 
@@ -169,7 +212,7 @@ mod tests {
         assert_eq!(dialect.delimiter, delimiter);
         let mut out = Vec::new();
         let stream: Stream = Box::new(Cursor::new(bytes.to_vec()));
-        dialect.encoding.decoded(stream).unwrap().read_to_end(&mut out).unwrap();
+        dialect.text(stream).unwrap().read_to_end(&mut out).unwrap();
         let seen: Vec<Vec<String>> = dialect
             .reader()
             .from_reader(&out[..])
@@ -196,6 +239,22 @@ mod tests {
         case(&utf16("path;label\na,b.png;\u{1f600}\n", false)[2..], b';', rows);
         case(&utf16("path;label\na,b.png;\u{1f600}\n", true)[2..], b';', rows);
         case(&utf16("path\tlabel\r\na,b.png\t\u{1f600}\r\n", true), b'\t', rows);
+    }
+
+    #[test]
+    fn a_first_line_may_say_the_separator() {
+        let rows: &[&[&str]] = &[&["path", "label"], &["a,b.png", "x"]];
+        case(b"sep=;\r\npath;label\r\na,b.png;x\r\n", b';', rows);
+        case(b"\xef\xbb\xbfsep=;\npath;label\na,b.png;x\n", b';', rows);
+        case(b"\"SEP=|\"\npath|label\na,b.png|x\n", b'|', rows);
+        case(b"sep=\t\npath\tlabel\na,b.png\tx\n", b'\t', rows);
+        case(b"sep=:\npath:label\na,b.png:x\n", b':', rows);
+        case(&utf16("sep=;\r\npath;label\r\na,b.png;x\r\n", false), b';', rows);
+        // Saved anew with another one.
+        case(b"sep=;\npath,label\n\"a,b.png\",x\n", b',', rows);
+        // No line of its own.
+        assert_eq!(separator_line(b"sep=;path\n"), None);
+        assert_eq!(separator_line(b"separator\n"), None);
     }
 
     #[test]

@@ -188,7 +188,10 @@ impl Architecture {
         let known = input.or_else(|| self.asserted());
         if let (Some(shape), Some(n_classes)) = (known, n_classes) {
             return match NetworkPlan::new(&self.layers, shape, n_classes) {
-                Ok(plan) => Some(plan).filter(|_| input.is_some()),
+                Ok(plan) => {
+                    self.warn_of_its_end(log);
+                    Some(plan).filter(|_| input.is_some())
+                }
                 Err(problems) => {
                     for problem in problems {
                         let span = self.spans.get(problem.at).copied().unwrap_or_default();
@@ -218,7 +221,21 @@ impl Architecture {
                 }
             }
         }
+        self.warn_of_its_end(log);
         None
+    }
+
+    /// Warns of a last layer that the softmax should not read: without negative scores, or with noise, little is learned.
+    fn warn_of_its_end(&self, log: &mut Log) {
+        let (Some(last), Some(&span)) = (self.layers.last(), self.spans.last()) else { return };
+        let what = match last.word() {
+            "relu" | "leaky" | "elu" => "cuts off",
+            "dropout" | "noise" => "disturbs",
+            _ => return,
+        };
+        let message =
+            format!("the network ends with `{}`, which {what} the scores that the softmax reads", last.word());
+        log.push(Problem::warning(span, message).help("end with `FC`"));
     }
 
     /// The shape that `INPUT(32x32x3)` asserts.

@@ -22,6 +22,17 @@ enum Comparison {
 const COMPARISONS: [(&str, Comparison); 4] =
     [(">=", Comparison::AtLeast), ("<=", Comparison::AtMost), (">", Comparison::Above), ("<", Comparison::Below)];
 
+impl Comparison {
+    fn word(self) -> &'static str {
+        COMPARISONS.iter().find(|(_, other)| *other == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Whether a bound is a percentage of what ends at 1; 97 / 100 has the shortest text that reads back.
+fn is_percentage(metric: &Metric, bound: f64) -> bool {
+    metric.range.1 == 1.0 && (5.0..=100.0).contains(&bound)
+}
+
 /// One gate.
 #[derive(Clone)]
 pub(super) struct Gate {
@@ -121,15 +132,23 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
         let Some((text, comparison, bound)) = parsed else {
             let expected = "a comparison with a number, such as \">= 0.97\", or a table with `baseline`";
             section.expected(&key, &entry.node, expected);
-            let bound = match &entry.node.value {
-                Value::Text { text, .. } => text.trim().trim_start_matches('=').trim().parse().ok(),
-                other => as_number(other),
+            let usual = if metric.is_higher_better { Comparison::AtLeast } else { Comparison::AtMost };
+            let meant = match &entry.node.value {
+                Value::Text { text, .. } => {
+                    let number = text.trim().trim_end_matches('%').trim_end();
+                    let read =
+                        parse(number).or_else(|| Some((usual, number.trim_start_matches('=').trim().parse().ok()?)));
+                    // A whole percentage is recognised below; half a percent is not.
+                    let scale = if text.contains('%') && metric.range.1 == 1.0 { 100.0 } else { 1.0 };
+                    read.map(|(comparison, x)| (comparison, x / scale))
+                }
+                other => as_number(other).map(|x| (usual, x)),
             };
-            if let Some(bound) = bound.filter(|x: &f64| x.is_finite())
+            if let Some((comparison, bound)) = meant.filter(|(_, x)| x.is_finite())
                 && let Some(problem) = section.log().problems.last_mut()
             {
-                let word = if metric.is_higher_better { ">=" } else { "<=" };
-                problem.help = Some(format!("write `{} = \"{word} {bound}\"`", entry.key));
+                let bound = if is_percentage(metric, bound) { bound / 100.0 } else { bound };
+                problem.help = Some(format!("write `{} = \"{} {bound}\"`", entry.key, comparison.word()));
             }
             continue;
         };
@@ -143,7 +162,7 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
             let message = format!("the gate `{text}` on `{}` asks for worse: {better} is better", entry.key);
             section.log().push(Problem::warning(entry.node.span, message));
         }
-        let word = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
+        let word = comparison.word();
         // The same bytes for `>=0.5` and `>= 0.50`, which are the same gate.
         let text = format!("{word} {bound}");
         section.record(&key, quote(&text), Some(entry.node.span));
@@ -165,10 +184,9 @@ fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) ->
         (_, true) => "can never be passed",
         (false, false) => return None,
     };
-    let word = COMPARISONS.iter().find(|(_, other)| *other == comparison).map_or("", |(word, _)| word);
+    let word = comparison.word();
     let (name, range) = (metric.name, metric.shown_range());
-    let help = if most == 1.0 && (5.0..=100.0).contains(&bound) {
-        // As a percentage is written; 97 / 100 has the shortest text that reads back.
+    let help = if is_percentage(metric, bound) {
         format!("write `{word} {}`", bound / 100.0)
     } else {
         format!("write a number between {least} and {most}, or remove the gate")
@@ -183,7 +201,7 @@ fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: S
     if let Some(baseline) = baseline.filter(|x| !(least..=most).contains(x)) {
         let problem =
             Problem::error(span, format!("the baseline `{baseline}` is no value of `{name}`, which is {range}"));
-        return Some(match most == 1.0 && (5.0..=100.0).contains(&baseline) {
+        return Some(match is_percentage(metric, baseline) {
             true => problem.help(format!("write `baseline = {}`", baseline / 100.0)),
             false => problem,
         });

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ingest, Places, Resolved, StageError, check_classes};
+use super::{Ingest, Places, SIZES_DIFFER, StageError, check_classes};
 use crate::data::decode::Decoded;
 use crate::data::pixels::Depth;
 use crate::data::reader::load::{Plan, decoded};
-use crate::data::reader::{Error, Pick};
+use crate::data::reader::{Error, Pick, Reader};
 use crate::stages::Glance;
 use crate::tensor::{ImageShape, SampleShape};
 
 /// Images that are decoded to see what they are like, evenly spread over the source.
 const LOOKED_AT: u64 = 64;
+
+/// The side, in pixels, that large images are usually brought to for a net on processors.
+const USUAL_SIDE: usize = 64;
 
 /// An image that others are compared with.
 struct First {
@@ -57,16 +60,47 @@ impl Ingest {
             return Err(StageError::new("the source has no image").key("source"));
         }
         if let Some(error) = unlike {
-            return Err(error);
+            return Err(self.advise_size(error, &*reader));
         }
         check_classes(self, &glance.classes, &counts, &[])?;
-        if let Resolved::Catalogue(entry, _) = &resolved
-            && entry.classes.len() == glance.classes.len()
-        {
-            glance.classes.clone_from(&entry.classes);
+        self.name_classes(&mut glance.classes, &resolved)?;
+        if let Some(aside) = reader.aside() {
+            glance.n_left_out = aside.images.len() + aside.others.len();
+            glance.warnings.clone_from(&aside.warnings);
         }
         glance.shape = first.map(|first| SampleShape::Image(first.shape));
         Ok(glance)
+    }
+
+    /// Adds to an error about sizes that differ one that would do, from the median of a few images.
+    pub(super) fn advise_size(&self, error: StageError, reader: &dyn Reader) -> StageError {
+        if !error.message.starts_with(SIZES_DIFFER) {
+            return error;
+        }
+        let pick = Pick::new(reader.n_samples(), self.limit);
+        let looked = Pick::new(pick.len(), Some(LOOKED_AT));
+        let plan = Plan { policy: &self.policy, pick, threads: 1, known: None };
+        let (mut widths, mut heights) = (Vec::new(), Vec::new());
+        let mut n = 0;
+        let read = reader.read(&pick, &mut |sample| {
+            n += 1;
+            if looked.wants(n - 1)
+                && let Ok((image, _)) = decoded(sample, &plan).image
+            {
+                widths.push(image.shape.width);
+                heights.push(image.shape.height);
+            }
+            Ok::<(), Error>(())
+        });
+        widths.sort_unstable();
+        heights.sort_unstable();
+        match (read, widths.get(widths.len() / 2), heights.get(heights.len() / 2)) {
+            (Ok(()), Some(&width), Some(&height)) => {
+                let side = width.min(height).min(USUAL_SIDE);
+                error.help(format!("add `resize = {side}`, say: their median size is {width}x{height}"))
+            }
+            _ => error,
+        }
     }
 
     /// What is wrong with two images of one source, if they are not alike after the policy.

@@ -135,7 +135,10 @@ pub(super) fn run(
         let message = format!("`keep` is {}, but only {n_finished} trials of the last round finished", search.keep);
         return Err(StageError::new(message).key("keep").help("lower `keep`, or let the round before keep more"));
     }
-    warn(search, &results, context);
+    // Only the last round decides: what the ones before it would say of their own best is none of anybody's concern.
+    if round as usize == search.rounds.len() {
+        warn(search, &results, context);
+    }
     let tuned = tuned_name(search);
     let found = Round {
         format: 1,
