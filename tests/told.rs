@@ -206,8 +206,8 @@ fn the_summary_of_own_data_has_its_shapes() {
 #[test]
 fn the_store_tells_what_a_data_set_is_like_where_its_source_is_not() {
     let folder = project();
-    let ran = ran(folder.path(), &["run", "-q", "--to", "ingest", "m.toml"]);
-    assert_eq!(ran.0, Some(0), "{}", ran.2);
+    let first = ran(folder.path(), &["run", "-q", "--to", "ingest", "m.toml"]);
+    assert_eq!(first.0, Some(0), "{}", first.2);
     let told = "ingest: 80 images, 2 classes (0 40, 1 40), all 2x2x1\n";
     for data in [&["check", "m.toml"][..], &["check", "--data", "m.toml"]] {
         let (code, stdout, stderr) = ran(folder.path(), data);
