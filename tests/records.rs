@@ -38,7 +38,7 @@ fn check(manifest: &Manifest, places: &[(String, String)], what: &str) -> Vec<(T
         assert!(!files.0.is_empty(), "{what}: {} has no files", task.name);
         let is_long = ["ingest", "reduce", "train"].contains(&&record.kind[..]);
         match repeat(&session.store, &fingerprint, KINDS, places, 1, &AtomicBool::new(true)) {
-            Err(error) => assert_eq!(error.to_string(), "interrupted", "{what}: {}", task.name),
+            Err(error) => assert_eq!(error.to_string(), "it was stopped", "{what}: {}", task.name),
             Ok(differing) => {
                 assert_eq!(differing, [""; 0], "{what}: {} is half of it", task.name);
                 assert!(!is_long, "{what}: {} does not hear that it is to stop", task.name);

@@ -123,6 +123,7 @@ fn a_planted_artifact_is_found_with_its_tensor_and_its_row() {
     assert!(sound.status.success(), "every stored file is what its name says");
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "train", "-q"]);
     assert_eq!(run.status.code(), Some(4), "{stderr}");
+    let stderr = common::unbroken(stderr.as_bytes());
     assert!(
         stderr.contains("error: train, fold 2: `weights.safetensors` came out otherwise (on 1 thread, "),
         "{stderr}"

@@ -315,7 +315,7 @@ pub fn pixel_digest(shape: ImageShape, depth: Depth, pixels: &[u8]) -> u128 {
     head.iter().fold(0, |digest, &byte| digest << 8 | u128::from(byte))
 }
 
-/// Whether a file that begins with these bytes (32 will do) is an image of a format that is known by name.
+/// Whether a file that begins with these bytes (512 will do) is an image of a format that is known by name.
 pub fn is_known_image(head: &[u8]) -> bool {
     image::guess_format(head).is_ok() || foreign::name_of(head).is_some()
 }

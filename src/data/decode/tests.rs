@@ -259,6 +259,10 @@ fn what_is_sound_but_not_read_is_not_called_corrupt() {
         (b"\0\0\0\x18ftypheic".to_vec(), "is an image of the format heic, which is not supported"),
         (b"8BPS\0\x01".to_vec(), "is an image of the format psd, which is not supported"),
         (b"<svg xmlns=".to_vec(), "is an image of the format svg, which is not supported"),
+        (
+            b"\xef\xbb\xbf<?xml version=\"1.0\"?>\n<!-- drawn -->\n<svg xmlns=".to_vec(),
+            "is an image of the format svg, which is not supported",
+        ),
         ([&[0; 128][..], b"DICM"].concat(), "is an image of the format dicom, which is not supported"),
         (lossless, "is a JPEG file without losses (SOF3), which is not supported"),
         (deep, "is a JPEG file with samples of 12 bits, which is not supported"),
@@ -266,6 +270,8 @@ fn what_is_sound_but_not_read_is_not_called_corrupt() {
         let refused = limited().decode(&bytes).unwrap_err();
         assert_eq!((refused.fault, refused.reason.as_str()), (Fault::Unsupported, expected));
     }
+    let refused = limited().decode(b"<?xml version=\"1.0\"?><svgs/>").unwrap_err();
+    assert_eq!(refused.reason, "is not an image of a known format");
 }
 
 #[test]

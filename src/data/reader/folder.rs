@@ -189,6 +189,18 @@ mod tests {
     }
 
     #[test]
+    fn foreign_images_are_known_by_their_content_where_their_names_do_not_tell() {
+        let dicom = [&[0; 128][..], b"DICM", &[0; 9]].concat();
+        let drawn = b"<?xml version=\"1.0\"?>\n<!-- drawn -->\n<svg xmlns=\"\"/>";
+        for (bytes, format) in [(&dicom[..], "dicom"), (&drawn[..], "svg")] {
+            let image = png(1, 1, &[7]);
+            let folder = folder(&[("a/scan", bytes), ("a/1.png", &image), ("b/1.png", &image)]);
+            let said = error_of(folder.path());
+            assert!(said.contains(&format!("of the format {format}")), "{said}");
+        }
+    }
+
+    #[test]
     fn images_come_sorted_and_hidden_names_do_not_count() {
         let image = png(1, 1, &[7]);
         let folder = folder(&[

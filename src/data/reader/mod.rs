@@ -195,8 +195,8 @@ fn is_image_name(path: &str) -> Option<bool> {
     }
 }
 
-/// Bytes that tell an image.
-const IMAGE_HEAD: usize = 32;
+/// Bytes that tell an image: DICOM's mark stands at 128, and an SVG may begin with comments.
+const IMAGE_HEAD: usize = 512;
 
 /// One image as it lies in its source.
 #[derive(Clone, Debug)]
