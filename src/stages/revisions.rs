@@ -72,7 +72,7 @@ pub const ROOMS: &[Room] = &[
     room("plateau", 1, "7f9aa265f2c695f0"),
     room("pool", 2, "3f65813d6cfcdb08"),
     room("preprocess", 1, "65681c748b8c5b6d"),
-    room("readers", 3, "6a10bb4d294e1b48"),
+    room("readers", 3, "0c00350a8cac10ab"),
     room("reduce", 1, "8e035223fda2c6b6"),
     room("relu", 2, "7cfed8ca8fb758ce"),
     room("resize", 1, "e913a3caa106c08b"),
