@@ -7,10 +7,10 @@
 //! groups; `M`, `M32` and `L` are the layers of whole nets as a training step calls them, with their time per step.
 //! `--winograd` computes ours by Winograd's algorithm where it is for that shape; FLOPs are those of the direct way.
 //!
-//! `CONVOY_ONEDNN=<path>` names a shared library with the C interface `dn_make`, `dn_exec`, `dn_free` around oneDNN; its
-//! calls then take turns with ours, so that both see the same machine. A probe of multiply-adds runs around each sample;
-//! on one thread, pairs with a probe 15 % below the median are discarded and counted, and repeated, up to three times as
-//! many as asked for. (On several threads the short probe depends on how fast they wake.)
+//! `CONVOY_ONEDNN=<path>` names a shared library with the C interface `dn_make`, `dn_exec`, `dn_free` around oneDNN;
+//! its calls then take turns with ours, so that both see the same machine. A probe of multiply-adds runs around each
+//! sample; on one thread, pairs with a probe 15 % below the median are discarded and counted, and repeated, up to three
+//! times as many as asked for. (On several threads the short probe depends on how fast they wake.)
 //! Ratios are those of medians. FLOPs are nominal: taps outside the image count, so a share of peak may exceed 100 %.
 //! `--rows` appends every sample, discarded ones too, to a file.
 
@@ -140,7 +140,8 @@ fn net_l() -> Vec<Layer> {
 
 const PASSES: [&str; 3] = ["forward", "backward data", "backward weights"];
 
-/// A probe below this share of the median is of a machine that was busy. (The processor's own clock takes steps of 7 %.)
+/// A probe below this share of the median is of a machine that was busy. (The processor's own clock takes steps of 7
+/// %.)
 const SLOW_PROBE: f64 = 0.85;
 
 struct Bench {
@@ -337,9 +338,10 @@ impl Bench {
     }
 }
 
-/// Times some calls between two probes. On several threads the calls are first repeated for a while untimed: either side's
-/// threads may have been woken on one processor, and the system takes up to 25 ms to spread them. The peer's threads spin
-/// for some milliseconds after its last call (`spins`): the second probe, and our next sample, wait until they sleep.
+/// Times some calls between two probes. On several threads the calls are first repeated for a while untimed: either
+/// side's threads may have been woken on one processor, and the system takes up to 25 ms to spread them. The peer's
+/// threads spin for some milliseconds after its last call (`spins`): the second probe, and our next sample, wait until
+/// they sleep.
 fn sample(engine: &Engine, flops: f64, calls: usize, spins: bool, f: &mut dyn FnMut()) -> Sample {
     let before = engine.measure_peak();
     let start = Instant::now();

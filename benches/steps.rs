@@ -1,17 +1,17 @@
 //! Whole training steps: images per second and share of the processor's multiply-add peak.
 //!
-//! `cargo bench --bench steps -- [NET…] [--threads N] [--isa NAME] [--seconds S] [--steps N] [--batch N] [--json]`; NET is `S`,
-//! `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (computed by Winograd's
-//! algorithm, the default of manifests, where the others are computed the direct way; shares of the peak count the
-//! multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
-//! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch no
-//! memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
+//! `cargo bench --bench steps -- [NET…] [--threads N] [--isa NAME] [--seconds S] [--steps N] [--batch N] [--json]`; NET
+//! is `S`, `M`, `MBN`, `M32`, `MBN32`, `L` (all of them by default), these but `S` with `/winograd` behind (computed by
+//! Winograd's algorithm, the default of manifests, where the others are computed the direct way; shares of the peak
+//! count the multiply-adds of the direct way), or `VGG16` (138,357,544 parameters, 224x224x3, 1,000 classes).
+//! A sample lasts S seconds, or N steps. Right before and after it the peak is measured with multiply-adds that touch
+//! no memory: a sample whose probes are slow was not alone. Multiply-adds are counted as three passes, less the input
 //! gradient of the first layer, which nobody needs; taps in the padding count as done.
 //!
 //! `--probe` measures the peak only, for samples of other programs. `--losses DIR` trains net M (without dropout) on
-//! `DIR/images.f32` and `DIR/labels.u8`, batch by batch in that order, writes its first weights to `DIR` and prints each
-//! batch's loss: `losses.py` lets PyTorch do the same. On a busy machine compare images per processor second (1 thread,
-//! Linux): time spent waiting for a core is not in it.
+//! `DIR/images.f32` and `DIR/labels.u8`, batch by batch in that order, writes its first weights to `DIR` and prints
+//! each batch's loss: `losses.py` lets PyTorch do the same. On a busy machine compare images per processor second (1
+//! thread, Linux): time spent waiting for a core is not in it.
 
 use std::fs;
 use std::io::Write as _;

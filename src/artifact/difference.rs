@@ -4,8 +4,8 @@ use super::tensors::Tensors;
 use super::{Bytes, Files};
 use crate::config::shortest;
 
-/// In what `new` first differs from `old`: the tensor and its element (safetensors), the row and the column (CSV, counted from
-/// 1, the header is row 1), the line (JSON), the byte (from 0). `None` if they are the same bytes.
+/// In what `new` first differs from `old`: the tensor and its element (safetensors), the row and the column (CSV,
+/// counted from 1, the header is row 1), the line (JSON), the byte (from 0). `None` if they are the same bytes.
 pub fn first_difference(name: &str, old: &Bytes, new: &Bytes) -> Option<String> {
     if old[..] == new[..] {
         return None;

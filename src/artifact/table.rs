@@ -150,8 +150,8 @@ pub fn header_len(bytes: &[u8]) -> usize {
     records(bytes).next().map_or(0, <[u8]>::len)
 }
 
-/// The records with their ends: a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that their
-/// number tells).
+/// The records with their ends: a line feed that is not inside quotes (a quote in a quoted cell is doubled, so that
+/// their number tells).
 fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     bytes.split_inclusive(move |&byte| {

@@ -4,7 +4,8 @@ use super::Engine;
 use super::versions::{PIECE, versions};
 use crate::elementary::exp32;
 
-/// A function of single values. The derivative at `x` follows from the value at `x`, so that it can be applied in place.
+/// A function of single values. The derivative at `x` follows from the value at `x`, so that it can be applied in
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pointwise {
     /// `max(x, 0)`; the derivative at 0 is 0. NaN stays NaN.

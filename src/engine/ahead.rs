@@ -16,9 +16,9 @@ impl<const N: usize> Ahead<N> {
         Ahead { pieces, step: len.div_ceil(steps.max(1)).next_multiple_of(16) }
     }
 
-    /// What so many steps fetch, to be asked for bit by bit over so many rounds of a kernel: all at once it waits for itself,
-    /// since a processor keeps track of only some 16 lines that are on their way. (28x28x32 -> 32 k3 within a step of M,
-    /// Sapphire Rapids: backward data 5.86 ms all at once before each tile, 5.55 spread; forward the same.)
+    /// What so many steps fetch, to be asked for bit by bit over so many rounds of a kernel: all at once it waits for
+    /// itself, since a processor keeps track of only some 16 lines that are on their way. (28x28x32 -> 32 k3 within a
+    /// step of M, Sapphire Rapids: backward data 5.86 ms all at once before each tile, 5.55 spread; forward the same.)
     pub(super) fn next(&mut self, steps: usize, rounds: usize) -> Fetch {
         for (start, len) in &mut self.pieces {
             let now = (steps * self.step).min(*len);

@@ -11,9 +11,9 @@ use memmap2::MmapMut;
 /// Bytes of a cache line and of the widest vector: a vector that straddles two lines costs two loads.
 const ALIGN: usize = 64;
 
-/// Bytes of a huge page. Activations are swept whole, pass by pass: with pages of 4 KiB every few rows miss the buffer of
-/// address translations, which costs most in a virtual machine (Sapphire Rapids under KVM, 1 thread, images/s without and
-/// with huge pages: MBN on 32x32x3 769 and 837, L 172 and 180).
+/// Bytes of a huge page. Activations are swept whole, pass by pass: with pages of 4 KiB every few rows miss the buffer
+/// of address translations, which costs most in a virtual machine (Sapphire Rapids under KVM, 1 thread, images/s
+/// without and with huge pages: MBN on 32x32x3 769 and 837, L 172 and 180).
 const HUGE: usize = 2 << 20;
 
 /// A slice of f32 that starts on a cache line. Allocate once, keep for the run.

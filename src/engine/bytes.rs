@@ -1,8 +1,8 @@
 //! Products of bytes, summed over samples: what covariances of stored images are made of, exact.
 //!
-//! Whole numbers have no rounding, so that any order of summing gives the same sums: each instruction set multiplies as it
-//! likes. With VNNI (AVX-512) one instruction adds up four samples of sixteen features, four times as many as in single
-//! precision.
+//! Whole numbers have no rounding, so that any order of summing gives the same sums: each instruction set multiplies as
+//! it likes. With VNNI (AVX-512) one instruction adds up four samples of sixteen features, four times as many as in
+//! single precision.
 
 use super::Engine;
 use super::buffer::Buffer;
@@ -80,8 +80,8 @@ impl ByteProducts {
         }
     }
 
-    /// Adds `n_samples` samples; `sample(i)` is the `i`-th. Returns false, and unfinished sums, if it was stopped before the
-    /// end.
+    /// Adds `n_samples` samples; `sample(i)` is the `i`-th. Returns false, and unfinished sums, if it was stopped
+    /// before the end.
     ///
     /// # Panics
     /// If a sample has another number of features.
@@ -133,8 +133,8 @@ impl ByteProducts {
         let add = |at: usize, sums: &mut [u32]| {
             let panel = |panel: usize| packed.get().wrapping_add(panel * PANEL).cast_const();
             let (rows, columns) = (panel(tiles[at].0), panel(tiles[at].1));
-            // SAFETY: the processor has this kernel; `n_blocks` panels of both lie `block_len` apart in the buffer, and a
-            // tile's sums are `WIDE` rows of `WIDE`.
+            // SAFETY: the processor has this kernel; `n_blocks` panels of both lie `block_len` apart in the buffer, and
+            // a tile's sums are `WIDE` rows of `WIDE`.
             unsafe { kernel.add(rows, columns, n_blocks, block_len, sums) };
         };
         self.n_pending += n;
@@ -218,8 +218,8 @@ impl Kernel {
     /// Adds to `sums` (`[WIDE, WIDE]`, modulo 2^32) the products of two panels over some blocks.
     ///
     /// # Safety
-    /// The processor has the instructions; `rows` and `columns` point to panels, of which `n_blocks` lie `block_len` bytes
-    /// apart.
+    /// The processor has the instructions; `rows` and `columns` point to panels, of which `n_blocks` lie `block_len`
+    /// bytes apart.
     unsafe fn add(self, rows: *const u8, columns: *const u8, n_blocks: usize, block_len: usize, sums: &mut [u32]) {
         assert_eq!(sums.len(), WIDE * WIDE, "sums of a tile");
         // SAFETY: by this function's contract.

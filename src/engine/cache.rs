@@ -9,9 +9,9 @@ pub struct Caches {
     pub l2: usize,
     /// Third level, shared between cores; 0 if there is none or it is not known.
     pub l3: usize,
-    /// What a register tile may walk over once for each of its neighbours without waiting for it: two thirds of the first
-    /// level; four times that level on AMD's processors, where what comes from the second level keeps two vectors of
-    /// multiply-adds a cycle busy.
+    /// What a register tile may walk over once for each of its neighbours without waiting for it: two thirds of the
+    /// first level; four times that level on AMD's processors, where what comes from the second level keeps two vectors
+    /// of multiply-adds a cycle busy.
     pub near: usize,
 }
 
@@ -44,7 +44,8 @@ fn speaks_amd() -> bool {
     false
 }
 
-/// Level and size of each data or unified cache, by CPUID: leaf 4 (Intel), or leaf 0x8000001d (AMD), in the same format.
+/// Level and size of each data or unified cache, by CPUID: leaf 4 (Intel), or leaf 0x8000001d (AMD), in the same
+/// format.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn leaves(is_amd: bool) -> Vec<(u32, usize)> {
     use std::arch::x86_64::{__cpuid, __cpuid_count};

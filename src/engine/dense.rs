@@ -1,9 +1,9 @@
 //! Dense layers and matrix products.
 //!
 //! Nothing is packed that is read only once: the weights of a dense layer are larger than its samples, and a copy would
-//! cost as much as the product. Going forward the tiles read the weights where they are. On the way back the weights are
-//! the tiles' rows and the samples their lanes, so that the transposed product needs no transposed weights; the small
-//! result is transposed instead.
+//! cost as much as the product. Going forward the tiles read the weights where they are. On the way back the weights
+//! are the tiles' rows and the samples their lanes, so that the transposed product needs no transposed weights; the
+//! small result is transposed instead.
 
 use std::ops::Range;
 
@@ -206,8 +206,8 @@ pub(super) const STEPS: usize = 512;
 /// From so many rows on, the matrix on the right is copied into panels: below that, it is read too few times.
 const PACKED_ROWS: usize = 128;
 
-/// From so many rows for each thread on, these are shared out and not the columns: all threads fetch ahead the whole matrix
-/// on the right in any case. (3136 -> 128 of 64 samples on 2 threads: 0.193 ms by columns, 0.184 by rows.)
+/// From so many rows for each thread on, these are shared out and not the columns: all threads fetch ahead the whole
+/// matrix on the right in any case. (3136 -> 128 of 64 samples on 2 threads: 0.193 ms by columns, 0.184 by rows.)
 const SHARED_ROWS: usize = 32;
 
 /// Plan and scratch of a product of matrices.

@@ -1,7 +1,8 @@
-//! Products in double precision of rows that are long and few: what PCA needs where there are fewer samples than features.
+//! Products in double precision of rows that are long and few: what PCA needs where there are fewer samples than
+//! features.
 //!
-//! Plain multiplications and additions, in orders that depend on the lengths only, so that neither threads nor the width
-//! of vectors change a bit.
+//! Plain multiplications and additions, in orders that depend on the lengths only, so that neither threads nor the
+//! width of vectors change a bit.
 
 use super::Engine;
 use super::symmetric::{dot, tree};
@@ -16,8 +17,8 @@ const TILE: usize = 32;
 /// Rows of sums that share one pass over what is added.
 const SUMS: usize = 8;
 
-/// The products of all rows of `a` with all rows of `b`; without `b`, of `a` with itself, each pair once: `put(i, j, a_i · b_j)`,
-/// there with `j <= i` at least. False if it was stopped before the end.
+/// The products of all rows of `a` with all rows of `b`; without `b`, of `a` with itself, each pair once:
+/// `put(i, j, a_i · b_j)`, there with `j <= i` at least. False if it was stopped before the end.
 ///
 /// Each product is summed over strips of 512 columns, in order, each of them by eight chains and one fixed tree.
 ///

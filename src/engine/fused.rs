@@ -7,8 +7,9 @@ use super::threads::Shares;
 
 /// Told, in the middle of a pass, which pixels of the target are complete.
 pub(super) trait Watch: Sync {
-    /// `values` are all pixels that this worker has completed in this pass, from pixel `first` on, the last `new` of them
-    /// just now. The target's rows are whole. Nobody else touches them meanwhile, and `worker` is nobody else's number.
+    /// `values` are all pixels that this worker has completed in this pass, from pixel `first` on, the last `new` of
+    /// them just now. The target's rows are whole. Nobody else touches them meanwhile, and `worker` is nobody else's
+    /// number.
     fn completed(&self, first: usize, new: usize, values: &mut [f32], worker: usize);
 
     /// What it reads when those values of the target are complete, to be fetched ahead.

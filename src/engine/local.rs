@@ -10,8 +10,8 @@ use super::reference::shape::Axis;
 use super::threads::{Shares, part};
 use super::{Activation, ConvShape, Engine};
 
-/// A locally-connected layer of one shape. Weights: `[height_out, width_out, kernel_h, kernel_w, channels_in, filters]`;
-/// bias: `[height_out, width_out, filters]`.
+/// A locally-connected layer of one shape. Weights:
+/// `[height_out, width_out, kernel_h, kernel_w, channels_in, filters]`; bias: `[height_out, width_out, filters]`.
 pub struct LocalConv {
     engine: Engine,
     shape: ConvShape,

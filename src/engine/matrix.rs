@@ -54,8 +54,8 @@ impl Matrix {
         let (k, n) = (self.k, self.n);
         assert_eq!(c.len(), m * n, "values of {m} rows of {n}");
         // A quarter of the second-level cache, so that what was loaded is still there when it is multiplied, beside the
-        // matrix: 60,000 x 784 bytes to 128 on 1 thread, 0.111 s where 2,048 rows were loaded at once, 0.092 s so (from 84
-        // to 504 rows the same within 4 %, as from 64 to 512 steps of the chains).
+        // matrix: 60,000 x 784 bytes to 128 on 1 thread, 0.111 s where 2,048 rows were loaded at once, 0.092 s so (from
+        // 84 to 504 rows the same within 4 %, as from 64 to 512 steps of the chains).
         let rows = (self.engine.caches().l2 / 4 / (k * size_of::<f32>())).max(LEAST_ROWS).next_multiple_of(LEAST_ROWS);
         let c = Shares(c.as_mut_ptr());
         self.engine.parallel_for(m, |range, _| {
@@ -106,8 +106,8 @@ impl Matrix {
                         tile.x[j] = a[row * k + first..].as_ptr();
                         tile.y[j] = c.wrapping_add(row * n + column);
                     }
-                    // SAFETY: rows of `a` are `k` long, those of `c` have `n_columns` values from `column` on; the panel
-                    // has `k` rows.
+                    // SAFETY: rows of `a` are `k` long, those of `c` have `n_columns` values from `column` on; the
+                    // panel has `k` rows.
                     unsafe { kernels.product[nr - 1][own.len() - 1](&tile) };
                 }
             }

@@ -1,11 +1,11 @@
 //! Dense arithmetic and the sums: the only room that knows caches, lanes and threads.
 //!
-//! Start at [`Engine`] (instruction set and worker pool), then [`Conv`] and [`Dense`] (layers as plans: made once from a
-//! shape, then called with slices). Activations are NHWC, kernels `[kernel_h, kernel_w, channels_in, filters]`, dense
+//! Start at [`Engine`] (instruction set and worker pool), then [`Conv`] and [`Dense`] (layers as plans: made once from
+//! a shape, then called with slices). Activations are NHWC, kernels `[kernel_h, kernel_w, channels_in, filters]`, dense
 //! weights `[inputs, units]`; whatever is packed or blocked differently stays in here.
 //!
-//! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive loops
-//! in the canonical order. The kernels may cut and resume its chains, never reorder them.
+//! The same bits come out for any number of threads and any instruction set. [`reference`] is the definition: naive
+//! loops in the canonical order. The kernels may cut and resume its chains, never reorder them.
 
 mod activation;
 mod affine;

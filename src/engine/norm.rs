@@ -130,15 +130,15 @@ impl BatchNorm {
         }
     }
 
-    /// The normalised values of `input`, then a ReLU if asked for, and then, if this was made by [`BatchNorm::pooled`], the
-    /// largest of each 2x2 window, as [`super::max_pool`] has it. They are written by [`Normalised::write`], or by the
-    /// convolution that reads them, image by image.
+    /// The normalised values of `input`, then a ReLU if asked for, and then, if this was made by [`BatchNorm::pooled`],
+    /// the largest of each 2x2 window, as [`super::max_pool`] has it. They are written by [`Normalised::write`], or by
+    /// the convolution that reads them, image by image.
     ///
     /// # Shapes
     /// - `input`: `[rows, channels]`, `pixels` rows an image
     /// - `shift`: `[channels]`
-    /// - `taps`: `[rows / 4, channels]`, where values are pooled: gets which of the four it was, none where the ReLU left
-    ///   nothing but 0
+    /// - `taps`: `[rows / 4, channels]`, where values are pooled: gets which of the four it was, none where the ReLU
+    ///   left nothing but 0
     ///
     /// # Panics
     /// If values are pooled, and the images have an odd height or there are more threads than this was made for.
@@ -190,8 +190,8 @@ impl BatchNorm {
     }
 
     /// The sums over chunks of the gradient of the output, for the same `input`, `shift` and `relu` as went into
-    /// [`BatchNorm::values`]; where values are pooled, of the gradient of pooled values that came from `taps`. Whoever makes
-    /// the gradient can have chunks summed while they are in the cache; [`GradientSums::finish`] does the others.
+    /// [`BatchNorm::values`]; where values are pooled, of the gradient of pooled values that came from `taps`. Whoever
+    /// makes the gradient can have chunks summed while they are in the cache; [`GradientSums::finish`] does the others.
     pub fn gradient_sums<'a>(
         &'a mut self,
         engine: &Engine,
@@ -230,7 +230,8 @@ impl BatchNorm {
     /// # Shapes
     /// - `input`: `[rows, channels]`, `pixels` rows an image
     /// - `scale`, `grad_scale`, `grad_shift`: `[channels]`
-    /// - `pooled`: gradient of pooled values and their taps, `[rows / 4, channels]`; what is not pooled is turned in place
+    /// - `pooled`: gradient of pooled values and their taps, `[rows / 4, channels]`; what is not pooled is turned in
+    ///   place
     pub fn gradient<'a>(
         &'a mut self,
         engine: &Engine,
@@ -458,7 +459,8 @@ pub struct GradientSums<'a> {
 }
 
 impl GradientSums<'_> {
-    /// Sums the chunks that are not summed yet. Where there was a ReLU, and values are not pooled, `grad` gets its mask.
+    /// Sums the chunks that are not summed yet. Where there was a ReLU, and values are not pooled, `grad` gets its
+    /// mask.
     ///
     /// # Shapes
     /// - `grad`: `[rows, channels]`, or `[rows / 4, channels]` where values are pooled

@@ -6,9 +6,9 @@ use std::thread;
 
 /// Calls `fill(i, slot)` and then `consume(i, slot)` for each `i` of `0..n_items`, in order, until `consume` fails.
 ///
-/// With one slot both run on the calling thread in turn. With more, `fill` runs on a thread of its own, ahead of `consume`
-/// by at most the number of slots, whose contents (and whatever they have allocated) go round and are in `slots` again
-/// at the end, unless `consume` failed.
+/// With one slot both run on the calling thread in turn. With more, `fill` runs on a thread of its own, ahead of
+/// `consume` by at most the number of slots, whose contents (and whatever they have allocated) go round and are in
+/// `slots` again at the end, unless `consume` failed.
 ///
 /// # Errors
 /// The first error of `consume`.

@@ -3,7 +3,8 @@
 //! A kernel is one generic function over [`Simd`], always inlined into an entry point that enables the instruction set
 //! (see `kernel`). A method must not be called anywhere else, hence `unsafe`.
 
-/// Vectors of f32. Every operation is lane by lane and rounds once, so that the number of lanes never shows in a result.
+/// Vectors of f32. Every operation is lane by lane and rounds once, so that the number of lanes never shows in a
+/// result.
 ///
 /// # Safety
 /// To call any method the processor must have the instruction set, and pointers must be good for all lanes, or for the
@@ -336,7 +337,8 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
-            // SAFETY: by the trait's contract AVX2 and FMA are there and both squares lie in memory that is the caller's.
+            // SAFETY: by the trait's contract AVX2 and FMA are there and both squares lie in memory that is the
+            // caller's.
             unsafe {
                 let mut a = [_mm256_setzero_ps(); 8];
                 for i in 0..8 {
@@ -501,8 +503,8 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     }
 }
 
-/// The same without an instruction for it: `mul_add` would be a library call per value. The product is exact in f64; the
-/// sum is rounded to odd (Boldo and Melquiond, 2008), after which rounding to f32 is as if from the exact value.
+/// The same without an instruction for it: `mul_add` would be a library call per value. The product is exact in f64;
+/// the sum is rounded to odd (Boldo and Melquiond, 2008), after which rounding to f32 is as if from the exact value.
 #[inline(always)]
 fn fused_exactly(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));

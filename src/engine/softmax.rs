@@ -65,8 +65,8 @@ pub fn softmax(engine: &Engine, n_classes: usize, values: &mut [f32]) {
 
 /// Softmax cross-entropy of `n = logits.len() / n_classes` samples, and its gradient.
 ///
-/// With target probabilities `q` (after smoothing) and `p = softmax(logits)` a sample's loss is `-Σ q ln p`. `grad` gets
-/// `weight * (p - q) / Σ weight`: the gradient of the weighted mean, as PyTorch defines it for labels.
+/// With target probabilities `q` (after smoothing) and `p = softmax(logits)` a sample's loss is `-Σ q ln p`. `grad`
+/// gets `weight * (p - q) / Σ weight`: the gradient of the weighted mean, as PyTorch defines it for labels.
 ///
 /// # Shapes
 /// - `logits`, `grad`: `[n, n_classes]`

@@ -44,8 +44,8 @@ impl SparseMatrix {
 /// Samples that are worked on together: their values lie side by side.
 const SIDE: usize = 64;
 
-/// `c = a b`. Chain of each value: `k` ascending over the values of `b` that are not zero, from `+0.0`: for finite `a` the
-/// numbers of [`super::matmul`].
+/// `c = a b`. Chain of each value: `k` ascending over the values of `b` that are not zero, from `+0.0`: for finite `a`
+/// the numbers of [`super::matmul`].
 ///
 /// # Shapes
 /// - `a`: `[m, k]`

@@ -5,8 +5,8 @@
 use super::Engine;
 use super::versions::versions;
 
-/// Columns in a strip of eigenvectors: with 784 rows a strip is 200 KB, which fits a second-level cache, and a row of it
-/// fits the registers.
+/// Columns in a strip of eigenvectors: with 784 rows a strip is 200 KB, which fits a second-level cache, and a row of
+/// it fits the registers.
 pub const STRIP: usize = 32;
 
 /// A rotation of rows `row` and `row + 1` of the eigenvectors.
@@ -25,12 +25,12 @@ pub fn dot(engine: &Engine, x: &[f64], y: &[f64]) -> f64 {
     dot_of(engine.isa(), x, y)
 }
 
-/// Rows that share one pass over the vectors: as many chains of sums as hide the latency of an addition. (784 axes of 60,000
-/// images on 1 thread: tridiagonalisation 78 ms row by row, reflections 57 ms.)
+/// Rows that share one pass over the vectors: as many chains of sums as hide the latency of an addition. (784 axes of
+/// 60,000 images on 1 thread: tridiagonalisation 78 ms row by row, reflections 57 ms.)
 pub const ROWS: usize = 4;
 
-/// Of each of `rows` from `from` on: `row -= v_i w + w_i v`, then `row · x`, which goes to `row[from - 1]`; `i` is the row's
-/// index in `v` and `w`, the first one's `first`.
+/// Of each of `rows` from `from` on: `row -= v_i w + w_i v`, then `row · x`, which goes to `row[from - 1]`; `i` is the
+/// row's index in `v` and `w`, the first one's `first`.
 ///
 /// # Shapes
 /// - `rows`: rows of `v.len()` values, at most [`ROWS`]

@@ -363,8 +363,9 @@ fn in_f64(s: &ConvShape, n: usize, x: &[f32], w: &[f32], g: &[f32]) -> [Vec<f64>
     [y, dx, dw]
 }
 
-/// Relative to all of the result (Euclidean norms), output, gradient of the input and of the weights were off by 3.6e-7,
-/// 3.3e-7 and 4.6e-7 in one chain, by 2.3e-7, 2.1e-7 and 4.2e-7 by Winograd's algorithm, whose chains are shorter.
+/// Relative to all of the result (Euclidean norms), output, gradient of the input and of the weights were off by
+/// 3.6e-7, 3.3e-7 and 4.6e-7 in one chain, by 2.3e-7, 2.1e-7 and 4.2e-7 by Winograd's algorithm, whose chains are
+/// shorter.
 #[test]
 fn winograds_convolutions_are_as_near_to_f64_as_those_of_one_chain() {
     let mut dice = Dice::new(11);

@@ -17,10 +17,10 @@ use super::cache::Caches;
 use super::isa::Isa;
 use super::kernel::Kernels;
 
-/// How long a thread waits for its turn before it parks. To wake a parked thread takes some 35 microseconds on a virtual
-/// machine, twice in each piece of work, and who wakes late lets the other park: with 20 microseconds, pieces of 100
-/// that lie 50 apart took 134 each, from 100 on they took 100 (Sapphire Rapids, 2 processors). A step has gaps as
-/// long, and this is still far too short to take a core from a neighbour.
+/// How long a thread waits for its turn before it parks. To wake a parked thread takes some 35 microseconds on a
+/// virtual machine, twice in each piece of work, and who wakes late lets the other park: with 20 microseconds, pieces
+/// of 100 that lie 50 apart took 134 each, from 100 on they took 100 (Sapphire Rapids, 2 processors). A step has gaps
+/// as long, and this is still far too short to take a core from a neighbour.
 const PATIENCE: Duration = Duration::from_micros(200);
 
 /// How long threads are kept busy until each has a processor of its own: that took 4 to 25 ms in six starts (Zen 5, 2
@@ -163,8 +163,8 @@ impl Engine {
         self.pool.capacity
     }
 
-    /// Uses so many threads from the next piece of work on, at least one and at most the capacity; clones do as well. No
-    /// bit of any result depends on it.
+    /// Uses so many threads from the next piece of work on, at least one and at most the capacity; clones do as well.
+    /// No bit of any result depends on it.
     pub fn set_threads(&self, threads: usize) {
         self.pool.set_threads(threads);
     }
@@ -235,8 +235,8 @@ impl Engine {
         self.pool.run(n_parts, &f);
     }
 
-    /// Cuts `0..n_items` into one contiguous range per thread and calls `f(range, worker)` for those that are not empty.
-    /// `worker` is below [`Engine::capacity`], and no two calls at one time share it.
+    /// Cuts `0..n_items` into one contiguous range per thread and calls `f(range, worker)` for those that are not
+    /// empty. `worker` is below [`Engine::capacity`], and no two calls at one time share it.
     pub fn parallel_for(&self, n_items: usize, f: impl Fn(Range<usize>, usize) + Sync) {
         let threads = self.threads();
         if n_items <= 1 || threads == 1 {
@@ -278,8 +278,8 @@ impl Engine {
         self.threads() * (BETWEEN_LOOKS / multiply_adds.max(1)).max(1) as usize
     }
 
-    /// [`Engine::for_each_chunk`], some chunks at a time: `is_stopped` is asked before each time, and ends it. A chunk takes
-    /// `multiply_adds`. Returns whether all chunks were visited.
+    /// [`Engine::for_each_chunk`], some chunks at a time: `is_stopped` is asked before each time, and ends it. A chunk
+    /// takes `multiply_adds`. Returns whether all chunks were visited.
     pub fn for_each_chunk_until<T: Send>(
         &self,
         data: &mut [T],

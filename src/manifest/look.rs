@@ -21,8 +21,8 @@ pub struct Looked {
 pub type Seen = (Glance, String);
 
 impl Manifest {
-    /// What is wrong with the sources without looking into them: that they are not there, say. Nothing of it stops whoever
-    /// checks a manifest apart from its data.
+    /// What is wrong with the sources without looking into them: that they are not there, say. Nothing of it stops
+    /// whoever checks a manifest apart from its data.
     pub fn absent_sources(&self, places: &Places) -> Vec<Problem> {
         let nodes = self.nodes.iter().enumerate();
         let mut problems: Vec<Problem> = nodes

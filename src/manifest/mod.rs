@@ -66,8 +66,8 @@ pub struct Manifest {
 pub struct StageEntry {
     /// The keys it reads with the values in force, in reading order, without its `seed`.
     pub resolved: Vec<Resolved>,
-    /// The keys that no fingerprint may hold, as the place of a source: with `resolved`, all that the stage can be read from
-    /// again ([`crate::config::rebuild`]).
+    /// The keys that no fingerprint may hold, as the place of a source: with `resolved`, all that the stage can be read
+    /// from again ([`crate::config::rebuild`]).
     pub places: Vec<Resolved>,
     /// The values of its table by key, `input` and `members` as well.
     pub values: Vec<(String, Span)>,
@@ -86,8 +86,8 @@ impl StageEntry {
         Problem { span, ..problem }
     }
 
-    /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it; `None` where the
-    /// default is in force.
+    /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it; `None` where
+    /// the default is in force.
     pub fn span_of(&self, key: &str) -> Option<Span> {
         if key == "seed" {
             return self.seed_span;

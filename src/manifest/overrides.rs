@@ -1,8 +1,8 @@
 //! The manifest with some dotted keys overridden: `--set`, `[profile.NAME]` and, by the same mechanism, search trials.
 //!
 //! An override is a path of keys and a value. It replaces what stands at that path, as a whole; where a choice is
-//! written as a bare word (`optimizer = "adam"`), keys below it open the word into its one-key table. `steps[0]` is the first
-//! item of a list, and a segment of its own on the path: `[0]`.
+//! written as a bare word (`optimizer = "adam"`), keys below it open the word into its one-key table. `steps[0]` is the
+//! first item of a list, and a segment of its own on the path: `[0]`.
 
 use crate::config::{Entry, Node, OneOf, Problem, Span, Table, Value, did_you_mean};
 

@@ -10,9 +10,9 @@ use crate::config::{Entry, Node, Table, Value, quote, rebuild, segment, toml};
 const SPELLINGS: [&str; 2] = ["architecture", "layers"];
 
 impl Manifest {
-    /// The manifest as TOML that gives the same fingerprints from the folder `dir`, under another `name`: with the values that
-    /// are in force. Defaults are written out, unless there is a search, whose trials override what is set. Relative places
-    /// for which `is_place` holds are rewritten to be relative to `dir`.
+    /// The manifest as TOML that gives the same fingerprints from the folder `dir`, under another `name`: with the
+    /// values that are in force. Defaults are written out, unless there is a search, whose trials override what is set.
+    /// Relative places for which `is_place` holds are rewritten to be relative to `dir`.
     ///
     /// The text depends on the manifest, the overrides and where the folders are to one another, and on nothing else.
     pub fn resolved(&self, dir: &Path, name: &str, is_place: &dyn Fn(&str) -> bool) -> String {
@@ -97,7 +97,8 @@ fn absolute(path: &Path) -> PathBuf {
     out
 }
 
-/// `to` as seen from the folder `from`, with `/` between names; `None` between two drives, or where a name is not Unicode.
+/// `to` as seen from the folder `from`, with `/` between names; `None` between two drives, or where a name is not
+/// Unicode.
 fn relative(from: &Path, to: &Path) -> Option<String> {
     let n = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     if n == 0 {

@@ -27,8 +27,8 @@ pub fn stage_keys(kind: &Kind) -> Vec<Declaration> {
 
 /// The manifest's format as JSON Schema, draft 2020-12, without `$ref`.
 ///
-/// A value that only the whole manifest can judge (that a stage is there, that shapes fit, that a network can be read from
-/// its shorthand) passes.
+/// A value that only the whole manifest can judge (that a stage is there, that shapes fit, that a network can be read
+/// from its shorthand) passes.
 pub fn json_schema() -> Json {
     let mut schema = object(&top_keys(), false);
     let names: Vec<&str> = stages::KINDS.iter().map(|kind| kind.name).collect();

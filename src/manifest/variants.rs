@@ -68,7 +68,8 @@ impl Variants {
     }
 
     /// [`Variants::make`] of which only the stages from the first overridden one on are read: a search has thousands of
-    /// variants. `None` where what is above them has an error of its own, or the changes are not all of stages that are there.
+    /// variants. `None` where what is above them has an error of its own, or the changes are not all of stages that are
+    /// there.
     fn make_below(&self, tuned: &str, changes: &Changes) -> Option<Result<Variant, Vec<Problem>>> {
         let Value::Table(stages) = &self.stages()?.value else { return None };
         let last = stages.entries.iter().position(|entry| entry.key == tuned)?;

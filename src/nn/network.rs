@@ -1,7 +1,8 @@
 //! A network in memory: forward, prediction, and what can be saved of it.
 //!
-//! Everything is allocated when a [`Network`] is made: one arena for activations, one slice each for parameters and running
-//! statistics. What trains one is [`Trainer`](super::training::Trainer); the plan that it carries out is [`NetworkPlan`].
+//! Everything is allocated when a [`Network`] is made: one arena for activations, one slice each for parameters and
+//! running statistics. What trains one is [`Trainer`](super::training::Trainer); the plan that it carries out is
+//! [`NetworkPlan`].
 
 use std::fmt;
 use std::ops::Range;
@@ -201,7 +202,8 @@ impl Network {
         engine::softmax(&self.engine, self.plan.n_classes, rows);
     }
 
-    /// Leaves the output of each op in its slot. Training, layers draw from the streams of `draws` (identity of the run, step).
+    /// Leaves the output of each op in its slot. Training, layers draw from the streams of `draws` (identity of the
+    /// run, step).
     pub(super) fn forward(&mut self, images: &[f32], n: usize, draws: Option<(&Seeds, u64)>) {
         assert_eq!(images.len(), n * self.plan.input.len(), "images of shape {}", self.plan.input);
         assert!((1..=self.batch).contains(&n), "{n} samples in a batch of at most {}", self.batch);

@@ -70,7 +70,8 @@ pub(super) struct Op {
     pub masks_itself: bool,
     /// The op above is batch normalisation whose output, and sums over its gradient, this op can make as it goes.
     pub norm_above: bool,
-    /// The op below is batch normalisation of this op's very output, whose moments, and gradient, it can make as it goes.
+    /// The op below is batch normalisation of this op's very output, whose moments, and gradient, it can make as it
+    /// goes.
     pub norm_below: bool,
     /// The pooling that became part of it, before `activation`.
     pub pooling: Option<Pooling>,
@@ -305,16 +306,16 @@ impl NetworkPlan {
     }
 
     /// Bytes that training at this batch size takes on one thread: activations, gradients, weights, their gradients and
-    /// `n_moments` moments, two batches of samples, and what each layer keeps, the engine's scratch included. Without the
-    /// program and the data set.
+    /// `n_moments` moments, two batches of samples, and what each layer keeps, the engine's scratch included. Without
+    /// the program and the data set.
     pub fn training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
         let engine = Engine::new(1);
         let kept: usize = (0..self.ops.len()).map(|i| self.build(&engine, i, batch, true).training_bytes()).sum();
         self.least_training_bytes(batch, n_moments) + kept as u64
     }
 
-    /// [`NetworkPlan::training_bytes`] without what layers keep, which is known only once they have it: told without taking
-    /// any memory.
+    /// [`NetworkPlan::training_bytes`] without what layers keep, which is known only once they have it: told without
+    /// taking any memory.
     pub fn least_training_bytes(&self, batch: usize, n_moments: usize) -> u64 {
         let (_, values) = self.value_slots(batch, true);
         let grads: usize = self.gradient_slots(batch).into_iter().sum();

@@ -40,8 +40,8 @@ pub enum Schedule {
         factor: f64,
         /// Epochs, default 3.
         patience: u64,
-        /// An improvement is a loss below `(1 - threshold)` times the best, or an accuracy above `(1 + threshold)` times
-        /// it; default 1e-4.
+        /// An improvement is a loss below `(1 - threshold)` times the best, or an accuracy above `(1 + threshold)`
+        /// times it; default 1e-4.
         threshold: f64,
         /// What is watched: the loss (the default), or the accuracy.
         by_accuracy: bool,

@@ -1,7 +1,7 @@
 //! Training a network: its loss, the way back, the update, and what a run goes on from.
 //!
-//! Everything is allocated when a [`Trainer`] is made: two buffers that gradients travel through, one slice each for gradients
-//! and moments. A step allocates nothing. Start at [`Trainer::train_step`].
+//! Everything is allocated when a [`Trainer`] is made: two buffers that gradients travel through, one slice each for
+//! gradients and moments. A step allocates nothing. Start at [`Trainer::train_step`].
 
 use std::fmt;
 use std::ops::Range;
@@ -198,8 +198,8 @@ impl Trainer {
         self.network.load(tensors)
     }
 
-    /// One update: forward, loss, backward, optimizer. `statistics`, where given, is overwritten with one entry for each
-    /// layer that has weights or a ReLU.
+    /// One update: forward, loss, backward, optimizer. `statistics`, where given, is overwritten with one entry for
+    /// each layer that has weights or a ReLU.
     ///
     /// A loss that is not finite is returned before any weight has changed.
     ///
@@ -236,8 +236,8 @@ impl Trainer {
     }
 
     /// One iteration of a full-batch optimizer ([`OptimizerConfig::full_batch`]): what the network says of all samples
-    /// afterwards, and the step length that was found. Counts one step. `None` if `samples` were stopped: the network is
-    /// then as it was, but for running statistics.
+    /// afterwards, and the step length that was found. Counts one step. `None` if `samples` were stopped: the network
+    /// is then as it was, but for running statistics.
     ///
     /// Batch normalisation looks at one batch at a time, and follows one pass over all samples.
     ///

@@ -1,7 +1,8 @@
 //! What changed between the record of a task then and its record now, as reasons that a person understands.
 //!
-//! Keys are compared as the tree that they are in the manifest: a list item, a choice (`optimizer = "adam"` against `{ sgd =
-//! … }`) or a whole list is one change, told with its old and new value; what only one side has is `none` on the other.
+//! Keys are compared as the tree that they are in the manifest: a list item, a choice (`optimizer = "adam"` against
+//! `{ sgd = … }`) or a whole list is one change, told with its old and new value; what only one side has is `none` on
+//! the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +43,8 @@ pub(super) fn differences(graph: &Graph, stage: usize, old: Side<'_>, new: Side<
             reasons.push(StaleReason::Upstream { stage: stage.to_owned(), part: input.part.clone(), files });
         }
     }
-    // More or fewer tasks of a stage that it names: folds, or a refitted model. What else it reads now is a consequence of a
-    // key, and told where nothing else is.
+    // More or fewer tasks of a stage that it names: folds, or a refitted model. What else it reads now is a consequence
+    // of a key, and told where nothing else is.
     let node = &graph.nodes[stage];
     let is_named = |output: &str| node.stage.accepts().iter().any(|accepted| accepted.word() == output);
     let count = |side: Side<'_>, are_named: bool| {
@@ -157,7 +158,8 @@ pub(super) fn own_differences(graph: &Graph, stage: usize, old: &TaskRecord, new
     }
     for Change { key, old, new } in follow {
         let (Some(old), Some(new)) = (old, new) else { continue };
-        // What trials spend is the round's to say, else another stage's, whose key is told with the trials or before them.
+        // What trials spend is the round's to say, else another stage's, whose key is told with the trials or before
+        // them.
         let spent = key.strip_prefix("ranges[r").and_then(|rest| rest.split_once("]."));
         let spent = spent.filter(|(_, what)| ["epochs", "folds"].contains(what));
         if let Some((Ok(round), what)) = spent.map(|(round, what)| (round.parse::<u32>(), what)) {
@@ -205,8 +207,8 @@ pub(super) fn own_differences(graph: &Graph, stage: usize, old: &TaskRecord, new
     reasons
 }
 
-/// Whether `key` is no key of the manifest: the ranges and settings of a round follow from the search's space, its rounds, its
-/// seed and what the round above kept.
+/// Whether `key` is no key of the manifest: the ranges and settings of a round follow from the search's space, its
+/// rounds, its seed and what the round above kept.
 fn follows(graph: &Graph, stage: usize, key: &str) -> bool {
     let head = key.split(['.', '[']).next().unwrap_or_default();
     graph.nodes[stage].stage.search().is_some() && ["ranges", "trials"].contains(&head)

@@ -1,4 +1,5 @@
-//! What happens during a run, for people, and how its tasks ended: the bottom of this room, which everybody else speaks.
+//! What happens during a run, for people, and how its tasks ended: the bottom of this room, which everybody else
+//! speaks.
 
 use super::reason::StaleReason;
 use crate::artifact::dataset::Summary;

@@ -140,8 +140,8 @@ impl Graph {
 /// Hears of a stage whose files are read, and how many bytes of them by now.
 pub(super) type Reading<'r> = dyn Fn(&str, u64) + Sync + 'r;
 
-/// Digests the sources of the `needed` stages, on `threads` threads; those of the manifest's own stages are remembered in
-/// `known`.
+/// Digests the sources of the `needed` stages, on `threads` threads; those of the manifest's own stages are remembered
+/// in `known`.
 pub(super) fn digest_sources(
     graph: &Graph,
     store: &Store,

@@ -1,4 +1,5 @@
-//! `NAME.lock`: what every task was and gave, for Git. Sorted TOML, a line a fact, nothing that differs between machines.
+//! `NAME.lock`: what every task was and gave, for Git. Sorted TOML, a line a fact, nothing that differs between
+//! machines.
 //!
 //! ```text
 //! version = 2
@@ -13,8 +14,8 @@
 //! "train/fold 1" = { key = "8a…", output = "3f…" }                                   the keys in which they differ
 //! ```
 //!
-//! Two lines of one task are what a reader of a pull request compares. Metrics and tasks of different stages have an empty
-//! line between them, so that Git merges what was changed apart.
+//! Two lines of one task are what a reader of a pull request compares. Metrics and tasks of different stages have an
+//! empty line between them, so that Git merges what was changed apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -341,7 +342,8 @@ impl LockFile {
     }
 
     /// Plans as if this file were the store, as far as `recall` has the records that it names: what is not fresh then
-    /// differs. What a key changed is told by the key; what stands below something that is not known here is not judged.
+    /// differs. What a key changed is told by the key; what stands below something that is not known here is not
+    /// judged.
     pub(super) fn compare_plan(
         &self,
         own: &Graph,
@@ -427,8 +429,8 @@ impl LockFile {
     }
 }
 
-/// In what the keys of the manifest's stages differ from those of a lock file, with their places. Nothing is looked up: what
-/// the stages read from outside, and what they computed, is not judged.
+/// In what the keys of the manifest's stages differ from those of a lock file, with their places. Nothing is looked up:
+/// what the stages read from outside, and what they computed, is not judged.
 pub fn changed_keys(lock: &LockFile, graph: &Graph) -> Vec<Difference> {
     settings(&lock.stages, &stages(graph), &|stage, key| place(graph, stage, key)).into_iter().collect()
 }

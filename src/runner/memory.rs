@@ -1,5 +1,5 @@
-//! Which records the tasks of a pipeline had last time: a small readable file per pipeline, used only to say why, and by
-//! `gc` to know what recent runs name. What a task was computed from stands in its record.
+//! Which records the tasks of a pipeline had last time: a small readable file per pipeline, used only to say why, and
+//! by `gc` to know what recent runs name. What a task was computed from stands in its record.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -131,8 +131,8 @@ impl<'a> Session<'a> {
         self.plan_telling(options, &Silent, &force, &Cuts::new())
     }
 
-    /// The data set that a stage of this manifest made, if it is in the store: the named files of it, no pixel is read. Where
-    /// the stage's sources are not here, those of the last run are believed, else those of the lock file.
+    /// The data set that a stage of this manifest made, if it is in the store: the named files of it, no pixel is read.
+    /// Where the stage's sources are not here, those of the last run are believed, else those of the lock file.
     ///
     /// # Errors
     /// If the store cannot be read.

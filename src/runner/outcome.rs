@@ -63,8 +63,8 @@ impl Outcome {
         self.tasks.iter().filter(|task| matches!(task.ended, Ended::Computed))
     }
 
-    /// How many different tasks there are: those that are the same, to the last key and byte that they read, are computed once
-    /// and count once.
+    /// How many different tasks there are: those that are the same, to the last key and byte that they read, are
+    /// computed once and count once.
     pub fn n_tasks(&self) -> usize {
         let fingerprints = self.tasks.iter().filter_map(|task| task.entry.as_ref().map(|entry| entry.fingerprint));
         let distinct = fingerprints.collect::<BTreeSet<_>>().len();

@@ -1,5 +1,6 @@
-//! Performs a task from its record alone: the stage is read again from the keys, what it reads is opened by its digests. What
-//! is not in the record cannot reach an artifact, and whoever has the record and the store can do the same elsewhere.
+//! Performs a task from its record alone: the stage is read again from the keys, what it reads is opened by its
+//! digests. What is not in the record cannot reach an artifact, and whoever has the record and the store can do the
+//! same elsewhere.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,9 +41,9 @@ pub(super) enum JobError {
 impl Job {
     /// The task that `record` says, its inputs opened.
     ///
-    /// `places` says where the sources are, as dotted keys and TOML values: no record holds that, and what it may hold of
-    /// it is a digest. `names` says what the stages that are read are called, for messages; where names are written into an
-    /// artifact, they are the record's.
+    /// `places` says where the sources are, as dotted keys and TOML values: no record holds that, and what it may hold
+    /// of it is a digest. `names` says what the stages that are read are called, for messages; where names are written
+    /// into an artifact, they are the record's.
     pub fn of(
         kinds: &[Kind],
         record: &TaskRecord,
@@ -67,8 +68,8 @@ impl Job {
 
     /// Computes it on `context.threads()` threads and writes its artifact into `sink`.
     ///
-    /// It runs in a rayon pool as wide as the task's share of the threads: whatever a stage does with rayon stays within
-    /// that share.
+    /// It runs in a rayon pool as wide as the task's share of the threads: whatever a stage does with rayon stays
+    /// within that share.
     ///
     /// # Errors
     /// What the stage said, or that it panicked. What was written then is to be thrown away.
@@ -90,8 +91,8 @@ impl Job {
     }
 }
 
-/// Computes the task of a stored record once more, from that record alone, and says which of its files have other bytes, by
-/// name. Nothing is published, no checkpoint is read or kept.
+/// Computes the task of a stored record once more, from that record alone, and says which of its files have other
+/// bytes, by name. Nothing is published, no checkpoint is read or kept.
 ///
 /// `places` says where its sources are (see [`stages::rebuild`]); those within the program are known.
 ///
@@ -110,8 +111,8 @@ pub fn repeat(
     Ok(entry.differing(&draft.contents()?))
 }
 
-/// Computes the task of a stored record once more, in scratch: its record, and what it gave. `folders` says where relative
-/// sources are looked for, `names` what the stages that it reads are called.
+/// Computes the task of a stored record once more, in scratch: its record, and what it gave. `folders` says where
+/// relative sources are looked for, `names` what the stages that it reads are called.
 pub(super) fn again(
     store: &Store,
     fingerprint: &Digest,

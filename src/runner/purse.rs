@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-/// The threads of a run, lent to its tasks. What is free while no task waits is lent to those that run, as they ask; what
-/// they have above one thread they give back, as they ask, when a task waits.
+/// The threads of a run, lent to its tasks. What is free while no task waits is lent to those that run, as they ask;
+/// what they have above one thread they give back, as they ask, when a task waits.
 pub(super) struct Purse {
     state: Mutex<Threads>,
     /// Called when threads have become free while tasks waited for some.

@@ -6,8 +6,8 @@ use crate::artifact::dataset::NAMES_FILES;
 use crate::artifact::evaluation::{EVALUATION, PREDICTIONS};
 use crate::store::Store;
 
-/// The tasks of a kind of stage, by the names of their stages, with these files of their artifacts: `None` of one that the
-/// store does not have with the bytes that the lock file says.
+/// The tasks of a kind of stage, by the names of their stages, with these files of their artifacts: `None` of one that
+/// the store does not have with the bytes that the lock file says.
 fn artifacts(store: &Store, lock: &LockFile, kind: &str, files: &[&str]) -> Vec<(String, Option<Files>)> {
     let is_of_kind = |stage: &str| lock.stages.get(stage).is_some_and(|stage| stage.kind == kind);
     let tasks = lock.tasks.iter().filter_map(|(name, task)| {

@@ -1,5 +1,5 @@
-//! Re-executes recorded tasks in scratch and compares what they give with their records. No record, no blob and no lock file
-//! is touched.
+//! Re-executes recorded tasks in scratch and compares what they give with their records. No record, no blob and no lock
+//! file is touched.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -39,8 +39,8 @@ pub struct FileDifference {
 }
 
 impl Plan {
-    /// The tasks that are recorded (fresh), each fingerprint once and in an order in which they can run, and how many others
-    /// there are; of one stage, if it is named.
+    /// The tasks that are recorded (fresh), each fingerprint once and in an order in which they can run, and how many
+    /// others there are; of one stage, if it is named.
     pub fn recorded(&self, stage: Option<usize>) -> (Vec<Recorded>, usize) {
         let is_meant = |task: &PlannedTask| stage.is_none_or(|stage| self.is_of(task, stage));
         let own = self.tasks.iter().enumerate().filter(|(_, task)| is_meant(task));
@@ -61,8 +61,8 @@ impl Plan {
 }
 
 impl Session<'_> {
-    /// Computes a recorded task once more on so many threads: the files that came out otherwise, by name. `told` hears how far
-    /// it is: so many, of how many, of what, a note.
+    /// Computes a recorded task once more on so many threads: the files that came out otherwise, by name. `told` hears
+    /// how far it is: so many, of how many, of what, a note.
     ///
     /// # Errors
     /// If its record or an input is gone or damaged, or the task fails, or was told to stop.

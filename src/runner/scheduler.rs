@@ -1,8 +1,8 @@
-//! Runs a plan: ready tasks side by side, each published the moment it is done, so that a kill loses only what was being
-//! computed.
+//! Runs a plan: ready tasks side by side, each published the moment it is done, so that a kill loses only what was
+//! being computed.
 //!
-//! One thread owns the state of the run ([`Run`]); workers reply to it by messages. What a task's end means for others is
-//! found by who reads it, never by looking at all tasks, so that a run of many thousand tasks costs no more a task.
+//! One thread owns the state of the run ([`Run`]); workers reply to it by messages. What a task's end means for others
+//! is found by who reads it, never by looking at all tasks, so that a run of many thousand tasks costs no more a task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,7 +235,8 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Tells what came in, if this finished task is a data set, from its files: whether it was computed now or long ago.
+    /// Tells what came in, if this finished task is a data set, from its files: whether it was computed now or long
+    /// ago.
     fn tell_dataset(&self, i: usize, workshop: &Workshop<'_>) {
         let stage = self.tasks[i].stage;
         let node = &self.graph.nodes[stage];
@@ -371,7 +372,8 @@ impl<'r> Run<'r> {
         self.ready.insert(i);
     }
 
-    /// Tells what finished tasks told when they were computed, and what their gates say, where that was not in this run:
+    /// Tells what finished tasks told when they were computed, and what their gates say, where that was not in this
+    /// run:
     /// it is about the same results. Of trials only those who run them are told, since there are many.
     fn repeat_warnings(&mut self, workshop: &Workshop<'_>) {
         for i in 0..self.tasks.len() {

@@ -1,5 +1,5 @@
-//! Performs one task: takes its lock, looks whether somebody else was faster, opens what it reads, has it computed, looks
-//! twice whether what it read is still what its record says, and publishes it.
+//! Performs one task: takes its lock, looks whether somebody else was faster, opens what it reads, has it computed,
+//! looks twice whether what it read is still what its record says, and publishes it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -190,8 +190,8 @@ impl<'r> Workshop<'r> {
         if now == record.sources { Ok(Some(witness)) } else { Err(self.changed(order, now)) }
     }
 
-    /// Looks once more after the task has run. An edit in mid-task gives an artifact of neither the old files nor the new
-    /// ones, which must not be published as either's, even if the edit was taken back.
+    /// Looks once more after the task has run. An edit in mid-task gives an artifact of neither the old files nor the
+    /// new ones, which must not be published as either's, even if the edit was taken back.
     fn look_again(&self, order: &Order, before: Option<Digest>) -> Option<Reply> {
         match self.look(order) {
             Err(changed) => Some(changed),

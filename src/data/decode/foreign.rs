@@ -1,5 +1,5 @@
-//! Image formats that are not read and that the decoding crate does not know either: the one place that knows what their files
-//! begin with.
+//! Image formats that are not read and that the decoding crate does not know either: the one place that knows what
+//! their files begin with.
 
 /// The name of such a format, by a file's first bytes.
 pub fn name_of(head: &[u8]) -> Option<&'static str> {

@@ -65,7 +65,8 @@ pub fn interval_of_difference(metric: &Metric, pairs: &[Pair], n_classes: usize)
     percentile_interval(differences)
 }
 
-/// The 95 % interval of the mean of differences of paired samples, by the normal distribution; `None` for fewer than two.
+/// The 95 % interval of the mean of differences of paired samples, by the normal distribution; `None` for fewer than
+/// two.
 pub fn interval_of_mean(differences: &[f64]) -> Option<(f64, f64)> {
     if differences.len() < 2 {
         return None;
@@ -75,8 +76,8 @@ pub fn interval_of_mean(differences: &[f64]) -> Option<(f64, f64)> {
     Some((mean - margin, mean + margin))
 }
 
-/// The 95 % interval of `b - a` for two numbers of different samples, from each one's own interval (Newcombe's method 10,
-/// 1998; for shares with Wilson's intervals).
+/// The 95 % interval of `b - a` for two numbers of different samples, from each one's own interval (Newcombe's method
+/// 10, 1998; for shares with Wilson's intervals).
 pub fn interval_of_independent(a: (f64, (f64, f64)), b: (f64, (f64, f64))) -> (f64, f64) {
     let ((a, (a_low, a_high)), (b, (b_low, b_high))) = (a, b);
     let root = |x: f64, y: f64| (x * x + y * y).sqrt();

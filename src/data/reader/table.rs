@@ -108,8 +108,8 @@ impl Dialect {
         reader.position().line() - u64::from(!self.is_crlf)
     }
 
-    /// The text of its bytes, its last line ended. Of a line that says the separator only the end is left, so that lines keep
-    /// their numbers.
+    /// The text of its bytes, its last line ended. Of a line that says the separator only the end is left, so that
+    /// lines keep their numbers.
     fn text(self, stream: Stream) -> io::Result<Stream> {
         let mut stream = self.encoding.decoded(stream)?;
         if self.has_separator_line {

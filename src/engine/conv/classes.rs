@@ -1,10 +1,10 @@
 //! Pixels that see the same taps, and the runs of values that their chains go over.
 //!
 //! A pixel near the edge sees fewer taps. Instead of multiplying by a halo of zeros, target pixels are sorted into
-//! *classes*: rows that see the same kernel rows, times columns that see the same kernel columns (nine classes for a 3x3
-//! kernel). All pixels of a class share one list of runs, so any of them can stand together in a register tile: next to
-//! each other, in different rows, or in different images. Strides, dilations and transposed convolutions only change
-//! the classes.
+//! *classes*: rows that see the same kernel rows, times columns that see the same kernel columns (nine classes for a
+//! 3x3 kernel). All pixels of a class share one list of runs, so any of them can stand together in a register tile:
+//! next to each other, in different rows, or in different images. Strides, dilations and transposed convolutions only
+//! change the classes.
 
 use std::ops::Range;
 

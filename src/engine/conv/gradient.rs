@@ -119,7 +119,8 @@ pub(in crate::engine) struct Gradient {
     is_depthwise: bool,
     /// Whether an image is one pixel.
     is_dense: bool,
-    /// Input channels and filters of a group, groups: (1, channels, 1) for a depthwise one, where lanes stand for groups.
+    /// Input channels and filters of a group, groups: (1, channels, 1) for a depthwise one, where lanes stand for
+    /// groups.
     depth: usize,
     columns: usize,
     groups: usize,
@@ -156,8 +157,8 @@ impl Gradient {
         let mr = kernels.mr[panels.iter().map(|p| p.nr).max().unwrap_or(1) - 1];
         let (taps, height) = if has_halo { (1, n_taps * depth) } else { (n_taps, depth) };
         // All taps of some channels follow each other: they read the same values.
-        // As many for each thread, where taps do not see to it (14x14x256 -> 256 k1 on 2 threads: 19 parts 269 GFLOP/s, 20
-        // parts 284).
+        // As many for each thread, where taps do not see to it (14x14x256 -> 256 k1 on 2 threads: 19 parts 269 GFLOP/s,
+        // 20 parts 284).
         let n_heights = height.div_ceil(mr);
         let is_evened = taps == 1 && !has_halo && height >= 8 * mr && engine.capacity() <= n_heights;
         let n_heights = n_heights.next_multiple_of(if is_evened { engine.capacity() } else { 1 }).min(height);
@@ -169,11 +170,12 @@ impl Gradient {
             .collect();
         let pixels = rows_axis.len_out * columns_axis.len_out;
         let image_bytes = 4 * (s.input_len() + s.output_len());
-        // Weights that do not stay in the cache are visited once a block, sums loaded and stored: then this many pixels at
-        // least make a block, though they may leave the cache as well (they are read once for each panel of columns).
-        // Zen 5 (1 MiB), 1 thread, ms with blocks of half of the cache and stretches as of smaller weights, with blocks of
-        // 512 pixels, and with longer stretches as well: 4x4x512 -> 512 of 128 images 40, 35, 31; 2x2x512 7.9, 6.1,
-        // 5.2; of VGG-16 at 224x224, 8 images, 28x28x512 -> 512 165, 157, 131; 56x56x256 -> 256 125, 127, 120.
+        // Weights that do not stay in the cache are visited once a block, sums loaded and stored: then this many pixels
+        // at least make a block, though they may leave the cache as well (they are read once for each panel of
+        // columns). Zen 5 (1 MiB), 1 thread, ms with blocks of half of the cache and stretches as of smaller weights,
+        // with blocks of 512 pixels, and with longer stretches as well: 4x4x512 -> 512 of 128 images 40, 35, 31;
+        // 2x2x512 7.9, 6.1, 5.2; of VGG-16 at 224x224, 8 images, 28x28x512 -> 512 165, 157, 131; 56x56x256 -> 256 125,
+        // 127, 120.
         let is_large = !has_halo && pixels > 1 && 4 * s.weights_len() > caches.l2 / 2;
         let least_pixels: usize = if is_large { 512 } else { 1 };
         // An image larger than the cache is cut into rows; smaller ones are taken several at a time. A dense layer's
@@ -203,10 +205,10 @@ impl Gradient {
         let images = images.clamp(1, s.batch);
         // A tile touches one or two cache lines of a pixel's channels. Weight gradients of 32x32x32 -> 32 k3 and
         // 14x14x64 -> 64 k3 in ms, with so many hundredths of the first level (48 KiB), Sapphire Rapids: 35: 8.1, 5.8;
-        // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1. Zen 5, 32x32x32 -> 32 and
-        // 16x16x64 -> 64: 67: 5.11, 4.88; 170: 4.93, 4.65; 400: 4.88, 4.67; 1000: 4.81, 4.68.
-        // A 1x1 kernel's tiles read other channels each, so that only the gradient need stay (14x14x256 -> 256: 142 GFLOP/s
-        // with stretches for both, 149 with these).
+        // 50: 7.8, 5.75; 66: 7.7, 5.55; 100: 7.9, 5.65; 200: 8.6, 5.9; without stretches 8.6, 6.1. Zen 5, 32x32x32 ->
+        // 32 and 16x16x64 -> 64: 67: 5.11, 4.88; 170: 4.93, 4.65; 400: 4.88, 4.67; 1000: 4.81, 4.68.
+        // A 1x1 kernel's tiles read other channels each, so that only the gradient need stay (14x14x256 -> 256: 142
+        // GFLOP/s with stretches for both, 149 with these).
         let x_bytes = if n_taps > 1 { (4 * depth).min(128) } else { 0 };
         let pixel_bytes = 4 * kernels.lanes * nr + x_bytes;
         let is_whole = has_halo || tiles.len() == 1 || pixels == 1;
@@ -307,9 +309,9 @@ impl Gradient {
                 (at, bias.map(|_| at.wrapping_add(len)))
             }
         };
-        // Threads share out chunks as far as those go round, then the tiles of each: rows of the weights, which are apart
-        // in memory (columns are not: each thread fetched lines that the other was writing; on two threads the gradient
-        // of 16x16x128 -> 128 k3 took 20 ms of the 30 on one), or panels where these go round better.
+        // Threads share out chunks as far as those go round, then the tiles of each: rows of the weights, which are
+        // apart in memory (columns are not: each thread fetched lines that the other was writing; on two threads the
+        // gradient of 16x16x128 -> 128 k3 took 20 ms of the 30 on one), or panels where these go round better.
         let threads = engine.threads();
         let (by_chunk, by_tile) = shared_out(threads, n_chunks);
         let by_row = this.tiles.len() >= by_tile.min(this.panels.len());
@@ -449,8 +451,8 @@ impl Job<'_> {
         }
     }
 
-    /// Sums the tiles of a dense layer over some samples: all columns of some rows of the weights, then the next rows. The
-    /// gradient's panels stay in the L1 cache, and values and sums are visited once.
+    /// Sums the tiles of a dense layer over some samples: all columns of some rows of the weights, then the next rows.
+    /// The gradient's panels stay in the L1 cache, and values and sums are visited once.
     ///
     /// # Safety
     /// As for [`Job::chunk`]; the samples' gradient is packed.

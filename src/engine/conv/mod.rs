@@ -80,8 +80,9 @@ pub enum Algorithm {
     /// Winograd's F(2x2, 3x3) (Lavin & Gray 2016) for the shapes that it is made for: kernels of 3x3 with stride and
     /// dilation 1, one group, at least 5 input channels, outputs of at least 6x6 pixels and padding of at most 2. All
     /// others are computed as [`Algorithm::Direct`] says. This rule is part of the definition: it looks at the shape of
-    /// the layer and at nothing else, neither machine nor batch. 16 multiply-adds do the work of 36. Results are as near
-    /// to the exact ones, or nearer; an infinity or NaN spreads over the tiles of 4x4 inputs that it is in. The default.
+    /// the layer and at nothing else, neither machine nor batch. 16 multiply-adds do the work of 36. Results are as
+    /// near to the exact ones, or nearer; an infinity or NaN spreads over the tiles of 4x4 inputs that it is in. The
+    /// default.
     #[default]
     Winograd,
     /// One chain of multiply-adds for each output value, whatever the shape.
@@ -272,8 +273,8 @@ impl Conv {
     /// NaN where there is one. The same bits as [`super::max_pool`] of the whole output gives.
     ///
     /// # Shapes
-    /// - `output`, `taps`: `[n, height_out / 2, width_out / 2, filters]`. `taps`, for the backward passes, gets which of
-    ///   the four it was; none where a ReLU left nothing but 0.
+    /// - `output`, `taps`: `[n, height_out / 2, width_out / 2, filters]`. `taps`, for the backward passes, gets which
+    ///   of the four it was; none where a ReLU left nothing but 0.
     ///
     /// # Panics
     /// If this was not made by [`Conv::pooled`], a slice is too short, or `n` is above the shape's batch.
@@ -290,7 +291,8 @@ impl Conv {
         }
     }
 
-    /// Bytes that training takes beside the operands: packed weights, sums, and what is packed or kept of an image at a time.
+    /// Bytes that training takes beside the operands: packed weights, sums, and what is packed or kept of an image at a
+    /// time.
     pub fn training_bytes(&mut self) -> usize {
         let backward = self
             .backward
@@ -310,8 +312,8 @@ impl Conv {
         [self.shape.height_out(), self.shape.width_out(), self.shape.filters]
     }
 
-    /// Gradient with respect to the input. Where `relu_mask` is at most 0 the gradient is 0: pass the layer's input when
-    /// it came out of a ReLU, and the ReLU's backward pass is done as well.
+    /// Gradient with respect to the input. Where `relu_mask` is at most 0 the gradient is 0: pass the layer's input
+    /// when it came out of a ReLU, and the ReLU's backward pass is done as well.
     ///
     /// # Shapes
     /// - `grad_output`: `[n, height_out, width_out, filters]`
@@ -331,8 +333,8 @@ impl Conv {
         self.backward_data_fused(BackwardData { n, grad_output, weights, relu_mask }, grad_input, None);
     }
 
-    /// [`Conv::backward_data`]; chunks of the gradient are summed for the batch normalisation that the input came out of,
-    /// while they are in the cache.
+    /// [`Conv::backward_data`]; chunks of the gradient are summed for the batch normalisation that the input came out
+    /// of, while they are in the cache.
     ///
     /// # Panics
     /// As [`Conv::backward_data`].
@@ -416,7 +418,8 @@ impl Conv {
     /// [`Conv::backward_weights`] from a gradient that is yet to be made, or from that of pooled values.
     ///
     /// # Panics
-    /// As [`Conv::backward_weights`], and if the gradient is that of pooled values and this was not made by [`Conv::pooled`].
+    /// As [`Conv::backward_weights`], and if the gradient is that of pooled values and this was not made by
+    /// [`Conv::pooled`].
     pub fn backward_weights_fused(
         &mut self,
         n: usize,

@@ -63,8 +63,8 @@ impl Image {
         })
     }
 
-    /// The values of a piece's images, from its first row on to its last; about enough at the edges where the rows are those
-    /// of another side of the convolution, `height` high.
+    /// The values of a piece's images, from its first row on to its last; about enough at the edges where the rows are
+    /// those of another side of the convolution, `height` high.
     fn part(&self, piece: &Piece, height: usize) -> Range<usize> {
         let (start, end) = (self.len() * piece.rows.start / height, self.len() * piece.rows.end / height);
         piece.images.start * self.len() + start..(piece.images.end - 1) * self.len() + end
@@ -175,8 +175,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Spreads out some rows (in whole windows) of some images of a pooled source. Returns where the source would start if
-    /// all of it were there.
+    /// Spreads out some rows (in whole windows) of some images of a pooled source. Returns where the source would start
+    /// if all of it were there.
     ///
     /// # Panics
     /// If they do not fit.
@@ -247,8 +247,8 @@ impl Product {
         let packs_first = choice.packs_first.unwrap_or(is_depthwise || all_bytes <= l2 / 2);
         let n_packed = if packs_first { panels.len() } else { engine.capacity() };
         let image_bytes = 4 * (source.len() + target.len());
-        // An image too large for the cache is cut into rows. What a 1x1 kernel reads it reads once, so its blocks may be
-        // small, and then the next one fits the cache beside it (14x14x256 -> 256: 14 rows 180, 5 rows 207 GFLOP/s);
+        // An image too large for the cache is cut into rows. What a 1x1 kernel reads it reads once, so its blocks may
+        // be small, and then the next one fits the cache beside it (14x14x256 -> 256: 14 rows 180, 5 rows 207 GFLOP/s);
         // larger kernels read some rows twice (56x56x64 -> 64 k3: 4 rows 197, 7 rows 224, 14 rows 217).
         let (most, block) = if s.kernel_h == 1 { (l2 / 3, l2 / 6) } else { (l2, l2 / 4) };
         let rows = match choice.rows {
@@ -261,10 +261,10 @@ impl Product {
         let rows = rows.clamp(1, target.height);
         // Windows of two rows stay together.
         let rows = if is_pooled { rows.next_multiple_of(2).min(target.height) } else { rows };
-        // Enough pixels for the tiles of the smallest class, while source, target and the next piece stay in the L2 cache;
-        // more where the weights are large, so that they are visited less often. With a sixteenth and a quarter of the
-        // cache (2 MiB, Sapphire Rapids): 28x28x1 -> 32 k3 forward 0.33 and 0.38 ms, steps of M 43.4 and 43.8, of MBN 47.3
-        // and 47.8; 8x8x256 -> 256 k3 186 and 202 GFLOP/s, 16x16x128 -> 128 k3 179 and 181.
+        // Enough pixels for the tiles of the smallest class, while source, target and the next piece stay in the L2
+        // cache; more where the weights are large, so that they are visited less often. With a sixteenth and a quarter
+        // of the cache (2 MiB, Sapphire Rapids): 28x28x1 -> 32 k3 forward 0.33 and 0.38 ms, steps of M 43.4 and 43.8,
+        // of MBN 47.3 and 47.8; 8x8x256 -> 256 k3 186 and 202 GFLOP/s, 16x16x128 -> 128 k3 179 and 181.
         let share = if all_bytes > l2 / 8 { l2 / 4 } else { l2 / 16 };
         let images = choice.images.unwrap_or((share / image_bytes).clamp(1, 32)).min(s.batch);
         let stage_rows = match (is_forward, rows < target.height) {

@@ -1,9 +1,9 @@
 //! Convolutions of 3x3 by Winograd's F(2x2, 3x3): products over channels for each of 16 points of transformed tiles.
 //!
 //! Four outputs take 16 multiply-adds a channel instead of 36 (Lavin & Gray 2016). It is a definition of its own,
-//! [`reference::winograd_forward`] and its neighbours, and the default for the shapes that [`applies`] names. Each point's
-//! sum is one chain, over channels going forward and over tiles for the weights, so bits depend on neither threads nor
-//! instruction set here either.
+//! [`reference::winograd_forward`] and its neighbours, and the default for the shapes that [`applies`] names. Each
+//! point's sum is one chain, over channels going forward and over tiles for the weights, so bits depend on neither
+//! threads nor instruction set here either.
 //!
 //! [`reference::winograd_forward`]: crate::engine::reference::winograd_forward
 
@@ -25,12 +25,13 @@ use crate::engine::reference::ConvShape;
 use crate::engine::reference::winograd::chunk_images;
 use crate::engine::threads::{Shares, part};
 
-/// Tiles of a block going from image to image, where weights stay in the L2 cache: one register tile, whose sums of all points
-/// then stay in the L1 cache. (Steps of M in images/s with 14, 28 and 42, medians of 4: 2,178, 2,141, 2,097.)
+/// Tiles of a block going from image to image, where weights stay in the L2 cache: one register tile, whose sums of all
+/// points then stay in the L1 cache. (Steps of M in images/s with 14, 28 and 42, medians of 4: 2,178, 2,141, 2,097.)
 const PRODUCT_TILES: usize = 14;
 
-/// Tiles of a block of a weight gradient, whose sums are visited once for each. (Medians of 5 rounds in turns with 28, 42, 56, 84
-/// and 112: steps of M 2,203, 2,195, 2,214, 2,236, 2,232 images/s; 14x14x64 -> 64 3.83, 3.65, 3.61, 3.50, 3.56 ms.)
+/// Tiles of a block of a weight gradient, whose sums are visited once for each. (Medians of 5 rounds in turns with 28,
+/// 42, 56, 84 and 112: steps of M 2,203, 2,195, 2,214, 2,236, 2,232 images/s; 14x14x64 -> 64 3.83, 3.65, 3.61, 3.50,
+/// 3.56 ms.)
 const GRADIENT_TILES: usize = 84;
 
 /// Points of a tile.
@@ -53,7 +54,8 @@ fn row_of(image: &Image, start: *const f32, row: isize, zeros: &Buffer) -> *cons
     }
 }
 
-/// How a pass is cut: into pieces that stay in the L2 cache, those into blocks whose rows of points stay in the L1 cache.
+/// How a pass is cut: into pieces that stay in the L2 cache, those into blocks whose rows of points stay in the L1
+/// cache.
 #[derive(Clone, Copy)]
 struct Cut {
     /// Target rows of a piece, even; all, where it is whole images.
@@ -65,8 +67,8 @@ struct Cut {
 }
 
 impl Cut {
-    /// For blocks of so many tiles over `image`; more where each block visits weights (or their sums) that do not stay in the
-    /// L2 cache, if tiles of so many values in a row of points do.
+    /// For blocks of so many tiles over `image`; more where each block visits weights (or their sums) that do not stay
+    /// in the L2 cache, if tiles of so many values in a row of points do.
     fn new(
         engine: &Engine,
         batch: usize,
@@ -89,8 +91,8 @@ impl Cut {
     }
 }
 
-/// Plan and scratch of one direction: the forward pass, or the gradient with respect to the input, which is the same with
-/// source and target exchanged and kernels turned round.
+/// Plan and scratch of one direction: the forward pass, or the gradient with respect to the input, which is the same
+/// with source and target exchanged and kernels turned round.
 pub(super) struct Winograd {
     shape: ConvShape,
     is_forward: bool,
@@ -106,7 +108,8 @@ pub(super) struct Winograd {
     packed: Buffer,
     cut: Cut,
     zeros: Buffer,
-    /// Values of a chunk of channels of a row of points of a block's source tiles; of a point, and of all, of a panel's sums.
+    /// Values of a chunk of channels of a row of points of a block's source tiles; of a point, and of all, of a panel's
+    /// sums.
     chunk_len: usize,
     point_len: usize,
     /// Where a pooled source is spread out.
@@ -465,8 +468,8 @@ pub(super) struct WinogradGradient {
     wide: usize,
     /// Tiles of a block.
     n_tiles: usize,
-    /// Values of a row of points of a block: of a chunk of channels of the input, `[4][tile][CHUNK]`, and of a panel of the
-    /// output gradient, `[4][tile][wide]`.
+    /// Values of a row of points of a block: of a chunk of channels of the input, `[4][tile][CHUNK]`, and of a panel of
+    /// the output gradient, `[4][tile][wide]`.
     chunk_len: usize,
     panel_len: usize,
     worker_len: usize,
@@ -561,7 +564,8 @@ impl WinogradGradient {
                     worker,
                 };
                 let images = chunk * per_chunk..((chunk + 1) * per_chunk).min(n);
-                // SAFETY: a chunk's channels have one owner, the scratch is the worker's own, lengths were checked above.
+                // SAFETY: a chunk's channels have one owner, the scratch is the worker's own, lengths were checked
+                // above.
                 unsafe { job.chunk(images) };
             }
         });

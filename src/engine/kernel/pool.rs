@@ -1,4 +1,5 @@
-//! Max pooling of 2x2 windows side by side, and its gradient: what a convolution does while its pixels are in the cache.
+//! Max pooling of 2x2 windows side by side, and its gradient: what a convolution does while its pixels are in the
+//! cache.
 
 use crate::engine::simd::Simd;
 
@@ -68,8 +69,8 @@ pub(in crate::engine) struct SpreadRow {
 /// Spreads gradients: each to its tap, 0 everywhere else.
 ///
 /// # Safety
-/// The instruction set is there, gradients and taps are readable, both rows writable; `to_pixel` is whole vectors, unless it
-/// is `columns`.
+/// The instruction set is there, gradients and taps are readable, both rows writable; `to_pixel` is whole vectors,
+/// unless it is `columns`.
 #[inline(always)]
 pub(super) unsafe fn spread_row<S: Simd>(row: &SpreadRow) {
     let &SpreadRow { grad, taps, from_pixel, pixels, columns, to: [upper, lower], to_pixel } = row;

@@ -73,9 +73,9 @@ pub(in crate::engine) struct ProductTile {
     pub(in crate::engine) y: [*mut f32; MAX_MR],
 }
 
-/// Tiles of neighbouring pixels of one row, and of those below them: the chains of a first layer are short, so that what it
-/// takes to set up a tile weighs as much. 28x28x1 -> 32 k3 forward of 64 images, Zen 5, ms tile by tile and in strips: 1
-/// thread 0.190 and 0.152, 2 threads 0.101 and 0.079; 32x32x3 -> 32 k5 1.28 and 1.24.
+/// Tiles of neighbouring pixels of one row, and of those below them: the chains of a first layer are short, so that
+/// what it takes to set up a tile weighs as much. 28x28x1 -> 32 k3 forward of 64 images, Zen 5, ms tile by tile and in
+/// strips: 1 thread 0.190 and 0.152, 2 threads 0.101 and 0.079; 32x32x3 -> 32 k5 1.28 and 1.24.
 pub(in crate::engine) struct Strip {
     pub(in crate::engine) runs: *const Run,
     pub(in crate::engine) n_runs: usize,
@@ -149,8 +149,8 @@ pub(super) unsafe fn tile<S: Simd, const MR: usize, const NR: usize, const EACH:
     }
 }
 
-/// Computes a tile in each row of a strip; pixels of the source are `X_PIXEL` values apart, which the compiler must know
-/// to need one pointer for all of them (with a pointer each it kept sums in memory).
+/// Computes a tile in each row of a strip; pixels of the source are `X_PIXEL` values apart, which the compiler must
+/// know to need one pointer for all of them (with a pointer each it kept sums in memory).
 ///
 /// # Safety
 /// As for [`tile`], of each row.

@@ -1,8 +1,8 @@
 //! What Winograd's F(2x2, 3x3) does before and after its products: transforms of images, of gradients and of kernels.
 //!
-//! A tile of 4x4 input pixels gives 2x2 outputs (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks";
-//! Winograd 1980). Its 16 points are worked on by rows of 4: those of a block of tiles fit the L1 cache. The order of every
-//! sum is that of [`crate::engine::reference::winograd_forward`] and its neighbours.
+//! A tile of 4x4 input pixels gives 2x2 outputs (Lavin & Gray 2016, "Fast algorithms for convolutional neural
+//! networks"; Winograd 1980). Its 16 points are worked on by rows of 4: those of a block of tiles fit the L1 cache. The
+//! order of every sum is that of [`crate::engine::reference::winograd_forward`] and its neighbours.
 
 use super::product::{Finish, UNROLL, even_step, opaque};
 use crate::engine::ahead::Fetch;
@@ -15,8 +15,8 @@ pub(in crate::engine) const SIDE: usize = 4;
 /// Channels that lie together.
 pub(in crate::engine) const CHUNK: usize = 32;
 
-/// Values from one tile to the next in products: a row of points of a tile's chunk of channels is `[4][CHUNK]`, so that all
-/// that a register tile reads lies at distances that the compiler knows.
+/// Values from one tile to the next in products: a row of points of a tile's chunk of channels is `[4][CHUNK]`, so that
+/// all that a register tile reads lies at distances that the compiler knows.
 pub(in crate::engine) const TILE: usize = SIDE * CHUNK;
 
 /// A row of points of one row of tiles of an image.
@@ -426,8 +426,8 @@ unsafe fn finished<S: Simd>(t: &OutputRow, bias: Option<S::V>, v: S::V) -> S::V 
     }
 }
 
-/// Transforms kernels: `G g Gᵀ`, columns first. Tap `k` of the `i`-th of `n` kernels is `from[k * plane + i]`, its point
-/// `p` goes to `to[p * to_point + i]`.
+/// Transforms kernels: `G g Gᵀ`, columns first. Tap `k` of the `i`-th of `n` kernels is `from[k * plane + i]`, its
+/// point `p` goes to `to[p * to_point + i]`.
 ///
 /// # Safety
 /// The instruction set is there, taps are readable and points writable.
@@ -463,8 +463,8 @@ unsafe fn widened<S: Simd>(g: [S::V; 3]) -> [S::V; 4] {
     }
 }
 
-/// Transforms sums of gradients into gradients of kernels: `Gᵀ s G`, columns first. Point `p` of the `i`-th of `n` sums is
-/// `from[p * plane + i]`, its tap `k` goes to `to[k * to_plane + i]`.
+/// Transforms sums of gradients into gradients of kernels: `Gᵀ s G`, columns first. Point `p` of the `i`-th of `n` sums
+/// is `from[p * plane + i]`, its tap `k` goes to `to[k * to_plane + i]`.
 ///
 /// # Safety
 /// The instruction set is there, points are readable and taps writable.

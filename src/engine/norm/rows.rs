@@ -1,7 +1,7 @@
 //! What batch normalisation does to the rows of a chunk, channel by channel, lane by lane.
 //!
-//! Blocks of lanes are walked down all rows, so that sums and constants stay in registers: rows of 32 channels are too short
-//! for the compiler to see to it.
+//! Blocks of lanes are walked down all rows, so that sums and constants stay in registers: rows of 32 channels are too
+//! short for the compiler to see to it.
 
 use crate::engine::versions::versions;
 
@@ -120,8 +120,8 @@ fn masked_gradient_sums_of<const BLOCKS: usize>(
     }
 }
 
-/// `BLOCKS` blocks of lanes of each row, whose constants then stay in registers: rows of 32 channels are too short for the
-/// compiler to do anything about it.
+/// `BLOCKS` blocks of lanes of each row, whose constants then stay in registers: rows of 32 channels are too short for
+/// the compiler to do anything about it.
 #[inline(always)]
 fn normalise_of<const BLOCKS: usize>(
     start: usize,

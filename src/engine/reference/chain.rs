@@ -41,8 +41,8 @@ pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// Sums each of `channels` columns over `n` samples of `pixels` rows each: a chain of additions per chunk of `per_chunk`
-/// samples, from `+0.0`, chunks merged by [`merge_tree`]. This is what a bias gradient is.
+/// Sums each of `channels` columns over `n` samples of `pixels` rows each: a chain of additions per chunk of
+/// `per_chunk` samples, from `+0.0`, chunks merged by [`merge_tree`]. This is what a bias gradient is.
 pub fn column_sums(n: usize, pixels: usize, channels: usize, per_chunk: usize, values: &[f32], sums: &mut [f32]) {
     let mut parts = vec![0.0f32; channels * n.div_ceil(per_chunk).max(1)];
     for (row, values) in values[..n * pixels * channels].chunks_exact(channels).enumerate() {

@@ -1,4 +1,5 @@
-//! Convolutions the direct way, one chain for each output value, with shared weights and with weights of each pixel's own.
+//! Convolutions the direct way, one chain for each output value, with shared weights and with weights of each pixel's
+//! own.
 
 use ndarray::{Array5, ArrayView4, ArrayView6};
 

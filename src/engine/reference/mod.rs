@@ -1,8 +1,9 @@
-//! The definition: naive scalar loops in the canonical order. Every kernel gives these bits, and the tests hold it to that.
+//! The definition: naive scalar loops in the canonical order. Every kernel gives these bits, and the tests hold it to
+//! that.
 //!
-//! It stands at the bottom of the room and knows nothing of it. The shapes' rules that results depend on ([`ConvShape`],
-//! which sums are cut into which chunks, which convolutions Winograd's algorithm computes) stand here, and the kernels keep
-//! to them.
+//! It stands at the bottom of the room and knows nothing of it. The shapes' rules that results depend on
+//! ([`ConvShape`], which sums are cut into which chunks, which convolutions Winograd's algorithm computes) stand here,
+//! and the kernels keep to them.
 //!
 //! - A **product** is one chain of fused multiply-adds per output value, from `+0.0`, in the order stated with each
 //!   function. Taps that fall outside the image are skipped. The bias is added at the end, with one rounding; then

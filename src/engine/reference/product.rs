@@ -27,6 +27,6 @@ pub fn gram(n_samples: usize, n_features: usize, x: &[f32], centre: Option<&[f32
     }
 }
 
-/// Samples in each f32 chain of [`gram`]: long enough that the f64 merge costs nothing, short enough that a chain's error
-/// stays near one unit in the last place.
+/// Samples in each f32 chain of [`gram`]: long enough that the f64 merge costs nothing, short enough that a chain's
+/// error stays near one unit in the last place.
 pub const GRAM_CHUNK: usize = 512;

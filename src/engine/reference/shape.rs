@@ -56,8 +56,8 @@ const MIN_PIXELS: usize = 512;
 /// of them would leave the caches.
 const MAX_WEIGHTS: usize = 1 << 16;
 
-/// How the sum over `n` samples of `pixels` products each is cut, for a gradient of `weights` values: samples per chunk.
-/// A function of the shape and of `n` only, so that the bits never depend on threads or caches.
+/// How the sum over `n` samples of `pixels` products each is cut, for a gradient of `weights` values: samples per
+/// chunk. A function of the shape and of `n` only, so that the bits never depend on threads or caches.
 pub(in crate::engine) fn chunk_samples(n: usize, pixels: usize, weights: usize) -> usize {
     if weights >= MAX_WEIGHTS {
         return n.max(1);

@@ -9,16 +9,16 @@ use super::shape::{ConvShape, chunk_samples};
 /// With fewer input channels there is nothing to gain.
 const MIN_CHANNELS: usize = 5;
 
-/// Nor where the output has fewer rows or columns: most taps of the direct way then lie outside, and are skipped, and weights,
-/// which take nearly twice the room, are large there. (L on 32x32x3, images/s on 1 and 2 threads, from so many on: 1: 223,
-/// 422; 3: 240, 465, but 100 MiB more than; 5: 236, 460; 9: 208, 407. Sapphire Rapids.)
+/// Nor where the output has fewer rows or columns: most taps of the direct way then lie outside, and are skipped, and
+/// weights, which take nearly twice the room, are large there. (L on 32x32x3, images/s on 1 and 2 threads, from so many
+/// on: 1: 223, 422; 3: 240, 465, but 100 MiB more than; 5: 236, 460; 9: 208, 407. Sapphire Rapids.)
 const MIN_SIDE: usize = 6;
 
 /// Points of a tile.
 const POINTS: usize = 16;
 
-/// Whether F(2x2, 3x3) computes convolutions of this shape unless the direct way is asked for: part of the definition, so
-/// that it depends on the shape alone.
+/// Whether F(2x2, 3x3) computes convolutions of this shape unless the direct way is asked for: part of the definition,
+/// so that it depends on the shape alone.
 pub fn applies(s: &ConvShape) -> bool {
     let ones = [s.stride_h, s.stride_w, s.dilation_h, s.dilation_w, s.groups];
     let pads = [s.pad_top, s.pad_bottom, s.pad_left, s.pad_right];
@@ -102,9 +102,9 @@ fn kernel_tile(at: impl Fn(usize, usize) -> f32) -> Tile {
     both_ways(&square, of_kernel).try_into().expect("16 points")
 }
 
-/// What both passes from image to image are: for each tile of 2x2 targets and each of 16 points a chain over channels of
-/// the source, from `+0.0`; then back, rows first. `kernel(c, k)` is that of a source and a target channel, and tiles begin
-/// `before` their targets; `end` makes each value of what the chains give and of its place.
+/// What both passes from image to image are: for each tile of 2x2 targets and each of 16 points a chain over channels
+/// of the source, from `+0.0`; then back, rows first. `kernel(c, k)` is that of a source and a target channel, and
+/// tiles begin `before` their targets; `end` makes each value of what the chains give and of its place.
 fn by_tiles(
     from: ArrayView3<'_, f32>,
     mut to: ArrayViewMut3<'_, f32>,
@@ -153,8 +153,8 @@ pub fn winograd_forward(
     }
 }
 
-/// [`backward_data`](super::backward_data) by Winograd's F(2x2, 3x3): [`winograd_forward`] with source and target exchanged
-/// and kernels turned round.
+/// [`backward_data`](super::backward_data) by Winograd's F(2x2, 3x3): [`winograd_forward`] with source and target
+/// exchanged and kernels turned round.
 pub fn winograd_backward_data(
     s: &ConvShape,
     n: usize,
@@ -175,9 +175,9 @@ pub fn winograd_backward_data(
     }
 }
 
-/// [`backward_weights`](super::backward_weights) by Winograd's F(2x2, 3x3). Chain of each point inside a chunk: image, tile
-/// row, tile column; the bias gradient is such a chain over the tiles' sums, `(y00 + y10) + (y01 + y11)`. Chunks are merged,
-/// then points are brought back into taps.
+/// [`backward_weights`](super::backward_weights) by Winograd's F(2x2, 3x3). Chain of each point inside a chunk: image,
+/// tile row, tile column; the bias gradient is such a chain over the tiles' sums, `(y00 + y10) + (y01 + y11)`. Chunks
+/// are merged, then points are brought back into taps.
 pub fn winograd_backward_weights(
     s: &ConvShape,
     n: usize,

@@ -181,9 +181,9 @@ pub fn parse(shorthand: &str) -> Result<Architecture, String> {
 impl Architecture {
     /// Plans the network for samples of shape `input`, where that and the number of classes are known.
     ///
-    /// What does not fit is reported to `log` at its layer. Before `input` is known, shapes begin at `INPUT(32x32x3)`, or
-    /// behind the first `fc`, whose output does not depend on its input; before the number of classes is, all but the end
-    /// is checked. `None` if anything is wrong or not known.
+    /// What does not fit is reported to `log` at its layer. Before `input` is known, shapes begin at `INPUT(32x32x3)`,
+    /// or behind the first `fc`, whose output does not depend on its input; before the number of classes is, all but
+    /// the end is checked. `None` if anything is wrong or not known.
     pub fn check(&self, input: Option<SampleShape>, n_classes: Option<usize>, log: &mut Log) -> Option<NetworkPlan> {
         let known = input.or_else(|| self.asserted());
         if let (Some(shape), Some(n_classes)) = (known, n_classes) {
@@ -225,7 +225,8 @@ impl Architecture {
         None
     }
 
-    /// Warns of a last layer that the softmax should not read: without negative scores, or with noise, little is learned.
+    /// Warns of a last layer that the softmax should not read: without negative scores, or with noise, little is
+    /// learned.
     fn warn_of_its_end(&self, log: &mut Log) {
         let (Some(last), Some(&span)) = (self.layers.last(), self.spans.last()) else { return };
         let what = match last.word() {

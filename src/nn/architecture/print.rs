@@ -5,8 +5,8 @@ use crate::config::{Entry, Log, Node, Section, Span, Table, Value, rebuild, toml
 use crate::nn::layer;
 
 impl Architecture {
-    /// The network in shorthand: `INPUT - [CONV(16) - RELU]*2 - FC`. Repeats are folded, and what is the default anyway is
-    /// left out: networks whose keys have the same values have the same text, however they were written.
+    /// The network in shorthand: `INPUT - [CONV(16) - RELU]*2 - FC`. Repeats are folded, and what is the default anyway
+    /// is left out: networks whose keys have the same values have the same text, however they were written.
     pub fn shorthand(&self) -> String {
         let items: Vec<String> = self.nodes.iter().map(|node| shorthand_of(&canonical(node))).collect();
         fold(&items).join(" - ")

@@ -40,17 +40,18 @@ pub struct ConvConfig {
     pub filters: usize,
     /// Channels are split into so many groups that do not see each other. Default 1.
     pub groups: usize,
-    /// How it is computed. Default "winograd": Winograd's F(2x2, 3x3), 2.25 times fewer multiplications, for kernels of 3x3
-    /// with stride and dilation 1, one group, at least 5 input channels, at most 2 pixels of padding and outputs of at least
-    /// 6x6; all others by one chain of multiply-adds for each output value, as "direct" computes every convolution
-    /// ([`Algorithm`]).
+    /// How it is computed. Default "winograd": Winograd's F(2x2, 3x3), 2.25 times fewer multiplications, for kernels of
+    /// 3x3 with stride and dilation 1, one group, at least 5 input channels, at most 2 pixels of padding and outputs of
+    /// at least 6x6; all others by one chain of multiply-adds for each output value, as "direct" computes every
+    /// convolution ([`Algorithm`]).
     pub algorithm: Algorithm,
     pub(super) window: Window,
     pub(super) keys: WeightKeys,
 }
 
 impl ConvConfig {
-    /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `convolution`, `bias`, `initializer`, `l2`.
+    /// Reads `filters`, `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `convolution`, `bias`, `initializer`,
+    /// `l2`.
     pub fn read(section: &mut Section<'_>) -> ConvConfig {
         let filters =
             section.key("filters", "Filters, which is the number of output channels.", "64").whole(1..=65_536).or(32)
@@ -99,8 +100,8 @@ impl ConvConfig {
     }
 }
 
-/// Has a layer of the long form computed the direct way, if it is a convolution that Winograd's algorithm may be for and
-/// does not say itself how it is computed; `span` is where that is asked for.
+/// Has a layer of the long form computed the direct way, if it is a convolution that Winograd's algorithm may be for
+/// and does not say itself how it is computed; `span` is where that is asked for.
 pub fn ask_for_direct(node: &mut Node, span: Span) {
     let entry = |value| Entry { key: CONVOLUTION.to_owned(), key_span: span, node: Node { value, span } };
     let direct = entry(Value::Text { text: "direct".to_owned(), inner: None });

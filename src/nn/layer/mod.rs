@@ -132,13 +132,14 @@ impl TensorSpec {
         self.role != Role::Statistic
     }
 
-    /// Whether weight decay acts on it, and the L2 of a training: on weights, and with `decays_all` on all that is trained.
+    /// Whether weight decay acts on it, and the L2 of a training: on weights, and with `decays_all` on all that is
+    /// trained.
     pub fn decays(&self, decays_all: bool) -> bool {
         self.role == Role::Weights || decays_all && self.is_trained()
     }
 
-    /// The factor of its L2 in a training whose own is `l2`. The layer's goes first, where L2 acts at all; that of a scale,
-    /// which only batch normalisation has, was asked for by name and acts in any case.
+    /// The factor of its L2 in a training whose own is `l2`. The layer's goes first, where L2 acts at all; that of a
+    /// scale, which only batch normalisation has, was asked for by name and acts in any case.
     pub fn l2_in(&self, l2: f64, decays_all: bool) -> f64 {
         let decays = self.decays(decays_all);
         match self.l2 {
@@ -363,8 +364,8 @@ pub struct Backward<'a> {
 }
 
 impl<'a> Backward<'a> {
-    /// The gradients of the layer's tensors alone; `values` are the layer's input and output, `grads` the gradients of its
-    /// tensors and of its output.
+    /// The gradients of the layer's tensors alone; `values` are the layer's input and output, `grads` the gradients of
+    /// its tensors and of its output.
     pub fn of(parameters: &'a [f32], values: [&'a [f32]; 2], grads: [&'a mut [f32]; 2]) -> Backward<'a> {
         let ([input, output], [grad_parameters, grad_output]) = (values, grads);
         Backward {
@@ -418,8 +419,8 @@ pub trait Norm {
     /// The sums over the gradient of its output, for whoever makes that.
     fn gradient_sums<'a>(&'a mut self, pass: &Pass<'_>, parameters: &'a [f32], input: &'a [f32]) -> GradientSums<'a>;
 
-    /// The backward pass up to the gradient of its input, which is yet to be made: out of `grad_output`, whose sums must be
-    /// complete, where values are pooled, and else in its place.
+    /// The backward pass up to the gradient of its input, which is yet to be made: out of `grad_output`, whose sums
+    /// must be complete, where values are pooled, and else in its place.
     fn gradient<'a>(
         &'a mut self,
         pass: &Pass<'_>,

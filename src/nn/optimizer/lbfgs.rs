@@ -14,11 +14,11 @@ pub(super) const KIND: Kind = Kind {
 
 /// Limited-memory BFGS (Liu and Nocedal 1989) with a line search for the strong Wolfe conditions, as PyTorch has it.
 ///
-/// An iteration goes along `d = -H g`, where H is an estimate of the inverse Hessian from the last `history` pairs of steps
-/// `s` and differences of gradients `y` (the two loops of Nocedal 1980, starting from `s·y / y·y`). The step length `t`
-/// meets `f(x + t d) <= f(x) + 1e-4 t g·d` and `|g(x + t d)·d| <= 0.9 |g·d|`; the first length tried is 1, or
-/// `min(1, 1 / |g|₁)` without a pair. A pair with `s·y <= 1e-10` is not kept. Nothing moves where the largest gradient is
-/// at most 1e-7.
+/// An iteration goes along `d = -H g`, where H is an estimate of the inverse Hessian from the last `history` pairs of
+/// steps `s` and differences of gradients `y` (the two loops of Nocedal 1980, starting from `s·y / y·y`). The step
+/// length `t` meets `f(x + t d) <= f(x) + 1e-4 t g·d` and `|g(x + t d)·d| <= 0.9 |g·d|`; the first length tried is 1,
+/// or `min(1, 1 / |g|₁)` without a pair. A pair with `s·y <= 1e-10` is not kept. Nothing moves where the largest
+/// gradient is at most 1e-7.
 ///
 /// The loss is that of all training samples, and includes L2. An epoch is one iteration: one pass over the samples for
 /// each length tried, most often one or two.
@@ -98,8 +98,8 @@ const LEAST_CURVATURE: f64 = 1e-10;
 const LEAST_CHANGE: f64 = 1e-9;
 
 impl Lbfgs {
-    /// One iteration: moves `point`, where `here` is what is known of it, and returns what is known of the new one and the
-    /// step length (0 where nothing moved).
+    /// One iteration: moves `point`, where `here` is what is known of it, and returns what is known of the new one and
+    /// the step length (0 where nothing moved).
     ///
     /// # Shapes
     /// - `moments`: [`OptimizerConfig::n_moments`] tensors as long as `point`

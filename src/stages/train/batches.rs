@@ -226,8 +226,8 @@ impl Source<'_> {
     }
 }
 
-/// Fills `order` with as many samples of each class as the largest has: each row as often as that goes, and for the rest
-/// rows drawn anew in each epoch, no row twice. A class without a row stays without.
+/// Fills `order` with as many samples of each class as the largest has: each row as often as that goes, and for the
+/// rest rows drawn anew in each epoch, no row twice. A class without a row stays without.
 fn oversample(by_class: &[TrainingRows], seeds: &Seeds, epoch: u32, order: &mut Vec<View>) {
     let largest = by_class.iter().map(|rows| rows.len()).max().unwrap_or(0);
     for (class, rows) in by_class.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {

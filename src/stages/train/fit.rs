@@ -497,8 +497,8 @@ fn standing(epochs: &[EpochRow]) -> String {
     format!(", validation accuracy {last:.4} (best {best:.4})")
 }
 
-/// Whether people are told about the numbers of a training. Advice about a hundred trials would be a hundred warnings: a
-/// search ranks them instead. A full-batch optimizer chooses its own step lengths.
+/// Whether people are told about the numbers of a training. Advice about a hundred trials would be a hundred warnings:
+/// a search ranks them instead. A full-batch optimizer chooses its own step lengths.
 fn is_advised(stage: &Train) -> bool {
     !stage.is_trial && stage.optimizer.full_batch().is_none()
 }
@@ -526,8 +526,8 @@ fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watc
     }
 }
 
-/// A warning if L2 makes up more of the loss at the start than guessing does: it is added to every loss that is minimised,
-/// and to none that is reported.
+/// A warning if L2 makes up more of the loss at the start than guessing does: it is added to every loss that is
+/// minimised, and to none that is reported.
 fn l2_outweighs(stage: &Train, network: &Network) -> Option<String> {
     let plan = network.plan();
     let share = network.save().iter().fold(0.0, |sum, tensor| {
@@ -590,7 +590,8 @@ fn is_stopped(stage: &Train, best: &Best) -> bool {
     stage.early_stopping.is_some_and(|stopping| best.stale_epochs >= stopping.patience)
 }
 
-/// Loss and accuracy, for what stops or slows a training, and into `probabilities`, unless they are empty, what [`predict`] gives.
+/// Loss and accuracy, for what stops or slows a training, and into `probabilities`, unless they are empty, what
+/// [`predict`] gives.
 fn evaluate(
     trainer: &mut Trainer,
     batches: &mut Batches<'_>,

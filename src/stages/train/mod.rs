@@ -45,10 +45,10 @@ const MOST_GAIN: f64 = 10.0;
 /// Trains a network.
 #[derive(Debug)]
 pub struct Train {
-    /// The layers, as `architecture` or `layers` (and `vars`) say, and `convolution`: how those convolutions are computed that
-    /// do not say it themselves: "winograd", 3x3 convolutions with 2.25 times fewer multiplications, for the shapes that
-    /// [`crate::engine::Algorithm`] names, or "direct", one chain of multiply-adds for each output of every convolution
-    /// ["winograd"]; `None` after a problem.
+    /// The layers, as `architecture` or `layers` (and `vars`) say, and `convolution`: how those convolutions are
+    /// computed that do not say it themselves: "winograd", 3x3 convolutions with 2.25 times fewer multiplications, for
+    /// the shapes that [`crate::engine::Algorithm`] names, or "direct", one chain of multiply-adds for each output of
+    /// every convolution ["winograd"]; `None` after a problem.
     architecture: Option<Architecture>,
     /// Passes over the training rows, at least 1 [10].
     epochs: u32,
@@ -71,9 +71,9 @@ pub struct Train {
     clip: Option<f64>,
     /// How weights start ["he-normal"].
     initializer: Initializer,
-    /// What the deviation of the weights before the softmax is multiplied by, from 0 to 10 [0.1]: with a tenth the first
-    /// loss is about ln(classes), that of guessing; with 0 exactly that; with 1 the layer starts as all others do. Acts
-    /// on whatever `initializer` draws; constants stay what they are.
+    /// What the deviation of the weights before the softmax is multiplied by, from 0 to 10 [0.1]: with a tenth the
+    /// first loss is about ln(classes), that of guessing; with 0 exactly that; with 1 the layer starts as all others
+    /// do. Acts on whatever `initializer` draws; constants stay what they are.
     last_layer_gain: f64,
     /// Share of the target probability that is spread over all classes, in `[0, 1)` [0].
     label_smoothing: f64,
@@ -86,8 +86,8 @@ pub struct Train {
     augment: Augmentation,
     /// Stops when validation has not improved, and restores the best weights; absent: all epochs, last weights.
     early_stopping: Option<EarlyStopping>,
-    /// Models kept on the way, from 1 to 1,000, for an ensemble of one training run (Huang et al. 2017): those at the ends
-    /// of the last cycles of `schedule = { cosine = { cycles = 5 } }`, or of the last epochs; absent: none.
+    /// Models kept on the way, from 1 to 1,000, for an ensemble of one training run (Huang et al. 2017): those at the
+    /// ends of the last cycles of `schedule = { cosine = { cycles = 5 } }`, or of the last epochs; absent: none.
     snapshots: Option<u32>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
     last: Final,

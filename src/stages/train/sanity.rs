@@ -1,9 +1,10 @@
 //! The checks before a training: is there something to learn, can this network learn it, does it start where it should?
 //!
-//! They cost little (on the digits 2 % of the whole run, most for deep networks on large images) and spare hours: a network that cannot learn 20 images by heart will not learn 50,000.
-//! One task per architecture makes them, on the training rows of fold 1; it reads neither `epochs` nor learning rate,
-//! optimizer or schedule, and nothing of what it finds enters the folds, which only wait for its verdict. The advice is
-//! that of the CS231n course ("before learning: sanity checks").
+//! They cost little (on the digits 2 % of the whole run, most for deep networks on large images) and spare hours: a
+//! network that cannot learn 20 images by heart will not learn 50,000. One task per architecture makes them, on the
+//! training rows of fold 1; it reads neither `epochs` nor learning rate, optimizer or schedule, and nothing of what it
+//! finds enters the folds, which only wait for its verdict. The advice is that of the CS231n course ("before learning:
+//! sanity checks").
 
 use std::sync::Arc;
 
@@ -26,11 +27,11 @@ use crate::nn::training::{LayerStatistics, Trainer, Training};
 /// An initial loss above `ln(n_classes)` plus this many nats is worth a warning.
 ///
 /// Measured on 22 nets (all shipped ones, one layer to eight deep, with and without batch normalisation, dense, GAP) on
-/// digits, MNIST, CIFAR-10 and photos, scaled, `ln(10)` being 2.30: 2.28 to 2.33. Raw pixels gave 3.20 (up to 16) and 59
-/// (up to 255).
+/// digits, MNIST, CIFAR-10 and photos, scaled, `ln(10)` being 2.30: 2.28 to 2.33. Raw pixels gave 3.20 (up to 16) and
+/// 59 (up to 255).
 const WARN_ABOVE: f64 = 0.5;
-/// The same where the layer before the softmax does not start small: the nets above gave 2.34 to 5.69 (He's initialisation
-/// gives logits a variance of 2, hence one nat more), raw pixels up to 592.
+/// The same where the layer before the softmax does not start small: the nets above gave 2.34 to 5.69 (He's
+/// initialisation gives logits a variance of 2, hence one nat more), raw pixels up to 592.
 const WARN_ABOVE_LARGE: f64 = 1.0;
 /// Above so many times that, training is stopped.
 const STOP_FACTOR: f64 = 3.0;

@@ -1,11 +1,11 @@
 //! What a training's own numbers say while it runs and when it ends, as advice for people.
 //!
-//! Everything here is a pure function of the rows of `epochs.csv` and `layers.csv`. Sentences hold no numbers of a fold, so
-//! that five folds with one trouble give one warning. A training is given one piece of advice, the one that the others
-//! follow from: a rate of 10 kills units, and their gradients vanish, but it is the rate that must change. Each threshold
-//! stands beside what was measured: on the shipped pipelines, and on nets of 1 to 10 layers over digits, MNIST and CIFAR-10,
-//! healthy ones have updates of 10^-3.6 to 10^-1.5 of their weights, gradients of neighbouring layers within a factor of 30,
-//! and up to 0.78 of a layer's filters at 0 for a batch.
+//! Everything here is a pure function of the rows of `epochs.csv` and `layers.csv`. Sentences hold no numbers of a
+//! fold, so that five folds with one trouble give one warning. A training is given one piece of advice, the one that
+//! the others follow from: a rate of 10 kills units, and their gradients vanish, but it is the rate that must change.
+//! Each threshold stands beside what was measured: on the shipped pipelines, and on nets of 1 to 10 layers over digits,
+//! MNIST and CIFAR-10, healthy ones have updates of 10^-3.6 to 10^-1.5 of their weights, gradients of neighbouring
+//! layers within a factor of 30, and up to 0.78 of a layer's filters at 0 for a batch.
 
 use super::rows::{EpochRow, LayerRow};
 use crate::config::shortest;
@@ -31,12 +31,13 @@ const RISEN: f64 = 1.5;
 const RISEN_BY: f64 = 0.1;
 /// A training loss that ends above this many times its lowest value went up.
 const UNSTABLE: f64 = 1.3;
-/// A training loss that has not fallen by this share of itself has hardly moved; nor has one that is not this share below
-/// guessing.
+/// A training loss that has not fallen by this share of itself has hardly moved; nor has one that is not this share
+/// below guessing.
 const FLAT: f64 = 0.05;
 /// A training loss so many times that of guessing is of a network that was thrown about.
 const THROWN: f64 = 2.0;
-/// Where the loss has hardly fallen, updates above this share of a layer's weights (healthy is a tenth of it) were too large.
+/// Where the loss has hardly fallen, updates above this share of a layer's weights (healthy is a tenth of it) were too
+/// large.
 const RESTLESS: f64 = 1e-2;
 
 /// What the advice depends on besides the numbers.
@@ -119,8 +120,8 @@ fn is_guessing(setup: &Setup, epochs: &[EpochRow]) -> bool {
     epochs.iter().all(|row| row.train_loss > (1.0 - FLAT) * setup.guessing && row.train_accuracy < DONE)
 }
 
-/// Whether a rate that is far too high has left its traces: a loss far above guessing, updates as large as the weights, units
-/// that never answer.
+/// Whether a rate that is far too high has left its traces: a loss far above guessing, updates as large as the weights,
+/// units that never answer.
 fn was_thrown(setup: &Setup, epochs: &[EpochRow], layers: &[LayerRow]) -> bool {
     epochs.iter().any(|row| row.train_loss > THROWN * setup.guessing)
         || layers.chunk_by(|a, b| a.epoch == b.epoch).any(|rows| {
@@ -133,8 +134,8 @@ fn ratio(row: &LayerRow) -> Option<f64> {
     Some(row.update_norm? / row.weight_norm.filter(|norm| *norm > 0.0)?)
 }
 
-/// Whether a layer, of the `rows` of one epoch, was moved too far. A small start of the layer before the softmax is there to be
-/// left behind in the first epoch.
+/// Whether a layer, of the `rows` of one epoch, was moved too far. A small start of the layer before the softmax is
+/// there to be left behind in the first epoch.
 fn is_large(setup: &Setup, row: &LayerRow, rows: &[&LayerRow]) -> bool {
     let last = rows.iter().rfind(|row| row.weight_norm.is_some());
     let is_meant = setup.starts_small && row.epoch == 1 && last.is_some_and(|last| last.layer == row.layer);
