@@ -35,6 +35,9 @@ pub struct Loaded {
     pub image: Result<(Decoded, u128), Refused>,
 }
 
+/// An image with the digest of its pixels, by its path in the source, where it is known without decoding.
+pub type Known<'a> = dyn Fn(&str) -> Option<(Decoded, u128)> + Sync + 'a;
+
 /// How to load.
 #[derive(Clone, Copy)]
 pub struct Plan<'a> {
@@ -45,7 +48,7 @@ pub struct Plan<'a> {
     /// Threads that decode.
     pub threads: usize,
     /// Finds images, by their paths in the source, that need not be decoded: the same bytes were, by the same policy.
-    pub known: Option<&'a (dyn Fn(&str) -> Option<(Decoded, u128)> + Sync)>,
+    pub known: Option<&'a Known<'a>>,
 }
 
 impl std::fmt::Debug for Plan<'_> {
