@@ -205,7 +205,7 @@ proptest! {
         let project = Project::new();
         project.is_as_from_nothing(MANIFEST);
         let mut text = MANIFEST.to_owned();
-        let place = |name: u8| format!("{}/{name:02}.pgm", if name % 2 == 0 { "cat" } else { "dog" });
+        let place = |name: u8| format!("{}/{name:02}.pgm", if name.is_multiple_of(2) { "cat" } else { "dog" });
         for (one, two) in edits {
             for edit in [one, two] {
                 let names = project.names();
