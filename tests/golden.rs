@@ -184,8 +184,8 @@ fn without_fields(text: &str, names: &[&str]) -> String {
 
 /// No line of text is wider than a terminal, but where a word is, or a line of a manifest is shown.
 fn check_widths(arguments: &[&str], told: [&str; 2]) {
-    // Rows and scripts are for programs.
-    let is_data = arguments.iter().any(|word| ["predict", "completions"].contains(word));
+    // Rows, scripts and Markdown are for programs.
+    let is_data = arguments.iter().any(|word| ["predict", "completions", "--md"].contains(word));
     for text in told.into_iter().skip(usize::from(is_data)) {
         for line in text.lines().filter(|line| !line.starts_with('{')) {
             let rest = line.trim_start();
