@@ -32,7 +32,7 @@ use crate::data::metrics::{
     wilson_interval,
 };
 use gate::Gate;
-pub use listed::{Baseline, Listed};
+pub use listed::{Baseline, Listed, is_lock};
 
 /// The line in the list.
 pub const KIND: Kind = Kind {

@@ -46,6 +46,11 @@ pub enum Baseline {
     Revision(String),
 }
 
+/// Whether a baseline, as it is written, is a lock file.
+pub fn is_lock(baseline: &str) -> bool {
+    baseline.starts_with(GIT) || baseline.ends_with(".lock")
+}
+
 /// A word of the manifest and its place.
 type Named = Option<(String, Span)>;
 
@@ -410,7 +415,7 @@ impl Listed {
         }
         let (group, _) = self.group.as_ref().filter(|_| !has_groups)?;
         let message = format!("there is no group `{group}`: the images have no groups");
-        Some(wrong("group", message).help("set `group` in the stage that reads the data, or remove it here"))
+        Some(wrong("group", message).help("name groups in a column `group` of the source's table, or remove it here"))
     }
 
     /// Whether the table of metrics that it is compared with has the number, where the gate names its split; `n` counts the
