@@ -234,7 +234,7 @@ fn the_summary_of_a_job_is_appended_even_where_the_run_does_not_begin() {
     };
     assert_eq!(run(&["run", "-q", "--locked", "--junit", "junit.xml"]), Some(3));
     let page = read(folder, "page.md");
-    assert!(page.starts_with("before\n## `small`: ❌ the lock file says something else\n"), "{page}");
+    assert!(page.starts_with("before\n## `small`: ❌ the lock file is stale or missing\n"), "{page}");
     assert!(
         page.contains("there is no lock file") && read(folder, "junit.xml").contains("there is no lock file"),
         "{page}"

@@ -70,7 +70,11 @@ fn lock_of(
     let (lock, path, shown, at) = match gate.baseline() {
         Some((Baseline::Lock(file), at)) => {
             let path = places.resolve(Path::new(file));
-            let lock = locked::read(&path).map_err(|(message, help)| Problem::error(at, message).help(help))?;
+            let lock = locked::read(&path).map_err(|(message, help)| {
+                let is_there = path.exists();
+                let help = if is_there { help } else { "write it with a run without this gate".to_owned() };
+                Problem::error(at, message).help(help)
+            })?;
             (lock, Some(path), file.clone(), at)
         }
         Some((Baseline::Revision(revision), at)) => {

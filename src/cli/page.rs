@@ -52,7 +52,7 @@ fn verdict(summary: &Summary) -> String {
     let word = match summary.exit_code {
         0 => "passed",
         1 if n_failed > 0 => "failed",
-        3 => "the lock file says something else",
+        3 => "the lock file is stale or missing",
         4 => "the same inputs gave other bytes",
         5 => "the store is damaged",
         6 => "gates failed",

@@ -19,7 +19,7 @@ use crate::data::metrics::{
 use crate::stages::{Places, Source, StageError};
 
 /// What there is to know of a class alone.
-pub(super) const CLASS_METRICS: [Metric; 3] = [of_class("precision"), of_class("recall"), of_class("f1")];
+static CLASS_METRICS: [Metric; 3] = [of_class("precision"), of_class("recall"), of_class("f1")];
 
 const fn of_class(name: &'static str) -> Metric {
     Metric { name, is_higher_better: true, range: (0.0, 1.0), is_default: false, compute: |_, _| f64::NAN }
@@ -284,9 +284,8 @@ fn read_item(table: &Table, span: Span, n: usize, metrics: &[&'static Metric], l
 /// The metric of this name, of a class or of all; else what is wrong and what helps.
 fn find_metric(name: &str, is_of_class: bool) -> Result<&'static Metric, (String, String)> {
     let own = CLASS_METRICS.iter().position(|metric| metric.name == name);
-    static OF_CLASS: [Metric; 3] = CLASS_METRICS;
     match (own, is_of_class) {
-        (Some(at), true) => Ok(&OF_CLASS[at]),
+        (Some(at), true) => Ok(&CLASS_METRICS[at]),
         (Some(_), false) => {
             let help = format!("add `class = \"NAME\"`, or write `macro-{name}`");
             Err((format!("`{name}` is of a class, and the gate names none"), help))
