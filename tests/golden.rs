@@ -184,7 +184,7 @@ fn without_fields(text: &str, names: &[&str]) -> String {
 
 /// No line of text is wider than a terminal, but where a word is, or a line of a manifest is shown.
 fn check_widths(arguments: &[&str], told: [&str; 2]) {
-    // Rows and scripts are for programs.
+    // Rows, scripts and Markdown are for programs.
     let is_data = arguments.iter().any(|word| ["predict", "completions", "--md"].contains(word));
     for text in told.into_iter().skip(usize::from(is_data)) {
         for line in text.lines().filter(|line| !line.starts_with('{')) {
@@ -535,6 +535,37 @@ fn gates_that_fail_are_exit_6_and_come_last() {
         project.edit("small.toml", "epochs        = 4", "epochs        = 3");
         project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
         project.convoy(&["run", "-q", "--threads", "1", "--locked", "--recompute"]);
+    });
+}
+
+#[test]
+fn gates_of_a_list_and_the_page_of_a_job() {
+    let gates = "gates = [
+  { metric = \"accuracy\", at_least = 0.5 },
+  { metric = \"recall\", class = \"1\", split = \"test\", at_least = 0.9 },
+  { metric = \"accuracy\", model = \"train\", split = \"out_of_fold\", baseline = 0.7, within_noise = true },
+]
+";
+    check("job", &(SMALL.to_owned() + gates), |project| {
+        project.convoy(&["run", "-q", "--threads", "1", "--junit", "junit.xml"]);
+        for page in ["junit.xml", "out/small/summary.md"] {
+            let text = fs::read_to_string(project.path(page)).expect("a page");
+            let _ = writeln!(project.transcript, "-- {page}\n{}", redacted(&text));
+        }
+        project.edit(
+            "small.toml",
+            "  { metric = \"recall\"",
+            "  { metric = \"log-loss\", baseline = \"small.lock\" },\n  { metric = \"recall\"",
+        );
+        project.edit("small.toml", "epochs        = 4", "epochs        = 3");
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        let page = fs::read_to_string(project.path("out/small/summary.md")).expect("a page");
+        let _ = writeln!(project.transcript, "-- out/small/summary.md\n{}", redacted(&page));
+        project.edit("small.toml", "class = \"1\"", "class = \"11\"");
+        project.edit("small.toml", "\"small.lock\"", "\"smal.lock\"");
+        project.convoy(&["check", "small.toml", "--code-quality", "quality.json"]);
+        let report = fs::read_to_string(project.path("quality.json")).expect("a report");
+        let _ = writeln!(project.transcript, "-- quality.json\n{report}");
     });
 }
 

@@ -16,7 +16,7 @@
 
 mod summary;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
@@ -93,6 +93,8 @@ pub struct Dataset {
 pub struct Names {
     classes: Vec<String>,
     paths: Vec<String>,
+    /// The first image of each group.
+    groups: BTreeMap<String, usize>,
 }
 
 /// What `dataset.json` says.
@@ -295,13 +297,17 @@ impl Names {
     /// If a file is missing or is not what was written.
     pub fn read(files: &Files) -> Result<Names, Error> {
         let classes = Names::classes_in(files)?;
-        let mut names = Names { classes, paths: Vec::new() };
+        let mut names = Names { classes, paths: Vec::new(), groups: BTreeMap::new() };
         let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(NAMES)?[..]);
         let mut row = csv::StringRecord::new();
         while rows.read_record(&mut row).map_err(|e| bad(NAMES, e))? {
             let line = names.paths.len() + 2;
             let cell =
                 |i: usize| row.get(i).ok_or_else(|| bad(NAMES, format_args!("has too few columns in line {line}")));
+            let group = unguarded(cell(2)?);
+            if !group.is_empty() && !names.groups.contains_key(group) {
+                names.groups.insert(group.to_owned(), names.paths.len());
+            }
             names.paths.push(unguarded(cell(1)?).to_owned());
         }
         Ok(names)
@@ -318,6 +324,16 @@ impl Names {
     /// The classes' names, by label.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// The groups' names, in order.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
+    }
+
+    /// An image of a group; `None` if there is no such group.
+    pub fn image_of_group(&self, group: &str) -> Option<usize> {
+        self.groups.get(group).copied()
     }
 
     /// Where image `i` is from, relative to the source.

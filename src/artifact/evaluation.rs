@@ -144,7 +144,7 @@ pub struct ClassRow {
 }
 
 /// A gate and whether it was passed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
     /// Which model.
     pub model: String,
@@ -158,6 +158,30 @@ pub struct GateResult {
     pub value: Option<f64>,
     /// Whether it is as asked for; a number without value never is.
     pub is_passed: bool,
+    /// Of which class alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// On the images of which group alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Whether the difference from a baseline may be luck, in words, where that was asked for and could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<String>,
+}
+
+impl GateResult {
+    /// What it looks at, without the model: `accuracy`, `recall of class pneumonia in group clinic-3`.
+    pub fn measured(&self) -> String {
+        let class = self.class.as_ref().map(|class| format!(" of class {class}")).unwrap_or_default();
+        let group = self.group.as_ref().map(|group| format!(" in group {group}")).unwrap_or_default();
+        format!("{}{class}{group}", self.metric)
+    }
+
+    /// What came out: the number with four digits, and whether it differs from a baseline by more than noise.
+    pub fn shown_value(&self) -> String {
+        let value = self.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
+        self.judged.as_ref().map_or(value.clone(), |judged| format!("{value}, {judged}"))
+    }
 }
 
 impl Evaluation {

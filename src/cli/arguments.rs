@@ -176,6 +176,15 @@ pub struct RunArguments {
     /// Write the lock file anew even where it says that the same inputs gave other bytes, or cannot be read.
     #[arg(long, conflicts_with = "locked")]
     pub relock: bool,
+    /// Write a case per gate, check and task as JUnit's XML, for the page of a CI job. The bytes depend on no time.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub junit: Option<PathBuf>,
+    /// With `--junit`: the seconds that tasks took.
+    #[arg(long, requires = "junit")]
+    pub junit_times: bool,
+    /// Write what goes on as JSON lines: the plan with its reasons, tasks, gates, the verdict.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub events: Option<PathBuf>,
     /// Print the results as JSON.
     #[arg(long)]
     pub json: bool,
@@ -203,6 +212,9 @@ pub struct CheckArguments {
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,
+    /// Write what is wrong as GitLab's code-quality report.
+    #[arg(long, value_name = "FILE")]
+    pub code_quality: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,

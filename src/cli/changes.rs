@@ -236,7 +236,7 @@ fn flip_line(flip: &Flip) -> String {
 }
 
 /// Foreign text in a table or a list of Markdown: on one line, as code, so that nothing in it is obeyed.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let mut text = on_line(text).into_owned();
     if let Some((at, _)) = text.char_indices().nth(MOST_CHARACTERS) {
         text.truncate(at);

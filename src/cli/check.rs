@@ -1,10 +1,10 @@
 //! `check` and `summary`: what can be said of a manifest without touching a pixel.
 
-use super::Exit;
 use super::arguments::{CheckArguments, PlaceArguments};
 use super::locked::{self, difference_json, tell_compared};
 use super::manifest::{load, print, run_error, threads};
 use super::terminal::Terminal;
+use super::{Exit, annotations, gates};
 use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
 use crate::manifest::{Diagnostics, Manifest, Seen};
 use crate::report;
@@ -14,6 +14,16 @@ use crate::store::Access;
 
 /// `check`.
 pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let exit = checked(arguments, terminal)?;
+    if let Some(path) = &arguments.code_quality {
+        let manifest = arguments.manifest.manifest.as_deref().map(crate::manifest::shown_path);
+        let bytes = annotations::code_quality(&terminal.diagnostics(), manifest.as_deref().unwrap_or("."));
+        crate::files::replace(path, &bytes, false)?;
+    }
+    Ok(exit)
+}
+
+fn checked(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let Some(manifest) = load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
     if arguments.locked {
         return locked(arguments, &manifest, terminal);
@@ -31,6 +41,8 @@ pub fn check(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<
         // Manifests are checked where their data is not, too.
         looked.problems.extend(manifest.absent_sources(&places));
     }
+    let store = stored.session.as_ref().map(|session| &session.store);
+    looked.problems.extend(gates::read(&manifest, store, &places).1);
     let found = Diagnostics::new(looked.problems, manifest.texts.clone());
     if !found.problems.is_empty() {
         print(&found, terminal);

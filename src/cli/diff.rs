@@ -479,7 +479,7 @@ fn data((old, before): Data<'_>, (new, after): Data<'_>, notes: &mut Vec<String>
 }
 
 fn gates(old: &[GateResult], new: &[GateResult]) -> Vec<GateChange> {
-    let name = |gate: &GateResult| format!("{} {} on {} of {}", gate.metric, gate.expected, gate.split, gate.model);
+    let name = |gate: &GateResult| format!("{} {} on {} of {}", gate.measured(), gate.expected, gate.split, gate.model);
     let mut all: Vec<GateChange> = Vec::new();
     for gate in new {
         let before = old.iter().find(|other| name(other) == name(gate)).cloned();

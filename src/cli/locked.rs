@@ -133,7 +133,7 @@ pub fn after(
         terminal.note(&format!("{shown}: {n_tasks} tasks and {n_metrics} metrics, all equal"));
         return Ok((Exit::Done, Vec::new()));
     }
-    let changes = metrics(run, session);
+    let changes = changed_metrics(run, session);
     let of_others = |d: &&Difference| !matches!(d, Difference::Metric(name, ..) if is_told(name, &changes));
     let found: Vec<Difference> = found.iter().filter(of_others).cloned().collect();
     terminal.fault(&format!("`{shown}` says something else than this run"), None);
@@ -144,14 +144,25 @@ pub fn after(
     Ok((Exit::Stale, json))
 }
 
-/// The metrics that differ, judged where both sides' predictions are here.
-fn metrics(run: &Finished<'_>, session: &Session<'_>) -> Vec<MetricChange> {
-    let mut old = Results::of_headline(&run.old.metrics);
-    let locked = locked_results(&session.store, run.old).and_then(|files| Results::of_artifacts(files.iter()).ok());
-    old.take_predictions(locked.unwrap_or_default());
-    let mut new = Results::of_headline(&run.new.metrics);
-    new.take_predictions(Results::of_artifacts(run.evaluations.iter().copied()).unwrap_or_default());
-    let mut changes = compare::metrics(&old, &new);
+/// The metrics of a lock file beside those of a run, judged where both sides' predictions are here.
+pub fn metrics(
+    lock: &LockFile,
+    metrics: &BTreeMap<String, String>,
+    evaluations: &[&Files],
+    session: &Session<'_>,
+) -> Vec<MetricChange> {
+    let (mut old, mut new) = (Results::of_headline(&lock.metrics), Results::of_headline(metrics));
+    if lock.metrics != *metrics {
+        let locked = locked_results(&session.store, lock).and_then(|files| Results::of_artifacts(files.iter()).ok());
+        old.take_predictions(locked.unwrap_or_default());
+        new.take_predictions(Results::of_artifacts(evaluations.iter().copied()).unwrap_or_default());
+    }
+    compare::metrics(&old, &new)
+}
+
+/// Those that differ.
+fn changed_metrics(run: &Finished<'_>, session: &Session<'_>) -> Vec<MetricChange> {
+    let mut changes = metrics(run.old, &run.new.metrics, &run.evaluations, session);
     changes.retain(|change| !change.is_same());
     changes
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exit;
 use super::arguments::{ManifestArguments, PlaceArguments};
 use super::terminal::Terminal;
+use super::{Exit, annotations};
 use crate::config::{Problem, Severity, Span};
 use crate::manifest::{Diagnostics, Manifest, Texts};
 use crate::runner::RunError;
@@ -62,6 +62,10 @@ fn keep(problem: &Problem, texts: &Texts, terminal: &Terminal) {
         Severity::Warning => "warning",
     };
     terminal.keep_told(severity, &problem.message, problem.help.as_deref(), span);
+    let at = texts.location(problem.span);
+    if let Some(line) = annotations::github(severity, at.as_ref(), &problem.message, problem.help.as_deref()) {
+        terminal.command(&line);
+    }
 }
 
 /// The only `*.toml` in `dir` that has a `[stages…]` table.

@@ -2,6 +2,7 @@
 //!
 //! One file per verb (or family of verbs). A verb returns its exit code, or an error that is printed once, here.
 
+mod annotations;
 mod arguments;
 mod changes;
 mod check;
@@ -9,12 +10,16 @@ mod complete;
 mod data;
 mod diff;
 mod doctor;
+mod event_log;
 mod export;
+mod gates;
 mod git;
 mod history;
 mod init;
+mod job;
 mod locked;
 mod manifest;
+mod page;
 mod predict;
 mod progress;
 mod results;

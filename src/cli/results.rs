@@ -107,9 +107,21 @@ impl Results {
         Ok(Results { evaluations, searches, stopped })
     }
 
+    /// The evaluations, by stage.
+    pub fn evaluations(&self) -> &[(String, Evaluation)] {
+        &self.evaluations
+    }
+
     /// The gates that were not passed.
     pub fn failed_gates(&self) -> impl Iterator<Item = &GateResult> {
         self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates).filter(|gate| !gate.is_passed)
+    }
+
+    /// Adds a gate that was judged after the task.
+    pub fn add_gate(&mut self, stage: &str, gate: GateResult) {
+        if let Some((_, evaluation)) = self.evaluations.iter_mut().find(|(known, _)| known == stage) {
+            evaluation.gates.push(gate);
+        }
     }
 
     /// Every gate.
@@ -183,11 +195,11 @@ impl Results {
                 let _ = writeln!(
                     text,
                     "gate {} {} on {} of {}: {}, {verdict}",
-                    gate.metric,
+                    gate.measured(),
                     gate.expected,
                     gate.split,
                     gate.model,
-                    gate_value(gate)
+                    gate.shown_value()
                 );
             }
         }
@@ -197,11 +209,6 @@ impl Results {
         }
         text
     }
-}
-
-/// What a gate saw.
-pub fn gate_value(gate: &GateResult) -> String {
-    gate.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"))
 }
 
 impl Best {

@@ -9,17 +9,20 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context as _;
 
 use super::arguments::RunArguments;
+use super::event_log::Both;
 use super::history::RunRecord;
+use super::job::{self, Job};
 use super::manifest::{fault_at, json_error, run_error, threads, unknown_stage};
 use super::progress::{Progress, Told};
 use super::terminal::{GREEN, Terminal};
-use super::{Exit, locked, manifest, results, status};
+use super::{Exit, gates, locked, manifest, results, status};
 use crate::artifact::Files;
 use crate::config::Span;
 use crate::data::catalogue;
 use crate::files;
-use crate::manifest::Manifest;
+use crate::manifest::{Diagnostics, Manifest};
 use crate::report::outputs::{self, Noted};
+use crate::report::summary::{Against, metrics_json};
 use crate::report::{self, Finished};
 use crate::runner::{
     Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, StaleReason, TaskOutcome, compared_lock,
@@ -30,8 +33,23 @@ use crate::store::{Access, Digest};
 
 /// `run`.
 pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let mut job = Job::new(arguments);
+    let ran = run_job(arguments, &mut job, terminal);
+    if arguments.dry_run {
+        return ran;
+    }
+    let exit = ran.unwrap_or_else(|error| {
+        terminal.error(&error);
+        Exit::Failed
+    });
+    let exit = job.finish(exit, terminal);
+    Ok(job.end(exit, terminal))
+}
+
+fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    job.begin(&manifest)?;
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
     let session = match Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), access) {
@@ -53,6 +71,11 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             return Ok(Exit::Usage);
         };
         options.targets = Some(vec![stage]);
+    }
+    let (against, wrong) = gates::read(&manifest, Some(&session.store), &session.graph.places);
+    if !wrong.is_empty() {
+        manifest::print(&Diagnostics::new(wrong, manifest.texts.clone()), terminal);
+        return Ok(Exit::Usage);
     }
     if arguments.dry_run {
         return match session.plan(&options) {
@@ -85,7 +108,12 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
     }
     stop_on_signals(&cancel)?;
     let progress = Progress::new(*terminal, arguments.quiet);
-    let ran = session.run(&options, &Watcher { progress: &progress });
+    if let Some(log) = &job.events
+        && let Ok(plan) = session.plan(&options)
+    {
+        log.plan(&plan);
+    }
+    let ran = session.run(&options, &Both(&Watcher { progress: &progress }, job.events.as_ref()));
     progress.finish();
     let outcome = match ran {
         Ok(outcome) => outcome,
@@ -114,23 +142,41 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
         .collect();
     // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
     // results are printed all the same.
-    let results = results::Results::of(&finished, &manifest)?;
+    let mut results = results::Results::of(&finished, &manifest)?;
+    let baselines = gates::judge(&against, &manifest, &finished, &mut results)?;
+    if let Some(log) = &job.events {
+        log.outcome(&outcome, results.gates());
+    }
     let run = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
     let written = match is_written {
         true => {
             files::sweep(&out_dir);
             Ok(())
         }
-        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| {
-            if let Some((noted, since)) = noted {
-                session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
-            }
+        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| match noted {
+            Some((noted, since)) => session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since),
+            // The page is about the run that `run.json` is about.
+            None => job.out_dir = Some(out_dir.clone()).filter(|dir| dir.join(files::RUN).exists()),
         }),
     };
+    let evaluations: Vec<&Files> =
+        finished.iter().filter(|task| task.kind == "evaluate" && task.trial.is_none()).map(|task| task.files).collect();
+    if job.is_wanted() || job.out_dir.is_some() {
+        let failure = |i: usize| failure_text(&outcome, i, &manifest);
+        let mut summary = job::summary(&outcome, &session, results.evaluations(), &out_dir, &failure);
+        let path = compared_lock(&manifest);
+        summary.against = LockFile::read(&path).ok().flatten().filter(|_| is_complete).map(|lock| Against {
+            lock: crate::manifest::shown_path(&path),
+            changes: locked::metrics(&lock, &results.headline(), &evaluations, &session),
+        });
+        job.summary = Some(summary);
+    }
+    let n_told = terminal.diagnostics().len();
     if let Some(folder) = session.graph.lock_path.parent() {
         files::sweep(&Path::new(".").join(folder));
     }
     let n_computed = outcome.computed().count();
+    job.counts = Some((outcome.n_tasks(), n_computed));
     let (name, n_tasks) = (&manifest.name, outcome.n_tasks());
     let seconds = report::text::seconds(started.elapsed().as_secs_f64());
     terminal.note(&match (n_computed, is_complete) {
@@ -153,8 +199,8 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             && outcome.truncated.is_empty()
             && let Some(lock) = outcome.lock_file()
         {
-            let evaluations = finished.iter().filter(|task| task.kind == "evaluate").map(|task| task.files).collect();
-            exit = keep_lock(lock, &results, evaluations, &session, arguments, &mut differences, terminal)?;
+            let own = Locking { lock, evaluations, baselines: &baselines };
+            exit = keep_lock(own, &results, &session, arguments, &mut differences, terminal)?;
         }
         if exit == Exit::Done && has_failed_search { Exit::Failed } else { exit }
     } else {
@@ -173,11 +219,15 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
             exit = Exit::Failed;
         }
     }
+    if let Some(summary) = job.summary.as_mut().filter(|_| is_complete) {
+        summary.errors = terminal.errors_since(n_told);
+    }
     // Last of all, so that nobody has to look for why the exit code is 6; a stale lock file was told above.
     let has_failed_gate = tell_gates(&results, terminal);
     if has_failed_gate && matches!(exit, Exit::Done | Exit::Stale) {
         exit = Exit::Gate;
     }
+    exit = job.finish(exit, terminal);
     if arguments.json {
         let mut json = serde_json::json!({
             "pipeline": name, "tasks": n_tasks, "computed": n_computed,
@@ -229,10 +279,10 @@ fn tell_gates(results: &results::Results, terminal: &Terminal) -> bool {
         has_failed = true;
         let message = format!(
             "gate: `{}` of `{}` on {} is {}, expected {}",
-            gate.metric,
+            gate.measured(),
             gate.model,
             gate.split,
-            results::gate_value(gate),
+            gate.shown_value(),
             gate.expected
         );
         terminal.fault(&message, None);
@@ -282,6 +332,15 @@ fn failure_parts(outcome: &Outcome, task: &TaskOutcome, failure: &Failure, manif
         }
         Failure::Store(error) => (error.to_string(), error.help(), None),
     }
+}
+
+/// Why a task failed, in one sentence with its place.
+fn failure_text(outcome: &Outcome, task: usize, manifest: &Manifest) -> String {
+    let task = &outcome.tasks[task];
+    let Ended::Failed(failure) = &task.ended else { return String::new() };
+    let (message, help, span) = failure_parts(outcome, task, failure, manifest);
+    let at = span.and_then(|span| manifest.texts.location(span)).map(|at| format!(" ({at})")).unwrap_or_default();
+    format!("{message}{at}{}", help.map(|help| format!("; {help}")).unwrap_or_default())
 }
 
 /// Prints why tasks failed: once what several tasks of a stage say.
@@ -418,6 +477,8 @@ fn write_reports(
         files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
     let mut reports = report::tables(finished);
+    let metrics = metrics_json(run.results.evaluations());
+    reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
     reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
     let since = SystemTime::now();
     let written = outputs::write(out_dir, &reports, &before)?;
@@ -470,18 +531,27 @@ fn warnings(outcome: &Outcome) -> serde_json::Value {
     warnings.map(|(stage, message)| serde_json::json!({ "stage": stage, "message": message })).collect()
 }
 
+/// What a finished run would put into its lock file.
+struct Locking<'r> {
+    lock: LockFile,
+    /// The artifacts of its evaluations.
+    evaluations: Vec<&'r Files>,
+    /// Lock files that a gate compared with and failed.
+    baselines: &'r [PathBuf],
+}
+
 /// Writes the lock file, or with `--locked` compares it. A lock file is a witness: where it says that the same inputs gave
 /// other bytes, or cannot be read, it is left alone.
 fn keep_lock(
-    mut lock: LockFile,
+    run: Locking<'_>,
     results: &results::Results,
-    evaluations: Vec<&Files>,
     session: &Session<'_>,
     arguments: &RunArguments,
     told: &mut Option<Vec<serde_json::Value>>,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     let manifest = session.manifest;
+    let Locking { mut lock, evaluations, baselines } = run;
     lock.metrics = results.headline();
     let path = if arguments.locked { compared_lock(manifest) } else { session.graph.lock_path.clone() };
     let path = path.as_path();
@@ -524,6 +594,13 @@ fn keep_lock(
         let (exit, differences) = locked::after(&run, session, arguments.verbose, terminal)?;
         *told = (exit != Exit::Corrupt).then_some(differences);
         return Ok(exit);
+    }
+    let is_baseline = |kept: &PathBuf| std::path::absolute(kept).ok() == std::path::absolute(path).ok();
+    if !arguments.relock && baselines.iter().any(is_baseline) {
+        terminal.note(&format!(
+            "`{shown}` stays as it is: a gate compares with it and failed; `convoy run --relock` accepts these results"
+        ));
+        return Ok(Exit::Done);
     }
     if !manifest.has_sets
         && let Err(error) = lock.write(path)

@@ -94,8 +94,8 @@ fn indented(text: &str, terminal: &Terminal) {
 }
 
 fn gate_line(gate: &GateResult) -> String {
-    let value = gate.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
-    format!("gate {} {} on {} of {}: {value}, FAILED", gate.metric, gate.expected, gate.split, gate.model)
+    let (measured, value) = (gate.measured(), gate.shown_value());
+    format!("gate {measured} {} on {} of {}: {value}, FAILED", gate.expected, gate.split, gate.model)
 }
 
 /// The run of the same pipeline before the `i`-th of `runs`, which are sorted from the latest.

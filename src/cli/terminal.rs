@@ -145,6 +145,23 @@ impl Terminal {
         }));
     }
 
+    /// Everything told so far: errors and warnings with their places, as documents of JSON have them.
+    pub fn diagnostics(&self) -> Vec<serde_json::Value> {
+        told().diagnostics.clone()
+    }
+
+    /// The errors among what was told from the `n`-th thing on.
+    pub fn errors_since(&self, n: usize) -> Vec<String> {
+        let told = told();
+        let errors = told.diagnostics.iter().skip(n).filter(|told| told["severity"] == "error");
+        errors.map(|told| told["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A line for the system that runs this, on stderr as it is.
+    pub fn command(&self, line: &str) {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+
     /// Errors and warnings so far.
     pub fn n_told(&self) -> (usize, usize) {
         let told = told();

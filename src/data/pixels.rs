@@ -78,6 +78,9 @@ const MAX_PIXELS: RangeInclusive<u64> = 1..=1 << 32;
 /// The range of [`Limits::max_bytes`].
 const MAX_BYTES: RangeInclusive<u64> = 1..=1 << 40;
 
+/// The longest side of an image file, in pixels, as JPEG has it: rows of one pixel cost a hundred times what their pixels do.
+const MOST_SIDE: u64 = 65_535;
+
 impl Limits {
     /// Reads `max_pixels` and `max_bytes`.
     pub fn read(section: &mut Section<'_>) -> Limits {
@@ -106,6 +109,9 @@ impl Limits {
     pub fn check_decoded(&self, shape: ImageShape, depth: Depth) -> Result<u64, String> {
         let (width, height) = (shape.width as u64, shape.height as u64);
         self.check_size(width, height)?;
+        if width.max(height) > MOST_SIDE {
+            return Err(format!("is {width}x{height} pixels, more than {MOST_SIDE} on a side"));
+        }
         let n = width.saturating_mul(height).saturating_mul((shape.channels * depth.bytes()) as u64);
         if n > self.max_pixels.saturating_mul(4) {
             return Err(format!("decodes to {n} bytes, more than 4 for each of `max_pixels = {}`", self.max_pixels));

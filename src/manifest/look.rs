@@ -22,12 +22,16 @@ pub type Seen = (Glance, String);
 
 impl Manifest {
     /// What is wrong with the sources without looking into them: that they are not there, say. Nothing of it stops
-    /// whoever checks a manifest apart from its data.
+    /// whoever checks a manifest apart from its data, but what its gates are compared with belongs to it.
     pub fn absent_sources(&self, places: &Places) -> Vec<Problem> {
         let nodes = self.nodes.iter().enumerate();
         let mut problems: Vec<Problem> = nodes
-            .filter_map(|(at, node)| node.stage.sources(places).err().map(|error| self.problem(at, error)))
-            .map(|problem| Problem { severity: Severity::Warning, ..problem })
+            .filter_map(|(at, node)| {
+                let error = node.stage.sources(places).err()?;
+                let is_gate = error.key.as_ref().is_some_and(|key| key.starts_with("gates"));
+                let severity = if is_gate { Severity::Error } else { Severity::Warning };
+                Some(Problem { severity, ..self.problem(at, error) })
+            })
             .collect();
         problems.dedup();
         problems

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Manifest, StageEntry};
 use crate::config::{Entry, Node, Table, Value, quote, rebuild, segment, toml};
+use crate::stages::evaluate::is_lock;
 
 /// Keys that are another spelling of each other: the one that is set says both.
 const SPELLINGS: [&str; 2] = ["architecture", "layers"];
@@ -30,6 +31,7 @@ impl Manifest {
             let _ = writeln!(text, "\n[stages.{}]", segment(&stage.key));
             for own in &keys.entries {
                 let mut value = own.node.value.clone();
+                leave_out_lock_gates(&own.key, &mut value);
                 for place in &entry.places {
                     let last = place.key.rsplit('.').next().unwrap_or(&place.key);
                     replace_places(&own.key, &mut value, last, &place.value, &moved);
@@ -43,6 +45,16 @@ impl Manifest {
             }
         }
         text
+    }
+}
+
+/// Leaves out gates against lock files: they are no part of what is computed, and a lock file is of one manifest at its place.
+fn leave_out_lock_gates(key: &str, of: &mut Value) {
+    if let ("gates", Value::List(items)) = (key, of) {
+        items.retain(|item| {
+            let baseline = if let Value::Table(table) = &item.value { table.get("baseline") } else { None };
+            !matches!(baseline.map(|entry| &entry.node.value), Some(Value::Text { text, .. }) if is_lock(text))
+        });
     }
 }
 

@@ -3,21 +3,16 @@
 //! A set of results comes from artifacts of evaluations, from the tables in `out/NAME/`, or from a lock file, which knows
 //! numbers and no predictions. What one side does not know is not compared, and told as such by whoever shows it.
 //!
-//! How a difference is judged: where both sides have predictions, on the images that both have with the same class: the
-//! accuracy by McNemar's test (noise where p is 0.05 or more), the log loss by the 95 % interval of the mean difference, what
-//! follows from the confusion of classes by a paired bootstrap (noise where 0 is in the 95 % interval). Elsewhere by the two
-//! numbers' own 95 % intervals, as for independent samples. Without either it is not known.
+//! How a difference is judged is in `data/metrics/noise.rs`: where both sides have predictions, on the images that both have with
+//! the same class, elsewhere by the two numbers' own 95 % intervals. Without either it is not known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::artifact::evaluation::{Evaluation, GateResult, METRICS as METRICS_TABLE, PREDICTIONS};
 use crate::artifact::{Files, table};
-use crate::data::metrics::{
-    self, Pair, interval_of_difference, interval_of_independent, interval_of_mean, mcnemar, wilson_interval,
-};
+use crate::data::metrics::{self, Pair, wilson_interval};
 
-/// From this probability on a difference counts as noise.
-const NOISE: f64 = 0.05;
+pub use crate::data::metrics::Judged;
 
 /// A number and its 95 % interval, where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -251,34 +246,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// How a difference was judged.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Judged {
-    /// `mcnemar`, `paired-mean`, `paired-bootstrap`, `intervals`.
-    pub by: &'static str,
-    /// Images that both sides were compared on; `None` where each side has its own.
-    pub n_common: Option<usize>,
-    /// Of McNemar's test.
-    pub p_value: Option<f64>,
-    /// The 95 % interval of new less old.
-    pub difference: Option<(f64, f64)>,
-    /// Whether the difference may be luck.
-    pub is_noise: bool,
-}
-
-impl std::fmt::Display for Judged {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_noise { "within noise" } else { "beyond noise" })?;
-        match (self.p_value, self.difference, self.n_common) {
-            (Some(p), _, Some(n)) if p < 0.0005 => write!(f, " (McNemar p < 0.001, {n} images)"),
-            (Some(p), _, Some(n)) => write!(f, " (McNemar p {p:.3}, {n} images)"),
-            (None, Some((low, high)), Some(n)) => write!(f, " ([{low:+.4}, {high:+.4}], {n} images)"),
-            (_, Some((low, high)), None) => write!(f, " ([{low:+.4}, {high:+.4}], unpaired)"),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// A metric that one side has, or both.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MetricChange {
@@ -419,48 +386,20 @@ fn judge(
 ) -> Option<Judged> {
     let (old, new) = (old?, new?);
     let (a, b) = (old.value?, new.value?);
-    let by_interval = |by, n_common, (low, high): (f64, f64)| Judged {
-        by,
-        n_common,
-        p_value: None,
-        difference: Some((low, high)),
-        is_noise: low <= 0.0 && 0.0 <= high,
-    };
-    let paired = pairs.and_then(|pairs| {
-        let n = Some(pairs.len());
-        match metric {
-            "accuracy" => {
-                let test = mcnemar(pairs.iter().map(|(_, a, b)| (a.actual == a.predicted, b.actual == b.predicted)));
-                let (p_value, is_noise) = (Some(test.p_value), test.p_value >= NOISE);
-                Some(Judged { by: "mcnemar", n_common: n, p_value, difference: None, is_noise })
-            }
-            "log-loss" => {
-                let differences: Vec<f64> = pairs.iter().map(|(_, a, b)| b.loss - a.loss).collect();
-                let interval = interval_of_mean(&differences).filter(|(low, high)| !low.is_nan() && !high.is_nan());
-                interval.map(|interval| by_interval("paired-mean", n, interval))
-            }
-            _ => {
-                let metric = metrics::find(metric)?;
-                let classes: BTreeSet<&str> = pairs
-                    .iter()
-                    .flat_map(|(_, a, b)| [a.actual.as_str(), a.predicted.as_str(), b.predicted.as_str()])
-                    .collect();
-                let numbers: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (*name, i)).collect();
-                let pair = |(_, a, b): &(&String, &Said, &Said)| Pair {
-                    actual: numbers[a.actual.as_str()],
-                    a: numbers[a.predicted.as_str()],
-                    b: numbers[b.predicted.as_str()],
-                };
-                let pairs: Vec<Pair> = pairs.iter().map(pair).collect();
-                let interval = interval_of_difference(metric, &pairs, classes.len())?;
-                Some(by_interval("paired-bootstrap", n, interval))
-            }
-        }
+    let paired = pairs.and_then(|said| {
+        let classes: BTreeSet<&str> =
+            said.iter().flat_map(|(_, a, b)| [a.actual.as_str(), a.predicted.as_str(), b.predicted.as_str()]).collect();
+        let numbers: HashMap<&str, usize> = classes.iter().enumerate().map(|(i, name)| (*name, i)).collect();
+        let pair = |(_, a, b): &(&String, &Said, &Said)| Pair {
+            actual: numbers[a.actual.as_str()],
+            a: numbers[a.predicted.as_str()],
+            b: numbers[b.predicted.as_str()],
+        };
+        let pairs: Vec<Pair> = said.iter().map(pair).collect();
+        let losses: Vec<f64> = said.iter().map(|(_, a, b)| b.loss - a.loss).collect();
+        Judged::of_pairs(metric, &pairs, classes.len(), &losses)
     });
-    paired.or_else(|| {
-        let interval = interval_of_independent((a, old.interval?), (b, new.interval?));
-        Some(by_interval("intervals", None, interval))
-    })
+    paired.or_else(|| Some(Judged::of_independent((a, old.interval?), (b, new.interval?))))
 }
 
 /// Whose predictions flipped, for each model that evaluations are about and each split; `None` where a side has none.

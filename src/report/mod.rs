@@ -7,8 +7,10 @@ pub mod changed_data;
 pub mod compare;
 mod curves;
 pub(crate) mod dataset;
+pub(crate) mod junit;
 pub(crate) mod outputs;
 mod search;
+pub(crate) mod summary;
 pub(crate) mod svg;
 pub(crate) mod text;
 

@@ -16,6 +16,12 @@ pub const TIMINGS: &str = "timings.csv";
 /// The file with the manifest as it was run.
 pub const MANIFEST: &str = "manifest.toml";
 
+/// The file with the scores as nested numbers.
+pub const METRICS_JSON: &str = "metrics.json";
+
+/// The page about the last run that did something. Like the times of tasks it is about a run, and so is not noted.
+pub const PAGE: &str = "summary.md";
+
 /// The largest report that is read back, in bytes; larger ones are rewritten and never pruned.
 const MOST: u64 = 4 << 30;
 
@@ -104,7 +110,11 @@ fn is_ours(name: &str) -> bool {
     let is_table = |name: &str| TABLES.iter().any(|table| table.file == name);
     match name.split('/').collect::<Vec<_>>()[..] {
         _ if !are_plain || name.contains('\\') => false,
-        [name] => is_table(name) || name == MANIFEST || name.starts_with("trials-") && name.ends_with(".svg"),
+        [name] => {
+            is_table(name)
+                || [MANIFEST, METRICS_JSON].contains(&name)
+                || name.starts_with("trials-") && name.ends_with(".svg")
+        }
         ["curves", picture] => picture.ends_with(".svg"),
         [folder, name] => {
             let is_picture = |(_, file): &(&str, &str)| {
@@ -178,7 +188,13 @@ mod tests {
         for table in TABLES {
             assert!(is_ours(table.file) && is_ours(&format!("cnn/{}", table.file)), "{}", table.file);
         }
-        for name in ["filters/cnn-fold-1-start.png", "components/pca-all.png", "curves/cnn.svg", "trials-slices.svg"] {
+        for name in [
+            "filters/cnn-fold-1-start.png",
+            "components/pca-all.png",
+            "curves/cnn.svg",
+            "trials-slices.svg",
+            METRICS_JSON,
+        ] {
             assert!(is_ours(name), "{name}");
         }
         for name in

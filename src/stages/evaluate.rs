@@ -4,11 +4,12 @@
 //! model; `out_of_fold` is what each fold's model says of the rows it was not fitted on, by fold and all folds
 //! together; `validation` is the same with a single split. Where those rows chose the model they are
 //! `validation_selected` and nothing else. No network runs here: a changed metric, gate or interval is a matter of
-//! seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs`, comparisons of models in
-//! `evaluate/gain.rs`.
+//! seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs` (short) and `evaluate/listed.rs` (as a list),
+//! comparisons of models in `evaluate/gain.rs`.
 
 mod gain;
 mod gate;
+mod listed;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,9 @@ mod tests;
 use std::collections::BTreeMap;
 
 use super::ensemble::{Model, models, prediction_needs};
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
 use crate::artifact::evaluation::{
@@ -29,6 +32,7 @@ use crate::data::metrics::{
     wilson_interval,
 };
 use gate::Gate;
+pub use listed::{Baseline, Listed, is_lock};
 
 /// The line in the list.
 pub const KIND: Kind = Kind {
@@ -51,6 +55,8 @@ pub struct Evaluate {
     /// they may be: `{ accuracy = { baseline = "cnn", max_drop = 0.01 } }` (default 0), where the baseline is a number,
     /// a model that is evaluated here, or the `metrics.csv` of another run (relative to the manifest).
     gates: Vec<Gate>,
+    /// The same as a list, per model, split, class and group: `[{ metric = "recall", class = "pneumonia", at_least = 0.9 }]`.
+    listed: Vec<Listed>,
     /// Data sets that are drawn for the 95 % percentile interval of every metric, from 100; absent: only the accuracy
     /// has an interval, that of Wilson, which it keeps.
     bootstrap: Option<u32>,
@@ -63,6 +69,7 @@ impl std::fmt::Debug for Evaluate {
             .field("metrics", &names)
             .field("top_k", &self.top_k)
             .field("gates", &self.gates)
+            .field("listed", &self.listed)
             .field("bootstrap", &self.bootstrap)
             .finish()
     }
@@ -81,13 +88,14 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         .whole(100..=1_000_000)
         .optional()
         .map(|n| n as u32);
-    Box::new(Evaluate { metrics, top_k, gates: gate::read(section), bootstrap })
+    let (gates, listed) = listed::read(section, &metrics);
+    Box::new(Evaluate { metrics, top_k, gates, listed, bootstrap })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
     let mut metrics: Vec<&'static Metric> = Vec::new();
     let mut span = None;
-    let default = names(METRICS.iter().filter(|metric| metric.is_default));
+    let default = names_of(METRICS.iter().filter(|metric| metric.is_default));
     let form = || Form::List(Box::new(metric_form()), 0..=usize::MAX);
     let meaning = "What is reported, besides precision, recall, F1 and support by class.";
     match section.key("metrics", meaning, "[\"accuracy\", \"log-loss\"]").form(Some(&default), form) {
@@ -117,12 +125,12 @@ fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
             }
         },
     }
-    section.record("metrics", names(metrics.iter().copied()), span);
+    section.record("metrics", names_of(metrics.iter().copied()), span);
     metrics
 }
 
 /// The names of metrics, as a list.
-fn names<'m>(metrics: impl Iterator<Item = &'m Metric>) -> String {
+fn names_of<'m>(metrics: impl Iterator<Item = &'m Metric>) -> String {
     format!("[{}]", metrics.map(|metric| quote(metric.name)).collect::<Vec<_>>().join(", "))
 }
 
@@ -169,11 +177,25 @@ impl Stage for Evaluate {
     }
 
     fn sources(&self, places: &Places) -> Result<Vec<Source>, StageError> {
-        gate::sources(&self.gates, places)
+        let mut sources = gate::sources(&self.gates, places)?;
+        sources.extend(listed::sources(&self.listed, places)?);
+        Ok(sources)
     }
 
     fn reads_names(&self) -> bool {
         true
+    }
+
+    fn listed_gates(&self) -> &[Listed] {
+        &self.listed
+    }
+
+    fn try_on(&self, _: Option<&Flow>, glance: Option<&Glance>, _: u64) -> Result<Tried, StageError> {
+        let Some(glance) = glance else { return Ok(Tried::default()) };
+        let has_groups = glance.groups.iter().any(Option::is_some);
+        let own = self.listed.iter().filter(|gate| !gate.is_of_lock()).enumerate();
+        let mut wrong = own.filter_map(|(n, gate)| gate.unknown_name(n, &glance.classes, has_groups));
+        wrong.next().map_or_else(|| Ok(Tried::default()), Err)
     }
 
     fn check(&self, inputs: &[Flow], span: Span, log: &mut Log) -> Flow {
@@ -202,7 +224,8 @@ impl Stage for Evaluate {
         let stages = evaluated(input, upstream);
         let named = self.gates.iter().filter_map(|gate| Some((gate.model.as_deref()?, gate.model_span)));
         let baselines = self.gates.iter().filter_map(Gate::baseline_model);
-        for (name, span) in named.chain(baselines) {
+        let listed = self.listed.iter().flat_map(Listed::models);
+        for (name, span) in named.chain(baselines).chain(listed) {
             let names = || stages.iter().map(|&stage| upstream.nodes[stage].name.as_str());
             let Some(at) = names().position(|known| known == name) else {
                 let mut problem = Problem::error(span, format!("no model `{name}` is evaluated here"));
@@ -218,6 +241,11 @@ impl Stage for Evaluate {
                 );
                 log.push(Problem::error(span, message).help("hold out a test split, or name its member"));
             }
+        }
+        for gate in &self.listed {
+            let name = gate.model_or(&upstream.nodes[input].name);
+            let own = stages.iter().map(|&stage| &upstream.nodes[stage]).find(|node| node.name == name);
+            log.problems.extend(own.and_then(|node| gate.impossible_split(node.flow.folds, node.flow.has_test)));
         }
     }
 
@@ -268,8 +296,12 @@ impl Stage for Evaluate {
             .zip(&figures)
             .find(|(look, _)| look.fold.is_none())
             .map(|(look, figures)| class_report(look, figures, names.classes()));
-        let gates =
-            self.gates.iter().map(|gate| gate.result(&input.name, &scores, places)).collect::<Result<_, _>>()?;
+        let short = self.gates.iter().map(|gate| gate.result(&input.name, &scores, places));
+        let seen =
+            listed::Seen { looks: &looks, figures: &figures, dataset: &dataset, names: &names, top_k: self.top_k };
+        let own = self.listed.iter().filter(|gate| !gate.is_of_lock()).enumerate();
+        let listed = own.map(|(n, gate)| gate.result(n, &input.name, &seen, places));
+        let gates = short.chain(listed).collect::<Result<_, _>>()?;
         let gains = gain::gains(&models, &looks, &figures, &self.compared())?;
         let comparisons = gain::comparisons(&looks, &dataset);
         let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
@@ -332,6 +364,7 @@ impl Evaluate {
                 || name == "log-loss"
                 || self.metrics.iter().any(|metric| metric.name == name)
                 || self.gates.iter().any(|gate| gate.metric.name == name)
+                || self.listed.iter().any(|gate| !gate.is_of_lock() && gate.metric() == name)
         };
         METRICS.iter().filter(|metric| wanted(metric.name)).collect()
     }

@@ -490,6 +490,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// What metrics must reach, where that is written as a list; those against lock files are judged by who ran the task.
+    fn listed_gates(&self) -> &[evaluate::Listed] {
+        &[]
+    }
+
     /// What a gate's artifact says: warnings for people, if the tasks behind it may begin.
     ///
     /// # Errors

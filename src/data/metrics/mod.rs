@@ -8,6 +8,7 @@ mod bootstrap;
 mod comparison;
 mod counts;
 mod interval;
+mod noise;
 mod paired;
 mod probability;
 mod ranking;
@@ -16,6 +17,7 @@ pub use bootstrap::{intervals, percentile_interval};
 pub use comparison::{McNemar, holm, mcnemar};
 pub use counts::{Average, ClassScores, Confusion, averages};
 pub use interval::{mean_and_deviation, wilson_interval};
+pub use noise::Judged;
 pub use paired::{Pair, interval_of_difference, interval_of_independent, interval_of_mean};
 pub use probability::{CALIBRATION_BINS, sample_log_loss};
 

@@ -1,9 +1,10 @@
-//! Gates: what a metric must reach for a run to count as good, or how far it may fall behind a baseline.
+//! Gates in their short form: what a metric must reach for a run to count as good, or how far it may fall behind a baseline.
 
 use std::path::Path;
 
 use super::super::{Places, Source, StageError};
 use crate::artifact::evaluation::{GateResult, Score};
+use crate::artifact::table::unguarded;
 use crate::config::{
     Bounds, Declaration, Form, Node, Problem, Section, Span, Table, Value, as_number, canonical_float, describe,
     positive_zero, quote, segment,
@@ -12,7 +13,7 @@ use crate::data::metrics::{METRICS, Metric, find, suggest};
 
 /// How a value is compared with a bound. In an order in which `>=` is tried before `>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
+pub(super) enum Comparison {
     AtLeast,
     AtMost,
     Above,
@@ -29,7 +30,7 @@ impl Comparison {
 }
 
 /// Whether a bound is a percentage of what ends at 1; 97 / 100 has the shortest text that reads back.
-fn is_percentage(metric: &Metric, bound: f64) -> bool {
+pub(super) fn is_percentage(metric: &Metric, bound: f64) -> bool {
     metric.range.1 == 1.0 && (5.0..=100.0).contains(&bound)
 }
 
@@ -75,16 +76,9 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-/// Reads the key `gates`: metrics, or models with metrics.
-pub(super) fn read(section: &mut Section<'_>) -> Vec<Gate> {
+/// Reads the short form: metrics, or models with metrics.
+pub(super) fn read(section: &mut Section<'_>, table: &Table) -> Vec<Gate> {
     let mut gates = Vec::new();
-    let meaning = "What metrics must reach on the test split, or what a model must: a comparison, or a baseline.";
-    let key = section.key("gates", meaning, "{ accuracy = \">= 0.97\" }");
-    let Some(node) = key.form(None, form) else { return gates };
-    let Value::Table(table) = &node.value else {
-        section.expected("gates", node, "a table such as { accuracy = \">= 0.97\" }");
-        return gates;
-    };
     for entry in &table.entries {
         match &entry.node.value {
             Value::Table(inner) if find(&entry.key).is_none() => {
@@ -171,7 +165,7 @@ fn read_table(section: &mut Section<'_>, table: &Table, model: Option<(&String, 
 }
 
 /// Why a comparison says nothing about any model, if it is passed by all or by none.
-fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) -> Option<Problem> {
+pub(super) fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) -> Option<Problem> {
     let (least, most) = metric.range;
     let (is_always, is_never) = match comparison {
         Comparison::AtLeast => (bound <= least, bound > most),
@@ -196,7 +190,7 @@ fn untelling(metric: &Metric, comparison: Comparison, bound: f64, span: Span) ->
 }
 
 /// The same for a gate with a baseline, of which a number or nothing is known.
-fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: Span) -> Option<Problem> {
+pub(super) fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: Span) -> Option<Problem> {
     let (name, (least, most), range) = (metric.name, metric.range, metric.shown_range());
     if let Some(baseline) = baseline.filter(|x| !(least..=most).contains(x)) {
         let problem =
@@ -216,7 +210,7 @@ fn untelling_drop(metric: &Metric, baseline: Option<f64>, max_drop: f64, span: S
 }
 
 /// A comparison or a baseline for each metric, or for each metric of each model.
-fn form() -> Form {
+pub(super) fn form() -> Form {
     let gate = Form::Either(vec![
         Form::Comparison,
         Form::Table(describe(|section| {
@@ -313,8 +307,24 @@ pub(super) fn sources(gates: &[Gate], places: &Places) -> Result<Vec<Source>, St
     Ok(sources)
 }
 
-/// The value of a model's metric on a split in the `metrics.csv` of another run.
-fn value_in(file: &str, places: &Places, model: &str, split: &str, metric: &str) -> Result<f64, StageError> {
+/// A number in the `metrics.csv` of another run, with its 95 % interval and the images behind it where those are there.
+pub(super) struct Filed {
+    /// The number.
+    pub value: f64,
+    /// Its interval.
+    pub interval: Option<(f64, f64)>,
+    /// Images.
+    pub n: Option<u64>,
+}
+
+/// What a model's metric is on a split, of a class or of all, in the `metrics.csv` of another run.
+pub(super) fn value_in(
+    file: &str,
+    places: &Places,
+    (model, split): (&str, &str),
+    class: Option<&str>,
+    metric: &str,
+) -> Result<Filed, StageError> {
     let error = |what: String| StageError::new(format!("the baseline `{file}` {what}")).key("gates");
     let mut reader = csv::Reader::from_path(places.resolve(Path::new(file)))
         .map_err(|cause| error(format!("cannot be read: {cause}")))?;
@@ -323,19 +333,24 @@ fn value_in(file: &str, places: &Places, model: &str, split: &str, metric: &str)
         let at = header.iter().position(|known| known == name);
         at.ok_or_else(|| error(format!("has no column `{name}`")).help("copy the `metrics.csv` of a good run there"))
     };
-    let wanted = [("model", model), ("split", split), ("fold", ""), ("class", ""), ("metric", metric)];
+    let wanted =
+        [("model", model), ("split", split), ("fold", ""), ("class", class.unwrap_or_default()), ("metric", metric)];
     let wanted: Vec<(usize, &str)> =
         wanted.into_iter().map(|(name, text)| Ok((column(name)?, text))).collect::<Result<_, StageError>>()?;
     let value = column("value")?;
+    let optional = ["ci_low", "ci_high", "n"].map(|name| header.iter().position(|known| known == name));
+    let of_class = class.map_or_else(String::new, |class| format!(" of class `{class}`"));
+    let what = format!("`{metric}`{of_class} of `{model}` on {split}");
     for row in reader.records() {
         let row = row.map_err(|cause| error(format!("cannot be read: {cause}")))?;
-        if wanted.iter().all(|(at, text)| row.get(*at) == Some(text)) {
-            let number = row.get(value).and_then(|text| text.parse::<f64>().ok()).filter(|x| x.is_finite());
-            return number.ok_or_else(|| error(format!("has no number for `{metric}` of `{model}` on {split}")));
+        if wanted.iter().all(|(at, text)| row.get(*at).map(unguarded) == Some(text)) {
+            let number = |at: usize| row.get(at)?.parse::<f64>().ok().filter(|x| x.is_finite());
+            let [low, high, n] = optional.map(|at| at.and_then(number));
+            let value = number(value).ok_or_else(|| error(format!("has no number for {what}")))?;
+            return Ok(Filed { value, interval: low.zip(high), n: n.map(|n| n as u64) });
         }
     }
-    Err(error(format!("has no row for `{metric}` of `{model}` on {split}"))
-        .help("the row must have the same model and split, and neither fold nor class"))
+    Err(error(format!("has no row for {what}")).help("the row must have the same model, split and class, and no fold"))
 }
 
 fn parse(text: &str) -> Option<(Comparison, f64)> {
@@ -381,7 +396,7 @@ impl Gate {
                     Baseline::Model(name, _) => {
                         scores.iter().find(|score| score.model == *name && score.split == split).and_then(of)
                     }
-                    Baseline::File(file) => Some(value_in(file, places, model, split, self.metric.name)?),
+                    Baseline::File(file) => Some(value_in(file, places, (model, split), None, self.metric.name)?.value),
                 };
                 let holds = |(value, number): (f64, f64)| match self.metric.is_higher_better {
                     true => value >= number - max_drop,
@@ -396,6 +411,7 @@ impl Gate {
             }
         };
         let metric = self.metric.name.to_owned();
-        Ok(GateResult { model: model.to_owned(), split: split.to_owned(), metric, expected, value, is_passed })
+        let (model, split) = (model.to_owned(), split.to_owned());
+        Ok(GateResult { model, split, metric, expected, value, is_passed, ..GateResult::default() })
     }
 }

@@ -387,6 +387,7 @@ fn gates_are_checked_and_recorded() {
         expected: ">= 0.4".to_owned(),
         value: Some(2.0 / 3.0),
         is_passed: true,
+        ..GateResult::default()
     };
     assert_eq!(evaluation.gates[0], expected);
     assert_eq!(passed[1..], [false, false, true]);
@@ -405,6 +406,216 @@ fn gates_are_checked_and_recorded() {
     assert_eq!(problems, ["no model `cn` is evaluated here"]);
     let problems = graph.problems(&KIND, &[("metrics", list(&["accuracy", "f2"]))], &[model]);
     assert_eq!(problems, ["unknown metric `f2`"]);
+}
+
+/// A list of gates.
+fn gate_list(items: &[&[(&str, Value)]]) -> Value {
+    let item = |keys: &&[(&str, Value)]| config::Node { value: Value::Table(table(keys)), span: Span::default() };
+    Value::List(items.iter().map(item).collect())
+}
+
+#[test]
+fn listed_gates_look_at_models_splits_and_classes() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    let float = Value::Float;
+    // Out of fold the first fold is right about its 5 or 4 rows, the second about none.
+    let items: &[&[(&str, Value)]] = &[
+        &[("metric", text("accuracy")), ("at_least", float(0.6)), ("at_most", float(0.7))],
+        &[("metric", text("accuracy")), ("split", text("out_of_fold")), ("at_least", float(0.7))],
+        &[("metric", text("recall")), ("class", text("c")), ("model", text("cnn")), ("at_least", float(0.1))],
+        &[("metric", text("precision")), ("class", text("a")), ("at_least", float(0.1))],
+        &[("metric", text("f1")), ("class", text("a")), ("split", text("out_of_fold")), ("at_most", float(0.9))],
+        &[("metric", text("roc-auc")), ("split", text("validation_selected")), ("at_least", float(0.1))],
+        &[("metric", text("log-loss")), ("baseline", float(0.2)), ("max_drop", float(9.0))],
+    ];
+    let keys = [("gates", gate_list(items)), ("metrics", list(&["accuracy"]))];
+    let files = graph.run("evaluate", &KIND, &keys, &[model]).unwrap();
+    let evaluation = Evaluation::read(&files).unwrap();
+    let shown: Vec<String> = evaluation
+        .gates
+        .iter()
+        .map(|gate| {
+            format!(
+                "{} {} on {}: {} {}",
+                gate.measured(),
+                gate.expected,
+                gate.split,
+                gate.shown_value(),
+                gate.is_passed
+            )
+        })
+        .collect();
+    let expected = [
+        "accuracy >= 0.6 and <= 0.7 on test: 0.6667 true",
+        "accuracy >= 0.7 on out_of_fold: 0.6667 false",
+        "recall of class c >= 0.1 on test: 0.0000 false",
+        "precision of class a >= 0.1 on test: 0.5000 true",
+        "f1 of class a <= 0.9 on out_of_fold: 0.6667 true",
+        "roc-auc >= 0.1 on validation_selected: no value false",
+    ];
+    assert_eq!(shown[..6], expected);
+    assert!(shown[6].starts_with("log-loss at most 9.0 worse than 0.2 on test: ") && shown[6].ends_with(" true"));
+    // The same numbers as in the tables.
+    let of_class = |line: &&String| line.starts_with("cnn,test,,c,recall,");
+    assert!(lines(&files, METRICS_TABLE).iter().find(of_class).unwrap().starts_with("cnn,test,,c,recall,0.0,"));
+}
+
+#[test]
+fn listed_gates_compare_with_models_and_tables_within_noise() {
+    let mut graph = Graph::new(2, true);
+    let strong = graph.model("strong", &[0, 0], 0.9, false, VALIDATION);
+    let weak = graph.model("weak", &[0, 1], 0.9, false, VALIDATION);
+    graph.run("both", &ENSEMBLE, &[], &[strong, weak]).unwrap();
+    let both = graph.nodes.len() - 1;
+    let gate = |metric: &str, baseline: Value, noise: bool| {
+        let keys = [
+            ("metric", text(metric)),
+            ("model", text("weak")),
+            ("split", text("out_of_fold")),
+            ("baseline", baseline),
+            ("within_noise", Value::Boolean(noise)),
+        ];
+        config::Node { value: Value::Table(table(&keys)), span: Span::default() }
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let baseline = temp.path().join("old.csv");
+    let text_of = |path: &std::path::Path| text(path.to_str().unwrap());
+    let table = "model,split,fold,class,metric,value,ci_low,ci_high,n\nweak,out_of_fold,,,accuracy,0.7,0.4,0.9,9\n";
+    std::fs::write(&baseline, table).unwrap();
+    let gates = Value::List(vec![
+        gate("accuracy", text("strong"), false),
+        gate("accuracy", text("strong"), true),
+        gate("log-loss", text("strong"), true),
+        gate("accuracy", text_of(&baseline), false),
+        gate("accuracy", text_of(&baseline), true),
+        gate("accuracy", Value::Float(0.99), true),
+    ]);
+    let files = graph.run("evaluate", &KIND, &[("gates", gates)], &[both]).unwrap();
+    let gates = Evaluation::read(&files).unwrap().gates;
+    let told = |i: usize| (gates[i].is_passed, gates[i].judged.as_deref().unwrap_or_default());
+    // Three of nine images are lost: p = 0.25.
+    assert_eq!(told(0), (false, "within noise (McNemar p 0.250, 9 images)"));
+    assert_eq!(told(1), (true, "within noise (McNemar p 0.250, 9 images)"));
+    assert!(gates[2].judged.as_ref().unwrap().contains("noise ([+"), "{:?}", gates[2]);
+    assert!(!told(3).0 && told(4).0 && told(4).1.starts_with("within noise (["), "{:?}", gates[4]);
+    assert!(!told(5).0 && told(5).1.starts_with("beyond noise"), "{:?}", gates[5]);
+    assert_eq!(gates[4].expected, "at most 0.0 worse than the baseline file (0.7), or worse within noise");
+}
+
+#[test]
+fn impossible_gates_are_refused() {
+    let mut graph = Graph::new(2, true);
+    let model = graph.model("cnn", &[0, 1], 0.9, false, VALIDATION);
+    let float = Value::Float;
+    let metric = |name: &str| ("metric", text(name));
+    let least = |x: f64| ("at_least", float(x));
+    let mut told =
+        |keys: &[(&str, Value)]| graph.problems(&KIND, &[("gates", gate_list(&[keys]))], &[model]).join("; ");
+    for (keys, message) in [
+        (&[least(0.9)][..], "missing key `metric`"),
+        (&[metric("acuracy"), least(0.9)], "unknown metric `acuracy`"),
+        (&[metric("recall"), least(0.9)], "`recall` is of a class, and the gate names none"),
+        (&[metric("accuracy"), ("class", text("a")), least(0.9)], "`accuracy` is no metric of a class"),
+        (&[metric("accuracy")], "a gate expects `at_least`, `at_most` or `baseline`"),
+        (&[metric("accuracy"), least(0.5), ("baseline", float(0.5))], "a gate has bounds or a baseline, not both"),
+        (
+            &[metric("accuracy"), least(0.5), ("max_drop", float(0.1))],
+            "`max_drop` and `within_noise` are about a `baseline`",
+        ),
+        (
+            &[metric("accuracy"), least(97.0)],
+            "the gate `>= 97` on `accuracy` can never be passed: `accuracy` is from 0 to 1",
+        ),
+        (&[metric("accuracy"), least(0.8), ("at_most", float(0.7))], "no value is at least 0.8 and at most 0.7"),
+        (&[metric("accuracy"), ("split", text("train")), least(0.9)], "there is no split `train`"),
+        (
+            &[metric("accuracy"), ("split", text("validation")), least(0.9)],
+            "no score is of `validation`: there are folds",
+        ),
+        (&[metric("accuracy"), ("model", text("dnn")), least(0.9)], "no model `dnn` is evaluated here"),
+        (&[metric("accuracy"), ("baseline", text("dnn"))], "no model `dnn` is evaluated here"),
+        (&[metric("accuracy"), ("baseline", text("git:"))], "`git:` names no Git revision"),
+        (
+            &[metric("accuracy"), ("group", text("g")), ("baseline", text("a.lock"))],
+            "neither a lock file nor a table of metrics says anything of groups",
+        ),
+        (
+            &[metric("recall"), ("class", text("a")), ("baseline", text("git:main"))],
+            "a lock file says nothing of classes",
+        ),
+        (
+            &[metric("roc-auc"), ("baseline", text("a.lock"))],
+            "`roc-auc` is not among the stage's `metrics`, so no lock file has it",
+        ),
+        (&[metric("accuracy"), least(0.9), ("at", text("x"))], "unknown key `at`"),
+    ] {
+        assert_eq!(told(keys), message);
+    }
+    let mut plain = Graph::new(1, false);
+    let model = plain.model("cnn", &[0], 0.9, false, VALIDATION);
+    for (split, message) in [
+        ("test", "no score is of `test`: there is no test split: `test = 0` holds out nothing"),
+        ("out_of_fold", "no score is of `out_of_fold`: there is one split and no folds"),
+    ] {
+        let gates = gate_list(&[&[metric("accuracy"), ("split", text(split)), least(0.9)]]);
+        assert_eq!(plain.problems(&KIND, &[("gates", gates)], &[model]), [message]);
+    }
+    // Where classes are known before a run.
+    let keys = gate_list(&[
+        &[metric("recall"), ("class", text("pneumonai")), least(0.9)],
+        &[metric("accuracy"), ("group", text("x")), least(0.9)],
+    ]);
+    let (stage, _) = testing::read(KIND.read, &table(&[("gates", keys)]));
+    let classes =
+        |names: &[&str]| Glance { classes: names.iter().map(|name| (*name).to_owned()).collect(), ..Glance::default() };
+    let error = stage.try_on(None, Some(&classes(&["healthy", "pneumonia"])), 0).unwrap_err();
+    assert_eq!(
+        (error.message.as_str(), error.key.as_deref()),
+        ("there is no class `pneumonai`", Some("gates[0].class"))
+    );
+    assert_eq!(error.help.as_deref(), Some("did you mean `pneumonia`?"));
+    let error = stage.try_on(None, Some(&classes(&["pneumonai"])), 0).unwrap_err();
+    assert_eq!(error.message, "there is no group `x`: the images have no groups");
+    assert!(stage.try_on(None, None, 0).is_ok());
+}
+
+#[test]
+fn gates_of_lock_files_are_in_no_record_and_lists_read_back() {
+    let float = Value::Float;
+    let gates = gate_list(&[
+        &[("metric", text("accuracy")), ("baseline", text("git:main")), ("max_drop", float(0.1))],
+        &[("metric", text("recall")), ("class", text("a")), ("split", text("test")), ("at_least", float(0.5))],
+        &[("metric", text("accuracy")), ("baseline", text("../a.lock"))],
+        &[("metric", text("accuracy")), ("baseline", text("old.csv")), ("within_noise", Value::Boolean(true))],
+    ]);
+    let (stage, log) = testing::read(KIND.read, &table(&[("gates", gates)]));
+    assert_eq!(log.problems, []);
+    assert_eq!(stage.listed_gates().iter().map(Listed::is_of_lock).collect::<Vec<_>>(), [true, false, true, false]);
+    let own = |resolved: &[config::Resolved]| -> Vec<(String, String)> {
+        let of_gates = resolved.iter().filter(|key| key.key.starts_with("gates"));
+        of_gates.map(|key| (key.key.clone(), key.value.clone())).collect()
+    };
+    let keys: Vec<String> = own(&log.resolved).into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    assert_eq!(
+        keys,
+        [
+            "gates[0].at_least = 0.5",
+            "gates[0].within_noise = false",
+            "gates[0].metric = \"recall\"",
+            "gates[0].split = \"test\"",
+            "gates[0].class = \"a\"",
+            "gates[1].within_noise = true",
+            "gates[1].metric = \"accuracy\"",
+        ]
+    );
+    assert_eq!(own(&log.places), [("gates[1].baseline".to_owned(), "\"old.csv\"".to_owned())]);
+    let pairs = |resolved: &[config::Resolved]| -> Vec<(String, String)> {
+        resolved.iter().map(|key| (key.key.clone(), key.value.clone())).collect()
+    };
+    let again = config::rebuild(&pairs(&log.resolved), &pairs(&log.places)).unwrap();
+    let (again, read) = testing::read(KIND.read, &again);
+    assert_eq!((own(&read.resolved), again.listed_gates().len()), (own(&log.resolved), 2), "{:?}", read.problems);
 }
 
 #[test]
