@@ -18,7 +18,10 @@ source = "images"
 
 [stages.split]
 test  = 0.25
-folds = 2
+folds = 5
+
+[stages.preprocess]
+steps = ["center", "scale"]
 
 [stages.train]
 architecture = "INPUT - FC"
@@ -132,12 +135,12 @@ fn baselines_that_are_not_there_are_errors_of_the_manifest() {
         write(folder, &format!("gates = [{{ metric = \"accuracy\", baseline = \"{baseline}\" }}]"));
         let (exit, _, told) = ran(folder, &["check", "small.toml"]);
         assert_eq!(exit, Some(2), "{told}");
-        assert!(unbroken(told.as_bytes()).contains(message) && told.contains("small.toml:18:"), "{told}");
+        assert!(unbroken(told.as_bytes()).contains(message) && told.contains("small.toml:21:"), "{told}");
     }
     write(folder, "gates = [{ metric = \"recall\", class = \"wasp\", at_least = 0.9 }]");
     let (exit, _, told) = ran(folder, &["check", "small.toml", "--data"]);
     assert_eq!(exit, Some(2), "{told}");
-    assert!(told.contains("there is no class `wasp`") && told.contains("small.toml:18:"), "{told}");
+    assert!(told.contains("there is no class `wasp`") && told.contains("small.toml:21:"), "{told}");
     assert_eq!(ran(folder, &["run", "-q"]).0, Some(1), "it is an error, not a gate that is passed");
     // The table of a run that has no such row.
     fs::write(folder.join("old.csv"), "model,split,fold,class,metric,value\n").unwrap();
@@ -258,10 +261,10 @@ fn problems_of_a_manifest_are_annotated_and_reported() {
     let told = String::from_utf8(output.stderr).unwrap();
     let file = format!("{}/small.toml", folder.file_name().unwrap().to_str().unwrap());
     let line =
-        format!("\n::error file={file},line=18,col=11::unknown metric `acuracy`%0Ahelp: did you mean `accuracy`?\n");
+        format!("\n::error file={file},line=21,col=11::unknown metric `acuracy`%0Ahelp: did you mean `accuracy`?\n");
     assert!(told.contains(&line), "{told}");
     let quality: serde_json::Value = serde_json::from_str(&read(folder, "quality.json")).unwrap();
-    assert_eq!(quality[0]["location"], serde_json::json!({ "path": "small.toml", "lines": { "begin": 18 } }));
+    assert_eq!(quality[0]["location"], serde_json::json!({ "path": "small.toml", "lines": { "begin": 21 } }));
     let (_, _, told) = ran(folder, &["check", "small.toml"]);
     assert!(!told.contains("::error"), "{told}");
     write(folder, "");

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::artifact::evaluation::{Evaluation, GateResult, METRICS as METRICS_TABLE, PREDICTIONS};
 use crate::artifact::{Files, table};
-use crate::data::metrics::{self, Pair, wilson_interval};
-
-pub use crate::data::metrics::Judged;
+use crate::data::metrics::{self, Judged, Pair, wilson_interval};
 
 /// A number and its 95 % interval, where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
