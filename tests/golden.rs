@@ -6,6 +6,8 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "common/redacted.rs"]
+mod redacted;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -135,7 +137,7 @@ impl Project {
         }
         check_widths(arguments, [stdout, stderr]);
         let dir = self.temp.path().to_string_lossy().into_owned();
-        let shown = |text: &str| redacted(&text.replace(&dir, "[DIR]"));
+        let shown = |text: &str| redacted::redacted(&text.replace(&dir, "[DIR]"));
         let _ = writeln!(self.transcript, "{line}{behind}");
         for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
             if !text.is_empty() {
@@ -145,41 +147,6 @@ impl Project {
         let code = status.code().map_or_else(|| format!("{status}"), |code| code.to_string());
         let _ = writeln!(self.transcript, "-- exit {code}\n");
     }
-}
-
-/// Names of runs, dates and commits as placeholders.
-fn without_identity(mut text: String) -> String {
-    let is_hex = |text: &str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    for (before, behind, shown) in [("run-", "", "[RUN]"), ("(", ")", "([COMMIT])"), (", at ", "", ", at [COMMIT]")] {
-        let mut from = 0;
-        while let Some(at) = text[from..].find(before).map(|at| from + at) {
-            let start = at + before.len();
-            from = start;
-            let end = start + 8;
-            if text.get(start..end).is_some_and(is_hex) && text[end..].starts_with(behind) {
-                text.replace_range(at..end + behind.len(), shown);
-            }
-        }
-    }
-    while let Some(at) = text.find(" UTC").filter(|at| *at >= 19) {
-        text.replace_range(at - 19..at + 4, "[DATE]");
-    }
-    text
-}
-
-/// These fields of a line of JSON as placeholders.
-fn without_fields(text: &str, names: &[&str]) -> String {
-    let mut out = text.to_owned();
-    for name in names {
-        let field = format!("\"{name}\":");
-        let mut from = 0;
-        while let Some(at) = out[from..].find(&field).map(|at| from + at + field.len()) {
-            let end = out[at..].find([',', '}']).map_or(out.len(), |end| at + end);
-            out.replace_range(at..end, "[REDACTED]");
-            from = at;
-        }
-    }
-    out
 }
 
 /// No line of text is wider than a terminal, but where a word is, or a line of a manifest is shown.
@@ -194,42 +161,6 @@ fn check_widths(arguments: &[&str], told: [&str; 2]) {
             assert!(is_broken, "{arguments:?}: {} columns: {line}", line.width());
         }
     }
-}
-
-/// Times, versions, colours and the memory of a training, which packs its operands as the processor's kernels want them,
-/// as placeholders.
-fn redacted(text: &str) -> String {
-    let training = [("training takes ", " at batch"), ("\"training_bytes\":", "}")];
-    let text = training.iter().fold(text.to_owned(), |text, (before, after)| {
-        let mut parts = text.split(before);
-        let first = parts.next().unwrap_or_default().to_owned();
-        parts.fold(first, |out, part| match part.find(after) {
-            Some(end) => out + before + "[MEMORY]" + &part[end..],
-            None => out + before + part,
-        })
-    });
-    let text = text.replace(concat!(" ", env!("CARGO_PKG_VERSION")), " [VERSION]").replace('\x1b', "␛");
-    let text = without_identity(text);
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let is_number = |word: &str| {
-            let digits = word.trim_start_matches('(');
-            !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
-        };
-        let is_second = |word: &str| word.trim_end_matches(['\n', ',', ';', ')']) == "s";
-        let mut i = 0;
-        while i + 1 < words.len() {
-            if is_number(&words[i]) && is_second(&words[i + 1]) {
-                let bracket = if words[i].starts_with('(') { "(" } else { "" };
-                words[i] = format!("{bracket}[TIME]{}", &words[i + 1][1..]);
-                words.remove(i + 1);
-            }
-            i += 1;
-        }
-        out.push_str(&words.join(" "));
-    }
-    out
 }
 
 /// Compares what a scenario said with its transcript; one that was slowed down by others is played once more.
@@ -498,7 +429,7 @@ fn what_changed_and_what_was_run() {
         project.convoy(&["runs"]);
         let output = project.command(&["runs", "--json"]).output().expect("the program starts");
         let names = ["finished_unix_seconds", "seconds", "id", "convoy", "revision"];
-        let shown = without_fields(&text(output.stdout), &names);
+        let shown = redacted::without_fields(&text(output.stdout), &names);
         project.note(&[], &["runs", "--json"], "", &shown, &text(output.stderr), output.status);
         project.was_slow = false;
     });
@@ -550,7 +481,7 @@ fn gates_of_a_list_and_the_page_of_a_job() {
         project.convoy(&["run", "-q", "--threads", "1", "--junit", "junit.xml"]);
         for page in ["junit.xml", "out/small/summary.md"] {
             let text = fs::read_to_string(project.path(page)).expect("a page");
-            let _ = writeln!(project.transcript, "-- {page}\n{}", redacted(&text));
+            let _ = writeln!(project.transcript, "-- {page}\n{}", redacted::redacted(&text));
         }
         project.edit(
             "small.toml",
@@ -560,7 +491,7 @@ fn gates_of_a_list_and_the_page_of_a_job() {
         project.edit("small.toml", "epochs        = 4", "epochs        = 3");
         project.convoy(&["run", "-q", "--threads", "1"]);
         let page = fs::read_to_string(project.path("out/small/summary.md")).expect("a page");
-        let _ = writeln!(project.transcript, "-- out/small/summary.md\n{}", redacted(&page));
+        let _ = writeln!(project.transcript, "-- out/small/summary.md\n{}", redacted::redacted(&page));
         project.edit("small.toml", "class = \"1\"", "class = \"11\"");
         project.edit("small.toml", "\"small.lock\"", "\"smal.lock\"");
         project.convoy(&["check", "small.toml", "--code-quality", "quality.json"]);

@@ -305,7 +305,8 @@ fn events_are_those_of_the_documentation() {
         // Each task ends once.
         let mut ended: Vec<&str> = of("end").iter().map(|line| line["task"].as_str().unwrap()).collect();
         let mut tasks: Vec<&str> = planned.iter().map(|task| task["task"].as_str().unwrap()).collect();
-        (ended.sort_unstable(), tasks.sort_unstable());
+        ended.sort_unstable();
+        tasks.sort_unstable();
         assert_eq!(ended, tasks);
         assert!(of("end").iter().all(|line| line["hit"] == hits || line["outcome"] == "found"), "{log:?}");
         assert_eq!(of("gate").len(), 2);

@@ -15,7 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "store", "tensor",
         ],
     ),
-    ("report", &["files", "stages", "artifact", "config", "data", "elementary", "memory"]),
+    ("report", &["files", "stages", "artifact", "config", "data", "elementary", "escape", "memory"]),
     ("runner", &["files", "manifest", "stages", "store", "artifact", "config"]),
     ("manifest", &["files", "stages", "config", "escape"]),
     ("store", &["files", "artifact"]),

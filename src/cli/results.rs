@@ -188,19 +188,13 @@ impl Results {
             }
             text.push_str(if is_brief || evaluation.gates.is_empty() { "" } else { "\n" });
             for gate in &evaluation.gates {
-                let verdict = match gate.is_passed {
-                    true => terminal.paint_result("passed", GREEN),
-                    false => terminal.paint_result("FAILED", RED),
-                };
-                let _ = writeln!(
-                    text,
-                    "gate {} {} on {} of {}: {}, {verdict}",
-                    gate.measured(),
-                    gate.expected,
-                    gate.split,
-                    gate.model,
-                    gate.shown_value()
-                );
+                let (verdict, style) = if gate.is_passed { ("passed", GREEN) } else { ("FAILED", RED) };
+                let (measured, expected, value) = (gate.measured(), &gate.expected, gate.shown_value());
+                let line =
+                    format!("gate {measured} {expected} on {} of {}: {value}, {verdict}", gate.split, gate.model);
+                let line = wrapped(&line, COLUMNS, "  ");
+                let start = line.strip_suffix(verdict).unwrap_or(&line);
+                let _ = writeln!(text, "{start}{}", terminal.paint_result(verdict, style));
             }
         }
         if !is_brief {

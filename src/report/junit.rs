@@ -171,7 +171,10 @@ mod tests {
             let (name, attributes) = inner.split_once(' ').unwrap_or((inner, ""));
             let parts: Vec<&str> = attributes.split('"').collect();
             let are_named = parts.iter().step_by(2).all(|name| name.trim().is_empty() || name.trim().ends_with('='));
-            if parts.len() % 2 == 0 || !are_named || !parts.iter().skip(1).step_by(2).all(|value| is_text(value)) {
+            if parts.len().is_multiple_of(2)
+                || !are_named
+                || !parts.iter().skip(1).step_by(2).all(|value| is_text(value))
+            {
                 return false;
             }
             if !tag.ends_with('/') {

@@ -341,7 +341,7 @@ pub(super) fn sources(listed: &[Listed], places: &Places) -> Result<Vec<Source>,
         if !path.is_file() {
             let message = format!("there is no file `{file}` to compare `{}` with", gate.metric.name);
             let help = "copy the `metrics.csv` of a good run there";
-            return Err(StageError::new(message).key(&format!("gates[{n}].baseline")).help(help));
+            return Err(StageError::new(message).key(format!("gates[{n}].baseline")).help(help));
         }
         sources.push(Source::File { role: format!("baseline of gate {}", n + 1), path });
     }
@@ -404,7 +404,7 @@ impl Listed {
 
     /// What is wrong with the class or group of the `n`-th gate that a task judges, where classes are known.
     pub(super) fn unknown_name(&self, n: usize, classes: &[String], has_groups: bool) -> Option<StageError> {
-        let wrong = |key: &str, message: String| StageError::new(message).key(&format!("gates[{n}].{key}"));
+        let wrong = |key: &str, message: String| StageError::new(message).key(format!("gates[{n}].{key}"));
         if let Some(class) = self.class().filter(|class| !classes.iter().any(|known| known == class)) {
             let help = did_you_mean(class, classes.iter().map(String::as_str)).unwrap_or_else(|| {
                 let some: Vec<&str> = classes.iter().take(20).map(String::as_str).collect();
@@ -425,7 +425,7 @@ impl Listed {
     pub fn look(&self, n: usize, input: &str, places: &Places) -> Result<(), StageError> {
         if let (Some((Baseline::Metrics(file), _)), Some(split)) = (self.baseline(), self.split()) {
             value_in(file, places, (self.model_or(input), split), self.class(), self.metric.name)
-                .map_err(|error| error.key(&format!("gates[{n}].baseline")))?;
+                .map_err(|error| error.key(format!("gates[{n}].baseline")))?;
         }
         Ok(())
     }
@@ -512,7 +512,7 @@ impl Listed {
         seen: &Seen<'_>,
         places: &Places,
     ) -> Result<GateResult, StageError> {
-        let wrong = |key: &str, message: String| StageError::new(message).key(&format!("gates[{n}].{key}"));
+        let wrong = |key: &str, message: String| StageError::new(message).key(format!("gates[{n}].{key}"));
         let class = match self.class() {
             None => None,
             Some(class) => match seen.names.classes().iter().position(|name| name == class) {
