@@ -278,10 +278,19 @@ const VERBS: &[&[&str]] = &[
     &["init"],
     &["data"],
     &["data", "list"],
+    &["data", "show"],
+    &["data", "fetch"],
     &["data", "verify"],
+    &["data", "add"],
     &["cache"],
     &["cache", "list"],
+    &["cache", "show"],
+    &["cache", "path"],
+    &["cache", "export"],
     &["cache", "gc"],
+    &["cache", "key"],
+    &["cache", "pack"],
+    &["cache", "unpack"],
     &["verify"],
     &["selftest"],
     &["selftest", "training"],
@@ -583,6 +592,44 @@ fn a_damaged_store_is_exit_5() {
         project.convoy(&["cache", "gc", "--max-size", "many"]);
         project.convoy(&["cache", "gc", "--json"]);
         project.convoy(&["cache", "gc"]);
+    });
+}
+
+#[test]
+fn what_is_stored_can_be_looked_at_and_carried() {
+    check("carry", SMALL, |project| {
+        let run = ["run", "-q", "--threads", "1"];
+        project.convoy(&run);
+        project.convoy(&["cache", "list"]);
+        project.convoy(&["cache", "show", "small split"]);
+        project.convoy(&["cache", "show", "nothing"]);
+        project.convoy(&["cache", "path", "small split"]);
+        project.convoy(&["cache", "path", "small split", "splits.csv"]);
+        project.convoy(&["cache", "path", "small split", "nothing"]);
+        project.convoy(&["cache", "path", "small train"]);
+        project.convoy(&["cache", "export", "small split", "copy"]);
+        project.convoy(&["cache", "export", "small split", "copy"]);
+        project.convoy(&["cache", "key"]);
+        project.convoy(&["cache", "key", "--json"]);
+        project.convoy(&["cache", "pack", "pack.tar"]);
+        project.convoy(&[&run[..], &["--set", "stages.train.epochs=1"]].concat());
+        project.convoy(&["cache", "gc", "--dry-run", "--keep", "small ingest"]);
+        project.convoy(&["cache", "gc", "--drop", "nothing"]);
+        fs::remove_dir_all(project.path(".convoy")).expect("the store goes");
+        project.convoy(&["cache", "unpack", "pack.tar"]);
+        project.convoy(&["cache", "unpack", "pack.tar", "--json"]);
+        project.convoy(&["cache", "unpack", "small.toml"]);
+        project.convoy(&["status"]);
+        project.convoy(&["cache", "list"]);
+        project.convoy(&["run", "-q", "--threads", "1", "--locked"]);
+        project.convoy(&["export", "safetensors", "small.toml"]);
+        project.convoy(&["data", "show", "digits"]);
+        project.convoy(&["data", "show", "digits", "--json"]);
+        project.convoy(&["data", "fetch", "digits"]);
+        project.convoy(&["data", "fetch", "mnist", "--offline"]);
+        project.convoy(&["data", "fetch", "mmist"]);
+        project.convoy(&["data", "add", "copy"]);
+        project.convoy(&["cache", "gc", "--drop", "small", "--json"]);
     });
 }
 

@@ -8,6 +8,7 @@ pub mod compare;
 mod curves;
 pub(crate) mod dataset;
 pub(crate) mod outputs;
+mod reads;
 mod search;
 pub(crate) mod svg;
 pub(crate) mod text;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Files, table};
 use crate::stages::Part;
+
+pub use reads::reads;
 
 /// A finished task and its artifact, as a report sees it.
 #[derive(Clone, Debug)]
