@@ -342,7 +342,7 @@ fn open_artifacts(
     for task in outcome.tasks.iter().filter(|task| is_wanted(task.stage, task.part)) {
         // Of what is known by its record only, the files that are read were brought here.
         let wanted = |file: &str| !task.is_recorded || is_reported(outcome, task, file);
-        if let Some(files) = outcome.files(&session.store, task.stage, task.part, &wanted) {
+        if let Some(files) = outcome.wanted_files(&session.store, task.stage, task.part, &wanted) {
             artifacts.push((task.stage, task.part, files?));
         }
     }

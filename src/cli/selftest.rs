@@ -168,7 +168,7 @@ fn training(arguments: &TrainingArguments, terminal: &Terminal) -> anyhow::Resul
 
 /// What a stage's checks found; `None` if it makes none.
 fn findings(outcome: &Outcome, session: &Session<'_>, stage: usize) -> anyhow::Result<Option<Findings>> {
-    match outcome.files(&session.store, stage, Part::Sanity, &|_| true) {
+    match outcome.files(&session.store, stage, Part::Sanity) {
         None => Ok(None),
         Some(files) => Ok(Some(Findings::read(&files?)?)),
     }

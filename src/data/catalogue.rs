@@ -235,11 +235,6 @@ impl Located {
         }
         Ok(())
     }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
 }
 
 /// The files below a folder of images, sorted by path: those that ingest may read.

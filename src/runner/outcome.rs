@@ -102,11 +102,19 @@ impl Outcome {
         self.tasks.iter().find(|task| task.stage == stage && task.part == part)
     }
 
+    /// The artifact of a finished task; `None` if it did not finish.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn files(&self, store: &Store, stage: usize, part: Part) -> Option<Result<Files, store::Error>> {
+        self.wanted_files(store, stage, part, &|_| true)
+    }
+
     /// The files of a finished task that are `wanted` by name; `None` if it did not finish.
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn files(
+    pub fn wanted_files(
         &self,
         store: &Store,
         stage: usize,

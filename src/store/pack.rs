@@ -166,9 +166,10 @@ impl Store {
         let mut absent = BTreeSet::new();
         for entry in entries {
             for output in entry.outputs.iter().filter(|output| wanted(entry, output)) {
-                match self.has_blob(output)? {
-                    true => drop(blobs.insert(output.digest, output)),
-                    false => drop(absent.insert(output.digest)),
+                if self.has_blob(output)? {
+                    blobs.insert(output.digest, output);
+                } else {
+                    absent.insert(output.digest);
                 }
             }
         }
