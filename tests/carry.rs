@@ -222,6 +222,7 @@ fn what_is_carried_and_contradicts_the_lock_file_is_refused() {
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("than `small.lock`"), "{told}");
     assert!(clones.blobs("b").is_empty());
+    fs::write(&path, &text).unwrap();
     let archive = clones.temp.path().join("pack.tar");
     let whole = fs::read(&archive).unwrap();
     fs::write(&archive, &whole[..whole.len() / 2]).unwrap();

@@ -412,7 +412,7 @@ mod tests {
         std::fs::create_dir(root.join("datasets")).unwrap();
         std::fs::write(root.join("datasets/mine.toml"), &described.text).unwrap();
         let entry = catalogue::find_entry("mine", &root).unwrap().unwrap();
-        assert_eq!((entry.n_samples, entry.classes.len(), entry.shape().to_string()), (3, 2, "3x2x1".to_owned()));
+        assert_eq!((entry.n_samples, entry.classes.len(), entry.shape().to_string()), (3, 2, "2x3x1".to_owned()));
         let verify = || entry.locate(&entry.folders(None, &root))?.verify(&entry);
         verify().unwrap();
         let place = root.join("my images/b/2.png");
