@@ -107,6 +107,11 @@ impl Project {
         self.convoy_in(&[], arguments)
     }
 
+    /// Runs these commands, their words apart by `|`.
+    fn each(&mut self, lines: &str) {
+        lines.split(',').for_each(|line| drop(self.convoy(&line.trim().split('|').collect::<Vec<_>>())));
+    }
+
     fn convoy_in(&mut self, environment: &[(&str, &str)], arguments: &[&str]) -> (String, String) {
         let started = Instant::now();
         let mut command = self.command(arguments);
@@ -209,10 +214,19 @@ const VERBS: &[&[&str]] = &[
     &["init"],
     &["data"],
     &["data", "list"],
+    &["data", "show"],
+    &["data", "fetch"],
     &["data", "verify"],
+    &["data", "add"],
     &["cache"],
     &["cache", "list"],
+    &["cache", "show"],
+    &["cache", "path"],
+    &["cache", "export"],
     &["cache", "gc"],
+    &["cache", "key"],
+    &["cache", "pack"],
+    &["cache", "unpack"],
     &["verify"],
     &["selftest"],
     &["selftest", "training"],
@@ -519,13 +533,8 @@ fn other_bytes_from_the_same_inputs_are_exit_4() {
 #[test]
 fn a_damaged_store_is_exit_5() {
     check("damaged", SMALL, |project| {
-        project.convoy(&["cache", "list"]);
-        project.convoy(&["verify"]);
-        project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
-        project.convoy(&["cache", "list"]);
-        project.convoy(&["cache", "list", "--json"]);
-        project.convoy(&["verify"]);
-        project.convoy(&["verify", "--json"]);
+        project.each("cache|list, verify, run|-q|--threads|1|--to|preprocess, cache|list, cache|list|--json");
+        project.each("verify, verify|--json");
         for verb in [&["verify"][..], &["verify", "--json"]] {
             let blobs = fs::read_dir(project.path(".convoy/cas")).expect("blobs");
             let largest = blobs
@@ -540,11 +549,26 @@ fn a_damaged_store_is_exit_5() {
             project.convoy(&["why", "ingest"]);
             project.convoy(&["run", "-q", "--threads", "1", "--to", "preprocess"]);
         }
-        project.convoy(&["cache", "gc", "--dry-run"]);
-        project.convoy(&["cache", "gc", "--keep", "nothing"]);
-        project.convoy(&["cache", "gc", "--max-size", "many"]);
-        project.convoy(&["cache", "gc", "--json"]);
-        project.convoy(&["cache", "gc"]);
+        project
+            .each("cache|gc|--dry-run, cache|gc|--keep|nothing, cache|gc|--max-size|many, cache|gc|--json, cache|gc");
+    });
+}
+
+#[test]
+fn what_is_stored_can_be_looked_at_and_carried() {
+    check("carry", SMALL, |project| {
+        let here = "run|-q|--threads|1, cache|list, cache|show|small split, cache|show|nothing, cache|path|small split,
+            cache|path|small split|splits.csv, cache|path|small split|nothing, cache|path|small train,
+            cache|export|small split|copy, cache|export|small split|copy, cache|key, cache|key|--json,
+            cache|pack|pack.tar, run|-q|--threads|1|--set|stages.train.epochs=1,
+            cache|gc|--dry-run|--keep|small ingest, cache|gc|--drop|nothing";
+        let there = "cache|unpack|pack.tar, cache|unpack|pack.tar|--json, cache|unpack|small.toml, status, cache|list,
+            run|-q|--threads|1|--locked, export|safetensors|small.toml, data|show|digits, data|show|digits|--json,
+            data|fetch|digits, data|fetch|mnist|--offline, data|fetch|mmist, data|add|copy,
+            cache|gc|--drop|small|--json";
+        project.each(here);
+        fs::remove_dir_all(project.path(".convoy")).expect("the store goes");
+        project.each(there);
     });
 }
 
@@ -586,16 +610,9 @@ fn other_verbs() {
         project.convoy(&["summary", "pipeline.toml"]);
         project.convoy(&["summary", "--json", "pipeline.toml"]);
         project.convoy(&["summary", "--toml", "pipeline.toml"]);
-        project.convoy(&["data", "list"]);
-        project.convoy(&["data", "list", "--json"]);
-        project.convoy(&["data", "verify", "digits"]);
-        project.convoy(&["data", "verify", "--json", "digits"]);
-        project.convoy(&["data", "verify", "mnist"]);
-        project.convoy(&["data", "verify", "--json", "mnist"]);
-        project.convoy(&["data", "verify", "mmist"]);
-        project.convoy(&["schema", "train.optimizer"]);
-        project.convoy(&["schema", "epoch"]);
-        project.convoy(&["cache", "gc", "--json"]);
+        project.each("data|list, data|list|--json, data|verify|digits, data|verify|--json|digits, data|verify|mnist");
+        project.each("data|verify|--json|mnist, data|verify|mmist");
+        project.each("schema|train.optimizer, schema|epoch, cache|gc|--json");
         project.was_slow = false;
     });
     check("schema", "", |project| {

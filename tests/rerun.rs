@@ -523,7 +523,7 @@ fn gc_keeps_what_recent_runs_name() {
     project.run(&after);
     project.run(MANIFEST);
     let mut store = convoy::store::Store::open(&project.root.join(".convoy"), &project.root, Access::Write).unwrap();
-    let cleaned = convoy::runner::cache_gc(&mut store, &BTreeSet::new(), 0, false).unwrap();
+    let cleaned = convoy::runner::cache_gc(&mut store, &convoy::runner::Cleaning::default()).unwrap().0;
     assert_eq!((cleaned.removed_entries, cleaned.kept_entries), (10, 12));
     drop(store);
     assert!(project.plan(MANIFEST).is_fresh());

@@ -197,7 +197,12 @@ fn a_damaged_file_and_one_that_is_gone() {
         let blobs = fs::read_dir(root.join(".convoy/cas")).unwrap().map(|blob| blob.unwrap().path());
         blobs.filter(|path| fs::read(path).unwrap().starts_with(b"id,path,group")).max().unwrap()
     };
-    let gone = |root: &Path| fs::remove_file(blob(root)).unwrap();
+    // As `verify` leaves one that was damaged.
+    let gone = |root: &Path| {
+        let path = blob(root);
+        let name = format!("{}-1234567890123", path.file_name().unwrap().to_str().unwrap());
+        fs::rename(&path, root.join(".convoy/quarantine").join(name)).unwrap();
+    };
     let expected = "ingest: stale\n  missing: file `names.csv` of its artifact is no longer in the store\n";
     check("ingest", ("", ""), &gone, expected);
     let damage = |root: &Path| {

@@ -42,12 +42,38 @@ pub fn sheet(pictures: &[f32], shape: ImageShape) -> io::Result<Vec<u8>> {
             }
         }
     }
+    let color = if depth == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
+    png(&sheet, width, height, color)
+}
+
+/// Draws rows of pictures, each `[side, side, 3]` of bytes, as they are.
+///
+/// # Errors
+/// If there is no picture, or the sheet is too large for the format.
+pub fn rows(rows: &[Vec<Vec<u8>>], side: usize) -> io::Result<Vec<u8>> {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    if n_columns == 0 {
+        return Err(io::Error::other("there is no picture to draw"));
+    }
+    let (height, width) = (rows.len() * (side + GAP) + GAP, n_columns * (side + GAP) + GAP);
+    let mut sheet = vec![255u8; height * width * 3];
+    for (i, row) in rows.iter().enumerate() {
+        for (k, picture) in row.iter().enumerate() {
+            for (y, line) in picture.chunks_exact(side * 3).enumerate() {
+                let at = ((GAP + i * (side + GAP) + y) * width + GAP + k * (side + GAP)) * 3;
+                sheet[at..at + line.len()].copy_from_slice(line);
+            }
+        }
+    }
+    png(&sheet, width, height, ExtendedColorType::Rgb8)
+}
+
+fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedColorType) -> io::Result<Vec<u8>> {
     let (Ok(height), Ok(width)) = (u32::try_from(height), u32::try_from(width)) else {
         return Err(io::Error::other("the pictures are too large for a sheet"));
     };
-    let color = if depth == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
     let mut png = Cursor::new(Vec::new());
-    PngEncoder::new(&mut png).write_image(&sheet, width, height, color).map_err(io::Error::other)?;
+    PngEncoder::new(&mut png).write_image(pixels, width, height, color).map_err(io::Error::other)?;
     Ok(png.into_inner())
 }
 
@@ -74,5 +100,15 @@ mod tests {
         let drawn = image::load_from_memory(&sheet(&[1.0, 0.0, -1.0], colours).unwrap()).unwrap().to_rgb8();
         assert_eq!(drawn.get_pixel(9, 9).0, [255, 128, 1]);
         assert!(sheet(&[], colours).is_err());
+    }
+
+    #[test]
+    fn rows_stand_below_one_another_and_may_be_short() {
+        let png = rows(&[vec![vec![7; 12], vec![8; 12]], vec![vec![9; 12]]], 2).unwrap();
+        let drawn = image::load_from_memory(&png).unwrap().to_rgb8();
+        assert_eq!(drawn.dimensions(), (10, 10));
+        let at = |x: u32, y: u32| drawn.get_pixel(x, y).0[0];
+        assert_eq!([at(2, 2), at(6, 3), at(3, 7), at(6, 6), at(4, 2), at(0, 0)], [7, 8, 9, 255, 255, 255]);
+        assert!(rows(&[Vec::new()], 2).is_err());
     }
 }

@@ -185,6 +185,9 @@ pub struct RunArguments {
     /// Write what goes on as JSON lines: the plan with its reasons, tasks, gates, the verdict.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub events: Option<PathBuf>,
+    /// Compute again what is known by its record only, as it came out of `cache unpack`: every file is here then.
+    #[arg(long)]
+    pub all_files: bool,
     /// Print the results as JSON.
     #[arg(long)]
     pub json: bool,
@@ -401,16 +404,74 @@ pub struct DataArguments {
 /// The verbs of `data`.
 #[derive(Debug, Subcommand)]
 pub enum DataVerb {
-    /// List the catalogue.
+    /// List the catalogue, with the project's own entries in datasets/.
     List {
         /// Print the list as JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Show what a data set holds: classes with counts, sizes, own splits.
+    Show {
+        /// A data set of the catalogue, or a folder or file.
+        data: String,
+        /// Draw a sheet of samples, a row for each class, as PNG.
+        #[arg(long, value_name = "FILE")]
+        sheet: Option<PathBuf>,
+        /// Where data sets of the catalogue are looked for first [env: CONVOY_DATA].
+        #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
+        data_dir: Option<PathBuf>,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load a data set's files, or one file, over HTTP: resumed, checked by size and SHA-256, from one mirror after another.
+    Fetch {
+        /// A data set of the catalogue, or an address of a file.
+        data: String,
+        /// Of a file from an address: its SHA-256. Without it the file is not checked, and its SHA-256 is told.
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        /// Of a file from an address: what to call it [default: the end of the address].
+        #[arg(long = "name", value_name = "FILE")]
+        called: Option<String>,
+        /// Where data sets are put, and looked for first [default: datasets at the project's root] [env: CONVOY_DATA].
+        #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
+        data_dir: Option<PathBuf>,
+        /// Ask nobody: check what is here, and fail if something is not.
+        #[arg(long)]
+        offline: bool,
+        /// After so many seconds of silence the next mirror is asked.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        timeout: u64,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// No progress.
+        #[arg(long, short)]
+        quiet: bool,
+    },
     /// Check a data set's files against their SHA-256.
     Verify {
         /// The data set.
         name: String,
+        /// Where data sets of the catalogue are looked for first [env: CONVOY_DATA].
+        #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
+        data_dir: Option<PathBuf>,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write an entry for your own data, with the SHA-256 of every file: `source = "NAME"` then reads these files and no
+    /// others.
+    Add {
+        /// A folder or a file below the project's root, or the folder NAME in --data-dir.
+        dir: PathBuf,
+        /// What to call it [default: the folder's name].
+        #[arg(long = "name", value_name = "NAME")]
+        called: Option<String>,
+        /// Write the entry anew where there is another one.
+        #[arg(long)]
+        replace: bool,
         /// Where data sets of the catalogue are looked for first [env: CONVOY_DATA].
         #[arg(long, value_name = "DIR", env = "CONVOY_DATA", hide_env = true)]
         data_dir: Option<PathBuf>,
@@ -484,7 +545,7 @@ pub struct CacheArguments {
 /// The verbs of `cache`.
 #[derive(Debug, Subcommand)]
 pub enum CacheVerb {
-    /// List what is stored, the latest used first.
+    /// List what is stored, the pipeline that was used last first.
     List {
         /// Where the store is.
         #[command(flatten)]
@@ -493,18 +554,54 @@ pub enum CacheVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what no lock file and no recent run names, the longest unused first.
+    /// Show the records of tasks: keys, inputs, outputs with sizes, and who names them.
+    Show {
+        /// A fingerprint (its first 8 digits are enough), or the beginning of what `cache list` calls tasks.
+        task: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Print the records as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print where a task's record lies, or a file of it.
+    Path {
+        /// The task, as for `cache show`.
+        task: String,
+        /// A file of it, as `cache show` names it.
+        file: Option<String>,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Copy the files of a task into a folder, under their names.
+    Export {
+        /// The task, as for `cache show`.
+        task: String,
+        /// A folder that is not there yet, or is empty.
+        dir: PathBuf,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Remove what no lock file and no recent run names, the longest unused first, until the rest has --max-size.
+    #[command(after_help = GC_HELP)]
     Gc {
         /// Where the store is.
         #[command(flatten)]
         store: StoreArguments,
-        /// Keep at most this much, e.g. 500MiB, 2GiB.
-        #[arg(long, value_name = "SIZE", default_value = "0")]
+        /// Keep at most this much, e.g. 500MiB, 2GiB; what is held stays all the same.
+        #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         max_size: String,
-        /// Keep these tasks as well: a fingerprint (its first 8 digits are enough) or the beginning of what `cache
+        /// Hold these tasks as well: a fingerprint (its first 8 digits are enough) or the beginning of what `cache
         /// list` calls them, e.g. a pipeline's name.
         #[arg(long, value_name = "TASK")]
         keep: Vec<String>,
+        /// Let go of an experiment: its runs hold nothing, and its tasks go whatever room there is, but for those that
+        /// somebody else names (repeatable).
+        #[arg(long, value_name = "PIPELINE")]
+        drop: Vec<String>,
         /// Say what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
@@ -512,7 +609,48 @@ pub enum CacheVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a CI's cache of the store should be keyed by: lines for `$GITHUB_OUTPUT`, the same on every machine.
+    Key {
+        /// Which manifest.
+        #[command(flatten)]
+        manifest: ManifestArguments,
+        /// Print the keys as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write what lock files name into one small archive: the records, and the files that reports are made from.
+    Pack {
+        /// The archive, a tar file: the same bytes for the same content.
+        file: PathBuf,
+        /// Whose lock files [default: every lock file of the project].
+        manifests: Vec<PathBuf>,
+        /// Leave files out: tasks that read one, and reports, have it computed again.
+        #[arg(long)]
+        records: bool,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring what `cache pack` wrote into the store: all of it, or nothing if anything about it is wrong.
+    Unpack {
+        /// The archive.
+        file: PathBuf,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
+
+const GC_HELP: &str = "\
+Held, whatever room it takes: what the lock files of every project that uses the store name, the
+last run of each pipeline for 30 days, and --keep. Runs with --set are held by nothing: they stay
+as long as there is room.";
 
 /// `selftest`.
 #[derive(Args, Debug)]

@@ -53,8 +53,8 @@ fn with_candidates(line: &[OsString]) -> Command {
                 "stage" | "to" | "force" => Box::new(move || plain(Outline::of(manifest.as_deref()).stages)),
                 "profile" => Box::new(move || plain(Outline::of(manifest.as_deref()).profiles)),
                 "sets" => Box::new(move || keys(&Outline::of(manifest.as_deref()))),
-                "name" => Box::new(|| plain(data_sets())),
-                "keep" => Box::new(|| plain(pipelines())),
+                "name" | "data" => Box::new(|| plain(data_sets())),
+                "keep" | "drop" | "task" => Box::new(|| plain(pipelines())),
                 "what" => Box::new(|| {
                     let told =
                         |(path, meaning): (String, String)| CompletionCandidate::new(path).help(Some(meaning.into()));

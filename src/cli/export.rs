@@ -135,7 +135,9 @@ fn from_manifest(
     if let Some(reason) = what_is_missing(&plan) {
         let name = &manifest.nodes[stage].name;
         let message = format!("the model `{name}` of `{shown}` is not there yet: {reason}");
-        terminal.fault(&message, Some(&format!("run it first: `convoy run {}`", run_arguments(arguments, &shown))));
+        let all = if plan.n_recorded() > 0 { " --all-files" } else { "" };
+        let help = format!("run it first: `convoy run {}{all}`", run_arguments(arguments, &shown));
+        terminal.fault(&message, Some(&help));
         return Ok(Err(Exit::Stale));
     }
     let mut deliver = |stage: usize, part: &str| -> anyhow::Result<_> {
@@ -186,6 +188,9 @@ fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -
 
 /// The first task that has not run, and why it would.
 fn what_is_missing(plan: &Plan) -> Option<String> {
+    if let Some(i) = plan.tasks.iter().position(|task| task.state == State::Fresh && task.absent.is_some()) {
+        return Some(format!("`{}` is known by its record only, its files are not here", plan.name(i)));
+    }
     let (i, task) = plan.tasks.iter().enumerate().find(|(_, task)| task.state != State::Fresh)?;
     let name = plan.name(i);
     let reasons = match &task.state {

@@ -42,11 +42,22 @@ pub fn before(
         }
     };
     let found = session.compare_with_lock(&lock, true, options.threads)?;
-    if found.is_empty() || arguments.recompute {
+    if arguments.recompute {
         return Ok(None);
     }
     let plan = session.plan(options)?;
-    if plan.is_fresh() {
+    if plan.n_recorded() > 0 && found.is_empty() {
+        let n = plan.n_recorded();
+        let shown = shown_path(&path);
+        let (message, help) = not_vouched_for(n, plan.count().1, &shown);
+        terminal.fault(&message, Some(help));
+        if arguments.json {
+            let said = [json!({ "text": message, "help": help })];
+            terminal.json(stale_json(manifest, Some(plan.count().1), &said));
+        }
+        return Ok(Some(Exit::Stale));
+    }
+    if found.is_empty() || plan.is_fresh() {
         return Ok(None);
     }
     tell_compared(manifest, &path, terminal);
@@ -62,6 +73,14 @@ pub fn before(
         terminal.json(stale_json(manifest, Some(plan.count().1), &differences));
     }
     Ok(Some(Exit::Stale))
+}
+
+/// What is said where files are not here.
+fn not_vouched_for(n: usize, of: usize, shown: &str) -> (String, &'static str) {
+    let message = format!(
+        "{n} of {of} tasks of `{shown}` are known by their records only: nobody here can vouch for their files"
+    );
+    (message, "`convoy run --locked --recompute` computes them and compares, `convoy status` needs no files")
 }
 
 /// The document of a run that did not begin.
@@ -115,10 +134,15 @@ pub fn after(
     let manifest = session.manifest;
     let mut exit = Exit::Done;
     // What is vouched for is read and hashed, whatever stamps say.
+    let mut n_recorded = 0;
     for task in run.new.tasks.values() {
-        if !matches!(session.store.find_verified(&task.key)?, Found::Hit(_)) {
-            terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
-            exit = Exit::Corrupt;
+        match session.store.find_verified(&task.key)? {
+            Found::Hit(_) => {}
+            Found::Recorded { .. } => n_recorded += 1,
+            Found::Missing | Found::Gone(_) | Found::Corrupt(_) => {
+                terminal.fault(&format!("the artifact {} was damaged on disk", task.key.short()), None);
+                exit = Exit::Corrupt;
+            }
         }
     }
     if exit != Exit::Done {
@@ -126,6 +150,11 @@ pub fn after(
         return Ok((exit, Vec::new()));
     }
     let shown = shown_path(&run.path);
+    if n_recorded > 0 {
+        let (message, help) = not_vouched_for(n_recorded, run.new.tasks.len(), &shown);
+        terminal.fault(&message, Some(help));
+        return Ok((Exit::Stale, vec![json!({ "text": message, "help": help })]));
+    }
     let found = run.old.compare_in(run.new, &session.graph);
     if found.is_empty() {
         let (n_tasks, n_metrics) = (run.new.tasks.len(), run.new.metrics.keys().filter(|name| !name.ends_with(".n")));

@@ -4,10 +4,12 @@
 
 mod annotations;
 mod arguments;
+mod cache;
 mod changes;
 mod check;
 mod complete;
 mod data;
+mod dataset;
 mod diff;
 mod doctor;
 mod event_log;
@@ -169,7 +171,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Status(arguments) => status::status(&arguments, terminal),
         Verb::Why(arguments) => status::why(&arguments, terminal),
         Verb::Data(arguments) => data::data(&arguments.verb, terminal),
-        Verb::Cache(arguments) => store::cache(&arguments.verb, terminal),
+        Verb::Cache(arguments) => cache::cache(&arguments.verb, terminal),
         Verb::Verify(arguments) => verify::verify(arguments, terminal),
         Verb::Diff(arguments) => diff::diff(&arguments, terminal),
         Verb::Runs(arguments) => runs::runs(&arguments, terminal),

@@ -56,6 +56,11 @@ struct Stopped {
     epochs: u32,
 }
 
+/// `, 7 by their records only`: nobody has vouched for their files, which are not here.
+pub fn by_records(n: usize) -> String {
+    if n == 0 { String::new() } else { format!(", {n} by their records only") }
+}
+
 /// Whether [`Results::of`] reads the artifact of a task.
 pub fn reads(manifest: &Manifest, graph: &Graph, stage: usize, part: Part) -> bool {
     match (graph.nodes[stage].stage.kind(), part) {

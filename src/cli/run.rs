@@ -108,6 +108,17 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     }
     stop_on_signals(&cancel)?;
     let progress = Progress::new(*terminal, arguments.quiet);
+    // What was written already is not read again, but for what is printed.
+    let is_out_whole = std::sync::OnceLock::new();
+    let reads = |outcome: &Outcome, task: &TaskOutcome, file: &str| {
+        let is_written = || is_written(outcome, &session, &manifest, &out_dir);
+        arguments.all_files
+            || arguments.recompute
+            || is_reported(outcome, task, file)
+                && (!*is_out_whole.get_or_init(is_written)
+                    || results::reads(&manifest, &outcome.graph, task.stage, task.part))
+    };
+    options.reads = Some(&reads);
     if let Some(log) = &job.events
         && let Ok(plan) = session.plan(&options)
     {
@@ -123,11 +134,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         terminal.warning(&warning);
     }
     let is_complete = outcome.is_complete();
-    let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
-    let is_written = is_complete
-        && outcome.computed().next().is_none()
-        && session.store.knows_outputs(&out_dir, &reports_key, &digests(&Noted::read(&out_dir)));
-    // What is written already is not read again, but for what is printed.
+    let is_written = is_written(&outcome, &session, &manifest, &out_dir);
     let artifacts = open_artifacts(&outcome, &session, &|stage, part| {
         !is_written || results::reads(&manifest, &outcome.graph, stage, part)
     })?;
@@ -154,7 +161,10 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             Ok(())
         }
         false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| match noted {
-            Some((noted, since)) => session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since),
+            Some((noted, since)) => {
+                let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
+                session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
+            }
             // The page is about the run that `run.json` is about.
             None => job.out_dir = Some(out_dir.clone()).filter(|dir| dir.join(files::RUN).exists()),
         }),
@@ -180,8 +190,14 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     let (name, n_tasks) = (&manifest.name, outcome.n_tasks());
     let seconds = report::text::seconds(started.elapsed().as_secs_f64());
     terminal.note(&match (n_computed, is_complete) {
-        (0, true) => format!("{name}: nothing to do, {n_tasks} tasks are fresh ({seconds})"),
-        _ => format!("{name}: {n_computed} of {n_tasks} tasks computed in {seconds}"),
+        (0, true) => {
+            let recorded = results::by_records(outcome.n_recorded());
+            format!("{name}: nothing to do, {n_tasks} tasks are fresh{recorded} ({seconds})")
+        }
+        _ => {
+            let recorded = results::by_records(outcome.n_recorded());
+            format!("{name}: {n_computed} of {n_tasks} tasks computed{recorded} in {seconds}")
+        }
     });
     let shown = crate::manifest::shown_path(&out_dir);
     let mut differences = None;
@@ -230,7 +246,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     exit = job.finish(exit, terminal);
     if arguments.json {
         let mut json = serde_json::json!({
-            "pipeline": name, "tasks": n_tasks, "computed": n_computed,
+            "pipeline": name, "tasks": n_tasks, "computed": n_computed, "by_records_only": outcome.n_recorded(),
             "complete": is_complete, "interrupted": outcome.is_interrupted, "exit_code": exit as u8,
             "failures": outcome.failures().map(|(task, failure)| {
                 let (message, help, span) = failure_parts(&outcome, task, failure, &manifest);
@@ -246,6 +262,23 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         terminal.json(json);
     }
     Ok(exit)
+}
+
+/// Whether a report or the results are made from a file of a task.
+fn is_reported(outcome: &Outcome, task: &TaskOutcome, file: &str) -> bool {
+    let kind = outcome.graph.nodes[task.stage].stage.kind();
+    report::reads(kind, task.part, outcome.graph.trial(task.stage).is_some(), file)
+}
+
+/// Whether the folder of reports holds what this run would write.
+fn is_written(outcome: &Outcome, session: &Session<'_>, manifest: &Manifest, out_dir: &Path) -> bool {
+    outcome.is_complete()
+        && outcome.computed().next().is_none()
+        && session.store.knows_outputs(
+            out_dir,
+            &reports_key(outcome, &resolved(manifest, out_dir, session)),
+            &digests(&Noted::read(out_dir)),
+        )
 }
 
 /// What to do where reports cannot be written.
@@ -368,7 +401,9 @@ fn open_artifacts(
 ) -> anyhow::Result<Vec<Artifact>> {
     let mut artifacts = Vec::new();
     for task in outcome.tasks.iter().filter(|task| is_wanted(task.stage, task.part)) {
-        if let Some(files) = outcome.files(&session.store, task.stage, task.part) {
+        // Of what is known by its record only, the files that are read were brought here.
+        let wanted = |file: &str| !task.is_recorded || is_reported(outcome, task, file);
+        if let Some(files) = outcome.wanted_files(&session.store, task.stage, task.part, &wanted) {
             artifacts.push((task.stage, task.part, files?));
         }
     }

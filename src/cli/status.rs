@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use super::Exit;
 use super::arguments::{StatusArguments, WhyArguments};
 use super::manifest::{self, run_error, threads, unknown_stage};
+use super::results::by_records;
 use super::terminal::Terminal;
 use crate::config::Span;
 use crate::manifest::Manifest;
@@ -54,6 +55,9 @@ fn task_json(plan: &Plan, task: &PlannedTask, manifest: &Manifest) -> serde_json
         "state": state,
         "reasons": reasons.iter().map(|reason| reason_json(reason, manifest)).collect::<Vec<_>>(),
     });
+    if let Some(absent) = &task.absent {
+        json["absent_file"] = absent.clone().into();
+    }
     if let State::Pending { above, .. } = &task.state {
         json["waits_for"] = above.iter().map(|&task| plan.name(task)).collect::<Vec<_>>().into();
     }
@@ -112,9 +116,9 @@ fn render(plan: &Plan) -> String {
     let mut text = aligned(&["state", "stage", "reason"], &[Align::Left, Align::Left, Align::Left], &rows);
     let (n_fresh, n_tasks) = plan.count();
     let _ = if plan.is_fresh() {
-        writeln!(text, "nothing to do: {n_fresh} tasks are fresh")
+        writeln!(text, "nothing to do: {n_fresh} tasks are fresh{}", by_records(plan.n_recorded()))
     } else {
-        writeln!(text, "{n_fresh} of {n_tasks} tasks are fresh")
+        writeln!(text, "{n_fresh} of {n_tasks} tasks are fresh{}", by_records(plan.n_recorded()))
     };
     text
 }

@@ -3,8 +3,9 @@
 //! An entry is a file `datasets/NAME.toml`. Those of this repository are compiled in as well, so that the program knows
 //! them wherever it runs.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::reader::idx::Idx;
 use super::reader::input::Input;
 use super::reader::{self, Error, Found, GivenSplit};
+use crate::files;
 use crate::tensor::ImageShape;
 
 /// The entries that are compiled in, by name.
@@ -44,12 +46,20 @@ pub struct Entry {
     pub citation: String,
     /// A name from [`reader::FORMATS`].
     pub format: String,
+    /// Zeros where images differ.
+    #[serde(default)]
     shape: [usize; 3],
     /// Number of images, all splits together.
     pub n_samples: usize,
     /// The classes' names, by label.
     pub classes: Vec<String>,
     splits: Vec<String>,
+    /// Addresses of folders that have its files, in the order in which they are asked.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Its folder, relative to the project's root, if it is not `datasets/NAME`.
+    #[serde(default)]
+    pub place: Option<PathBuf>,
     /// Its files.
     pub files: Vec<File>,
 }
@@ -58,8 +68,12 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Its name; the same name with or without `.gz` will do.
+    /// Its name, below the data set's folder; the same name with or without `.gz` will do where the digest is of the
+    /// inflated bytes.
     pub name: String,
+    /// Addresses of it.
+    #[serde(default)]
+    pub urls: Vec<String>,
     /// Bytes.
     pub size: Option<u64>,
     /// SHA-256, hexadecimal.
@@ -101,6 +115,18 @@ pub fn find_entry(name: &str, project_root: &Path) -> Result<Option<Entry>, Erro
         let message = e.message().replace("unknown field", "unknown key").replace("missing field", "missing key");
         Error::new(format!("`{}` is not a catalogue entry: {}", path.display(), message.replace('\n', " ")))
     })?;
+    let is_below = |path: &Path| {
+        let mut parts = path.components().peekable();
+        parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    let places = entry.place.iter().map(PathBuf::as_path);
+    if let Some(odd) = entry.files.iter().map(|file| Path::new(&file.name)).chain(places).find(|path| !is_below(path)) {
+        return Err(Error::new(format!(
+            "`{}` names `{}`, which is not below its folder",
+            path.display(),
+            odd.display()
+        )));
+    }
     if entry.name != name {
         return Err(Error::new(format!("`{}` is named `{}`, expected `{name}`", path.display(), entry.name)));
     }
@@ -132,6 +158,13 @@ impl Entry {
         self.splits.iter().any(|word| GivenSplit::parse(word) == Some(split))
     }
 
+    /// Where its files are looked for, in this order.
+    pub fn folders(&self, data_dir: Option<&Path>, root: &Path) -> Vec<PathBuf> {
+        let named = data_dir.into_iter().flat_map(|dir| [dir.join(&self.name), dir.to_owned()]);
+        let own = self.place.as_ref().map_or_else(|| root.join("datasets").join(&self.name), |place| root.join(place));
+        named.chain([own]).collect()
+    }
+
     /// Looks for its files in `folders`, in order, and recognises them.
     ///
     /// # Errors
@@ -140,7 +173,7 @@ impl Entry {
         for folder in folders {
             let paths: Option<Vec<PathBuf>> = self.files.iter().map(|file| file.path_in(folder)).collect();
             let Some(paths) = paths else { continue };
-            let source = if let [path] = &paths[..] { path } else { folder };
+            let source = if let ([path], true) = (&paths[..], self.format != "folders") { path } else { folder };
             let found = reader::find(source, &reader::Hints::default(), &self.format)?;
             if let reader::Files::Each(each) = found.files()
                 && let Some((_, extra)) = each.iter().find(|(_, path)| !paths.contains(path))
@@ -148,7 +181,7 @@ impl Entry {
                 return Err(Error::new(format!("`{}` is not a file of `{}`", extra.display(), self.name))
                     .help(format!("move it elsewhere, or set `source` to the folder `{}`", folder.display())));
             }
-            return Ok(Located { found, paths });
+            return Ok(Located { found, paths, folder: folder.clone() });
         }
         let missing = |folder: &PathBuf| self.files.iter().find(|file| file.path_in(folder).is_none());
         let nearest = folders.iter().find(|folder| folder.is_dir()).or(folders.last());
@@ -161,11 +194,16 @@ impl Entry {
             }
             None => format!("the data set `{}` is not here", self.name),
         };
-        Err(Error::new(message).help(format!(
-            "put `{}` (from {}) into `{target}`, or name the folder above it with `--data-dir`",
-            files.join("`, `"),
-            self.homepage
-        )))
+        let shown = if files.len() > 4 {
+            format!("{}`, …, `{}", files[0], files[files.len() - 1])
+        } else {
+            files.join("`, `")
+        };
+        let can_be_fetched = !self.mirrors.is_empty() || self.files.iter().all(|file| !file.urls.is_empty());
+        let fetch = if can_be_fetched { format!("`convoy data fetch {}`, or ", self.name) } else { String::new() };
+        let from = if self.homepage.is_empty() { String::new() } else { format!(" (from {})", self.homepage) };
+        Err(Error::new(message)
+            .help(format!("{fetch}put `{shown}`{from} into `{target}`, or name the folder above it with `--data-dir`")))
     }
 }
 
@@ -175,6 +213,7 @@ pub struct Located {
     /// The source.
     pub found: Box<dyn Found>,
     paths: Vec<PathBuf>,
+    folder: PathBuf,
 }
 
 impl Located {
@@ -186,12 +225,50 @@ impl Located {
         for (file, path) in entry.files.iter().zip(&self.paths) {
             file.verify(path, &entry.name)?;
         }
+        if matches!(self.found.files(), reader::Files::Folder(_)) {
+            let known: BTreeSet<&PathBuf> = self.paths.iter().collect();
+            if let Some(extra) = files_below(&self.folder)?.into_iter().find(|path| !known.contains(path)) {
+                return Err(Error::new(format!("`{}` is not a file of `{}`", extra.display(), entry.name)).help(
+                    format!("move it elsewhere, or write the entry anew with `convoy data add {}`", entry.name),
+                ));
+            }
+        }
         Ok(())
     }
 }
 
+/// The files below a folder of images, sorted by path: those that ingest may read.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let is_source = |entry: &walkdir::DirEntry| {
+        entry.depth() == 0 || !files::is_no_source(entry.path(), entry.file_type().is_dir())
+    };
+    let mut found = Vec::new();
+    let walk = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name();
+    for entry in walk.into_iter().filter_entry(is_source) {
+        let entry = entry.map_err(|error| Error::new(format!("cannot read `{}`: {error}", folder.display())))?;
+        if !entry.file_type().is_dir() && !files::is_text_name(entry.path()) {
+            found.push(entry.into_path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The size and the SHA-256, in hexadecimal digits, of a file's bytes.
+///
+/// # Errors
+/// If it cannot be read, or is no regular file.
+pub fn digest_of(path: &Path) -> Result<(u64, String), Error> {
+    let input = Input::Path(path.to_owned());
+    digest(&mut input.open_raw()?, &input)
+}
+
 impl File {
-    fn path_in(&self, folder: &Path) -> Option<PathBuf> {
+    /// Where it is in a folder, if it is there.
+    pub fn path_in(&self, folder: &Path) -> Option<PathBuf> {
         let plain = self.name.strip_suffix(".gz").unwrap_or(&self.name);
         let mut names = vec![self.name.clone()];
         if self.unpacked_sha256.is_some() {
@@ -200,7 +277,14 @@ impl File {
         names.into_iter().map(|name| folder.join(name)).find(|path| path.is_file())
     }
 
-    fn verify(&self, path: &Path, name: &str) -> Result<(), Error> {
+    /// Checks the file at `path` against its size and digests; with none of them known, anything will do.
+    ///
+    /// # Errors
+    /// If it is another one, or cannot be read.
+    pub fn verify(&self, path: &Path, name: &str) -> Result<(), Error> {
+        if self.sha256.is_none() && self.unpacked_sha256.is_none() {
+            return Ok(());
+        }
         let input = Input::Path(path.to_owned());
         let is =
             |expected: &Option<String>, got: &str| expected.as_deref().is_some_and(|e| e.eq_ignore_ascii_case(got));

@@ -4,6 +4,7 @@ pub(crate) mod augment;
 pub(crate) mod catalogue;
 pub(crate) mod decode;
 pub mod feed;
+pub(crate) mod fetch;
 pub mod fit_set;
 pub mod metrics;
 pub(crate) mod pixels;

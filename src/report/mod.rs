@@ -9,6 +9,7 @@ mod curves;
 pub(crate) mod dataset;
 pub(crate) mod junit;
 pub(crate) mod outputs;
+mod reads;
 mod search;
 pub(crate) mod summary;
 pub(crate) mod svg;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Files, table};
 use crate::stages::Part;
+
+pub use reads::reads;
 
 /// A finished task and its artifact, as a report sees it.
 #[derive(Clone, Debug)]

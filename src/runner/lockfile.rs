@@ -359,7 +359,7 @@ impl LockFile {
         };
         let find = |fingerprint: &Digest| vouched(fingerprint).map_or(Found::Missing, Found::Hit);
         let memory = Memory::default();
-        let known = Known { recall: &|_| None, memory: &memory };
+        let known = Known { recall: &|_| None, memory: &memory, has: &|_| true };
         let mut results = Results::new();
         let (plan, is_whole) = loop {
             let graph = expand(own, &results, &Cuts::new());

@@ -43,6 +43,7 @@ use plan::{Forced, Known};
 pub use error::RunError;
 pub use events::{Ended, Event, Events, Failure, Silent};
 pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, task_name, variant_name};
+pub use kept::{Named, Why, lock_files, named_by_runs_and_locks, read_lock};
 pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys};
 pub use memory::{Memory, Remembered};
 pub use outcome::{Outcome, TaskOutcome};
@@ -66,13 +67,20 @@ pub struct Options<'a> {
     pub cancel: &'a AtomicBool,
     /// How long to wait for another run that computes the same task.
     pub lock_limit: Duration,
+    /// Of a finished run, which files somebody reads: where they are not here their tasks are computed again. `None`:
+    /// nobody does.
+    pub reads: Option<&'a ReadsFile<'a>>,
 }
+
+/// Whether somebody reads this file of a task, given what the run came to.
+pub type ReadsFile<'a> = dyn Fn(&Outcome, &TaskOutcome, &str) -> bool + Sync + 'a;
 
 impl<'a> Options<'a> {
     /// All stages, nothing forced, an hour's patience.
     pub fn new(threads: usize, cancel: &'a AtomicBool) -> Options<'a> {
         let lock_limit = Duration::from_secs(3600);
-        Options { threads: threads.max(1), force: BTreeSet::new(), targets: None, part: None, cancel, lock_limit }
+        let (threads, force) = (threads.max(1), BTreeSet::new());
+        Options { threads, force, targets: None, part: None, cancel, lock_limit, reads: None }
     }
 }
 
@@ -127,7 +135,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If a stage's sources are not there or cannot be read.
     pub fn plan(&self, options: &Options<'_>) -> Result<Plan, RunError> {
-        let force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
+        let force = Forced { stages: options.force.clone(), ..Forced::default() };
         self.plan_telling(options, &Silent, &force, &Cuts::new())
     }
 
@@ -172,7 +180,7 @@ impl<'a> Session<'a> {
                 Found::Missing
             }
         };
-        let known = Known { recall: &|_| None, memory: &memory };
+        let known = Known { recall: &|_| None, memory: &memory, has: &|_| true };
         let plan = plan::plan(self.graph.clone(), tasks, &sources, &find, &known, &Forced::default());
         if let Some(error) = failed.take() {
             return Err(error.into());
@@ -204,6 +212,7 @@ impl<'a> Session<'a> {
         let mut known = BTreeMap::new();
         let mut results = expand::Results::new();
         let mut damaged: BTreeMap<Digest, String> = BTreeMap::new();
+        let mut force = force.clone();
         let unreadable = RefCell::new(None);
         let mut plan = loop {
             let graph = expand::expand(&self.graph, &results, cuts);
@@ -219,8 +228,9 @@ impl<'a> Session<'a> {
                 }),
             };
             let recall = |fingerprint: &Digest| self.store.task(fingerprint);
-            let known = Known { recall: &recall, memory: &memory };
-            let plan = plan::plan(graph, tasks, &sources, &find, &known, force);
+            let has = |digest: &Digest| self.store.has_digest(digest);
+            let known = Known { recall: &recall, memory: &memory, has: &has };
+            let plan = plan::plan(graph, tasks, &sources, &find, &known, &force);
             if let Some(error) = unreadable.take() {
                 return Err(error.into());
             }
@@ -231,6 +241,8 @@ impl<'a> Session<'a> {
                     damaged.insert(fingerprint, file);
                 }
                 Err((_, error @ store::Error::Io { .. })) if !is_absent(&error) => return Err(error.into()),
+                // The ranking itself is read to know what comes next.
+                Err((fingerprint, store::Error::Io { .. })) if force.wanted.insert(fingerprint) => {}
                 Err((fingerprint, _)) => {
                     damaged.insert(fingerprint, ROUND.to_owned());
                 }
@@ -251,7 +263,7 @@ impl<'a> Session<'a> {
             return Err(RunError::NameTaken { name: self.graph.name.clone(), other });
         }
         let mut cuts = Cuts::new();
-        let mut force = Forced { stages: options.force.clone(), done: BTreeSet::new() };
+        let mut force = Forced { stages: options.force.clone(), ..Forced::default() };
         let clock = Clock::default();
         let told = worker::Told::default();
         let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
@@ -265,12 +277,34 @@ impl<'a> Session<'a> {
             outcome.truncated = cuts.keys().map(|&(search, _)| search).collect();
             // Each pass makes a round known, or is the last.
             let has_more = outcome.has_open() && has_moved || is_limited;
-            if outcome.is_complete() || outcome.is_interrupted || has_failed || !has_more {
+            let is_over = outcome.is_complete() || outcome.is_interrupted || has_failed || !has_more;
+            let n_wanted = force.wanted.len();
+            if outcome.is_complete() && !outcome.is_interrupted {
+                force.wanted.extend(self.absent_but_read(&outcome, options)?);
+            }
+            // Each pass wants more, or is the last.
+            if is_over && force.wanted.len() == n_wanted {
                 return Ok(outcome);
             }
             force.done.extend(outcome.computed().map(|task| task.name.clone()));
             earlier = outcome.into_computed();
         }
+    }
+
+    /// The finished tasks of which a file is read that is not here.
+    fn absent_but_read(&self, outcome: &Outcome, options: &Options<'_>) -> Result<Vec<Digest>, RunError> {
+        let Some(reads) = options.reads else { return Ok(Vec::new()) };
+        let mut absent = Vec::new();
+        for task in &outcome.tasks {
+            let Some(entry) = task.entry.as_ref().filter(|_| task.is_recorded) else { continue };
+            for output in entry.outputs.iter().filter(|output| reads(outcome, task, &output.name)) {
+                if !self.store.has_blob(output)? {
+                    absent.push(entry.fingerprint);
+                    break;
+                }
+            }
+        }
+        Ok(absent)
     }
 
     /// Compares the plan with a lock file as if the lock file were the store: which tasks would give other keys.
@@ -310,15 +344,55 @@ pub fn cache_list(store: &Store) -> Result<Vec<Listed>, RunError> {
     Ok(store.list()?)
 }
 
-/// Cleans the store: what lock files, recent runs and `keep` name is kept; of the rest the most recently used, up to
-/// `max_size` bytes in all.
+/// What is to be cleaned.
+#[derive(Clone, Debug, Default)]
+pub struct Cleaning {
+    /// Tasks that are kept as well, by the words in which they were asked for.
+    pub keep: BTreeMap<String, Vec<Digest>>,
+    /// Pipelines whose runs keep nothing, and whose tasks go if nobody else names them.
+    pub drop: Vec<String>,
+    /// What is kept beside what is held, in bytes of all files.
+    pub max_size: u64,
+    /// Whether nothing is removed.
+    pub is_dry: bool,
+}
+
+/// Cleans the store: what lock files, recent runs without `--set` and `keep` name is held; of the rest the most recently
+/// used is kept, up to `max_size` bytes in all. Also why each task is held.
 ///
 /// # Errors
 /// If a run uses the store; if something cannot be read: a record, a note, a project's folder, a lock file.
-pub fn cache_gc(store: &mut Store, keep: &BTreeSet<Digest>, max_size: u64, is_dry: bool) -> Result<Cleaned, RunError> {
+pub fn cache_gc(store: &mut Store, cleaning: &Cleaning) -> Result<(Cleaned, Named), RunError> {
     let mut named = kept::named_by_runs_and_locks(store)?;
-    named.extend(keep);
-    Ok(store.gc(&named, max_size, is_dry)?)
+    let is_dropped = |name: &str| cleaning.drop.iter().any(|pipeline| kept::is_of(name, pipeline));
+    let mut dropped: BTreeSet<Digest> = BTreeSet::new();
+    for (key, reasons) in &mut named {
+        let n = reasons.len();
+        reasons.retain(|why| !matches!(why, Why::Run { pipeline, .. } if is_dropped(pipeline)));
+        if reasons.len() < n {
+            dropped.insert(*key);
+        }
+    }
+    if !cleaning.drop.is_empty() {
+        let labelled = store.list()?.into_iter().map(|listed| listed.entry);
+        let of_dropped = labelled.filter(|entry| is_dropped(entry.label.split(' ').next().unwrap_or_default()));
+        dropped.extend(of_dropped.map(|entry| entry.fingerprint));
+    }
+    for (word, keys) in &cleaning.keep {
+        for key in keys {
+            named.entry(*key).or_default().insert(Why::Asked(word.clone()));
+        }
+    }
+    named.retain(|_, reasons| !reasons.is_empty());
+    dropped.retain(|key| !named.contains_key(key));
+    let held = named.iter().filter(|(_, reasons)| reasons.iter().any(Why::holds)).map(|(key, _)| *key).collect();
+    let cleaned = store.gc(&held, &dropped, cleaning.max_size, cleaning.is_dry)?;
+    if !cleaning.is_dry {
+        for pipeline in &cleaning.drop {
+            kept::forget_runs(store, pipeline)?;
+        }
+    }
+    Ok((cleaned, named))
 }
 
 /// Checks every record and every blob.

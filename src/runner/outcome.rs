@@ -35,6 +35,8 @@ pub struct TaskOutcome {
     pub seconds: f64,
     /// Files that had other bytes when the same task was computed before: the stage does not do the same twice.
     pub differing: Vec<String>,
+    /// Whether of its files some are not here: it is known by its record only.
+    pub is_recorded: bool,
     /// What it told about its data and results when it was computed, in whichever run that was.
     pub warnings: Vec<String>,
 }
@@ -71,6 +73,12 @@ impl Outcome {
         distinct + self.tasks.iter().filter(|task| task.entry.is_none()).count()
     }
 
+    /// How many different tasks are known by their records only.
+    pub fn n_recorded(&self) -> usize {
+        let recorded = self.tasks.iter().filter(|task| task.is_recorded);
+        recorded.filter_map(|task| Some(task.entry.as_ref()?.fingerprint)).collect::<BTreeSet<_>>().len()
+    }
+
     /// The tasks that failed, and why.
     pub fn failures(&self) -> impl Iterator<Item = (&TaskOutcome, &Failure)> {
         self.tasks.iter().filter_map(|task| match &task.ended {
@@ -99,8 +107,22 @@ impl Outcome {
     /// # Errors
     /// If it cannot be read.
     pub fn files(&self, store: &Store, stage: usize, part: Part) -> Option<Result<Files, store::Error>> {
+        self.wanted_files(store, stage, part, &|_| true)
+    }
+
+    /// The files of a finished task that are `wanted` by name; `None` if it did not finish.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn wanted_files(
+        &self,
+        store: &Store,
+        stage: usize,
+        part: Part,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Option<Result<Files, store::Error>> {
         let entry = self.task(stage, part)?.entry.as_ref()?;
-        Some(store.open_artifact(entry))
+        Some(store.open_files(entry, wanted))
     }
 }
 

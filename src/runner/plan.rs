@@ -47,6 +47,8 @@ pub struct PlannedTask {
     pub fingerprint: Option<Digest>,
     /// Its record, where it is fresh.
     pub entry: Option<Entry>,
+    /// The first of its files that is not here, where it is fresh by its record only.
+    pub absent: Option<String>,
 }
 
 /// Every task that is needed, each after those that it reads.
@@ -65,6 +67,8 @@ pub(super) struct Forced {
     pub stages: BTreeSet<usize>,
     /// Tasks that have run already, by name.
     pub done: BTreeSet<String>,
+    /// Fingerprints of tasks whose files somebody reads: a record alone does not do.
+    pub wanted: BTreeSet<Digest>,
 }
 
 impl Forced {
@@ -100,6 +104,8 @@ pub(super) struct Known<'k> {
     pub recall: &'k dyn Fn(&Digest) -> Option<TaskRecord>,
     /// The fingerprints of the last time.
     pub memory: &'k Memory,
+    /// Whether a file of this digest is here.
+    pub has: &'k dyn Fn(&Digest) -> bool,
 }
 
 impl Plan {
@@ -117,6 +123,12 @@ impl Plan {
         };
         let fresh: Vec<&PlannedTask> = self.tasks.iter().filter(is_fresh).collect();
         (distinct(&fresh), distinct(&self.tasks.iter().collect::<Vec<_>>()))
+    }
+
+    /// How many different tasks are known by their records only.
+    pub fn n_recorded(&self) -> usize {
+        let recorded = self.tasks.iter().filter(|task| task.absent.is_some());
+        recorded.filter_map(|task| task.fingerprint).collect::<BTreeSet<_>>().len()
     }
 
     /// The tasks of one stage.
@@ -202,7 +214,8 @@ pub(super) fn tasks(graph: &Graph, targets: Option<&[usize]>, only: Option<Part>
         let gates = gates_of(stage, part).map(|gate| done[&gate]).collect();
         let state = State::Pending { above: Vec::new(), own: Vec::new() };
         let record = TaskRecord::default();
-        tasks.push(PlannedTask { stage, part, needs, above, gates, state, record, fingerprint: None, entry: None });
+        let (fingerprint, entry, absent) = (None, None, None);
+        tasks.push(PlannedTask { stage, part, needs, above, gates, state, record, fingerprint, entry, absent });
     }
     // A stage reads stages above it, which `manifest` made sure of; its own parts must not read each other in rings.
     assert!(found.is_empty(), "tasks wait for each other: {:?}", found.keys().collect::<Vec<_>>());
@@ -240,7 +253,26 @@ pub(super) fn plan(
             task.state = State::Pending { above: above.into_iter().collect(), own };
         }
     }
+    want_inputs(&mut tasks, known.has);
     Plan { tasks, graph }
+}
+
+/// What a stale task reads has to be here: where it is known by its record only, that task is stale as well.
+fn want_inputs(tasks: &mut [PlannedTask], has: &dyn Fn(&Digest) -> bool) {
+    for i in (0..tasks.len()).rev() {
+        let (above, rest) = tasks.split_at_mut(i);
+        let task = &rest[0];
+        if !matches!(task.state, State::Stale(_)) {
+            continue;
+        }
+        for (input, &at) in task.record.inputs.iter().zip(&task.above) {
+            let Some(above) = above.get_mut(at).filter(|above| above.absent.is_some()) else { continue };
+            if let Some((file, _)) = input.files.iter().find(|(_, digest)| !has(digest)) {
+                above.state = State::Stale(vec![StaleReason::Missing(Lost::Absent(file.clone()))]);
+                (above.entry, above.absent) = (None, None);
+            }
+        }
+    }
 }
 
 fn remembered<'k>(graph: &Graph, task: &PlannedTask, known: &Known<'k>) -> Option<&'k Remembered> {
@@ -258,6 +290,19 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, known:
         }
         Found::Corrupt(file) => {
             task.state = State::Stale(vec![StaleReason::Corrupt { file }]);
+            return;
+        }
+        Found::Recorded { entry, absent } => {
+            if force.has(graph, task) {
+                task.state = State::Stale(vec![StaleReason::Forced]);
+                return;
+            }
+            if force.wanted.contains(&entry.fingerprint) {
+                task.state = State::Stale(vec![StaleReason::Missing(Lost::Absent(absent))]);
+            } else {
+                (task.entry, task.absent) = (Some(entry), Some(absent));
+                task.state = State::Fresh;
+            }
             return;
         }
         Found::Gone(file) => Lost::Gone(Some(file)),

@@ -73,6 +73,8 @@ pub enum Lost {
     NeverRun,
     /// It is no more, or this file of it is no more.
     Gone(Option<String>),
+    /// Its record is known and this file, which somebody reads, is not here.
+    Absent(String),
     /// The record that it had last time is no more, so that nobody can say what changed.
     Forgotten,
 }
@@ -124,6 +126,9 @@ impl fmt::Display for StaleReason {
             StaleReason::Missing(Lost::Gone(None)) => f.write_str("its artifact is no longer in the store"),
             StaleReason::Missing(Lost::Gone(Some(file))) => {
                 write!(f, "file `{file}` of its artifact is no longer in the store")
+            }
+            StaleReason::Missing(Lost::Absent(file)) => {
+                write!(f, "file `{file}` of its artifact is read and not here, only its record is")
             }
             StaleReason::Missing(Lost::Forgotten) => {
                 f.write_str("what it was computed from last time is no longer known: its record was removed")

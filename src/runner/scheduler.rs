@@ -15,7 +15,7 @@ use super::memory::{Memory, Remembered, task_key};
 use super::outcome::{Outcome, TaskOutcome};
 use super::plan::{self, Forced, Known, Plan, PlannedTask, State};
 use super::purse::Purse;
-use super::reason::StaleReason;
+use super::reason::{Lost, StaleReason};
 use super::worker::{Order, Reply, Told, Workshop};
 use super::{Options, Session};
 use crate::artifact::Files;
@@ -118,7 +118,7 @@ struct Watched {
 struct Run<'r> {
     session: &'r Session<'r>,
     options: &'r Options<'r>,
-    force: &'r Forced,
+    force: Forced,
     clock: &'r Clock,
     graph: Graph,
     memory: Memory,
@@ -165,6 +165,7 @@ impl<'r> Run<'r> {
             entry: if task.state == State::Fresh { task.entry.clone() } else { None },
             seconds: 0.0,
             differing: Vec::new(),
+            is_recorded: task.absent.is_some(),
             warnings: Vec::new(),
         };
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); plan.tasks.len()];
@@ -189,18 +190,29 @@ impl<'r> Run<'r> {
             State::Stale(_) => Stand::Ready,
             State::Pending { .. } => Stand::Waiting,
         };
-        let stands: Vec<Stand> = plan.tasks.iter().map(stand).collect();
+        let mut stands: Vec<Stand> = plan.tasks.iter().map(stand).collect();
         let n_missing = |task: &PlannedTask| {
             let missing = task.above.iter().filter(|&&above| stands[above] != Stand::Done);
             missing.collect::<BTreeSet<_>>().len()
         };
+        let n_missing: Vec<usize> = plan.tasks.iter().map(n_missing).collect();
+        for (stand, n_missing) in stands.iter_mut().zip(&n_missing) {
+            // What it reads is known by its record and has to be computed again.
+            if *stand == Stand::Ready && *n_missing > 0 {
+                *stand = Stand::Waiting;
+            }
+        }
+        // What is to be computed is not satisfied by its record.
+        let mut force = force.clone();
+        let stale = plan.tasks.iter().filter(|task| matches!(task.state, State::Stale(_)));
+        force.wanted.extend(stale.filter_map(|task| task.fingerprint));
         Run {
             session,
             options,
             force,
             clock,
             memory: session.memory(),
-            n_missing: plan.tasks.iter().map(n_missing).collect(),
+            n_missing,
             stands,
             outcomes: plan.tasks.iter().map(outcome).collect(),
             repairs: vec![0; n],
@@ -321,9 +333,16 @@ impl<'r> Run<'r> {
         };
         let recall = |old: &Digest| store.task(old);
         let task = &mut self.tasks[i];
-        plan::decide(&self.graph, task, found, &Known { recall: &recall, memory: &self.memory }, self.force);
+        plan::decide(
+            &self.graph,
+            task,
+            found,
+            &Known { recall: &recall, memory: &self.memory, has: &|_| true },
+            &self.force,
+        );
         self.outcomes[i].record = task.record.clone();
         if task.state == State::Fresh {
+            self.outcomes[i].is_recorded = task.absent.is_some();
             self.outcomes[i].entry = task.entry.clone();
             self.outcomes[i].ended = Ended::Found;
             self.set(i, Stand::Done, workshop);
@@ -571,7 +590,11 @@ impl<'r> Run<'r> {
 
     /// Has a task whose artifact turned out damaged or gone computed again, unless that was tried too often.
     fn repair(&mut self, above: usize, error: store::Error, workshop: &Workshop<'_>) -> Option<Failure> {
-        workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
+        // What is known by its record only is missed as a matter of course.
+        let is_recorded = self.tasks[above].absent.is_some();
+        if !is_recorded {
+            workshop.warn(None, &format!("{}: {error}; it is computed again", self.outcomes[above].name));
+        }
         // Of several that miss it at once the first one sees to it.
         if self.stands[above] != Stand::Done {
             return None;
@@ -584,7 +607,13 @@ impl<'r> Run<'r> {
             store::Error::Corrupt { file, .. } => file,
             _ => "blob".to_owned(),
         };
-        self.tasks[above].state = State::Stale(vec![StaleReason::Corrupt { file }]);
+        let reason = match self.tasks[above].absent.take() {
+            Some(absent) => StaleReason::Missing(Lost::Absent(absent)),
+            None => StaleReason::Corrupt { file },
+        };
+        self.force.wanted.extend(self.tasks[above].fingerprint);
+        self.outcomes[above].is_recorded = false;
+        self.tasks[above].state = State::Stale(vec![reason]);
         self.outcomes[above].entry = None;
         self.set(above, Stand::Ready, workshop);
         None

@@ -5,7 +5,7 @@ mod glance;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use unicode_normalization::UnicodeNormalization as _;
@@ -236,11 +236,7 @@ impl Ingest {
     }
 
     fn resolve_entry(&self, entry: Entry, places: &Places) -> Result<Resolved, reader::Error> {
-        let mut folders: Vec<PathBuf> = Vec::new();
-        if let Some(dir) = &places.data_dir {
-            folders.extend([dir.join(&entry.name), dir.clone()]);
-        }
-        folders.push(places.project_root.join("datasets").join(&entry.name));
+        let folders = entry.folders(places.data_dir.as_deref(), &places.project_root);
         match (entry.locate(&folders), catalogue::builtin(&entry.name)) {
             (Ok(located), _) => Ok(Resolved::Catalogue(Box::new(entry), located)),
             (Err(_), Some((found, bytes))) => Ok(Resolved::Builtin(found, bytes)),

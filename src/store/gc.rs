@@ -21,11 +21,15 @@ pub struct Listed {
     pub entry: Entry,
     /// When it was last used, to the hour.
     pub used: SystemTime,
+    /// How many of its files are not here.
+    pub absent: usize,
 }
 
 /// What `gc` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {
+    /// The fingerprints of the records removed.
+    pub removed: BTreeSet<Digest>,
     /// Records removed.
     pub removed_entries: usize,
     /// Blobs removed, those without a record among them.
@@ -66,11 +70,12 @@ impl Store {
         }
     }
 
-    /// Every finished task, by label, then by fingerprint.
+    /// Every finished task, by label, then by fingerprint. Files that are not here are counted in [`Listed::absent`].
     ///
     /// # Errors
     /// If a record cannot be read, is damaged, or is a newer program's.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
+        let here: BTreeSet<Digest> = self.digests_in("cas")?.into_iter().collect();
         let mut listed = Vec::new();
         for fingerprint in self.digests_in("ac")? {
             let path = self.entry_path(&fingerprint);
@@ -81,25 +86,32 @@ impl Store {
                 Stored::Absent => continue,
             };
             let used = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
-            listed.push(Listed { entry, used: used.map_err(Error::io("read", &path))? });
+            let absent = entry.outputs.iter().filter(|output| !here.contains(&output.digest)).count();
+            listed.push(Listed { entry, used: used.map_err(Error::io("read", &path))?, absent });
         }
         listed.sort_by(|a, b| (&a.entry.label, a.entry.fingerprint).cmp(&(&b.entry.label, b.entry.fingerprint)));
         Ok(listed)
     }
 
-    /// Removes what is not in `keep` until the blobs take at most `max_size` bytes, least recently used first, and
-    /// then every blob without a record that is not young. Records go before blobs, so that a killed `gc` leaves no
+    /// Removes what is in `drop`, and of what is not in `keep` the least recently used until the blobs take at most
+    /// `max_size` bytes, and then every blob without a record that is not young. Records go before blobs, so that a killed `gc` leaves no
     /// record without its blobs. Only names that the store makes are removed. With `is_dry` nothing is removed.
     ///
     /// # Errors
     /// If a run uses the store; if something cannot be read, or removed: nothing more is removed, then.
-    pub fn gc(&mut self, keep: &BTreeSet<Digest>, max_size: u64, is_dry: bool) -> Result<Cleaned, Error> {
-        self.gc_at(keep, max_size, is_dry, SystemTime::now())
+    pub fn gc(
+        &mut self,
+        keep: &BTreeSet<Digest>,
+        drop: &BTreeSet<Digest>,
+        max_size: u64,
+        is_dry: bool,
+    ) -> Result<Cleaned, Error> {
+        self.gc_at((keep, drop), max_size, is_dry, SystemTime::now())
     }
 
     fn gc_at(
         &mut self,
-        keep: &BTreeSet<Digest>,
+        (keep, drop): (&BTreeSet<Digest>, &BTreeSet<Digest>),
         max_size: u64,
         is_dry: bool,
         now: SystemTime,
@@ -107,7 +119,7 @@ impl Store {
         // Our own share of the lock would be in the way.
         let was_shared = self.in_use.take().is_some();
         let alone = self.lock_alone();
-        let cleaned = alone.and_then(|alone| self.collect(keep, max_size, is_dry, alone.is_some(), now));
+        let cleaned = alone.and_then(|alone| self.collect((keep, drop), max_size, is_dry, alone.is_some(), now));
         if was_shared {
             self.in_use = self.lock_for_use();
         }
@@ -116,7 +128,7 @@ impl Store {
 
     fn collect(
         &self,
-        keep: &BTreeSet<Digest>,
+        (keep, drop): (&BTreeSet<Digest>, &BTreeSet<Digest>),
         max_size: u64,
         is_dry: bool,
         is_alone: bool,
@@ -125,19 +137,24 @@ impl Store {
         let mut listed = self.list()?;
         listed.sort_by_key(|l| (l.used, l.entry.fingerprint));
         let mut users: HashMap<Digest, (usize, u64)> = HashMap::new();
+        // What is known by its record only takes no room.
+        let here: BTreeSet<Digest> = self.digests_in("cas")?.into_iter().collect();
         for output in listed.iter().flat_map(|l| &l.entry.outputs) {
-            users.entry(output.digest).or_insert((0, output.size)).0 += 1;
+            let size = if here.contains(&output.digest) { output.size } else { 0 };
+            users.entry(output.digest).or_insert((0, size)).0 += 1;
         }
         let mut size: u64 = users.values().map(|(_, size)| size).sum();
         let mut cleaned = Cleaned::default();
         let mut records = Vec::new();
         for item in &listed {
-            if size <= max_size || keep.contains(&item.entry.fingerprint) {
+            let fingerprint = item.entry.fingerprint;
+            if keep.contains(&fingerprint) || size <= max_size && !drop.contains(&fingerprint) {
                 cleaned.kept_entries += 1;
                 continue;
             }
             cleaned.removed_entries += 1;
-            records.push(item.entry.fingerprint.to_string());
+            cleaned.removed.insert(fingerprint);
+            records.push(fingerprint.to_string());
             for output in &item.entry.outputs {
                 if let Some((count, bytes)) = users.get_mut(&output.digest) {
                     *count -= 1;
@@ -153,7 +170,7 @@ impl Store {
             Ok(Stamp::of(&metadata).changed.saturating_add(age) < stamp::since_epoch(now))
         };
         let mut blobs = Vec::new();
-        for digest in self.digests_in("cas")? {
+        for digest in here {
             let path = self.blob_path(&digest);
             // Something else in a blob's place is for `verify` to move away.
             let Some(Ok(metadata)) = files::seen(&path).map_err(Error::io("read", &path))? else { continue };
@@ -295,14 +312,21 @@ mod tests {
         let tasks: Vec<Digest> =
             (0..4u8).map(|i| publish(&store, i.into(), &[i; 100], 40_000 - u64::from(i) * 10_000)).collect();
         fs::write(store.blob_path(&Digest::of(b"orphan")), "orphan").unwrap();
-        let keep = BTreeSet::from([tasks[0]]);
+        let (keep, none) = (BTreeSet::from([tasks[0]]), BTreeSet::new());
         let later = SystemTime::now() + 2 * YOUNG;
-        let dry = store.gc_at(&keep, 210, true, later).unwrap();
-        let cleaned = store.gc_at(&keep, 210, false, later).unwrap();
+        let dry = store.gc_at((&keep, &none), 210, true, later).unwrap();
+        let cleaned = store.gc_at((&keep, &none), 210, false, later).unwrap();
         assert_eq!(dry, cleaned);
         assert_eq!(
             cleaned,
-            Cleaned { removed_entries: 2, removed_blobs: 3, removed_bytes: 206, kept_entries: 2, kept_bytes: 206 }
+            Cleaned {
+                removed: BTreeSet::from([tasks[1], tasks[2]]),
+                removed_entries: 2,
+                removed_blobs: 3,
+                removed_bytes: 206,
+                kept_entries: 2,
+                kept_bytes: 206
+            }
         );
         let hits: Vec<bool> = tasks.iter().map(|task| matches!(store.find(task), Ok(Found::Hit(_)))).collect();
         assert_eq!(hits, [true, false, false, true]);
@@ -310,13 +334,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_goes_though_there_is_room_and_what_is_kept_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
+        let tasks: Vec<Digest> = (0..3u8).map(|i| publish(&store, i.into(), &[i; 100], 10)).collect();
+        let (keep, drop) = (BTreeSet::from([tasks[0]]), BTreeSet::from([tasks[0], tasks[1]]));
+        let cleaned = store.gc(&keep, &drop, u64::MAX, false).unwrap();
+        assert_eq!(cleaned.removed, BTreeSet::from([tasks[1]]));
+        assert_eq!((cleaned.kept_entries, cleaned.removed_blobs), (2, 1));
+    }
+
+    #[test]
     fn gc_waits_for_no_run_but_refuses() {
         let temp = tempfile::tempdir().unwrap();
         let mut store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let run = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
-        assert!(matches!(store.gc(&BTreeSet::new(), 0, false), Err(Error::InUse { .. })));
+        assert!(matches!(store.gc(&BTreeSet::new(), &BTreeSet::new(), 0, false), Err(Error::InUse { .. })));
         drop(run);
-        assert!(store.gc(&BTreeSet::new(), 0, false).is_ok());
+        assert!(store.gc(&BTreeSet::new(), &BTreeSet::new(), 0, false).is_ok());
     }
 
     #[test]
@@ -325,9 +360,9 @@ mod tests {
         let mut store = Store::open(&temp.path().join("s"), temp.path(), Access::Write).unwrap();
         let orphan = store.blob_path(&Digest::of(b"orphan"));
         fs::write(&orphan, "orphan").unwrap();
-        assert_eq!(store.gc(&BTreeSet::new(), 0, false).unwrap().removed_blobs, 0);
+        assert_eq!(store.gc(&BTreeSet::new(), &BTreeSet::new(), 0, false).unwrap().removed_blobs, 0);
         assert!(orphan.exists());
-        store.gc_at(&BTreeSet::new(), 0, false, SystemTime::now() + 2 * YOUNG).unwrap();
+        store.gc_at((&BTreeSet::new(), &BTreeSet::new()), 0, false, SystemTime::now() + 2 * YOUNG).unwrap();
         assert!(!orphan.exists());
     }
 
@@ -339,12 +374,12 @@ mod tests {
         let path = store.entry_path(&tasks[1]);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[1..]).unwrap();
-        let error = store.gc(&BTreeSet::new(), 0, false).unwrap_err();
+        let error = store.gc(&BTreeSet::new(), &BTreeSet::new(), 0, false).unwrap_err();
         assert!(matches!(&error, Error::Damaged { path: damaged } if *damaged == path));
         assert!(error.help().unwrap().contains("convoy verify"));
         assert!(matches!(store.find(&tasks[0]), Ok(Found::Hit(_))));
         assert!(!store.verify(&mut |_, _| ()).unwrap().is_sound());
-        assert_eq!(store.gc(&BTreeSet::new(), 0, false).unwrap().removed_entries, 1);
+        assert_eq!(store.gc(&BTreeSet::new(), &BTreeSet::new(), 0, false).unwrap().removed_entries, 1);
     }
 
     #[cfg(unix)]
@@ -369,10 +404,11 @@ mod tests {
         // A link in a folder's place is found when it is opened; here it came afterwards.
         fs::remove_dir_all(store.dir.join("index/trees")).unwrap();
         std::os::unix::fs::symlink(&photos, store.dir.join("index/trees")).unwrap();
-        let error = store.gc_at(&BTreeSet::new(), 0, false, SystemTime::now() + 2 * GRACE).unwrap_err();
+        let error =
+            store.gc_at((&BTreeSet::new(), &BTreeSet::new()), 0, false, SystemTime::now() + 2 * GRACE).unwrap_err();
         assert!(error.to_string().contains("index/trees"), "{error}");
         fs::remove_file(store.dir.join("index/trees")).unwrap();
-        store.gc_at(&BTreeSet::new(), 0, false, SystemTime::now() + 2 * GRACE).unwrap();
+        store.gc_at((&BTreeSet::new(), &BTreeSet::new()), 0, false, SystemTime::now() + 2 * GRACE).unwrap();
         assert!(photos.join(&digest).exists());
         assert!(store.dir.join("cas/holiday.jpg").exists() && store.dir.join("tmp/holiday.jpg").exists());
         assert!(store.dir.join("quarantine/x-1234567890123/thesis.txt").exists());
@@ -391,7 +427,7 @@ mod tests {
         fs::remove_dir(temp.path().join("b")).unwrap();
         let mut store = Store::open(&shared, &temp.path().join("a"), Access::Write).unwrap();
         for (later, left) in [(GRACE / 2, 2), (2 * GRACE, 1)] {
-            store.gc_at(&BTreeSet::new(), 0, false, SystemTime::now() + later).unwrap();
+            store.gc_at((&BTreeSet::new(), &BTreeSet::new()), 0, false, SystemTime::now() + later).unwrap();
             let roots = store.roots().unwrap();
             assert_eq!(roots.len(), left);
             assert!(!roots[0].is_gone().unwrap());

@@ -41,6 +41,11 @@ impl Draft {
     fn dir(&self) -> PathBuf {
         self.tmp.join(&self.name)
     }
+
+    /// Where a file lies that was written.
+    pub(super) fn place(&self, name: &str) -> Option<&Path> {
+        self.files.get(name).map(PathBuf::as_path)
+    }
 }
 
 impl Draft {
@@ -211,7 +216,7 @@ impl Store {
     }
 
     /// Makes a file read-only, brings it to the disk, and says what it holds.
-    fn seal(&self, path: &Path) -> io::Result<(Digest, u64)> {
+    pub(super) fn seal(&self, path: &Path) -> io::Result<(Digest, u64)> {
         let mut file = File::open(path)?;
         let sealed = Digest::of_reader(&mut file)?;
         self.calls.protect(&file, path)?;
@@ -220,7 +225,7 @@ impl Store {
     }
 
     /// Moves a sealed file to its place in `cas/`, unless a verified one is there.
-    fn adopt(&self, path: &Path, blob: &Path, output: &Output) -> io::Result<()> {
+    pub(super) fn adopt(&self, path: &Path, blob: &Path, output: &Output) -> io::Result<()> {
         let is_there = match files::seen(blob)? {
             Some(Ok(metadata)) => {
                 metadata.len() == output.size && self.stamp_known(&output.digest) == Some(Stamp::of(&metadata))
@@ -234,7 +239,7 @@ impl Store {
         if is_there { Ok(()) } else { self.calls.rename(path, blob) }
     }
 
-    fn write_entry(&self, draft: &Draft, path: &Path, text: &[u8]) -> io::Result<()> {
+    pub(super) fn write_entry(&self, draft: &Draft, path: &Path, text: &[u8]) -> io::Result<()> {
         let temporary = self.write_record(draft, text)?;
         self.calls.rename(&temporary, path)?;
         self.calls.sync_folder(&self.dir.join("ac"))

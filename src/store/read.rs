@@ -20,8 +20,15 @@ pub enum Found {
     Hit(Entry),
     /// Nothing.
     Missing,
-    /// A record without this file of the artifact.
+    /// A record, one of whose files, this one, was damaged and is in quarantine.
     Gone(String),
+    /// A record, and of its files at least one is not here: what the task gave is known, and vouched for by nobody.
+    Recorded {
+        /// The record.
+        entry: Entry,
+        /// The first file that is not here.
+        absent: String,
+    },
     /// A damaged record, or a damaged file of the artifact. It is in quarantine now.
     Corrupt(String),
 }
@@ -66,10 +73,15 @@ impl Store {
                 return Ok(Found::Corrupt("record".to_owned()));
             }
         };
+        let mut absent: Option<String> = None;
         for output in &entry.outputs {
             let blob = self.blob_path(&output.digest);
             match files::seen(&blob).map_err(Error::io("read", &blob))? {
-                None => return Ok(Found::Gone(output.name.clone())),
+                None if self.is_in_quarantine(&output.digest)? => return Ok(Found::Gone(output.name.clone())),
+                None => {
+                    absent.get_or_insert_with(|| output.name.clone());
+                    continue;
+                }
                 Some(Ok(metadata)) if metadata.len() == output.size => {
                     let is_known = self.stamp_known(&output.digest) == Some(Stamp::of(&metadata));
                     // On a network file system stamps say little; the blob is verified when it is opened.
@@ -86,13 +98,16 @@ impl Store {
                 Ok(_) => {}
                 Err(Error::Corrupt { file, .. }) => return Ok(Found::Corrupt(file)),
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    return Ok(Found::Gone(output.name.clone()));
+                    absent.get_or_insert_with(|| output.name.clone());
                 }
                 Err(error) => return Err(error),
             }
         }
         self.touch(&path);
-        Ok(Found::Hit(entry))
+        Ok(match absent {
+            None => Found::Hit(entry),
+            Some(absent) => Found::Recorded { entry, absent },
+        })
     }
 
     /// The record in the file `path` of `ac/`.
@@ -211,7 +226,7 @@ impl Store {
         }
     }
 
-    fn open_checked(&self, output: &Output) -> Result<File, Error> {
+    pub(super) fn open_checked(&self, output: &Output) -> Result<File, Error> {
         let (file, metadata) = self.open_regular_blob(&output.name, &output.digest, Some(output.size))?;
         self.check(file, &metadata, output)
     }
@@ -248,6 +263,13 @@ impl Store {
         }
         // A store on a full or failing disk: the file is overwritten by the recomputed one, then.
         let _ = house::displace(&*self.calls, &self.dir, path, &digest.to_string());
+    }
+
+    /// Whether a file of this digest was moved to quarantine: it was here, and is to be computed again.
+    fn is_in_quarantine(&self, digest: &Digest) -> Result<bool, Error> {
+        let prefix = format!("{digest}-");
+        let names = self.names_in("quarantine")?;
+        Ok(names.iter().any(|name| name.to_str().is_some_and(|name| name.starts_with(&prefix))))
     }
 
     /// Notes that a record was used.

@@ -125,6 +125,19 @@ pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Foun
     })
 }
 
+/// As [`find`] with `auto`, and which format it is.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_format(path: &Path) -> Result<(&'static str, Box<dyn Found>), Error> {
+    for format in FORMATS {
+        if let Ok(found) = find(path, &Hints::default(), format.name) {
+            return Ok((format.name, found));
+        }
+    }
+    find(path, &Hints::default(), "auto").map(|found| ("auto", found))
+}
+
 /// The files that belong to a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {

@@ -1,0 +1,22 @@
+//! Which files of an artifact a report, or the results on the terminal, are made from: what a store that knows tasks by their
+//! records only must have to show them.
+
+use super::{PICTURES, TABLES};
+use crate::artifact::evaluation::EVALUATION;
+use crate::artifact::model::MODEL;
+use crate::artifact::search::ROUND;
+use crate::stages::Part;
+
+/// Whether the file `name` of a task of this kind is read by somebody who shows results; `is_trial`: of a search's trial.
+pub fn reads(kind: &str, part: Part, is_trial: bool, name: &str) -> bool {
+    let is_table = |table: &super::Table| table.kind == kind && table.file == name && (table.is_per_task || !is_trial);
+    TABLES.iter().any(is_table)
+        || !is_trial && PICTURES.contains(&(kind, name))
+        || match kind {
+            "evaluate" => name == EVALUATION,
+            "search" => name == ROUND,
+            // When the best epoch was, and what the checks before a training found.
+            "train" => !is_trial && (name == MODEL || part == Part::Sanity),
+            _ => false,
+        }
+}
