@@ -396,10 +396,7 @@ fn what_changed_and_what_was_run() {
     let gated = SMALL.to_owned() + "gates = { accuracy = \">= 0.7\" }\n";
     check("diff", &gated.replace("limit  = 100", "limit  = 400"), |project| {
         let git = |project: &Project, arguments: &[&str]| {
-            let mut command = Command::new("git");
-            command.current_dir(project.temp.path()).env("GIT_CONFIG_GLOBAL", "/dev/null");
-            command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(arguments);
-            assert!(command.output().expect("git starts").status.success(), "git {arguments:?}");
+            assert!(common::git(project.temp.path(), arguments).status.success(), "git {arguments:?}");
         };
         project.convoy(&["runs"]);
         fs::remove_dir(project.path(".git")).expect("an empty folder");

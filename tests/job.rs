@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use common::{draw_images, program, ran, unbroken};
 
@@ -87,16 +86,7 @@ fn a_gate_against_a_git_revision_reads_its_lock_file() {
     let folder = folder.path();
     fs::remove_dir(folder.join(".git")).unwrap();
     let git = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.current_dir(folder).args([
-            "-c",
-            "user.name=a",
-            "-c",
-            "user.email=a@b",
-            "-c",
-            "init.defaultBranch=main",
-        ]);
-        assert!(command.args(arguments).output().expect("git is installed").status.success(), "{arguments:?}");
+        assert!(common::git(folder, arguments).status.success(), "{arguments:?}");
     };
     git(&["init", "-q"]);
     assert_eq!(ran(folder, &["run", "-q"]).0, Some(0));

@@ -1,5 +1,5 @@
-//! What a run leaves for the pages of CI: JUnit's XML, a page of Markdown in the folder of reports and in GitHub's job summary, the
-//! log of events. A run that does not begin leaves them, too: they say why.
+//! What a run leaves for the pages of CI: JUnit's XML, a page of Markdown in GitHub's job summary, the log of
+//! events. A run that does not begin leaves them, too: they say why.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
