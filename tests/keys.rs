@@ -176,7 +176,10 @@ fn edits(kind: &Kind) -> Vec<Edit> {
         if ["kind", "input", "members", "tune", "source", "root", "suffix", "labels"].contains(&key.as_str()) {
             continue;
         }
-        for (leaf, before, after) in pairs(&key, &declared.form, declared.example) {
+        let by_hand = GATES.iter().filter(|_| key == "gates").map(|(leaf, before, after)| {
+            (format!("gates.{leaf}"), Some(format!("[{{ {before} }}]")), format!("[{{ {after} }}]"))
+        });
+        for (leaf, before, after) in by_hand.chain(pairs(&key, &declared.form, declared.example)) {
             let is_default = leaf.ends_with(" (default)");
             edits.push(Edit { leaf, key: key.clone(), before, after, is_default });
         }
@@ -187,6 +190,38 @@ fn edits(kind: &Kind) -> Vec<Edit> {
     }
     edits
 }
+
+/// Gates whose keys ask for one another: a leaf, a gate, and another one that differs from it there alone.
+const GATES: &[(&str, &str, &str)] = &[
+    ("at_least", "metric = \"accuracy\", at_least = 0.1", "metric = \"accuracy\", at_least = 0.2"),
+    ("at_most", "metric = \"log-loss\", at_most = 5.0", "metric = \"log-loss\", at_most = 6.0"),
+    ("metric", "metric = \"accuracy\", at_least = 0.1", "metric = \"macro-f1\", at_least = 0.1"),
+    (
+        "split",
+        "metric = \"accuracy\", at_least = 0.1",
+        "metric = \"accuracy\", at_least = 0.1, split = \"out_of_fold\"",
+    ),
+    (
+        "class",
+        "metric = \"recall\", class = \"ant\", at_least = 0.1",
+        "metric = \"recall\", class = \"bee\", at_least = 0.1",
+    ),
+    (
+        "baseline",
+        "metric = \"accuracy\", baseline = 0.5, max_drop = 0.01",
+        "metric = \"accuracy\", baseline = 0.6, max_drop = 0.01",
+    ),
+    (
+        "max_drop",
+        "metric = \"accuracy\", baseline = 0.5, max_drop = 0.01",
+        "metric = \"accuracy\", baseline = 0.5, max_drop = 0.02",
+    ),
+    (
+        "within_noise",
+        "metric = \"accuracy\", baseline = 0.1",
+        "metric = \"accuracy\", baseline = 0.1, within_noise = true",
+    ),
+];
 
 /// The base with `key` of `stage` set to `value` (left out, if that is empty), and the line that it stands in.
 fn text(stage: &str, key: &str, value: Option<&str>, companion: Option<(&str, &str)>) -> (String, usize) {
@@ -464,6 +499,13 @@ const NOT_TRIED: &[&str] = &[
     "reduce.method.pca.solver=randomized",
     // The first round has to draw some.
     "search.rounds.trials (default)",
+    // Other words of a gate's metric and split ask for other bounds, or for other images; a group for groups.
+    "evaluate.gates.metric=",
+    "evaluate.gates.split=",
+    "evaluate.gates.group",
+    "evaluate.gates.model",
+    // Without a baseline there is nothing that noise could excuse.
+    "evaluate.gates.within_noise (default)",
     // The layers that a network begins and ends with.
     "train.layers=input",
     "train.layers=fc",

@@ -4,7 +4,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use common::{draw_images, program};
 
@@ -46,15 +45,7 @@ input = "b"
 
 /// Git with no configuration but this project's; whether it did well, and what it said.
 fn git(dir: &Path, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"])
-        .args(arguments)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .stdin(Stdio::null())
-        .output()
-        .expect("git starts");
+    let output = common::git(dir, arguments);
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }

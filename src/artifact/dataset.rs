@@ -367,23 +367,32 @@ impl SeenTable {
     pub fn read(files: &Files) -> Result<SeenTable, Error> {
         let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(DATA)?[..]);
         let header = rows.headers().map_err(|e| bad(DATA, e))?.clone();
-        let at = |name: &str| {
-            header.iter().position(|cell| cell == name).ok_or_else(|| bad(DATA, format_args!("has no column `{name}`")))
-        };
-        let format = at("format")?;
-        let numbers = [at("width")?, at("height")?, at("channels")?, at("depth")?];
+        let [format, numbers @ ..] = columns(&header, ["format", "width", "height", "channels", "depth"])?;
         let mut seen = Vec::new();
         let mut row = csv::StringRecord::new();
         while rows.read_record(&mut row).map_err(|e| bad(DATA, e))? {
-            let number = |column: usize| {
-                row[column].parse::<u32>().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
-            };
+            let number = |column: usize| number(&row, &header, column);
             let format = seen_format(&row[format]).ok_or_else(|| bad(DATA, "has an unknown format"))?;
             let [width, height, channels, depth] = numbers.map(number);
             seen.push(Seen { format, width: width?, height: height?, channels: channels?, depth: depth? });
         }
         Ok(SeenTable(seen))
     }
+}
+
+/// Where these columns of [`DATA`] stand.
+fn columns<const N: usize>(header: &csv::StringRecord, names: [&str; N]) -> Result<[usize; N], Error> {
+    let mut found = [0; N];
+    for (at, name) in found.iter_mut().zip(names) {
+        let place = header.iter().position(|cell| cell == name);
+        *at = place.ok_or_else(|| bad(DATA, format_args!("has no column `{name}`")))?;
+    }
+    Ok(found)
+}
+
+/// A number in a row of [`DATA`].
+fn number(row: &csv::StringRecord, header: &csv::StringRecord, column: usize) -> Result<u32, Error> {
+    row[column].parse().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
 }
 
 /// One image's line in the index, before it is known which classes there are.

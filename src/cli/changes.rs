@@ -10,7 +10,7 @@ use crate::artifact::evaluation::GateResult;
 use crate::escape::on_line;
 use crate::report::changed_data::{DataChange, Moved};
 use crate::report::compare::{self, Flip, Flips, MetricChange, shown_pair};
-use crate::report::text::wrapped;
+use crate::report::text::{COLUMNS, wrapped};
 
 /// So many images or predictions are named.
 const MOST_NAMED: usize = 20;
@@ -18,8 +18,6 @@ const MOST_NAMED: usize = 20;
 const MOST_ROWS: usize = 50;
 /// Longer texts are cut in a comment, which has a largest size.
 const MOST_CHARACTERS: usize = 300;
-/// Lines are at most this wide, in columns, but for names that leave no room.
-const COLUMNS: usize = 100;
 
 /// Everything that differs.
 pub struct Changes {

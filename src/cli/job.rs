@@ -1,5 +1,5 @@
-//! What a run leaves for the pages of CI: JUnit's XML, a page of Markdown in the folder of reports and in GitHub's job summary, the
-//! log of events. A run that does not begin leaves them, too: they say why.
+//! What a run leaves for the pages of CI: JUnit's XML, a page of Markdown in GitHub's job summary, the log of
+//! events. A run that does not begin leaves them, too: they say why.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use crate::artifact::evaluation::Evaluation;
 use crate::artifact::sanity::{Findings, SANITY};
 use crate::files;
 use crate::manifest::Manifest;
-use crate::report::outputs::{self, Noted};
+use crate::report::outputs::Noted;
 use crate::report::summary::{Check, How, Provenance, Summary, TaskRow};
 use crate::report::{self, junit};
 use crate::runner::{Ended, Outcome, Session};
@@ -34,8 +34,6 @@ pub struct Job<'a> {
     pub events: Option<EventLog>,
     /// What the run came to, once that is known.
     pub summary: Option<Summary>,
-    /// The folder of reports, where the page of the last run there is out of date.
-    pub out_dir: Option<PathBuf>,
     /// Tasks, and how many of them were computed.
     pub counts: Option<(usize, usize)>,
     pipeline: String,
@@ -52,7 +50,6 @@ impl<'a> Job<'a> {
             step_summary,
             events: None,
             summary: None,
-            out_dir: None,
             counts: None,
             pipeline: "convoy".to_owned(),
             is_finished: false,
@@ -93,14 +90,9 @@ impl<'a> Job<'a> {
             let text = junit::junit(&summary, self.arguments.junit_times);
             written.push(files::replace(path, text.as_bytes(), false));
         }
-        if self.out_dir.is_some() || self.step_summary.is_some() {
+        if let Some(path) = &self.step_summary {
             let text = page::markdown(&summary);
-            if let Some(path) = &self.step_summary {
-                written.push(append(path, &text).map_err(files::Error::of("write", path)));
-            }
-            if let Some(dir) = &self.out_dir {
-                written.push(files::replace(&dir.join(outputs::PAGE), text.as_bytes(), false));
-            }
+            written.push(append(path, &text).map_err(files::Error::of("write", path)));
         }
         let errors: Vec<anyhow::Error> = written.into_iter().filter_map(Result::err).map(Into::into).collect();
         errors.iter().for_each(|error| terminal.error(error));

@@ -12,14 +12,12 @@ use super::terminal::Terminal;
 use crate::artifact::Files;
 use crate::manifest::{Manifest, shown_path};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
-use crate::report::text::wrapped;
+use crate::report::text::{COLUMNS, wrapped};
 use crate::runner::{Difference, LockFile, Options, RunError, Session, compared_lock, locked_results};
 use crate::store::Found;
 
 /// More lines than this are counted.
 const MOST_LINES: usize = 30;
-/// Lines are at most this wide, in columns, but for names that leave no room.
-const COLUMNS: usize = 100;
 
 /// Whether a run needs to begin: with another exit code, what the lock file differs in by key was told, and nothing is to be
 /// computed. `--recompute` goes on, and so does a run that has nothing to compute.

@@ -160,18 +160,16 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             files::sweep(&out_dir);
             Ok(())
         }
-        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| match noted {
-            Some((noted, since)) => {
+        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| {
+            if let Some((noted, since)) = noted {
                 let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
                 session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
             }
-            // The page is about the run that `run.json` is about.
-            None => job.out_dir = Some(out_dir.clone()).filter(|dir| dir.join(files::RUN).exists()),
         }),
     };
     let evaluations: Vec<&Files> =
         finished.iter().filter(|task| task.kind == "evaluate" && task.trial.is_none()).map(|task| task.files).collect();
-    if job.is_wanted() || job.out_dir.is_some() {
+    if job.is_wanted() {
         let failure = |i: usize| failure_text(&outcome, i, &manifest);
         let mut summary = job::summary(&outcome, &session, results.evaluations(), &out_dir, &failure);
         let path = compared_lock(&manifest);

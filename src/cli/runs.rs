@@ -10,11 +10,10 @@ use super::history::{self, RunRecord};
 use super::terminal::Terminal;
 use crate::artifact::evaluation::GateResult;
 use crate::report::compare::Results;
-use crate::report::text::{seconds, wrapped};
+use crate::report::text::{COLUMNS, seconds, wrapped};
 use crate::runner::{self, Difference};
 use crate::store::{self, Access, Store};
 
-const COLUMNS: usize = 100;
 /// So many keys are named of a run.
 const MOST_KEYS: usize = 4;
 /// So many runs are listed unless another number is asked for.

@@ -19,9 +19,6 @@ pub const MANIFEST: &str = "manifest.toml";
 /// The file with the scores as nested numbers.
 pub const METRICS_JSON: &str = "metrics.json";
 
-/// The page about the last run that did something. Like the times of tasks it is about a run, and so is not noted.
-pub const PAGE: &str = "summary.md";
-
 /// The largest report that is read back, in bytes; larger ones are rewritten and never pruned.
 const MOST: u64 = 4 << 30;
 

@@ -53,3 +53,17 @@ pub fn ran(folder: impl AsRef<Path>, arguments: &[&str]) -> (Option<i32>, String
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (status.code(), text(stdout), text(stderr))
 }
+
+/// What Git says in `folder`, whatever this machine's settings of it are.
+pub fn git(folder: impl AsRef<Path>, arguments: &[&str]) -> Output {
+    Command::new("git")
+        .current_dir(folder)
+        .args(["-c", "user.name=tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"])
+        .args(["-c", "init.defaultBranch=main"])
+        .args(arguments)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("git starts")
+}

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CLASSES, DATA, DECODE, DESCRIPTION, Description, Names, SKIPPED, bad, read_decode_policy};
+use super::{
+    CLASSES, DATA, DECODE, DESCRIPTION, Description, Names, SKIPPED, bad, columns, number, read_decode_policy,
+};
 use crate::artifact::{Error, Files};
 use crate::data::reader::GivenSplit;
 use crate::data::resize::Fit;
@@ -45,15 +47,10 @@ impl Summary {
         };
         let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(DATA)?[..]);
         let header = rows.headers().map_err(|e| bad(DATA, e))?.clone();
-        let at = |name: &str| {
-            header.iter().position(|cell| cell == name).ok_or_else(|| bad(DATA, format_args!("has no column `{name}`")))
-        };
-        let (label, split, width, height) = (at("label")?, at("split")?, at("width")?, at("height")?);
+        let [label, split, width, height] = columns(&header, ["label", "split", "width", "height"])?;
         let mut row = csv::StringRecord::new();
         while rows.read_record(&mut row).map_err(|e| bad(DATA, e))? {
-            let number = |column: usize| {
-                row[column].parse::<u32>().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
-            };
+            let number = |column: usize| number(&row, &header, column);
             let class = summary.classes.get_mut(number(label)? as usize);
             class.ok_or_else(|| bad(DATA, "has a label without a class"))?.1 += 1;
             summary.sizes.insert((number(width)?, number(height)?));
