@@ -557,8 +557,15 @@ fn what_is_stored_can_be_looked_at_and_carried() {
             cache|gc|--dry-run|--keep|small ingest, cache|gc|--drop|nothing";
         let there = "cache|unpack|pack.tar, cache|unpack|pack.tar|--json, cache|unpack|small.toml, status, cache|list,
             run|-q|--threads|1|--locked, export|safetensors|small.toml, data|show|digits, data|show|digits|--json,
-            data|fetch|digits, data|fetch|mnist|--offline, data|fetch|mmist, data|add|copy,
-            cache|gc|--drop|small|--json";
+            data|fetch|digits, data|fetch|digits|--json, data|fetch|mnist|--offline, data|fetch|mnist|--offline|--json,
+            data|fetch|mmist, data|add|copy, data|add|own, data|add|own|--json, data|show|own, data|fetch|own,
+            cache|show|small split|--json, cache|path|small split|--json, cache|export|small split|other|--json,
+            cache|pack|again.tar|--json, cache|gc|--drop|small|--json";
+        for (class, byte) in [("cat", 1u8), ("dog", 200)] {
+            let folder = project.path("own").join(class);
+            fs::create_dir_all(&folder).expect("a folder is made");
+            fs::write(folder.join("1.pgm"), [&b"P5\n2 2\n255\n"[..], &[byte; 4]].concat()).expect("an image is written");
+        }
         project.each(here);
         fs::remove_dir_all(project.path(".convoy")).expect("the store goes");
         project.each(there);
