@@ -43,11 +43,15 @@ struct Clones {
 
 impl Clones {
     fn new() -> Clones {
+        Clones::of(MANIFEST)
+    }
+
+    fn of(manifest: &str) -> Clones {
         let clones = Clones { temp: tempfile::tempdir().unwrap() };
         for clone in ["a", "b"] {
             let root = clones.root(clone);
             fs::create_dir_all(root.join(".git")).unwrap();
-            fs::write(root.join("small.toml"), MANIFEST).unwrap();
+            fs::write(root.join("small.toml"), manifest).unwrap();
         }
         clones.done("a", &["run", "-q"]);
         fs::copy(clones.root("a").join("small.lock"), clones.root("b").join("small.lock")).unwrap();
@@ -163,6 +167,27 @@ fn records_alone_are_known_and_what_a_report_reads_is_computed_again() {
     let told = clones.done("b", &["run", "--all-files"]);
     assert!(!told.contains("by their records"), "{told}");
     assert_eq!(clones.blobs("a").len(), clones.blobs("b").len());
+}
+
+/// Trials and their rounds, and what is made of the best of them.
+#[test]
+fn each_file_of_a_search_may_be_gone_and_the_reports_stay() {
+    let plain = "architecture  = \"INPUT - CONV(4) - RELU - POOL - FC\"\nepochs        = 2";
+    let tuned = "architecture  = \"INPUT - CONV({n}, 5x5) - RELU - FC\"\nepochs        = 1";
+    let space = "[stages.search]\nkeep = 1\nrounds = [{ trials = 2, keep = 1 }, {}]\n\n[stages.search.space]\n\
+                 stages.train.vars.n = { choice = [2, 3] }\n\n[stages.ensemble]";
+    let manifest = MANIFEST.replace(plain, tuned).replace("[stages.ensemble]", space);
+    let clones = Clones::of(&manifest);
+    let expected = clones.reports("a");
+    assert!(expected.iter().any(|(path, _)| path.ends_with("curves/search.svg")), "{expected:?}");
+    for blob in clones.blobs("a") {
+        fs::remove_file(&blob).unwrap();
+        let told = clones.done("a", &["run", "-q"]);
+        assert!(clones.reports("a") == expected, "without {}: {told}", blob.display());
+    }
+    clones.carry(&[]);
+    clones.done("b", &["run", "-q"]);
+    assert!(clones.reports("b") == expected, "what was carried");
 }
 
 #[test]

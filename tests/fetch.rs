@@ -327,6 +327,13 @@ fn one_file_is_fetched_by_its_address_and_checked_if_its_digest_is_known() {
     let (code, _, err) = ran(root.path(), &["data", "fetch", &moved, "--sha256", &hex(b"other"), "--name", "b.npz"]);
     assert_eq!(code, Some(1), "{err}");
     assert!(!root.path().join("datasets/b.npz").exists());
+    // What was begun without a digest may be of another version of the file.
+    fs::write(root.path().join("datasets/.c.npz.part"), [7; 100]).unwrap();
+    let (code, _, err) = ran(root.path(), &["data", "fetch", &moved, "--name", "c.npz"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(fs::read(root.path().join("datasets/c.npz")).unwrap() == bytes);
+    let (code, out, _) = ran(root.path(), &["data", "fetch", &moved, "--name", "c.npz"]);
+    assert!(code == Some(0) && out.contains("was here already"), "{out}");
     for odd in [&["--name", "../b.npz"][..], &["--sha256", "12"]] {
         let (code, _, err) = ran(root.path(), &[&["data", "fetch", &moved], odd].concat());
         assert_eq!(code, Some(2), "{err}");

@@ -564,7 +564,8 @@ fn what_is_stored_can_be_looked_at_and_carried() {
         for (class, byte) in [("cat", 1u8), ("dog", 200)] {
             let folder = project.path("own").join(class);
             fs::create_dir_all(&folder).expect("a folder is made");
-            fs::write(folder.join("1.pgm"), [&b"P5\n2 2\n255\n"[..], &[byte; 4]].concat()).expect("an image is written");
+            fs::write(folder.join("1.pgm"), [&b"P5\n2 2\n255\n"[..], &[byte; 4]].concat())
+                .expect("an image is written");
         }
         project.each(here);
         fs::remove_dir_all(project.path(".convoy")).expect("the store goes");
@@ -641,6 +642,7 @@ fn other_verbs() {
             &["predict", "other.toml", "--stage", "n"],
             &["why", "tr", "small.toml"],
             &["check", "other.toml", "--set", "stages.net.e"],
+            &["check", "other.toml", "--set", "stages.net.optimizer.adam."],
             &["schema", "train.optimizer.ad"],
             &["data", "verify", ""],
             &["cache", "gc", "--keep", ""],

@@ -312,3 +312,84 @@ fn a_split_of_the_data_that_is_not_used_is_told_by_check() {
     let (_, _, stderr) = ran(folder.path(), &["check", "--data", "m.toml"]);
     assert!(!stderr.contains("groups of the data set"), "{stderr}");
 }
+
+/// A slip of the hand costs no manifest, no lock file and no folder of images.
+#[test]
+fn nothing_is_written_over_a_manifest_or_among_the_images() {
+    let folder = project();
+    assert_eq!(ran(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
+    let kept = |name: &str| fs::read(folder.path().join(name)).expect("it is there");
+    let (manifest, lock) = (kept("m.toml"), kept("m.lock"));
+    for verb in [
+        &["run", "--junit", "m.toml", "m.toml"][..],
+        &["run", "--events", "m.lock", "m.toml"],
+        &["check", "--code-quality", "m.toml", "m.toml"],
+        &["export", "safetensors", "m.toml", "--output", "m.toml"],
+        &["data", "show", "t.csv", "--sheet", "m.toml"],
+        &["cache", "pack", "m.lock"],
+    ] {
+        let (code, _, stderr) = ran(folder.path(), verb);
+        assert_eq!(code, Some(2), "{verb:?}: {stderr}");
+        assert!(stderr.contains("is there already, and looks like a manifest or a lock file"), "{verb:?}: {stderr}");
+        assert!(kept("m.toml") == manifest && kept("m.lock") == lock, "{verb:?}");
+    }
+    let images = folder.path().join("photos");
+    common::draw_images(folder.path());
+    let drawn = walkdir::WalkDir::new(folder.path()).into_iter().filter_map(Result::ok);
+    let drawn = drawn.filter(|entry| entry.path().extension().is_some_and(|end| end == "png"));
+    let first = drawn.map(walkdir::DirEntry::into_path).next().expect("images were drawn");
+    let drawn = first.parent().and_then(std::path::Path::parent).expect("a folder of classes").to_owned();
+    if drawn != images {
+        fs::rename(&drawn, &images).expect("it can be renamed");
+    }
+    let own = MANIFEST.replace("t.csv", "photos").replace("schema = 1", "schema = 1\nname = \"photos\"");
+    fs::write(folder.path().join("photos.toml"), own).expect("it can be written");
+    let (code, _, stderr) = ran(folder.path(), &["run", "-q", "photos.toml", "--out-dir", "."]);
+    assert!(code == Some(2) && stderr.contains("among the images of `photos`"), "{stderr}");
+    assert!(!images.join("run.json").exists());
+}
+
+/// What the run could not write or trust at its end is told before the training.
+#[test]
+fn a_page_that_cannot_be_written_and_a_lock_file_in_the_middle_of_a_merge_are_told_first() {
+    let folder = project();
+    let (code, _, stderr) = ran(folder.path(), &["run", "-q", "m.toml", "--junit", "t.csv/junit.xml"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    let lock = "version = 2\n<<<<<<< HEAD\n=======\n>>>>>>> other\n";
+    fs::write(folder.path().join("m.lock"), lock).expect("it can be written");
+    let (code, _, stderr) = ran(folder.path(), &["run", "-q", "m.toml"]);
+    assert!(code == Some(1) && stderr.contains("`m.lock` has both sides of a merge, from line 2 on"), "{stderr}");
+    assert!(!folder.path().join(".convoy/ac").read_dir().is_ok_and(|mut records| records.next().is_some()));
+    assert_eq!(ran(folder.path(), &["run", "-q", "m.toml", "--relock"]).0, Some(0));
+}
+
+/// A lock file that was edited by hand is not what a run came to.
+#[test]
+fn an_edited_lock_file_is_seen_without_a_run() {
+    let folder = project();
+    assert_eq!(ran(folder.path(), &["run", "-q", "m.toml"]).0, Some(0));
+    let path = folder.path().join("m.lock");
+    let lock = fs::read_to_string(&path).expect("it is there");
+    assert_eq!(ran(folder.path(), &["check", "--locked", "m.toml"]).0, Some(0));
+    let edited = |line: &dyn Fn(&str) -> Option<String>| -> String {
+        lock.lines().map(|text| line(text).unwrap_or_else(|| text.to_owned()) + "\n").collect()
+    };
+    let output = edited(&|text| {
+        let (before, digest) = text.split_once("output = \"")?;
+        Some(format!("{before}output = \"{}{}", if digest.starts_with('0') { '1' } else { '0' }, &digest[1..]))
+    });
+    fs::write(&path, output).expect("it can be written");
+    let (code, stdout, _) = ran(folder.path(), &["check", "--locked", "m.toml"]);
+    assert!(code == Some(3) && stdout.contains("gave other bytes from the same inputs"), "{stdout}");
+    assert_eq!(ran(folder.path(), &["run", "-q", "--locked", "m.toml"]).0, Some(4));
+    let metric = edited(&|text| {
+        let (name, _) = text.split_once(" = ").filter(|(name, _)| name.ends_with(".accuracy\""))?;
+        Some(format!("{name} = \"0.125\""))
+    });
+    assert_ne!(metric, lock);
+    fs::write(&path, metric).expect("it can be written");
+    let (code, stdout, _) = ran(folder.path(), &["check", "--locked", "m.toml"]);
+    assert!(code == Some(3) && stdout.contains("accuracy") && stdout.contains("0.125"), "{stdout}");
+    let (code, _, stderr) = ran(folder.path(), &["run", "-q", "--locked", "m.toml"]);
+    assert!(code == Some(3) && stderr.contains("metrics that are not theirs: it was edited"), "{stderr}");
+}

@@ -6,8 +6,9 @@ use super::manifest::{load, print, run_error, threads};
 use super::terminal::Terminal;
 use super::{Exit, annotations, gates};
 use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
-use crate::manifest::{Diagnostics, Manifest, Seen};
+use crate::manifest::{Diagnostics, Manifest, Overrides, Seen};
 use crate::report;
+use crate::report::text::counted;
 use crate::runner::{self, Difference, LockFile, Session, compared_lock};
 use crate::stages::{Glance, Places, StageError};
 use crate::store::Access;
@@ -47,7 +48,18 @@ fn checked(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Ex
     if !found.problems.is_empty() {
         print(&found, terminal);
     }
-    let is_well = found.n_errors() == 0;
+    // What a profile puts in is checked as if it were asked for.
+    let own = arguments.manifest.overrides();
+    let profiles = manifest.profiles.iter().filter(|_| own.profile.is_none());
+    let mut n_errors = found.n_errors();
+    for name in profiles {
+        let with = Overrides { profile: Some(name.clone()), ..own.clone() };
+        if let Err(wrong) = Manifest::load(&manifest.path, &with) {
+            print(&wrong, terminal);
+            n_errors += wrong.n_errors();
+        }
+    }
+    let is_well = n_errors == 0;
     if arguments.json {
         let data: serde_json::Map<String, serde_json::Value> =
             looked.told.into_iter().map(|(stage, told)| (stage, told.into())).collect();
@@ -58,9 +70,9 @@ fn checked(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Ex
         }));
     } else if is_well {
         terminal.result(&format!(
-            "{}: {} stages, no errors\n",
+            "{}: {}, no errors\n",
             crate::manifest::shown_path(&manifest.path),
-            manifest.n_stages()
+            counted(manifest.n_stages() as u64, "stage", "stages")
         ));
         looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
@@ -136,10 +148,13 @@ fn compare(
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     let manifest = session.manifest;
-    let differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
+    let mut differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
         Ok(differences) => differences,
         Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };
+    if differences.is_empty() {
+        differences = locked::edited(lock, session);
+    }
     if arguments.json {
         let found: Vec<serde_json::Value> = differences.iter().map(|d| difference_json(d, manifest)).collect();
         let ok = differences.is_empty();

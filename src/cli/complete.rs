@@ -46,13 +46,13 @@ pub fn script(shell: clap_complete::Shell) -> anyhow::Result<Vec<u8>> {
 
 /// The command line, with candidates for the values that the manifest, the catalogue, the store or the schema knows.
 fn with_candidates(line: &[OsString]) -> Command {
-    fn with(command: Command, manifest: Option<&PathBuf>) -> Command {
+    fn with(command: Command, manifest: Option<&PathBuf>, typed: usize) -> Command {
         let command = command.mut_args(|arg| {
             let manifest = manifest.cloned();
             let candidates: Box<dyn Fn() -> Vec<CompletionCandidate> + Send + Sync> = match arg.get_id().as_str() {
                 "stage" | "to" | "force" => Box::new(move || plain(Outline::of(manifest.as_deref()).stages)),
                 "profile" => Box::new(move || plain(Outline::of(manifest.as_deref()).profiles)),
-                "sets" => Box::new(move || keys(&Outline::of(manifest.as_deref()))),
+                "sets" => Box::new(move || keys(&Outline::of(manifest.as_deref()), typed)),
                 "name" | "data" => Box::new(|| plain(data_sets())),
                 "keep" | "drop" | "task" => Box::new(|| plain(pipelines())),
                 "what" => Box::new(|| {
@@ -64,11 +64,12 @@ fn with_candidates(line: &[OsString]) -> Command {
             };
             Arg::add(arg, ArgValueCandidates::new(candidates))
         });
-        command.mut_subcommands(|command| with(command, manifest))
+        command.mut_subcommands(|command| with(command, manifest, typed))
     }
+    let typed = line.iter().rev().find_map(|word| word.to_str().filter(|word| word.starts_with("stages.")));
     let named = line.iter().skip(1).map(PathBuf::from).find(|word| word.extension().is_some_and(|end| end == "toml"));
     let manifest = named.or_else(|| manifest::only_manifest(Path::new(".")).ok());
-    with(arguments::command(), manifest.as_ref())
+    with(arguments::command(), manifest.as_ref(), typed.map_or(0, |typed| typed.matches('.').count()))
 }
 
 fn plain(names: Vec<String>) -> Vec<CompletionCandidate> {
@@ -111,13 +112,15 @@ impl Outline {
     }
 }
 
-/// What `--set` takes: the keys of every stage, each with the sign that its value follows.
-fn keys(outline: &Outline) -> Vec<CompletionCandidate> {
-    let all = schema::names();
+/// What `--set` takes: the keys of every stage, each with the sign that its value follows; those below a choice once a word with
+/// `typed` dots has come that far.
+fn keys(outline: &Outline, typed: usize) -> Vec<CompletionCandidate> {
+    let all = schema::settable();
+    let deepest = if typed > 2 { typed - 1 } else { 1 };
     let mut found = Vec::new();
     for (stage, kind) in outline.stages.iter().zip(&outline.kinds) {
         for (path, meaning) in &all {
-            let key = path.strip_prefix(&format!("{kind}.")).filter(|key| !key.contains('.'));
+            let key = path.strip_prefix(&format!("{kind}.")).filter(|key| key.matches('.').count() < deepest.max(1));
             found.extend(key.map(|key| (format!("stages.{stage}.{key}="), meaning)));
         }
     }

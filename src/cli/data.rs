@@ -231,6 +231,9 @@ impl Fetch<'_> {
                 let n = if let Fetched::Loaded(_, n) = fetched { n } else { 0 };
                 let checked = match sha256 {
                     Some(_) => "is what it should be".to_owned(),
+                    None if fetched == Fetched::Here => {
+                        format!("was here already and nothing was loaded; its SHA-256 is {digest}")
+                    }
                     None => format!("was not checked, its SHA-256 is {digest}"),
                 };
                 let text = format!("`{}`, {}, {checked}", shown_path(&path), bytes(size));

@@ -154,8 +154,12 @@ impl Seen {
     }
 }
 
+/// What manifests may write before the name of a data set that is built in.
+const BUILTIN: &str = "builtin:";
+
 /// The entry called `name`; else what is wrong, and what helps.
 pub fn entry_of(name: &str, root: &Path) -> Result<catalogue::Entry, reader::Error> {
+    let name = name.strip_prefix(BUILTIN).unwrap_or(name);
     if let Some(entry) = catalogue::find_entry(name, root)? {
         return Ok(entry);
     }
@@ -177,6 +181,7 @@ pub fn tell(error: &reader::Error, name: &str, is_json: bool, terminal: &Termina
 /// What is meant: a data set of the catalogue, or a path.
 fn find(data: &str, data_dir: Option<&Path>) -> Result<Box<dyn Found>, reader::Error> {
     let root = store::project_root(Path::new("."));
+    let data = data.strip_prefix(BUILTIN).unwrap_or(data);
     let path = Path::new(data);
     let is_entry = catalogue::is_name(data) && catalogue::find_entry(data, &root)?.is_some();
     if !is_entry && (path.exists() || !catalogue::is_name(data)) {

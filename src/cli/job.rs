@@ -70,6 +70,11 @@ impl<'a> Job<'a> {
         if let Some(path) = &self.arguments.events {
             self.events = Some(EventLog::create(path, manifest).map_err(files::Error::of("write", path))?);
         }
+        // Known before the training that it is about.
+        if let Some(path) = &self.arguments.junit {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            files::probe(path.parent().unwrap_or(&path))?;
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::Exit;
 use super::arguments::RunArguments;
 use super::terminal::Terminal;
 use crate::artifact::Files;
+use crate::files;
 use crate::manifest::{Manifest, shown_path};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
 use crate::report::text::{COLUMNS, wrapped};
@@ -39,7 +40,9 @@ pub fn before(
             return Ok(Some(Exit::Stale));
         }
     };
-    let found = session.compare_with_lock(&lock, true, options.threads)?;
+    let mut found = session.compare_with_lock(&lock, true, options.threads)?;
+    // Other bytes from the same inputs make no lock file stale: the run says so.
+    found.retain(|difference| !matches!(difference, Difference::Output(_)));
     if arguments.recompute {
         return Ok(None);
     }
@@ -90,6 +93,17 @@ fn stale_json(manifest: &Manifest, n_tasks: Option<usize>, differences: &[Value]
     })
 }
 
+/// What to do about a lock file that says what nobody computed.
+pub const RESTORE: &str = "restore it, for example with Git, or write it anew with `convoy run --relock`";
+
+/// What is wrong with a lock file in which Git has left both sides of a merge: told before anything is computed, since it is not
+/// written over at the end.
+pub fn unmerged(path: &Path) -> Option<String> {
+    let bytes = files::read_regular(path, u64::MAX).ok()?;
+    let line = bytes.split(|&byte| byte == b'\n').position(|line| line.starts_with(b"<<<<<<< "))? + 1;
+    Some(format!("`{}` has both sides of a merge, from line {line} on", shown_path(path)))
+}
+
 /// Says with what `--locked` compares where that is not plain: overrides have no lock file of their own.
 pub fn tell_compared(manifest: &Manifest, path: &Path, terminal: &Terminal) {
     if manifest.has_sets {
@@ -103,10 +117,7 @@ pub fn read(path: &Path) -> Result<LockFile, (String, String)> {
     match LockFile::read(path) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err((format!("there is no lock file `{shown}`"), "write it with `convoy run`".to_owned())),
-        Err(message) => {
-            let help = "restore it, for example with Git, or write it anew with `convoy run --relock`";
-            Err((format!("`{shown}`: {message}"), help.to_owned()))
-        }
+        Err(message) => Err((format!("`{shown}`: {message}"), RESTORE.to_owned())),
     }
 }
 
@@ -160,6 +171,12 @@ pub fn after(
         terminal.note(&format!("{shown}: {n_tasks} tasks and {n_metrics} metrics, all equal"));
         return Ok((Exit::Done, Vec::new()));
     }
+    if found.iter().all(|difference| matches!(difference, Difference::Metric(..))) {
+        let fault = format!("`{shown}` has the tasks of this run, and metrics that are not theirs: it was edited");
+        terminal.fault(&fault, Some(RESTORE));
+        tell(&lines(&found, &[], &None, manifest), terminal);
+        return Ok((Exit::Stale, found.iter().map(|d| difference_json(d, manifest)).collect()));
+    }
     let changes = changed_metrics(run, session);
     let of_others = |d: &&Difference| !matches!(d, Difference::Metric(name, ..) if is_told(name, &changes));
     let found: Vec<Difference> = found.iter().filter(of_others).cloned().collect();
@@ -179,12 +196,29 @@ pub fn metrics(
     session: &Session<'_>,
 ) -> Vec<MetricChange> {
     let (mut old, mut new) = (Results::of_headline(&lock.metrics), Results::of_headline(metrics));
-    if lock.metrics != *metrics {
-        let locked = locked_results(&session.store, lock).and_then(|files| Results::of_artifacts(files.iter()).ok());
-        old.take_predictions(locked.unwrap_or_default());
+    // The predictions of a lock file whose numbers were edited are of other numbers.
+    if lock.metrics != *metrics && edited(lock, session).is_empty() {
+        old.take_predictions(locked(lock, session).unwrap_or_default());
         new.take_predictions(Results::of_artifacts(evaluations.iter().copied()).unwrap_or_default());
     }
     compare::metrics(&old, &new)
+}
+
+/// The results that a lock file is about, out of the store.
+fn locked(lock: &LockFile, session: &Session<'_>) -> Option<Results> {
+    Results::of_artifacts(locked_results(&session.store, lock)?.iter()).ok()
+}
+
+/// The metrics of a lock file that are not those of the artifacts that it names, where these are here.
+pub fn edited(lock: &LockFile, session: &Session<'_>) -> Vec<Difference> {
+    let Some(own) = locked(lock, session) else { return Vec::new() };
+    let changes = compare::metrics(&Results::of_headline(&lock.metrics), &own);
+    let name = |change: &MetricChange| format!("{}.{}.{}", change.model, change.split, change.metric);
+    let shown = |side: Option<compare::Value>| {
+        side.and_then(|side| side.value).map_or_else(|| "none".to_owned(), |value| value.to_string())
+    };
+    let told = changes.iter().filter(|change| change.old.is_some() && !change.is_same());
+    told.map(|change| Difference::Metric(name(change), shown(change.old), shown(change.new))).collect()
 }
 
 /// Those that differ.

@@ -36,12 +36,13 @@ mod terminal;
 mod verify;
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
-use arguments::{Arguments, ExportVerb, Verb};
+use arguments::{Arguments, CacheVerb, DataVerb, ExportVerb, Verb};
 use terminal::Terminal;
 
 use crate::engine::Isa;
@@ -88,7 +89,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     }
     keep_decoders_quiet();
-    run::keep_writing_errors();
+    run::fail_instead_of_dying();
     let matches = arguments::command().try_get_matches_from(&arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
@@ -157,7 +158,36 @@ fn keep_decoders_quiet() {
     }));
 }
 
+/// The files that a verb was told to write.
+fn named_outputs(verb: &Verb) -> Vec<&Path> {
+    let named = match verb {
+        Verb::Run(run) => vec![&run.junit, &run.events],
+        Verb::Check(check) => vec![&check.code_quality],
+        Verb::Export { form: ExportVerb::Safetensors(export) } => vec![&export.output],
+        Verb::Data(data) => match &data.verb {
+            DataVerb::Show { sheet, .. } => vec![sheet],
+            _ => Vec::new(),
+        },
+        Verb::Cache(cache) => match &cache.verb {
+            CacheVerb::Pack { file, .. } => return vec![file],
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    named.into_iter().flatten().map(PathBuf::as_path).collect()
+}
+
+/// A manifest or a lock file is what a slip of the hand must not cost.
+fn is_precious(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "toml" || end == "lock") && path.exists()
+}
+
 fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    if let Some(path) = named_outputs(&arguments.verb).into_iter().find(|path| is_precious(path)) {
+        let message = format!("`{}` is there already, and looks like a manifest or a lock file", path.display());
+        terminal.fault(&message, Some("name another file to write to, or remove this one first"));
+        return Ok(Exit::Usage);
+    }
     match arguments.verb {
         Verb::Check(arguments) => check::check(&arguments, terminal),
         Verb::Predict(arguments) => predict::predict(&arguments, terminal),

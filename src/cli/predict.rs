@@ -18,7 +18,7 @@ use crate::data::reader::images::Images;
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{self, Pick, Reader};
 use crate::engine::{Engine, Isa};
-use crate::report::text::grouped;
+use crate::report::text::{counted, grouped};
 use crate::stages::StageError;
 use crate::stages::predict::Predictor;
 
@@ -71,6 +71,11 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
     let plan = Plan { policy: &policy, pick: Pick::new(n_images, None), threads: n_threads, known: None };
     let done = load(&images, &plan, &mut |loaded| printer.take(loaded)).and_then(|()| printer.flush());
     let (n_predicted, n_failed) = (printer.n_predicted, printer.n_failed);
+    if let Some(first) = images.left_out().first() {
+        let n = images.left_out().len() as u64;
+        let files = counted(n, "file that is no image was", "files that are no images were");
+        terminal.note(&format!("{files} left out, first `{}`", first));
+    }
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };
     let asked = export::networks(printer.predictor.n_members());
     progress.close(

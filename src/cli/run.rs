@@ -23,12 +23,13 @@ use crate::files;
 use crate::manifest::{Diagnostics, Manifest};
 use crate::report::outputs::{self, Noted};
 use crate::report::summary::{Against, metrics_json};
+use crate::report::text::counted;
 use crate::report::{self, Finished};
 use crate::runner::{
     Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, StaleReason, TaskOutcome, compared_lock,
     variant_name,
 };
-use crate::stages::Part;
+use crate::stages::{Part, Source};
 use crate::store::{Access, Digest};
 
 /// `run`.
@@ -95,6 +96,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     }
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
     let out_dir = out.join(variant_name(&manifest));
+    if let Some(source) = source_in_place(&out_dir, &manifest, &session) {
+        let message = format!("reports would be written among the images of `{source}`");
+        terminal.fault(&message, Some("name another folder with `--out-dir`, or give the pipeline another `name`"));
+        return Ok(Exit::Usage);
+    }
     // What is written last is tried first. A run that has nothing to do may have nothing to write either.
     if let Err((error, help)) = try_places(&out_dir, &session, &manifest, arguments) {
         match session.plan(&options) {
@@ -106,17 +112,34 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             Err(error) => return Ok(run_error(&error, &manifest, terminal)),
         }
     }
+    if !arguments.relock
+        && let Some(fault) = locked::unmerged(&session.graph.lock_path)
+    {
+        terminal.fault(&fault, Some(locked::RESTORE));
+        return Ok(Exit::Failed);
+    }
     stop_on_signals(&cancel)?;
     let progress = Progress::new(*terminal, arguments.quiet);
     // What was written already is not read again, but for what is printed.
-    let is_out_whole = std::sync::OnceLock::new();
+    let known = std::sync::Mutex::new(None);
     let reads = |outcome: &Outcome, task: &TaskOutcome, file: &str| {
-        let is_written = || is_written(outcome, &session, &manifest, &out_dir);
+        // Whatever a pass computes, the next one writes everything.
+        let is_written = || {
+            let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let n_computed = outcome.computed().count();
+            match *known {
+                Some((n, is_written)) if n == n_computed => is_written,
+                _ => {
+                    let is_written = is_written(outcome, &session, &manifest, &out_dir);
+                    *known = Some((n_computed, is_written));
+                    is_written
+                }
+            }
+        };
         arguments.all_files
             || arguments.recompute
             || is_reported(outcome, task, file)
-                && (!*is_out_whole.get_or_init(is_written)
-                    || results::reads(&manifest, &outcome.graph, task.stage, task.part))
+                && (!is_written() || results::reads(&manifest, &outcome.graph, task.stage, task.part))
     };
     options.reads = Some(&reads);
     if let Some(log) = &job.events
@@ -190,11 +213,13 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     terminal.note(&match (n_computed, is_complete) {
         (0, true) => {
             let recorded = results::by_records(outcome.n_recorded());
-            format!("{name}: nothing to do, {n_tasks} tasks are fresh{recorded} ({seconds})")
+            let fresh = counted(n_tasks as u64, "task is", "tasks are");
+            format!("{name}: nothing to do, {fresh} fresh{recorded} ({seconds})")
         }
         _ => {
             let recorded = results::by_records(outcome.n_recorded());
-            format!("{name}: {n_computed} of {n_tasks} tasks computed{recorded} in {seconds}")
+            let tasks = counted(n_tasks as u64, "task", "tasks");
+            format!("{name}: {n_computed} of {tasks} computed{recorded} in {seconds}")
         }
     });
     let shown = crate::manifest::shown_path(&out_dir);
@@ -277,6 +302,16 @@ fn is_written(outcome: &Outcome, session: &Session<'_>, manifest: &Manifest, out
             &reports_key(outcome, &resolved(manifest, out_dir, session)),
             &digests(&Noted::read(out_dir)),
         )
+}
+
+/// The source that is the folder of reports.
+fn source_in_place(out_dir: &Path, manifest: &Manifest, session: &Session<'_>) -> Option<String> {
+    let out_dir = std::fs::canonicalize(out_dir).ok()?;
+    let sources = manifest.nodes.iter().filter_map(|node| node.stage.sources(&session.graph.places).ok()).flatten();
+    let mut paths =
+        sources.filter_map(|source| if let Source::Folder { path, .. } = source { Some(path) } else { None });
+    let is_it = |path: &std::path::PathBuf| std::fs::canonicalize(path).is_ok_and(|path| path == out_dir);
+    paths.find(is_it).map(|path| crate::manifest::shown_path(&path))
 }
 
 /// What to do where reports cannot be written.
@@ -455,12 +490,15 @@ fn hangs_on(signal: i32) -> bool {
     ignored.is_none_or(|ignored| ignored >> (signal - 1) & 1 == 1)
 }
 
-/// A file that grows beyond what the shell allows is an error of writing it, not the end of the process.
-pub fn keep_writing_errors() {
+/// A file that grows beyond what the shell allows is an error of writing it, not the end of the process. Where memory has run out
+/// (an allocation that failed aborts, and says its size on stderr), the exit code is that of a failed run.
+pub fn fail_instead_of_dying() {
     #[cfg(unix)]
     {
         // A handler that only sets a flag: without one the default would end the process.
         let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+        let always = Arc::new(AtomicBool::new(true));
+        let _ = signal_hook::flag::register_conditional_shutdown(libc::SIGABRT, Exit::Failed as i32, always);
     }
 }
 

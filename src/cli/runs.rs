@@ -1,5 +1,6 @@
 //! `runs`: what was run, when, with which keys changed since the run before, and what came of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
@@ -9,6 +10,8 @@ use super::arguments::RunsArguments;
 use super::history::{self, RunRecord};
 use super::terminal::Terminal;
 use crate::artifact::evaluation::GateResult;
+use crate::config::did_you_mean;
+use crate::data::reader::classes::some_of;
 use crate::report::compare::Results;
 use crate::report::text::{COLUMNS, seconds, wrapped};
 use crate::runner::{self, Difference};
@@ -32,7 +35,14 @@ pub fn runs(arguments: &RunsArguments, terminal: &Terminal) -> anyhow::Result<Ex
         }
     };
     if let Some(name) = &arguments.pipeline {
+        let others: BTreeSet<String> = runs.iter().map(|run| run.pipeline.clone()).collect();
         runs.retain(|run| run.pipeline == *name || run.variant == *name);
+        if runs.is_empty() && !others.is_empty() {
+            let help = did_you_mean(name, others.iter().map(String::as_str))
+                .unwrap_or_else(|| format!("there are runs of {}", some_of(others.iter().map(String::as_str))));
+            terminal.fault(&format!("there is no run of `{name}`"), Some(&help));
+            return Ok(Exit::Usage);
+        }
     }
     let n = arguments.number.map_or(MOST_RUNS, |n| n as usize);
     if arguments.json {

@@ -56,6 +56,31 @@ pub fn names() -> Vec<(String, String)> {
     pages().into_iter().map(|page| (page.path, page.meaning)).collect()
 }
 
+/// The keys that `--set` takes, from the kind of stage on, each with what it means: also those below a choice, none below a list.
+pub fn settable() -> Vec<(String, String)> {
+    fn add(found: &mut Vec<(String, String)>, above: &str, keys: &[Declaration]) {
+        for key in keys {
+            let path = format!("{above}.{}", key.key);
+            found.push((path.clone(), key.meaning.to_owned()));
+            below(found, &path, &key.form);
+        }
+    }
+    fn below(found: &mut Vec<(String, String)>, path: &str, form: &Form) {
+        match form {
+            Form::Choice(choices) => {
+                choices.iter().for_each(|choice| add(found, &format!("{path}.{}", choice.word), &choice.keys));
+            }
+            Form::Filled(form) => below(found, path, form),
+            Form::Table(keys) | Form::Open(keys, _) => add(found, path, keys),
+            Form::Either(forms) => forms.iter().for_each(|form| below(found, path, form)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    KINDS.iter().for_each(|kind| add(&mut found, kind.name, &stage_keys(kind)));
+    found
+}
+
 /// Everything as one page: a section for the manifest and for each kind of stage, keys as a list in the order of declaration.
 fn markdown(pages: &[Page]) -> String {
     let mut text = String::from(

@@ -12,7 +12,7 @@ use super::results::by_records;
 use super::terminal::Terminal;
 use crate::config::Span;
 use crate::manifest::Manifest;
-use crate::report::text::{Align, aligned, numbered};
+use crate::report::text::{Align, aligned, counted, numbered};
 use crate::runner::{Graph, Options, Plan, PlannedTask, Session, StaleReason, State};
 use crate::stages::Part;
 use crate::store::{Access, Digest};
@@ -116,9 +116,11 @@ fn render(plan: &Plan) -> String {
     let mut text = aligned(&["state", "stage", "reason"], &[Align::Left, Align::Left, Align::Left], &rows);
     let (n_fresh, n_tasks) = plan.count();
     let _ = if plan.is_fresh() {
-        writeln!(text, "nothing to do: {n_fresh} tasks are fresh{}", by_records(plan.n_recorded()))
+        let fresh = counted(n_fresh as u64, "task is", "tasks are");
+        writeln!(text, "nothing to do: {fresh} fresh{}", by_records(plan.n_recorded()))
     } else {
-        writeln!(text, "{n_fresh} of {n_tasks} tasks are fresh{}", by_records(plan.n_recorded()))
+        let tasks = counted(n_tasks as u64, "task is", "tasks are");
+        writeln!(text, "{n_fresh} of {tasks} fresh{}", by_records(plan.n_recorded()))
     };
     text
 }

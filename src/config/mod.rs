@@ -357,6 +357,11 @@ pub fn display(value: &Value) -> String {
 
 /// "did you mean `x`?" for the nearest known word, when it is near enough, or for the one with these initials (`lr`).
 pub fn did_you_mean<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    nearest(got, known).map(|word| format!("did you mean `{word}`?"))
+}
+
+/// The nearest known word, as [`did_you_mean`] finds it.
+fn nearest<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let initials = |word: &str| -> String { word.split(['_', '-']).filter_map(|part| part.chars().next()).collect() };
     known
         .map(|word| {
@@ -369,7 +374,7 @@ pub fn did_you_mean<'k>(got: &str, known: impl Iterator<Item = &'k str>) -> Opti
             *distance == 0 || (shorter > 2 && *distance <= 1 + shorter / 4 && *distance < word.len())
         })
         .min()
-        .map(|(_, word)| format!("did you mean `{word}`?"))
+        .map(|(_, word)| word)
 }
 
 #[cfg(test)]

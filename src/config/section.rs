@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::declare::{Alternative, Declaration, Form};
 use super::{
     Bounds, Entry, Log, Node, OneOf, Problem, Resolved, Span, Table, Value, as_number, canonical_float, did_you_mean,
-    display, meant, positive_zero, quote, toml,
+    display, meant, nearest, positive_zero, quote, toml,
 };
 
 /// One table of a manifest while a config reads it.
@@ -243,11 +243,17 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The choices of a table with several, each as a value of its own: `"center"`, `{ scale = { per = "pixel" } }`.
-fn one_choice_each(table: &Table) -> Vec<String> {
-    let alone = |entry: &Entry| match &entry.node.value {
-        Value::Table(inner) if inner.entries.is_empty() => quote(&entry.key),
-        _ => toml(&Value::Table(Table { entries: vec![entry.clone()] })),
+/// The choices of a table with several, each as a value of its own: `"center"`, `{ scale = { per = "pixel" } }`. What is nearly
+/// one of `names` is written like it.
+fn one_choice_each(table: &Table, names: &[&str]) -> Vec<String> {
+    let alone = |entry: &Entry| {
+        let is_known = names.contains(&entry.key.as_str());
+        let near = nearest(&entry.key, names.iter().copied()).filter(|_| !is_known);
+        let key = near.map_or_else(|| entry.key.clone(), str::to_owned);
+        match &entry.node.value {
+            Value::Table(inner) if inner.entries.is_empty() => quote(&key),
+            _ => toml(&Value::Table(Table { entries: vec![Entry { key, ..entry.clone() }] })),
+        }
     };
     table.entries.iter().map(alone).collect()
 }
@@ -257,7 +263,7 @@ fn instead_of(key: &str, is_in_list: bool, table: &Table, names: &[&str]) -> Opt
     let is_choice = |entry: &&Entry| names.contains(&entry.key.as_str());
     let are_tables = table.entries.iter().all(|entry| matches!(entry.node.value, Value::Table(_)));
     if is_in_list && table.entries.len() > 1 && are_tables && table.entries.iter().any(|entry| is_choice(&entry)) {
-        return Some(format!("write an item for each, as in `{key} = [{}]`", one_choice_each(table).join(", ")));
+        return Some(format!("write an item for each, as in `{key} = [{}]`", one_choice_each(table, names).join(", ")));
     }
     // `{ name = "adam", lr = 0.1 }`, as other tools have it.
     let named = table.entries.iter().find_map(|entry| match &entry.node.value {
@@ -454,7 +460,9 @@ impl<'k, 'a> Key<'k, 'a> {
         let Value::List(items) = &node.value else {
             self.section.expected(self.key, node, "a list");
             let items = match &node.value {
-                Value::Table(table) if table.entries.len() > 1 => one_choice_each(table),
+                Value::Table(table) if table.entries.len() > 1 => {
+                    one_choice_each(table, &choices.iter().map(|choice| choice.word).collect::<Vec<_>>())
+                }
                 value => vec![toml(value)],
             };
             if matches!(node.value, Value::Text { .. } | Value::Table(_)) {

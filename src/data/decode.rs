@@ -60,6 +60,8 @@ pub enum Fault {
     Unsupported,
     /// The image is larger than it may be.
     TooLarge,
+    /// Nothing is known of the file: this machine could not read it now.
+    Machine,
 }
 
 impl fmt::Display for Refused {
@@ -336,7 +338,7 @@ fn turn(shape: ImageShape, depth: Depth, limits: &Limits) -> Result<Turn, Refuse
     let turn = LARGE.lock().unwrap_or_else(PoisonError::into_inner);
     // The pixels, what the decoder keeps, and what is made of them.
     let what = format!("is {}x{} pixels and", shape.width, shape.height);
-    memory::check(&what, n.saturating_mul(3)).map_err(too_large)?;
+    memory::check(&what, n.saturating_mul(3)).map_err(|reason| Refused { fault: Fault::Machine, reason })?;
     Ok(Some(turn))
 }
 
@@ -486,12 +488,12 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
     })
 }
 
-/// A decoder's error in our words, on one line.
 /// The format that [`Seen`] calls `name`, of those that files are read in one by one.
 pub fn seen_format(name: &str) -> Option<&'static str> {
     ImageFormat::all().filter_map(format_name).find(|known| *known == name)
 }
 
+/// A decoder's error in our words, on one line.
 fn said(format: &str, error: image::ImageError) -> Refused {
     let fault = match error {
         image::ImageError::Unsupported(_) => Fault::Unsupported,

@@ -108,6 +108,10 @@ pub fn fetch(
     for url in urls {
         let mut reason = String::new();
         for _ in 0..MOST_TRIES {
+            if file.sha256.is_none() && file.unpacked_sha256.is_none() {
+                // What was begun may be of another version of the file, and nothing would tell.
+                to.set_len(0).map_err(cannot("write", &part))?;
+            }
             let before = length(&to, &part)?;
             // What is here may be whole: the last try was stopped before it was looked at.
             if before > 0 && file.size.is_some_and(|size| before >= size) {

@@ -57,7 +57,7 @@ pub use pooling::{
 pub use reference::{Activation, ConvShape};
 pub use softmax::{BatchLoss, LossOptions, LossScratch, Targets, softmax, softmax_cross_entropy};
 pub use sums::sum_of_squares;
-pub use threads::Engine;
+pub use threads::{Engine, Stopped, stoppable};
 pub use update::{AdamStep, RmsPropStep, UpdateStep, adagrad, adam, rmsprop, sgd};
 
 pub(crate) use activation::{activate_backward, copy, mask_and_scale, mask_and_scale_in_place};

@@ -33,6 +33,48 @@ const ROUNDS: u32 = 32;
 thread_local! {
     /// Set while this thread works for some pool: a nested call then runs inline.
     static IS_WORKING: Cell<bool> = const { Cell::new(false) };
+    /// What to ask before each piece of work that this thread gives out: see [`stoppable`].
+    static STOP: Cell<Option<*const Ask<'static>>> = const { Cell::new(None) };
+}
+
+type Ask<'a> = dyn Fn() -> bool + 'a;
+
+/// The work of [`stoppable`] was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Calls `f`, which ends in the middle once `is_stopped`: that is asked before each piece of work that `f` has an engine do on this
+/// thread, which then unwinds. Nothing half-computed can be returned; what `f` had in hand is dropped.
+///
+/// # Errors
+/// If it was stopped.
+pub fn stoppable<T>(is_stopped: &dyn Fn() -> bool, f: impl FnOnce() -> T) -> Result<T, Stopped> {
+    struct Reset(Option<*const Ask<'static>>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            STOP.set(self.0);
+        }
+    }
+    // SAFETY: only the lifetime is erased, and the pointer is gone from `STOP` before this function ends, however it does.
+    let erased = unsafe { std::mem::transmute::<*const Ask<'_>, *const Ask<'static>>(is_stopped) };
+    let reset = Reset(STOP.replace(Some(erased)));
+    // What unwinding leaves half-done is dropped with `f`; a panic goes on as one.
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    drop(reset);
+    match outcome {
+        Ok(done) => Ok(done),
+        Err(payload) if payload.is::<Stopped>() => Err(Stopped),
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Unwinds out of [`stoppable`] if this thread is to stop.
+fn look() {
+    let Some(ask) = STOP.get() else { return };
+    // SAFETY: `stoppable`, whose closure this is called from, keeps what it points to alive.
+    if unsafe { (*ask)() } && !thread::panicking() {
+        resume_unwind(Box::new(Stopped));
+    }
 }
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
@@ -232,6 +274,7 @@ impl Engine {
     /// been. A call from inside another call, or while another thread uses the pool, runs them in turn on the calling
     /// thread.
     pub fn run(&self, n_parts: usize, f: impl Fn(usize) + Sync) {
+        look();
         self.pool.run(n_parts, &f);
     }
 
@@ -240,6 +283,7 @@ impl Engine {
     pub fn parallel_for(&self, n_items: usize, f: impl Fn(Range<usize>, usize) + Sync) {
         let threads = self.threads();
         if n_items <= 1 || threads == 1 {
+            look();
             if n_items > 0 {
                 f(0..n_items, 0);
             }
@@ -536,6 +580,29 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 4);
+    }
+
+    #[test]
+    fn work_that_is_told_to_stop_ends_before_its_next_piece_and_gives_nothing() {
+        for threads in [1, 3] {
+            let engine = Engine::new(threads);
+            let n_done = AtomicUsize::new(0);
+            let work = || {
+                for _ in 0..10 {
+                    engine.parallel_for(8, |range, _| {
+                        n_done.fetch_add(range.len(), Ordering::Relaxed);
+                    });
+                }
+                "all of it"
+            };
+            assert_eq!(stoppable(&|| n_done.load(Ordering::Relaxed) >= 24, work), Err(Stopped));
+            assert_eq!(n_done.load(Ordering::Relaxed), 24);
+            // Outside nobody is asked, nor by another one's question.
+            assert_eq!(stoppable(&|| false, || stoppable(&|| false, work)), Ok(Ok("all of it")));
+            assert_eq!(work(), "all of it");
+            let panic = catch_unwind(AssertUnwindSafe(|| stoppable(&|| false, || panic!("on purpose"))));
+            assert!(panic.is_err_and(|payload| payload.is::<&str>()));
+        }
     }
 
     #[test]

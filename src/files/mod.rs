@@ -186,6 +186,24 @@ pub fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// Whether an error of reading is about the file, so that whoever reads it meets it again: it is absent, forbidden, a loop of
+/// links, no regular file. All others (no more descriptors, no memory, a disk that fails) are of this moment.
+pub fn is_lasting(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let is_told = error.raw_os_error().is_none() && matches!(error.kind(), InvalidInput | IsADirectory);
+    is_told || matches!(error.kind(), NotFound | PermissionDenied | NotADirectory) || is_loop(error)
+}
+
+#[cfg(unix)]
+fn is_loop(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+}
+
+#[cfg(not(unix))]
+fn is_loop(_error: &io::Error) -> bool {
+    false
+}
+
 fn regular(metadata: &Metadata) -> io::Result<()> {
     match metadata.is_file() {
         true => Ok(()),

@@ -245,6 +245,10 @@ fn apply_overrides(
     };
     let mut changes = Vec::new();
     for profile in &profiles {
+        if let Some(message) = refusal(&profile.key) {
+            let message = message.replacen("`name`", "a profile's name", 1);
+            problems.push(Problem::error(profile.key_span, message).help("it is part of the names of files"));
+        }
         let Value::Table(keys) = &profile.node.value else {
             let message = format!("profile `{}` expects a table, got {}", profile.key, profile.node.value.noun());
             problems

@@ -12,6 +12,9 @@ const HEALTHY: (f64, f64) = (1e-4, 1e-2);
 /// Learning rates, losses: from this factor between largest and smallest on, an axis is logarithmic.
 const WIDE: f64 = 30.0;
 
+/// What learning curves are drawn from, of whatever kind of stage: a search trains its last round itself.
+pub(super) const CURVES: [&str; 2] = ["epochs.csv", "layers.csv"];
+
 /// One task's numbers: a column by its name, one value an epoch, not a number where a cell is empty.
 struct Columns(BTreeMap<String, Vec<String>>);
 
@@ -47,7 +50,7 @@ pub(super) fn curves(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf
     // A hundred trials are told apart by numbers.
     let own = || finished.iter().filter(|task| task.trial.is_none());
     let stages: BTreeSet<&str> =
-        own().filter(|task| task.files.0.contains_key("epochs.csv")).map(|task| task.stage).collect();
+        own().filter(|task| task.files.0.contains_key(CURVES[0])).map(|task| task.stage).collect();
     stages.into_iter().filter_map(move |stage| {
         let tasks: Vec<&Finished<'_>> = own().filter(|task| task.stage == stage).collect();
         Some((Path::new("curves").join(format!("{stage}.svg")), figure(stage, &tasks)?.to_svg()))
@@ -59,7 +62,7 @@ fn figure(stage: &str, tasks: &[&Finished<'_>]) -> Option<Figure> {
         let of = |task: &&Finished<'_>| Some((task.part, Columns::parse(task.files.0.get(file)?)?));
         tasks.iter().filter_map(of).collect()
     };
-    let (epochs, layers) = (read("epochs.csv"), read("layers.csv"));
+    let [epochs, layers] = CURVES.map(read);
     let n_folds = epochs.iter().filter(|(part, _)| matches!(part, Part::Fold(_))).count();
     let subtitle = match (n_folds, epochs.iter().any(|(part, _)| *part == Part::All)) {
         (0 | 1, false) => String::new(),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::text::grouped;
+use super::text::{counted, grouped};
 use crate::artifact::dataset::Summary;
 use crate::data::reader::GivenSplit;
 use crate::data::resize::Fit;
@@ -41,10 +41,6 @@ pub fn glance_line(glance: &Glance) -> String {
 
 fn left_out(n: u64) -> Option<String> {
     (n > 0).then(|| format!("{} left out", counted(n, "file", "files")))
-}
-
-fn counted(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(n), if n == 1 { one } else { many })
 }
 
 /// The largest first; of many only the largest and the smallest.

@@ -1,6 +1,7 @@
 //! Which files of an artifact a report, or the results on the terminal, are made from: what a store that knows tasks by their
 //! records only must have to show them.
 
+use super::curves::CURVES;
 use super::{PICTURES, TABLES};
 use crate::artifact::evaluation::EVALUATION;
 use crate::artifact::model::MODEL;
@@ -11,7 +12,7 @@ use crate::stages::Part;
 pub fn reads(kind: &str, part: Part, is_trial: bool, name: &str) -> bool {
     let is_table = |table: &super::Table| table.kind == kind && table.file == name && (table.is_per_task || !is_trial);
     TABLES.iter().any(is_table)
-        || !is_trial && PICTURES.contains(&(kind, name))
+        || !is_trial && (PICTURES.contains(&(kind, name)) || CURVES.contains(&name))
         || match kind {
             "evaluate" => name == EVALUATION,
             "search" => name == ROUND,

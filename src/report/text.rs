@@ -143,6 +143,11 @@ pub fn bytes(n: u64) -> String {
     memory::bytes(n)
 }
 
+/// `1 task`, `1,797 tasks`.
+pub fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n), if n == 1 { one } else { many })
+}
+
 /// Seconds for people: `0.4 s`, `12 s`, `3 min 20 s`.
 pub fn seconds(s: f64) -> String {
     if s < 10.0 {

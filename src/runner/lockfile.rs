@@ -407,8 +407,8 @@ impl LockFile {
                 (State::Pending { .. }, _) if !is_whole => None,
                 (_, None) => Some(Difference::New(name.clone())),
                 (State::Stale(_), Some(_)) if is_stale => Some(Difference::Key(name.clone())),
-                // Its key is the locked one; its record is not here, or is of another output.
-                (State::Stale(_), Some(_)) => None,
+                // Its key is the locked one. Its record is not here, or is of another output.
+                (State::Stale(_), Some(locked)) => entry(&locked.key).map(|_| Difference::Output(name.clone())),
                 (State::Pending { .. }, Some(_)) if is_below => Some(Difference::Above(name.clone())),
                 (State::Pending { .. }, Some(_)) if has_changed => Some(Difference::Unknown(name.clone())),
                 (State::Pending { .. }, Some(_)) => None,

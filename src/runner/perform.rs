@@ -77,7 +77,7 @@ impl Job {
         let Job { stage, part, seed, inputs } = self;
         let task = Task { part, seed, inputs };
         let pool = super::pool(context.threads(), "task");
-        let mut run = || stage.run(&task, folders, context, sink);
+        let mut run = || stages::run(&*stage, &task, folders, context, sink);
         // What a panic leaves half-done is the sink's content only, and that is thrown away.
         let run = AssertUnwindSafe(move || match &pool {
             Some(pool) => pool.install(run),

@@ -242,6 +242,14 @@ impl Stage for Evaluate {
                 log.push(Problem::error(span, message).help("hold out a test split, or name its member"));
             }
         }
+        let last = upstream.nodes[input].name.as_str();
+        let short = self.gates.iter().map(|gate| (gate.model.as_deref().unwrap_or(last), gate.baseline_model()));
+        let listed = self.listed.iter().map(|gate| (gate.model_or(last), gate.baseline_model()));
+        for (own, baseline) in short.chain(listed) {
+            let Some((baseline, at)) = baseline.filter(|(baseline, _)| *baseline == own) else { continue };
+            let problem = Problem::error(at, format!("`{baseline}` is compared with itself: this gate cannot fail"));
+            log.push(problem.help("name another model, a lock file or a number as the baseline"));
+        }
         for gate in &self.listed {
             let name = gate.model_or(&upstream.nodes[input].name);
             let own = stages.iter().map(|&stage| &upstream.nodes[stage]).find(|node| node.name == name);

@@ -247,6 +247,12 @@ impl Ingest {
     /// Why there is nothing at `path`: the nearest name that is there, or the catalogue's.
     fn absent(&self, path: &Path, places: &Places) -> reader::Error {
         let error = reader::Error::new(format!("`{}` does not exist", path.display()));
+        if self.source.contains("://") {
+            return error.help("an address is no path: load it with `convoy data fetch ADDRESS`, and name the file");
+        }
+        if self.source.starts_with('~') || self.source.contains('$') {
+            return error.help("`~` and `$` stand for themselves here: write the path out");
+        }
         let parent = path.parent().unwrap_or(&places.manifest_dir);
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut names = reader::names_in(parent).unwrap_or_default();
@@ -365,6 +371,7 @@ impl Ingest {
                 }
                 Fault::Damaged => "repair or remove it",
                 Fault::Unsupported => "convert it to PNG, say, or remove it",
+                Fault::Machine => "see to the machine, and run again",
                 Fault::TooLarge => "make it smaller, or raise `max_pixels` or `max_bytes`",
             };
             return Err(StageError::new(format!("`{}` {}", image.path, image.reason))

@@ -30,11 +30,27 @@ use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::{self, Files, Sink};
 use crate::config::{Complaint, Log, Section, Span};
 use crate::data::reader::GivenSplit;
+use crate::engine;
 use crate::files;
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
 
 pub use rebuild::rebuild;
+
+/// Runs a stage's task. Once `context.is_cancelled()`, it ends in the middle of whatever it has the engine compute.
+///
+/// # Errors
+/// What the stage says; [`StageError::cancelled`] if it was told to stop.
+pub fn run(
+    stage: &dyn Stage,
+    task: &Task,
+    places: &Places,
+    context: &dyn Context,
+    sink: &mut dyn Sink,
+) -> Result<(), StageError> {
+    engine::stoppable(&|| context.is_cancelled(), || stage.run(task, places, context, sink))
+        .unwrap_or_else(|engine::Stopped| Err(StageError::cancelled()))
+}
 
 /// The unit that is cached and scheduled within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

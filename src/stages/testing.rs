@@ -109,7 +109,7 @@ pub(crate) fn run(
 ) -> Result<Files, StageError> {
     let mut sink = MemorySink::default();
     let task = Task { part, seed: 42, inputs };
-    stage.run(&task, places, context, &mut sink)?;
+    super::run(stage, &task, places, context, &mut sink)?;
     Ok(sink.files())
 }
 

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::digest::Digest;
 use super::stamp::{self, Stamp, stamp_of};
 use super::{Error, Store};
-use crate::files::{is_hidden, is_no_source, is_text_name, open_regular};
+use crate::files::{is_hidden, is_lasting, is_no_source, is_text_name, open_regular};
 
 /// Something to be digested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -344,22 +344,6 @@ fn shown_in(mut records: Vec<Record>) -> Vec<Record> {
     records.iter_mut().filter(|record| record.is_folder).for_each(|record| record.path.push(b'/'));
     records.sort_by(|a, b| a.path.cmp(&b.path));
     records
-}
-
-/// Whether ingest will meet the same error: it says what it thinks of the file, then.
-fn is_lasting(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
-        || is_loop(error)
-}
-
-#[cfg(unix)]
-fn is_loop(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ELOOP)
-}
-
-#[cfg(not(unix))]
-fn is_loop(_error: &io::Error) -> bool {
-    false
 }
 
 /// Longest piece that is read at once; shorter files are read whole.

@@ -58,6 +58,7 @@ pub fn by_folder(files: &[String]) -> Result<Assigned, Error> {
             })
             .collect()
     } else {
+        check_train(&splits, &tops)?;
         files
             .iter()
             .map(|path| {
@@ -185,6 +186,18 @@ fn split_folders<'a>(
         }
     }
     Ok(splits.into_iter().map(|top| (top.name, (top.split, top.at))).collect())
+}
+
+/// Stops where folders lie beside `test` or `val` and there is no `train`: somebody cut off a split by hand and left the training
+/// images where they were. To take the split for the data set, or its images for nobody's, would train on the wrong ones.
+fn check_train(splits: &BTreeMap<&str, (GivenSplit, usize)>, tops: &BTreeSet<&str>) -> Result<(), Error> {
+    let beside: Vec<&str> = tops.iter().copied().filter(|top| !splits.contains_key(top)).collect();
+    if beside.is_empty() || splits.values().any(|(split, _)| *split == GivenSplit::Train) {
+        return Ok(());
+    }
+    let (named, beside) = (some_of(splits.keys().copied()), some_of(beside.into_iter()));
+    Err(Error::new(format!("the source has no `train`: {beside} lie beside {named}, which looks like a split"))
+        .help(format!("put {beside} into a folder `train`, or set `source` to {named} alone")))
 }
 
 /// Whether every class has its splits inside: `cat/train`, `cat/test`, `dog/train`, ….
@@ -321,6 +334,22 @@ fn as_whole(name: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use GivenSplit::{Test, Train, Validation};
+
+    #[test]
+    fn a_split_beside_class_folders_needs_a_train() {
+        for split in ["test", "val"] {
+            let paths = ["cat/1.png", "dog/1.png"].map(str::to_owned).into_iter();
+            let cut = ["cat", "dog"].map(|class| format!("{split}/{class}/2.png"));
+            let files: Vec<String> = paths.chain(cut).collect();
+            let error = by_folder(&files).expect_err("which images are to be trained on is not said").to_string();
+            assert!(error.contains("no `train`: `cat`, `dog` lie beside"), "{error}");
+            let inside: Vec<String> = files
+                .iter()
+                .map(|path| if path.starts_with(split) { path.clone() } else { format!("train/{path}") })
+                .collect();
+            assert_eq!(by_folder(&inside).map(|assigned| assigned.classes), Ok(owned(&["cat", "dog"])));
+        }
+    }
 
     type Expected<'a> = &'a [Option<(u32, Option<GivenSplit>)>];
 

@@ -95,11 +95,14 @@ impl Found for Folder {
 
     fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
         let listed = list(&self.path)?.into_iter().filter(|listed| !listed.is_folder);
-        let (images, others): (Vec<Listed>, Vec<Listed>) = listed.partition(is_image);
+        let (mut images, mut others) = (Vec::new(), Vec::new());
+        for file in listed {
+            if is_image(&file)? { images.push(file) } else { others.push(file) }
+        }
         let paths: Vec<String> = images.iter().map(|file| file.path.clone()).collect();
         let shown = self.path.display();
         if paths.is_empty() {
-            let (what, help) = without_images(&others);
+            let (what, help) = without_images(&others)?;
             return Err(Error::new(format!("`{shown}` has no image {what}")).help(help));
         }
         let Assigned { classes, files: assigned } = by_folder(&paths).map_err(|error| Error {
@@ -122,17 +125,28 @@ impl Found for Folder {
 }
 
 /// Whether a file is meant as an image: by its name, else by its content.
-fn is_image(file: &Listed) -> bool {
-    super::is_image_name(&file.path).unwrap_or_else(|| is_known_image(&head(file, super::IMAGE_HEAD)))
+///
+/// # Errors
+/// If this machine cannot read it now.
+pub fn is_image(file: &Listed) -> Result<bool, Error> {
+    match super::is_image_name(&file.path) {
+        Some(is_image) => Ok(is_image),
+        None => Ok(is_known_image(&head(file, super::IMAGE_HEAD)?)),
+    }
 }
 
-/// A file's first bytes; none of what cannot be read.
-fn head(file: &Listed, n: usize) -> Vec<u8> {
+/// A file's first bytes; none of what nobody can read.
+///
+/// # Errors
+/// If this machine cannot read it now.
+fn head(file: &Listed, n: usize) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     let opened = super::input::open_regular(&file.full);
-    match opened.is_ok_and(|(file, _)| file.take(n as u64).read_to_end(&mut head).is_ok()) {
-        true => head,
-        false => Vec::new(),
+    match opened.and_then(|(file, _)| file.take(n as u64).read_to_end(&mut head)) {
+        Ok(_) => Ok(head),
+        Err(error) if files::is_lasting(&error) => Ok(Vec::new()),
+        Err(error) => Err(Error::new(format!("cannot read `{}` now: {error}", file.full.display()))
+            .help("see to the machine, and run again")),
     }
 }
 
@@ -140,11 +154,14 @@ fn head(file: &Listed, n: usize) -> Vec<u8> {
 const LOOKED_INTO: usize = 100;
 
 /// What there is instead of images, and what to do.
-fn without_images(others: &[Listed]) -> (String, String) {
-    let heads = others.iter().take(LOOKED_INTO).map(|file| (file.path.as_str(), head(file, 512)));
-    let heads: Vec<(&str, Vec<u8>)> = heads.collect();
+///
+/// # Errors
+/// If this machine cannot read one now.
+fn without_images(others: &[Listed]) -> Result<(String, String), Error> {
+    let heads = others.iter().take(LOOKED_INTO).map(|file| Ok((file.path.as_str(), head(file, 512)?)));
+    let heads: Vec<(&str, Vec<u8>)> = heads.collect::<Result<_, Error>>()?;
     let telling = heads.iter().find(|(path, head)| foreign::is_known(path, head)).or(heads.first());
-    foreign::instead(others.len(), telling.map(|(path, head)| (*path, &head[..])))
+    Ok(foreign::instead(others.len(), telling.map(|(path, head)| (*path, &head[..]))))
 }
 
 /// Samples that are all known, and read one by one.
@@ -254,6 +271,18 @@ mod tests {
         fs::remove_file(folder.path().join("a/loop")).unwrap();
         symlink("self", folder.path().join("a/self")).unwrap();
         assert!(!error_of(folder.path()).contains("nothing is wrong"));
+    }
+
+    /// A file that opens and then fails to be read, as on a disk that fails: nothing is mapped at the start of memory.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_this_machine_cannot_read_now_is_not_called_corrupt() {
+        for name in ["a/2.png", "a/2"] {
+            let folder = folder(&[("a/1.png", &png(1, 1, &[7])), ("b/1.png", &png(1, 1, &[7]))]);
+            std::os::unix::fs::symlink("/proc/self/mem", folder.path().join(name)).unwrap();
+            let error = error_of(folder.path());
+            assert!(error.contains(name) && error.contains("cannot ") && error.contains(" now"), "{error}");
+        }
     }
 
     #[cfg(unix)]

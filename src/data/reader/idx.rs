@@ -94,7 +94,8 @@ fn pairs_in(folder: &Path) -> Result<Vec<Pair>, Error> {
             continue;
         }
         let path = folder.join(&name);
-        if !path.is_file() || !is_idx(&Input::Path(path.clone()).head(4).unwrap_or_default()) {
+        // One that cannot be read is no reason to go on with the others: it may be the test split.
+        if !path.is_file() || !is_idx(&Input::Path(path.clone()).head(4)?) {
             continue;
         }
         let Some(labels) = labels_beside(&path) else {

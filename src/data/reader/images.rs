@@ -2,19 +2,22 @@
 
 use std::path::PathBuf;
 
-use super::folder::list;
+use super::folder::{is_image, list};
 use super::{Content, Error, Pick, Reader, Sample};
 
 /// A list of images, in the order given; folders are walked in the order of their names.
 #[derive(Debug)]
 pub struct Images {
     samples: Vec<Sample>,
+    /// Files within folders that are no images.
+    left_out: Vec<String>,
 }
 
 impl Images {
-    /// The images that `paths` name. What cannot be listed is an image that cannot be read.
+    /// The images that `paths` name. What cannot be listed is an image that cannot be read; within a folder, what is no image is
+    /// left out.
     pub fn of(paths: &[PathBuf]) -> Images {
-        let mut samples = Vec::with_capacity(paths.len());
+        let (mut samples, mut left_out) = (Vec::with_capacity(paths.len()), Vec::new());
         let sample = |path: String, content| Sample { path, label: 0, given: None, group: None, content };
         for path in paths {
             let shown = path.display().to_string();
@@ -24,17 +27,29 @@ impl Images {
             }
             match list(path) {
                 Ok(listed) => {
-                    let n = samples.len();
-                    let files = listed.into_iter().filter(|listed| !listed.is_folder);
-                    samples.extend(files.map(|file| sample(file.full.display().to_string(), Content::File(file.full))));
+                    let (n, n_left_out) = (samples.len(), left_out.len());
+                    for file in listed.into_iter().filter(|listed| !listed.is_folder) {
+                        let name = file.full.display().to_string();
+                        // One that cannot be read now says so when it is decoded.
+                        match is_image(&file).unwrap_or(true) {
+                            true => samples.push(sample(name, Content::File(file.full))),
+                            false => left_out.push(name),
+                        }
+                    }
                     if samples.len() == n {
-                        samples.push(sample(shown, Content::Bad("is a folder without any file".to_owned())));
+                        let what = if left_out.len() == n_left_out { "file" } else { "image" };
+                        samples.push(sample(shown, Content::Bad(format!("is a folder without any {what}"))));
                     }
                 }
                 Err(error) => samples.push(sample(shown, Content::Bad(format!("cannot be listed: {error}")))),
             }
         }
-        Images { samples }
+        Images { samples, left_out }
+    }
+
+    /// Files within the folders that are no images, as they are found.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }
 

@@ -14,6 +14,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use super::input::open_regular;
 use super::{Content, Error, GivenSplit, Pick, Reader, Sample};
 use crate::data::decode::{DecodePolicy, Decoded, Fault, Refused, pixel_digest};
+use crate::files;
 
 /// The decoded images and the undecoded bytes of one chunk stay below this, unless a single image is larger.
 const CHUNK_BYTES: usize = 16 << 20;
@@ -129,6 +130,12 @@ fn consume<E: From<Error> + Send>(
             )
         });
         handed?;
+        let failed = |loaded: &&Loaded| loaded.image.as_ref().is_err_and(|refused| refused.fault == Fault::Machine);
+        if let Some(Loaded { path, image: Err(refused), .. }) = loaded.iter().find(failed) {
+            return Err(Error::new(format!("`{path}` {refused}"))
+                .help("it may well be sound: see to the machine, and run again")
+                .into());
+        }
         if let Some((image, _)) = loaded.iter().find_map(|loaded| loaded.image.as_ref().ok()) {
             let most = CHUNK_BYTES / image.pixels.len().max(1);
             chunk_len.store(most.clamp(plan.threads, CHUNK_LEN), Ordering::Relaxed);
@@ -169,10 +176,13 @@ const KEPT_BUFFER: usize = 4 << 20;
 
 /// Reads an image file, if it has a size that may be read, and decodes it.
 fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, Refused> {
-    let (mut file, len) = open_regular(path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => "does not exist".to_owned(),
-        _ => format!("cannot be read: {e}"),
-    })?;
+    let unread = |e: std::io::Error| match e.kind() {
+        ErrorKind::NotFound => "does not exist".to_owned().into(),
+        // Left out, a sound image would be missing from what is kept under the digest of its content.
+        _ if !files::is_lasting(&e) => Refused { fault: Fault::Machine, reason: format!("cannot be read now: {e}") },
+        _ => format!("cannot be read: {e}").into(),
+    };
+    let (mut file, len) = open_regular(path).map_err(unread)?;
     let too_large = |reason| Refused { fault: Fault::TooLarge, reason };
     plan.policy.limits.check_bytes(len).map_err(too_large)?;
     FILE.with_borrow_mut(|buffer| {
@@ -191,7 +201,7 @@ fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, Refused> {
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(format!("cannot be read: {e}").into()),
+                Err(e) => return Err(unread(e)),
             }
         }
         if filled as u64 != len {

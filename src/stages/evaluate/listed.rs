@@ -383,11 +383,15 @@ impl Listed {
 
     /// Models that it names, with their places.
     pub(super) fn models(&self) -> impl Iterator<Item = (&str, Span)> {
-        let baseline = match &self.demand {
+        self.model.as_ref().map(|(model, at)| (model.as_str(), *at)).into_iter().chain(self.baseline_model())
+    }
+
+    /// The model that it is compared with, and where that stands.
+    pub(super) fn baseline_model(&self) -> Option<(&str, Span)> {
+        match &self.demand {
             Demand::Drop { baseline: Baseline::Model(model), at, .. } => Some((model.as_str(), *at)),
             _ => None,
-        };
-        self.model.as_ref().map(|(model, at)| (model.as_str(), *at)).into_iter().chain(baseline)
+        }
     }
 
     /// Where its split is named, if that is none of a model with so many folds, with a test split or not.

@@ -59,6 +59,13 @@ pub fn rebuild(part: Part, keys: &[(String, String)]) -> Result<Search, String> 
     search.metric = metrics::find(&metric).ok_or_else(|| format!("metric `{metric}`"))?.name;
     let mut placed = PlacedRound { ranges: Vec::new(), trials: Vec::new(), epochs: 0 };
     let of_round = format!("ranges[r{number}]");
+    if !recorded.0.contains_key(format!("{of_round}.order").as_str()) {
+        // The time limit came before any trial had finished: so the round says.
+        search.rounds =
+            vec![Round { trials: 0, epochs: None, data_fraction: 1.0, folds: None, keep: 1 }; number as usize];
+        search.placement.rounds = vec![placed; number as usize];
+        return Ok(search);
+    }
     let Value::List(order) = recorded.value(&format!("{of_round}.order"))? else {
         return Err(format!("`{of_round}.order` is not a list"));
     };
@@ -121,4 +128,24 @@ fn trials(round: u32, space: &[Dimension], recorded: &Recorded<'_>) -> Result<Ve
         Ok((Trial { round, number, origin, settings }, is_trained.then_some(0)))
     });
     trials.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::Places;
+    use crate::stages::testing::{TestContext, run};
+
+    #[test]
+    fn a_round_whose_time_was_over_before_it_began_says_so() {
+        let keys = [("metric".to_owned(), "\"accuracy\"".to_owned()), ("keep".to_owned(), "2".to_owned())];
+        for round in 1..3 {
+            let search = rebuild(Part::Round(round), &keys).expect("it is a record of this program");
+            let failed = run(&search, Part::Round(round), Vec::new(), &Places::default(), &TestContext::default());
+            assert_eq!(
+                failed.expect_err("there is nothing to rank").message,
+                "no trial finished within the time limit"
+            );
+        }
+    }
 }

@@ -55,6 +55,12 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         });
     }
     let batch = stage.batch_size.min(training_rows.len());
+    if batch < stage.batch_size && stage.batch_size > USUAL_BATCH && is_advised(stage) {
+        context.warn(&format!(
+            "`batch_size = {}` is more than the training images: each epoch is one update; 32 to {USUAL_BATCH} is usual",
+            stage.batch_size
+        ));
+    }
     let engine = Engine::with_capacity(context.threads(), context.most_threads(), Isa::detect());
     let config = Training {
         seeds: seeds.clone(),
@@ -502,6 +508,9 @@ fn standing(epochs: &[EpochRow]) -> String {
 fn is_advised(stage: &Train) -> bool {
     !stage.is_trial && stage.optimizer.full_batch().is_none()
 }
+
+/// Images of the largest batch that is usual.
+const USUAL_BATCH: usize = 128;
 
 /// What advice depends on.
 fn setup(stage: &Train, plan: &NetworkPlan, epochs: u32, n_valid: usize) -> watch::Setup {

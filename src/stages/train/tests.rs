@@ -173,6 +173,42 @@ impl Context for Killer {
     }
 }
 
+/// Is told to stop when it has asked so many times.
+struct Impatient {
+    left: AtomicU32,
+}
+
+impl Context for Impatient {
+    fn threads(&self) -> usize {
+        2
+    }
+    fn is_cancelled(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+    fn progress(&self, _: u64, _: u64, _: &str, _: &str) {}
+    fn warn(&self, _: &str) {}
+    fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        None
+    }
+    fn save_checkpoint(&self, _: &[u8]) {}
+}
+
+#[test]
+fn one_batch_of_all_images_can_be_stopped_in_the_middle() {
+    let stage = stage(&keys("").replace("epochs = 4", "epochs = 1").replace("batch_size = 8", "batch_size = 64"));
+    let n_asked = |asks: u32| {
+        let impatient = Impatient { left: AtomicU32::new(asks) };
+        let stopped = run(&*stage, Part::Fold(1), inputs(None), &impatient).map_err(|error| error.is_cancelled);
+        (stopped.map(drop), asks - impatient.left.into_inner())
+    };
+    let (done, n) = n_asked(1000);
+    assert_eq!(done, Ok(()));
+    assert!(n > 20, "asked {n} times by one update, its evaluation and its predictions");
+    for asks in 0..n {
+        assert_eq!(n_asked(asks).0, Err(true), "after {asks} of {n} questions");
+    }
+}
+
 #[test]
 fn a_killed_training_ends_with_the_bytes_of_one_that_was_not() {
     let adam = |more: &str| keys(more).replace("sgd = { momentum = 0.9 }", "adam = {}");
