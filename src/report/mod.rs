@@ -127,7 +127,8 @@ fn components(task: &Finished<'_>) -> Option<Figure> {
         .map(|share| format!("{} components explain {:.1} % of the variance; ", cumulative.len(), 100.0 * share));
     let subtitle = format!("{}grey is 0, each component has its own contrast", explained.unwrap_or_default());
     let title = format!("{}: components", task_name(task).replace('-', " "));
-    let shown = "the first ones, row by row, the largest variance first".to_owned();
+    let subtitle = format!("{subtitle}, row by row");
+    let shown = String::new();
     Some(figure_of(title, subtitle, "components of the images as small pictures", vec![(shown, png.to_vec())]))
 }
 

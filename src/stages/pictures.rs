@@ -30,14 +30,18 @@ struct Scale {
     shape: ImageShape,
     smaller: usize,
     larger: usize,
+    /// The value that is drawn as white.
+    white: u64,
 }
 
 impl Scale {
-    fn new(shape: ImageShape, most: usize) -> Scale {
+    /// For images of `shape`; values go up to `largest`. Where that is dark (digits with 17 shades, say), it is drawn as white.
+    fn new(shape: ImageShape, most: usize, largest: u8) -> Scale {
         let longest = shape.height.max(shape.width).max(1);
         let smaller = longest.div_ceil(most).max(1);
         let larger = if smaller == 1 { (LEAST / longest).max(1) } else { 1 };
-        Scale { shape, smaller, larger }
+        let white = if (1..128).contains(&largest) { u64::from(largest) } else { 255 };
+        Scale { shape, smaller, larger, white }
     }
 
     /// Width and height of a tile.
@@ -57,18 +61,28 @@ impl Scale {
                 let (top, left) = (y / self.larger * self.smaller, x / self.larger * self.smaller);
                 for colour in 0..3 {
                     let channel = if channels == 3 { colour } else { 0 };
-                    let (mut sum, mut n) = (0u32, 0u32);
+                    let (mut sum, mut n) = (0u64, 0u64);
                     for row in top..(top + self.smaller).min(height) {
                         for column in left..(left + self.smaller).min(width) {
-                            sum += u32::from(value((row * width + column) * channels + channel));
+                            sum += u64::from(value((row * width + column) * channels + channel));
                             n += 1;
                         }
                     }
-                    tile.push(((sum + n / 2) / n.max(1)) as u8);
+                    let n = n.max(1) * self.white;
+                    tile.push(((sum * 255 + n / 2) / n).min(255) as u8);
                 }
             }
         }
         tile
+    }
+
+    /// The largest of `values`, in 256 shades.
+    fn largest(values: Values<'_>) -> u8 {
+        match values {
+            Values::U8(values) => values.iter().copied().max().unwrap_or(0),
+            Values::U16(values) => values.iter().map(|value| value[1]).max().unwrap_or(0),
+            Values::F32(_) => 255,
+        }
     }
 
     fn tile_of(self, values: Values<'_>) -> Vec<u8> {
@@ -112,14 +126,16 @@ pub(super) fn samples<'v>(
     mut changed: Option<&mut dyn FnMut(usize) -> Option<Vec<f32>>>,
     sink: &mut dyn Sink,
 ) -> Result<Option<Samples>, StageError> {
-    let scale = Scale::new(numbers.shape(), MOST_SAMPLE);
     let n_classes = numbers.n_classes().min(MOST_CLASSES);
     let rows = if changed.is_some() { 2 } else { 1 };
-    let columns = n_of_class(n_classes, rows, scale);
+    let columns = n_of_class(n_classes, rows, Scale::new(numbers.shape(), MOST_SAMPLE, 255));
     let classes = picked(numbers, columns, is_shown);
     if classes.is_empty() {
         return Ok(None);
     }
+    let images = classes.iter().flat_map(|(_, images)| images);
+    let largest = images.map(|&image| Scale::largest(stored(image))).max().unwrap_or(0);
+    let scale = Scale::new(numbers.shape(), MOST_SAMPLE, largest);
     let (width, height) = scale.size();
     let tiles = Tiles { width, height, columns };
     let mut drawn: Vec<Option<Vec<u8>>> = Vec::new();
@@ -150,7 +166,8 @@ pub(super) fn mistakes<'v>(
     if worst.is_empty() {
         return Ok(None);
     }
-    let scale = Scale::new(shape, MOST_MISTAKE);
+    let largest = worst.iter().map(|(image, _)| Scale::largest(stored(*image))).max().unwrap_or(0);
+    let scale = Scale::new(shape, MOST_MISTAKE, largest);
     let (width, height) = scale.size();
     let tiles = Tiles { width, height, columns: worst.len().min(MOST_OF_CLASS) };
     let drawn: Vec<Option<Vec<u8>>> = worst.iter().map(|(image, _)| Some(scale.tile_of(stored(*image)))).collect();
@@ -176,17 +193,21 @@ mod tests {
     #[test]
     fn small_images_are_enlarged_and_large_ones_averaged() {
         let shape = |height, width, channels| ImageShape { height, width, channels };
-        let scale = Scale::new(shape(8, 8, 1), 48);
+        let scale = Scale::new(shape(8, 8, 1), 48, 255);
         assert_eq!(scale.size(), (32, 32));
         assert_eq!(&scale.tile_of(Values::U8(&[9; 64]))[..6], [9; 6]);
-        let scale = Scale::new(shape(100, 50, 3), 48);
+        let scale = Scale::new(shape(100, 50, 3), 48, 255);
         assert_eq!((scale.smaller, scale.size()), (3, (17, 34)));
-        let scale = Scale::new(shape(2, 98, 1), 49);
+        let scale = Scale::new(shape(2, 98, 1), 49, 255);
         let values: Vec<u8> = (0..196).map(|i| if i < 98 { 10 } else { 21 }).collect();
         assert_eq!(scale.tile_of(Values::U8(&values)), vec![16; 49 * 3]);
-        assert_eq!(Scale::new(shape(1, 1, 2), 48).tile_of(Values::U16(&[[1, 2], [3, 4]])), vec![2; 32 * 32 * 3]);
+        assert_eq!(Scale::new(shape(1, 1, 2), 48, 255).tile_of(Values::U16(&[[1, 2], [3, 4]])), vec![2; 32 * 32 * 3]);
+        // Sixteen shades from black to white; a few more than half of all are left as they are.
+        let dim = Scale::new(shape(1, 2, 1), 48, 16);
+        assert_eq!(&dim.tile_of(Values::U8(&[16, 8]))[45..51], [255, 255, 255, 128, 128, 128]);
+        assert_eq!([Scale::new(shape(1, 1, 1), 48, 128).white, Scale::new(shape(1, 1, 1), 48, 0).white], [255; 2]);
         // 40 classes of photos still fit into a report.
-        let photos = Scale::new(shape(224, 224, 3), MOST_SAMPLE);
+        let photos = Scale::new(shape(224, 224, 3), MOST_SAMPLE, 255);
         let (width, height) = photos.size();
         assert!(40 * 2 * n_of_class(40, 2, photos) * width * height <= MOST_PIXELS.max(40 * 2 * width * height));
     }

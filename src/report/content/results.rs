@@ -9,8 +9,9 @@ use crate::report::summary::Report;
 
 /// Metrics in the order in which they get a column; others follow by name.
 const FIRST: [&str; 3] = ["accuracy", "macro-f1", "log-loss"];
-/// Columns of metrics; the rest is in `metrics.csv`.
-const MOST_METRICS: usize = 6;
+/// Columns of metrics, and of those with intervals; the rest is in `metrics.csv`.
+const MOST_METRICS: usize = 5;
+const MOST_WITH_INTERVALS: usize = 3;
 /// So many confusions are listed.
 const MOST_CONFUSIONS: usize = 15;
 /// So many pairs of models are listed.
@@ -57,8 +58,13 @@ fn scores(evaluation: &Evaluation) -> Option<Block> {
     let others = named.iter().copied().filter(|metric| !FIRST.contains(metric));
     let metrics: Vec<&str> =
         FIRST.into_iter().filter(|metric| named.contains(metric)).chain(others).take(MOST_METRICS).collect();
+    let n_intervals = metrics.iter().filter(|metric| has_interval(evaluation, metric)).count();
+    let metrics = match n_intervals > 1 {
+        true => &metrics[..metrics.len().min(MOST_WITH_INTERVALS)],
+        false => &metrics[..],
+    };
     let mut head = vec![("model", Column::Left), ("split", Column::Left)];
-    for metric in &metrics {
+    for &metric in metrics {
         head.push((metric, Column::Right));
         if has_interval(evaluation, metric) {
             head.push(("95 % interval", Column::Left));
@@ -72,8 +78,8 @@ fn scores(evaluation: &Evaluation) -> Option<Block> {
     let mut table = Table::new(&head);
     for score in &evaluation.scores {
         let mut row = vec![vec![name(&score.model)], cell(score.split.replace('_', " "))];
-        for metric in &metrics {
-            let value = score.metrics.get(*metric).copied().flatten();
+        for &metric in metrics {
+            let value = score.metrics.get(metric).copied().flatten();
             row.push(cell(value.map_or_else(String::new, |value| format!("{value:.4}"))));
             if has_interval(evaluation, metric) {
                 row.push(cell(interval(score, metric)));
@@ -115,7 +121,8 @@ fn gains(evaluation: &Evaluation) -> Vec<Block> {
         ("gain over it", Column::Right),
         ("gain over the mean", Column::Right),
     ]);
-    for gain in &evaluation.gains {
+    // All of them would say the same many times.
+    for gain in evaluation.gains.iter().filter(|gain| FIRST.contains(&&*gain.metric)) {
         table.rows.push(vec![
             vec![name(&gain.model)],
             cell(gain.split.replace('_', " ")),
@@ -127,12 +134,18 @@ fn gains(evaluation: &Evaluation) -> Vec<Block> {
             cell(signed(gain.gain_over_mean)),
         ]);
     }
-    vec![Block::Title(cell("What ensembles gain")), Block::Table(table)]
+    let more = vec![plain("Other metrics are in "), name("gains.csv"), plain(".")];
+    vec![Block::Title(cell("What ensembles gain")), Block::Table(table), Block::Text(more)]
 }
 
 /// A number with its sign, the true minus.
 fn signed(x: f64) -> String {
     format!("{x:+.4}").replace('-', "\u{2212}")
+}
+
+/// A p-value.
+fn chance(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 /// McNemar's tests.
@@ -154,8 +167,8 @@ fn comparisons(evaluation: &Evaluation) -> Vec<Block> {
             vec![name(&own.model_a), plain(", "), name(&own.model_b)],
             cell(own.test.only_a_correct.to_string()),
             cell(own.test.only_b_correct.to_string()),
-            cell(format!("{:.3}", own.test.p_value)),
-            cell(format!("{:.3}", own.p_holm)),
+            cell(chance(own.test.p_value)),
+            cell(chance(own.p_holm)),
         ]);
     }
     let mut blocks = vec![Block::Title(cell("Whether models differ by more than luck (McNemar)")), Block::Table(table)];
@@ -228,7 +241,8 @@ fn thresholds(details: &Details, split: &SplitDetails) -> Vec<Block> {
         ("images above", Column::Right),
     ]);
     for curve in &split.curves {
-        for (threshold, tp, fp) in &curve.thresholds {
+        // Of many classes no probability is large.
+        for (threshold, tp, fp) in curve.thresholds.iter().filter(|(_, tp, fp)| tp + fp > 0) {
             let share = |part: u64, whole: u64| match whole {
                 0 => String::new(),
                 whole => format!("{:.4}", part as f64 / whole as f64),

@@ -50,16 +50,18 @@ fn networks(report: &Report, stage: &str) -> Vec<Block> {
         plain(format!("{} weights, inputs of {shape}: ", grouped(first.model.n_parameters as u64))),
         crate::report::document::Span::Code(first.model.architecture.clone()),
     ];
-    let mut table = Table::new(&[
+    let mut head = vec![
         ("trained on", Column::Left),
         ("images", Column::Right),
         ("epochs", Column::Right),
         ("best epoch", Column::Right),
-        ("", Column::Left),
-    ]);
+    ];
+    let is_chosen = own.iter().any(|training| training.model.is_selected);
+    head.extend(is_chosen.then_some(("", Column::Left)));
+    let mut table = Table::new(&head);
     for training in own {
         let chosen = if training.model.is_selected { "validation images chose the epoch or the rate" } else { "" };
-        table.rows.push(vec![
+        let mut row = vec![
             cell(match training.part.as_str() {
                 "all" => "all training images".to_owned(),
                 part => format!("all but {part}"),
@@ -67,8 +69,9 @@ fn networks(report: &Report, stage: &str) -> Vec<Block> {
             cell(grouped(training.model.n_training as u64)),
             cell(training.model.epochs.to_string()),
             cell(training.model.best_epoch.to_string()),
-            cell(chosen),
-        ]);
+        ];
+        row.extend(is_chosen.then(|| cell(chosen)));
+        table.rows.push(row);
     }
     vec![Block::Text(about), Block::Table(table)]
 }

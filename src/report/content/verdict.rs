@@ -51,7 +51,7 @@ fn verdict(report: &Report) -> Text {
     let n_passed = report.gates().filter(|gate| gate.is_passed).count();
     let mut text = match (n, report.evaluations.is_empty()) {
         (_, true) => vec![Span::Strong("Nothing is evaluated yet.".to_owned())],
-        (0, false) => vec![Span::Strong("No gate is set: ".to_owned()), plain("nothing says how good is good enough.")],
+        (0, false) => vec![Span::Strong("No gate is set:".to_owned()), plain(" nothing says how good is good enough.")],
         (n, false) if n == n_passed => vec![Span::Good(format!("Passed: {}.", gates_in_words(n_passed, n)))],
         (n, false) => vec![Span::Bad(format!("Failed: {}.", gates_in_words(n_passed, n)))],
     };
@@ -175,7 +175,7 @@ fn warnings(report: &Report) -> Vec<Block> {
         .warnings
         .iter()
         .take(MOST_WARNINGS)
-        .map(|(stage, told)| vec![Span::Strong(format!("{stage}: ")), name(told)])
+        .map(|(stage, told)| vec![Span::Strong(stage.clone()), plain(": "), name(told)])
         .collect();
     if items.is_empty() {
         return Vec::new();

@@ -10,13 +10,14 @@ use super::table;
 use super::{Chart, Colour, Figure, Mark, Parallel, ParallelLine, Plot, Scale, Series, sequential};
 
 const MARGIN: f64 = 16.0;
+const TITLE_SIZE: f64 = 17.0;
 const TITLE_HEIGHT: f64 = 30.0;
 const SUBTITLE_HEIGHT: f64 = 20.0;
 const CELL_HEIGHT: f64 = 310.0;
 /// Room around a plot's frame for its title, tick labels and axis labels.
 const ABOVE: f64 = 30.0;
 const BELOW: f64 = 46.0;
-const LEFT: f64 = 68.0;
+const LEFT: f64 = 74.0;
 const RIGHT: f64 = 16.0;
 /// Room for marks that stand on the frame.
 const OVERHANG: f64 = 5.0;
@@ -28,7 +29,10 @@ const LEGEND_LINE: f64 = 17.0;
 pub(super) fn figure(figure: &Figure) -> String {
     let columns = figure.columns.max(1).min(figure.charts.len().max(1));
     let narrow = columns as f64 * CELL_WIDTH + (columns - 1) as f64 * GAP;
-    let inner = figure.charts.iter().map(|chart| table::width(chart).unwrap_or(0.0)).fold(narrow, f64::max);
+    let charts = figure.charts.iter().map(|chart| table::width(chart).unwrap_or(0.0)).fold(narrow, f64::max);
+    // Bold letters are wider.
+    let titles = (1.15 * width_of(&figure.title, TITLE_SIZE)).max(width_of(&figure.subtitle, FONT_SIZE));
+    let inner = charts.max(titles.min(2.0 * CELL_WIDTH + GAP));
     let width = inner + 2.0 * MARGIN;
     let mut top = MARGIN + TITLE_HEIGHT;
     if !figure.subtitle.is_empty() {
@@ -94,7 +98,12 @@ pub(super) fn figure(figure: &Figure) -> String {
     let _ = writeln!(svg.0, "<style>{}</style>", super::style());
     svg.rectangle(Area { left: 0.0, top: 0.0, width, height }, "class=\"p\" fill=\"currentColor\"");
     let most = |size: f64| ((inner / (size * CHARACTER)) as usize).max(12);
-    svg.text(MARGIN, MARGIN + 14.0, "font-size=\"17\" font-weight=\"bold\"", &shortened(&figure.title, most(17.0)));
+    svg.text(
+        MARGIN,
+        MARGIN + 14.0,
+        "font-size=\"17\" font-weight=\"bold\"",
+        &shortened(&figure.title, most(1.15 * TITLE_SIZE)),
+    );
     if !figure.subtitle.is_empty() {
         let text = shortened(&figure.subtitle, most(FONT_SIZE));
         svg.text(MARGIN, MARGIN + 34.0, "class=\"m\" fill=\"currentColor\"", &text);
@@ -456,7 +465,7 @@ mod tests {
     fn the_same_figure_gives_the_same_bytes() {
         assert_eq!(example().to_svg(), example().to_svg());
         let digest = blake3::hash(&example().to_svg()).to_string();
-        assert_eq!(&digest[..16], "41b8b0096af4200a", "a picture changed: look at it, then pin it anew");
+        assert_eq!(&digest[..16], "", "a picture changed: look at it, then pin it anew");
     }
 
     #[test]

@@ -7,8 +7,6 @@ use super::{Bars, Chart, Images, Matrix, png_size, png_uri};
 const ROW: f64 = 19.0;
 /// Names of rows get at most so much room.
 const MOST_NAME: f64 = 190.0;
-/// Room for the numbers beside bars.
-const NUMBERS: f64 = 56.0;
 /// Room below bars for ticks and the axis's label.
 const BELOW: f64 = 44.0;
 const TITLE: f64 = 26.0;
@@ -35,7 +33,8 @@ pub(super) fn width(chart: &Chart) -> Option<f64> {
         }
         Chart::Bars(chart) => {
             let panels = chart.panels.len() as f64;
-            Some((names_width(&chart.names) + panels * (LEAST_PANEL + NUMBERS + GAP)).max(CELL_WIDTH + 200.0))
+            let wide = panels * (LEAST_PANEL + numbers_width(chart) + GAP);
+            Some((names_width(&chart.names) + wide).max(CELL_WIDTH + 200.0))
         }
         Chart::Matrix(chart) => Some(sizes(chart).0),
         Chart::Images(chart) => {
@@ -80,13 +79,19 @@ fn names_width(names: &[String]) -> f64 {
     names.iter().map(|name| width_of(name, FONT_SIZE)).fold(0.0, f64::max).min(MOST_NAME) + 12.0
 }
 
+/// Room for the numbers beside bars.
+fn numbers_width(chart: &Bars) -> f64 {
+    let texts = chart.panels.iter().flat_map(|panel| panel.values.iter().flatten());
+    texts.map(|bar| width_of(&bar.text, SMALL)).fold(0.0, f64::max) + 16.0
+}
+
 /// Draws it and says how high it is.
 pub(super) fn bars(svg: &mut Svg, chart: &Bars, cell: Area) -> f64 {
     let above = if chart.title.is_empty() { 4.0 } else { TITLE };
     if !chart.title.is_empty() {
         svg.text(cell.left, cell.top + 14.0, "font-size=\"14\" font-weight=\"bold\"", &chart.title);
     }
-    let names = names_width(&chart.names);
+    let (names, numbers) = (names_width(&chart.names), numbers_width(chart));
     let most = (MOST_NAME / (FONT_SIZE * CHARACTER)) as usize;
     let top = cell.top + above;
     let height = chart.names.len() as f64 * ROW;
@@ -96,7 +101,7 @@ pub(super) fn bars(svg: &mut Svg, chart: &Bars, cell: Area) -> f64 {
     }
     let each = (cell.width - names) / chart.panels.len().max(1) as f64;
     for (k, panel) in chart.panels.iter().enumerate() {
-        let frame = Area { left: cell.left + names + k as f64 * each, top, width: each - NUMBERS - GAP, height };
+        let frame = Area { left: cell.left + names + k as f64 * each, top, width: each - numbers - GAP, height };
         let shown = panel.values.iter().flatten();
         let ends = shown.flat_map(|bar| [Some(bar.value), bar.interval.map(|i| i.0), bar.interval.map(|i| i.1)]);
         let axis = panel.axis.fit(ends.flatten());
@@ -121,7 +126,7 @@ pub(super) fn bars(svg: &mut Svg, chart: &Bars, cell: Area) -> f64 {
                     svg.line((x, middle - 3.5), (x, middle + 3.5), &format!("{INK} stroke-width=\"1.2\""));
                 }
             }
-            let right = frame.right() + NUMBERS - 4.0;
+            let right = frame.right() + numbers - 2.0;
             svg.text(right, middle + 4.0, "text-anchor=\"end\" font-size=\"11\"", &bar.text);
         }
     }
@@ -165,7 +170,7 @@ pub(super) fn matrix(svg: &mut Svg, chart: &Matrix, cell: Area) -> f64 {
             svg.rectangle(area, &format!("class=\"c0\" fill=\"currentColor\" fill-opacity=\"{opacity}\""));
         }
         if has_text && !text.is_empty() {
-            let ink = if *share > 0.55 { "class=\"p\" fill=\"currentColor\" " } else { "" };
+            let ink = if *share > 0.75 { "class=\"p\" fill=\"currentColor\" " } else { "" };
             let (x, y) = (area.left + size / 2.0, area.top + size / 2.0 + font * 0.36);
             svg.text(x, y, &format!("{ink}text-anchor=\"middle\" font-size=\"{}\"", n(font)), text);
         }
