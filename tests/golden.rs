@@ -286,6 +286,7 @@ fn a_first_day() {
         project.convoy(&["why", "train", "--json"]);
         project.convoy(&["report"]);
         project.convoy(&["report", "-o", "page.html", "--times"]);
+        project.convoy(&["report", "--json"]);
         project.edit("small.toml", "epochs        = 4", "epochs        = 5");
         project.convoy(&["status"]);
         project.convoy(&["status", "--json"]);

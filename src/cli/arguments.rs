@@ -278,6 +278,9 @@ pub struct ReportArguments {
     /// With `--output`: what the last run took, on how many threads. The bytes are then not the same for every run.
     #[arg(long, requires = "output")]
     pub times: bool,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `why`.

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::arguments::ReportArguments;
 use super::manifest::{self, run_error, threads};
 use super::results::Results;
@@ -13,7 +15,7 @@ use super::{Exit, export};
 use crate::files::{self, RUN, document};
 use crate::manifest::shown_path;
 use crate::report::content;
-use crate::report::outputs::TIMINGS;
+use crate::report::outputs::{Noted, TIMINGS};
 use crate::runner::{Options, Session, Silent, variant_name};
 use crate::store::Access;
 
@@ -55,6 +57,10 @@ pub fn report(arguments: &ReportArguments, terminal: &Terminal) -> anyhow::Resul
     let Some(path) = &arguments.output else {
         run::write_reports(&out_dir, &finished, &ran, terminal)?;
         terminal.note(&format!("reports: {}/", shown_path(&out_dir)));
+        if arguments.json {
+            let files: Vec<String> = Noted::read(&out_dir).files.into_keys().collect();
+            terminal.json(json!({ "pipeline": manifest.name, "folder": shown_path(&out_dir), "files": files }));
+        }
         return Ok(Exit::Done);
     };
     let (told, mut reports) = run::reports(&out_dir, &finished, &ran)?;
@@ -62,6 +68,10 @@ pub fn report(arguments: &ReportArguments, terminal: &Terminal) -> anyhow::Resul
     let page = content::page(&told, &mut reports, times.as_ref());
     files::replace(path, page.as_bytes(), false)?;
     terminal.note(&format!("report: {}", shown_path(path)));
+    if arguments.json {
+        let about = json!({ "pipeline": manifest.name, "path": shown_path(path), "bytes": page.len() });
+        terminal.json(about);
+    }
     Ok(Exit::Done)
 }
 
