@@ -33,8 +33,8 @@ learning_rate = 0.005
 [stages.evaluate]
 "#;
 
-/// `ingest`, `split`, two folds of `preprocess` and of `train` with its checks, `ensemble`, `evaluate`.
-const N_TASKS: usize = 9;
+/// `ingest`, `split`, two folds of `preprocess` and of `train` with its checks, `ensemble`, `evaluate` and its pictures.
+const N_TASKS: usize = 10;
 
 /// Two clones of a project, the first one run: with its lock file in both.
 struct Clones {

@@ -208,6 +208,7 @@ const VERBS: &[&[&str]] = &[
     &["why"],
     &["diff"],
     &["runs"],
+    &["report"],
     &["predict"],
     &["export"],
     &["export", "safetensors"],
@@ -283,12 +284,16 @@ fn a_first_day() {
         project.convoy(&["status", "--exit-code"]);
         project.convoy(&["why", "train"]);
         project.convoy(&["why", "train", "--json"]);
+        project.convoy(&["report"]);
+        project.convoy(&["report", "-o", "page.html", "--times"]);
+        project.convoy(&["report", "--json"]);
         project.edit("small.toml", "epochs        = 4", "epochs        = 5");
         project.convoy(&["status"]);
         project.convoy(&["status", "--json"]);
         project.convoy(&["status", "--exit-code"]);
         project.convoy(&["why", "train"]);
         project.convoy(&["why", "evaluate", "--json"]);
+        project.convoy(&["report"]);
         project.convoy(&["run", "--threads", "1"]);
         project.convoy(&["run", "-q", "--threads", "1", "--force", "split"]);
         project.convoy(&["run", "-q", "--threads", "1", "--to", "split"]);

@@ -36,7 +36,7 @@ fn checks_are_made_once_for_an_architecture_and_never_wake_a_fold() {
     assert_eq!(table.lines().next(), Some("stage,trial,fold,check,status,value,limit,finding"));
     assert_eq!(table.lines().count(), 6, "{table}");
     assert!(table.contains("train,,,memorises,passed,"), "{table}");
-    for name in ["curves/train.svg", "filters/train-fold-1-start.png", "filters/train-fold-2-end.png"] {
+    for name in ["curves/train.svg", "report.html", "report.md", "summary.md"] {
         assert!(dir.join("out/t").join(name).is_file(), "no {name}");
     }
 

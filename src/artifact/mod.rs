@@ -4,10 +4,12 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub mod dataset;
+pub(crate) mod details;
 pub(crate) mod difference;
 pub(crate) mod ensemble;
 pub(crate) mod evaluation;
 pub(crate) mod features;
+pub(crate) mod gallery;
 pub(crate) mod model;
 mod npy;
 pub(crate) mod portable;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Cursor};
 
+use serde::{Deserialize, Serialize};
+
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use crate::tensor::ImageShape;
@@ -68,6 +70,79 @@ pub fn rows(rows: &[Vec<Vec<u8>>], side: usize) -> io::Result<Vec<u8>> {
     png(&sheet, width, height, ExtendedColorType::Rgb8)
 }
 
+/// How a sheet of tiles of one size is divided: row by row, [`GAP`] white pixels around each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiles {
+    /// The width of a tile in pixels.
+    pub width: usize,
+    /// Its height.
+    pub height: usize,
+    /// Tiles in a row.
+    pub columns: usize,
+}
+
+impl Tiles {
+    /// Draws tiles, each `[height, width, 3]` of bytes; `None` leaves a place empty.
+    ///
+    /// # Errors
+    /// If there is no tile, or the sheet is too large for the format.
+    pub fn draw(self, tiles: &[Option<Vec<u8>>]) -> io::Result<Vec<u8>> {
+        let columns = self.columns.max(1);
+        if tiles.is_empty() {
+            return Err(io::Error::other("there is no picture to draw"));
+        }
+        let (tall, wide) = (self.height + GAP, self.width + GAP);
+        let (height, width) = (tiles.len().div_ceil(columns) * tall + GAP, columns * wide + GAP);
+        let mut sheet = vec![255u8; height * width * 3];
+        for (i, tile) in tiles.iter().enumerate() {
+            let (top, left) = (GAP + i / columns * tall, GAP + i % columns * wide);
+            for (y, line) in tile.iter().flat_map(|tile| tile.chunks_exact(self.width * 3)).enumerate() {
+                let at = ((top + y) * width + left) * 3;
+                sheet[at..at + line.len()].copy_from_slice(line);
+            }
+        }
+        png(&sheet, width, height, ExtendedColorType::Rgb8)
+    }
+
+    /// The first `n` tiles of such a sheet, each a PNG of its own.
+    ///
+    /// # Errors
+    /// If it is no such sheet.
+    pub fn cut(self, sheet: &[u8], n: usize) -> io::Result<Vec<Vec<u8>>> {
+        let columns = self.columns.max(1);
+        let place = |i: usize| (GAP + i % columns * (self.width + GAP), GAP + i / columns * (self.height + GAP));
+        cut(sheet, (0..n).map(|i| (place(i), (self.width, self.height))))
+    }
+
+    /// The first `n` bands of so many rows each of such a sheet, each a PNG of its own.
+    ///
+    /// # Errors
+    /// If it is no such sheet.
+    pub fn bands(self, sheet: &[u8], rows: usize, n: usize) -> io::Result<Vec<Vec<u8>>> {
+        let tall = rows * (self.height + GAP);
+        let size = (self.columns.max(1) * (self.width + GAP) + GAP, tall + GAP);
+        cut(sheet, (0..n).map(|i| ((0, i * tall), size)))
+    }
+}
+
+/// Parts of a picture: left, top, width, height.
+fn cut(sheet: &[u8], parts: impl Iterator<Item = ((usize, usize), (usize, usize))>) -> io::Result<Vec<Vec<u8>>> {
+    let sheet = image::load_from_memory_with_format(sheet, image::ImageFormat::Png).map_err(io::Error::other)?;
+    let sheet = sheet.into_rgb8();
+    let (wide, tall) = (sheet.width() as usize, sheet.height() as usize);
+    let part = |((left, top), (width, height)): ((usize, usize), (usize, usize))| {
+        if left + width > wide || top + height > tall {
+            return Err(io::Error::other("the sheet is smaller than what is on it"));
+        }
+        let lines = (top..top + height).flat_map(|y| {
+            let start = (y * wide + left) * 3;
+            sheet.as_raw()[start..start + width * 3].iter().copied()
+        });
+        png(&lines.collect::<Vec<u8>>(), width, height, ExtendedColorType::Rgb8)
+    };
+    parts.map(part).collect()
+}
+
 fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedColorType) -> io::Result<Vec<u8>> {
     let (Ok(height), Ok(width)) = (u32::try_from(height), u32::try_from(width)) else {
         return Err(io::Error::other("the pictures are too large for a sheet"));
@@ -100,6 +175,22 @@ mod tests {
         let drawn = image::load_from_memory(&sheet(&[1.0, 0.0, -1.0], colours).unwrap()).unwrap().to_rgb8();
         assert_eq!(drawn.get_pixel(9, 9).0, [255, 128, 1]);
         assert!(sheet(&[], colours).is_err());
+    }
+
+    #[test]
+    fn tiles_are_cut_out_as_they_were_drawn() {
+        let tiles = Tiles { width: 3, height: 2, columns: 2 };
+        let tile = |value: u8| Some((0..18).map(|i| value + i).collect::<Vec<u8>>());
+        let sheet = tiles.draw(&[tile(1), tile(50), None, tile(100)]).unwrap();
+        let cut = tiles.cut(&sheet, 4).unwrap();
+        let pixels = |png: &[u8]| image::load_from_memory(png).unwrap().to_rgb8().into_raw();
+        assert_eq!(pixels(&cut[0]), tile(1).unwrap());
+        assert_eq!(pixels(&cut[3]), tile(100).unwrap());
+        assert_eq!(pixels(&cut[2]), [255; 18]);
+        let bands = tiles.bands(&sheet, 1, 2).unwrap();
+        assert_eq!(image::load_from_memory(&bands[1]).unwrap().to_rgb8().dimensions(), (2 * 5 + 2, 2 + 2 * 2));
+        assert!(tiles.cut(&sheet, 7).is_err() && tiles.cut(b"no sheet", 1).is_err());
+        assert!(tiles.draw(&[]).is_err());
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub enum Verb {
     Diff(DiffArguments),
     /// List what was run: when, with which keys changed, and what came of it.
     Runs(RunsArguments),
+    /// Write the reports of finished results anew, or one page to a file; nothing is computed.
+    Report(ReportArguments),
     /// Predict the classes of images with a finished model, as CSV on stdout.
     Predict(PredictArguments),
     /// Write a finished model to one file that needs neither manifest nor store.
@@ -253,6 +255,30 @@ pub struct StatusArguments {
     #[arg(long)]
     pub exit_code: bool,
     /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `report`.
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Where reports are put, each pipeline's in a folder of its name [default: out at the project's root] [env:
+    /// CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
+    pub out_dir: Option<PathBuf>,
+    /// Write the page, one file of HTML, here and nothing else.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// With `--output`: what the last run took, on how many threads. The bytes are then not the same for every run.
+    #[arg(long, requires = "output")]
+    pub times: bool,
+    /// Print what was written as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -10,14 +10,13 @@ use crate::artifact::evaluation::GateResult;
 use crate::escape::on_line;
 use crate::report::changed_data::{DataChange, Moved};
 use crate::report::compare::{self, Flip, Flips, MetricChange, shown_pair};
+use crate::report::markdown::code;
 use crate::report::text::{COLUMNS, wrapped};
 
 /// So many images or predictions are named.
 const MOST_NAMED: usize = 20;
 /// So many metrics of models are shown in a comment.
 const MOST_ROWS: usize = 50;
-/// Longer texts are cut in a comment, which has a largest size.
-const MOST_CHARACTERS: usize = 300;
 
 /// Everything that differs.
 pub struct Changes {
@@ -231,21 +230,6 @@ fn flip_line(flip: &Flip) -> String {
         "still wrong"
     };
     format!("{what:<11}  {}: {} -> {} (is {})", flip.path, flip.old, flip.new, flip.actual)
-}
-
-/// Foreign text in a table or a list of Markdown: on one line, as code, so that nothing in it is obeyed.
-pub fn code(text: &str) -> String {
-    let mut text = on_line(text).into_owned();
-    if let Some((at, _)) = text.char_indices().nth(MOST_CHARACTERS) {
-        text.truncate(at);
-        text.push('…');
-    }
-    let text = text.replace('|', "\\|");
-    // A fence is longer than any run of backticks in it.
-    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
-    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
-    format!("{fence}{space}{text}{space}{fence}")
 }
 
 /// For a comment on a pull request.

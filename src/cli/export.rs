@@ -204,7 +204,7 @@ fn what_is_missing(plan: &Plan) -> Option<String> {
 }
 
 /// What `run` must be told to make the same model.
-fn run_arguments(arguments: &ManifestArguments, shown: &str) -> String {
+pub fn run_arguments(arguments: &ManifestArguments, shown: &str) -> String {
     let profile = arguments.profile.iter().map(|profile| format!(" --profile {profile}"));
     let sets = arguments.sets.iter().map(|set| format!(" --set '{set}'"));
     std::iter::once(shown.to_owned()).chain(profile).chain(sets).collect()

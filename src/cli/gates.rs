@@ -14,8 +14,8 @@ use crate::manifest::{Manifest, shown_path};
 use crate::report::Finished;
 use crate::report::compare::{self, Results};
 use crate::runner::{LockFile, compared_lock, locked_results};
-use crate::stages::Places;
 use crate::stages::evaluate::{Baseline, Listed};
+use crate::stages::{Part, Places};
 use crate::store::Store;
 
 /// A gate and the lock file that it is compared with, as it was before the run.
@@ -142,7 +142,11 @@ pub fn judge(
     let mut kept = Vec::new();
     for own in against {
         let node = &manifest.nodes[own.stage];
-        let Some(task) = finished.iter().find(|task| task.stage == node.name && task.trial.is_none()) else { continue };
+        let Some(task) =
+            finished.iter().find(|task| task.stage == node.name && task.part == Part::Whole && task.trial.is_none())
+        else {
+            continue;
+        };
         let evaluation = Evaluation::read(task.files)?;
         let new = Results::of_artifacts(std::iter::once(task.files)).map_err(anyhow::Error::msg)?;
         let result = beside(&node.stage.listed_gates()[own.gate], &own.old, &evaluation, &new);

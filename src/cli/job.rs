@@ -16,9 +16,9 @@ use crate::artifact::evaluation::Evaluation;
 use crate::artifact::sanity::{Findings, SANITY};
 use crate::files;
 use crate::manifest::Manifest;
+use crate::report::junit;
 use crate::report::outputs::Noted;
-use crate::report::summary::{Check, How, Provenance, Summary, TaskRow};
-use crate::report::{self, junit};
+use crate::report::summary::{Check, How, Provenance, Report, Summary, TaskRow};
 use crate::runner::{Ended, Outcome, Session};
 use crate::stages::{Output, Part};
 
@@ -84,7 +84,7 @@ impl<'a> Job<'a> {
             return exit;
         }
         let mut summary = self.summary.take().unwrap_or_else(|| Summary {
-            pipeline: self.pipeline.clone(),
+            report: Report { pipeline: self.pipeline.clone(), ..Report::default() },
             errors: terminal.errors_since(0),
             provenance: Provenance { convoy: env!("CARGO_PKG_VERSION").to_owned(), ..Provenance::default() },
             ..Summary::default()
@@ -133,7 +133,7 @@ pub fn summary(
     failure: &dyn Fn(usize) -> String,
 ) -> Summary {
     let manifest = session.manifest;
-    let (mut checks, mut data, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut checks, mut datasets, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
     for (i, task) in outcome.tasks.iter().enumerate() {
         let node = &outcome.graph.nodes[task.stage];
         let is_own = outcome.graph.trial(task.stage).is_none();
@@ -144,17 +144,12 @@ pub fn summary(
         if task.part == Part::Sanity
             && let Some(findings) = open(&[SANITY]).and_then(|files| Findings::read(&files).ok())
         {
-            checks.extend(findings.findings.into_iter().map(|finding| Check {
-                stage: node.name.clone(),
-                check: finding.check,
-                status: finding.status,
-                message: finding.message,
-            }));
+            checks.extend(Check::all(&node.name, &findings));
         }
         if node.flow.output == Output::Dataset
             && let Some(summary) = open(SUMMARY_FILES).and_then(|files| DatasetSummary::read(&files).ok())
         {
-            data.push((node.name.clone(), report::dataset::line(&summary)));
+            datasets.push((node.name.clone(), summary));
         }
         let ended = match &task.ended {
             Ended::Computed => How::Computed,
@@ -174,13 +169,16 @@ pub fn summary(
     let noted = Noted::read(out_dir);
     let is_picture = |name: &&String| name.ends_with(".svg") || name.ends_with(".png");
     Summary {
-        pipeline: manifest.name.clone(),
+        report: Report {
+            pipeline: manifest.name.clone(),
+            evaluations: evaluations.to_vec(),
+            checks,
+            datasets,
+            warnings: outcome.warnings().into_iter().map(|(stage, told)| (stage.to_owned(), told.to_owned())).collect(),
+            ..Report::default()
+        },
         exit_code: 0,
-        evaluations: evaluations.to_vec(),
-        checks,
         tasks,
-        data,
-        warnings: outcome.warnings().into_iter().map(|(stage, told)| (stage.to_owned(), told.to_owned())).collect(),
         errors: Vec::new(),
         against: None,
         pictures: noted.files.keys().filter(is_picture).cloned().collect(),

@@ -24,6 +24,7 @@ mod manifest;
 mod page;
 mod predict;
 mod progress;
+mod report;
 mod results;
 mod run;
 mod runs;
@@ -204,6 +205,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Cache(arguments) => cache::cache(&arguments.verb, terminal),
         Verb::Verify(arguments) => verify::verify(arguments, terminal),
         Verb::Diff(arguments) => diff::diff(&arguments, terminal),
+        Verb::Report(arguments) => report::report(&arguments, terminal),
         Verb::Runs(arguments) => runs::runs(&arguments, terminal),
         Verb::Summary(arguments) => summary::summary(&arguments, terminal),
         Verb::Schema(arguments) => schema::schema(&arguments, terminal),

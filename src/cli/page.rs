@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::changes::code;
 use crate::artifact::sanity::Status;
 use crate::report::compare::{self, MetricChange, shown_pair};
+use crate::report::dataset::line;
+use crate::report::markdown::code;
 use crate::report::summary::{How, Summary};
 
 /// The page is cut after so many bytes, at the end of a line.
@@ -16,7 +17,7 @@ const MOST_ROWS: usize = 40;
 
 /// The page.
 pub fn markdown(summary: &Summary) -> String {
-    let mut text = format!("## {}: {}\n", code(&summary.pipeline), verdict(summary));
+    let mut text = format!("## {}: {}\n", code(&summary.report.pipeline), verdict(summary));
     errors(&mut text, summary);
     match &summary.against {
         Some(against) => beside(&mut text, &against.lock, &against.changes),
@@ -24,14 +25,22 @@ pub fn markdown(summary: &Summary) -> String {
     }
     gates(&mut text, summary);
     tasks(&mut text, summary);
-    let failed = summary.checks.iter().filter(|check| check.status != Status::Passed);
+    let failed = summary.report.checks.iter().filter(|check| check.status != Status::Passed);
     list(
         &mut text,
         "Checks",
         failed.map(|check| format!("{} {}: {}", check.stage, check.check, check.message)).collect(),
     );
-    list(&mut text, "Data", summary.data.iter().map(|(stage, told)| format!("{stage}: {told}")).collect());
-    list(&mut text, "Warnings", summary.warnings.iter().map(|(stage, told)| format!("{stage}: {told}")).collect());
+    list(
+        &mut text,
+        "Data",
+        summary.report.datasets.iter().map(|(stage, data)| format!("{stage}: {}", line(data))).collect(),
+    );
+    list(
+        &mut text,
+        "Warnings",
+        summary.report.warnings.iter().map(|(stage, told)| format!("{stage}: {told}")).collect(),
+    );
     list(&mut text, "Pictures", summary.pictures.clone());
     let own = &summary.provenance;
     let git = own.git.as_ref().map(|(revision, is_dirty)| {
@@ -48,7 +57,8 @@ pub fn markdown(summary: &Summary) -> String {
 
 fn verdict(summary: &Summary) -> String {
     let n_failed = summary.tasks.iter().filter(|task| matches!(task.ended, How::Failed(_))).count();
-    let (n_gates, n_bad) = (summary.gates().count(), summary.gates().filter(|gate| !gate.is_passed).count());
+    let (n_gates, n_bad) =
+        (summary.report.gates().count(), summary.report.gates().filter(|gate| !gate.is_passed).count());
     let word = match summary.exit_code {
         0 => "passed",
         1 if n_failed > 0 => "failed",
@@ -116,7 +126,7 @@ fn beside(text: &mut String, lock: &str, changes: &[MetricChange]) {
 }
 
 fn scores(text: &mut String, summary: &Summary) {
-    let rows = summary.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.scores).flat_map(|score| {
+    let rows = summary.report.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.scores).flat_map(|score| {
         score.metrics.iter().map(move |(metric, value)| {
             let own = if metric == "accuracy" { score.accuracy_interval } else { None };
             let shown = value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
@@ -145,7 +155,7 @@ fn with_interval(shown: String, interval: Option<(f64, f64)>) -> String {
 }
 
 fn gates(text: &mut String, summary: &Summary) {
-    let mut gates: Vec<_> = summary.gates().collect();
+    let mut gates: Vec<_> = summary.report.gates().collect();
     if gates.is_empty() {
         return;
     }
@@ -243,7 +253,8 @@ mod tests {
             reasons: vec![long.clone(); 5],
             seconds: None,
         };
-        let mut summary = Summary { pipeline: "digits".into(), exit_code: 6, ..Summary::default() };
+        let mut summary = Summary { exit_code: 6, ..Summary::default() };
+        summary.report.pipeline = "digits".into();
         let gates = vec![gate(true), gate(false)];
         let evaluation = Evaluation {
             format: 2,
@@ -254,9 +265,9 @@ mod tests {
             comparisons: Vec::new(),
             gates,
         };
-        summary.evaluations = vec![("evaluate".into(), evaluation)];
+        summary.report.evaluations = vec![("evaluate".into(), evaluation)];
         summary.tasks = (0..200).map(task).collect();
-        summary.warnings = vec![(long.clone(), long.clone()); 500];
+        summary.report.warnings = vec![(long.clone(), long.clone()); 500];
         summary.errors = vec![long.clone(); 500];
         let page = markdown(&summary);
         assert!(page.starts_with("## `digits`: ❌ gates failed, 1 of 2 gates passed\n"), "{}", &page[..200]);

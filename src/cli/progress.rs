@@ -221,7 +221,10 @@ fn brief(stage: &str, names: &[String]) -> String {
     let mut folds: Vec<u32> = parts.iter().filter_map(|part| part.strip_prefix("fold ")?.parse().ok()).collect();
     folds.sort_unstable();
     let others = parts.iter().filter(|part| !part.starts_with("fold ")).map(|part| (*part).to_owned());
-    let shown: Vec<String> = numbered("fold", &folds).into_iter().chain(others).collect();
+    let mut shown: Vec<String> = numbered("fold", &folds).into_iter().chain(others).collect();
+    if !shown.is_empty() && names.iter().any(|name| name == stage) {
+        shown.insert(0, "whole".to_owned());
+    }
     if shown.is_empty() { stage.to_owned() } else { format!("{stage} ({})", shown.join(", ")) }
 }
 
@@ -486,5 +489,6 @@ mod tests {
         assert_eq!(brief("a", &names(&["a"])), "a");
         assert_eq!(brief("a", &names(&["a, fold 3", "a, fold 1", "a, all"])), "a (fold 1 3, all)");
         assert_eq!(brief("a", &names(&["a, fold 2", "a, fold 10", "a, fold 3"])), "a (fold 2 3 10)");
+        assert_eq!(brief("a", &names(&["a", "a, pictures"])), "a (whole, pictures)");
     }
 }

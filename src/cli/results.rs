@@ -10,6 +10,7 @@ use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
 use crate::escape::on_line;
 use crate::manifest::Manifest;
+use crate::report::best::Best;
 use crate::report::text::{Align, COLUMNS, aligned, width, wrapped};
 use crate::report::{Finished, compare};
 use crate::runner::Graph;
@@ -30,23 +31,6 @@ pub struct Results {
     stopped: Vec<Stopped>,
 }
 
-/// The best settings that a search found.
-#[derive(serde::Serialize)]
-struct Best {
-    search: String,
-    trial: String,
-    metric: String,
-    value: Option<f64>,
-    deviation: Option<f64>,
-    /// Dotted keys and their values as TOML, in the order of the space.
-    #[serde(serialize_with = "as_map")]
-    settings: Vec<(String, String)>,
-}
-
-fn as_map<S: serde::Serializer>(settings: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(settings.iter().map(|(key, value)| (key, value)))
-}
-
 /// A training with early stopping, and which epoch it kept.
 #[derive(serde::Serialize)]
 struct Stopped {
@@ -64,7 +48,7 @@ pub fn by_records(n: usize) -> String {
 /// Whether [`Results::of`] reads the artifact of a task.
 pub fn reads(manifest: &Manifest, graph: &Graph, stage: usize, part: Part) -> bool {
     match (graph.nodes[stage].stage.kind(), part) {
-        ("evaluate", _) | ("search", Part::Round(_)) => true,
+        ("evaluate", Part::Whole) | ("search", Part::Round(_)) => true,
         ("train", Part::Fold(_)) => graph.trial(stage).is_none() && stops_early(manifest, &graph.nodes[stage].name),
         _ => false,
     }
@@ -80,7 +64,7 @@ impl Results {
     pub fn of(finished: &[Finished<'_>], manifest: &Manifest) -> anyhow::Result<Results> {
         let evaluations = finished
             .iter()
-            .filter(|task| task.kind == "evaluate")
+            .filter(|task| task.kind == "evaluate" && task.part == Part::Whole)
             .map(|task| Ok((task.stage.to_owned(), Evaluation::read(task.files)?)))
             .collect::<anyhow::Result<_>>()?;
         let mut rounds: Vec<(&str, Round)> = Vec::new();
@@ -92,7 +76,7 @@ impl Results {
                 None => rounds.push((task.stage, round)),
             }
         }
-        let searches = rounds.into_iter().filter_map(|(search, round)| Best::of(search, round)).collect();
+        let searches = rounds.into_iter().filter_map(|(search, round)| Best::of(search, &round)).collect();
         let mut stopped = Vec::new();
         for task in finished.iter().filter(|task| task.kind == "train" && task.trial.is_none()) {
             if !stops_early(manifest, task.stage)
@@ -204,63 +188,17 @@ impl Results {
         }
         if !is_brief {
             text.push_str(&stopped_lines(&self.stopped));
-            self.searches.iter().for_each(|best| text.push_str(&best.text()));
+            self.searches.iter().for_each(|best| text.push_str(&best_text(best)));
         }
         text
     }
 }
 
-impl Best {
-    fn of(search: &str, round: Round) -> Option<Best> {
-        let best = round.trials.into_iter().find(|trial| trial.rank == 1 && trial.value.is_some())?;
-        let keys = round.space.into_iter().map(|searched| searched.key);
-        Some(Best {
-            search: search.to_owned(),
-            trial: best.trial,
-            metric: round.metric,
-            value: best.value.map(|(value, _)| value),
-            deviation: best.value.and_then(|(_, deviation)| deviation),
-            settings: keys.zip(best.settings).collect(),
-        })
-    }
-
-    /// The settings as lines to paste, stage by stage.
-    fn text(&self) -> String {
-        let value = self.value.map_or_else(String::new, |value| format!(", {} {value:.4}", self.metric));
-        let deviation = self.deviation.map_or_else(String::new, |deviation| format!(" ± {deviation:.4}"));
-        let mut text = format!("\n# best of `{}`: trial {}{value}{deviation}; to paste:\n", self.search, self.trial);
-        let split = |key: &str| -> (String, String) {
-            let rest = key.strip_prefix("stages.").unwrap_or(key);
-            rest.split_once('.').map_or((String::new(), rest.to_owned()), |(a, b)| (a.to_owned(), b.to_owned()))
-        };
-        let mut told = BTreeSet::new();
-        for (key, _) in &self.settings {
-            let (stage, _) = split(key);
-            if !told.insert(stage.clone()) {
-                continue;
-            }
-            let own: Vec<(String, &String)> = self
-                .settings
-                .iter()
-                .map(|(key, value)| (split(key), value))
-                .filter(|((of, _), _)| *of == stage)
-                .map(|((_, key), value)| (key, value))
-                .collect();
-            // TOML has no keys for items of lists; a profile and the command line do.
-            let (items, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|(key, _)| key.contains('['));
-            let longest = own.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
-            if !own.is_empty() {
-                let _ = writeln!(text, "[stages.{stage}]");
-            }
-            for (key, value) in own {
-                let _ = writeln!(text, "{key}{} = {value}", " ".repeat(longest - width(&key)));
-            }
-            for (key, value) in items {
-                let _ = writeln!(text, "# --set 'stages.{stage}.{key}={value}'");
-            }
-        }
-        text
-    }
+/// The best settings as lines to paste.
+fn best_text(best: &Best) -> String {
+    let score = best.score();
+    let score = if score.is_empty() { score } else { format!(", {score}") };
+    format!("\n# best of `{}`: trial {}{score}; to paste:\n{}", best.search, best.trial, best.lines())
 }
 
 /// `train stopped early and kept epoch 9 of 14 (fold 1), 12 of 17 (fold 2)`, a line a stage.
@@ -504,7 +442,7 @@ l2     = 0.001
 vars.n = 8
 # --set 'stages.pre.steps[0].per=\"pixel\"'
 ";
-        assert_eq!(best.text(), expected);
+        assert_eq!(best_text(&best), expected);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::data::catalogue;
 use crate::files;
 use crate::manifest::{Diagnostics, Manifest};
 use crate::report::outputs::{self, Noted};
-use crate::report::summary::{Against, metrics_json};
+use crate::report::summary::{Against, Key, Origin, Report, metrics_json};
 use crate::report::text::counted;
 use crate::report::{self, Finished};
 use crate::runner::{
@@ -161,15 +161,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     let artifacts = open_artifacts(&outcome, &session, &|stage, part| {
         !is_written || results::reads(&manifest, &outcome.graph, stage, part)
     })?;
-    let finished: Vec<Finished<'_>> = artifacts
-        .iter()
-        .map(|(stage, part, files)| {
-            let graph = &outcome.graph;
-            let own = graph.trial(*stage).map_or(*stage, |trial| trial.of);
-            let (stage_name, kind) = (&graph.nodes[own].name, graph.nodes[*stage].stage.kind());
-            Finished { stage: stage_name, kind, part: *part, trial: graph.trial_name(*stage), files }
-        })
-        .collect();
+    let finished = finished(&outcome, &artifacts);
     // Whatever the run came to, the folder shows what is fresh now, and nothing else of ours. If it cannot be written, the
     // results are printed all the same.
     let mut results = results::Results::of(&finished, &manifest)?;
@@ -183,15 +175,9 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             files::sweep(&out_dir);
             Ok(())
         }
-        false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| {
-            if let Some((noted, since)) = noted {
-                let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
-                session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
-            }
-        }),
+        false => write_reports(&out_dir, &finished, &run, terminal),
     };
-    let evaluations: Vec<&Files> =
-        finished.iter().filter(|task| task.kind == "evaluate" && task.trial.is_none()).map(|task| task.files).collect();
+    let evaluations: Vec<&Files> = finished.iter().filter(|task| is_evaluation(task)).map(|task| task.files).collect();
     if job.is_wanted() {
         let failure = |i: usize| failure_text(&outcome, i, &manifest);
         let mut summary = job::summary(&outcome, &session, results.evaluations(), &out_dir, &failure);
@@ -299,7 +285,7 @@ fn is_written(outcome: &Outcome, session: &Session<'_>, manifest: &Manifest, out
         && outcome.computed().next().is_none()
         && session.store.knows_outputs(
             out_dir,
-            &reports_key(outcome, &resolved(manifest, out_dir, session)),
+            &reports_key(outcome, &resolved(manifest, out_dir, session), n_lock_gates(manifest)),
             &digests(&Noted::read(out_dir)),
         )
 }
@@ -425,9 +411,24 @@ pub fn report_failures(outcome: &Outcome, manifest: &Manifest, terminal: &Termin
     }
 }
 
-type Artifact = (usize, crate::stages::Part, Files);
+type Artifact = (usize, Part, Files);
 
-fn open_artifacts(
+/// These artifacts as a report sees them.
+pub fn finished<'a>(outcome: &'a Outcome, artifacts: &'a [Artifact]) -> Vec<Finished<'a>> {
+    let graph = &outcome.graph;
+    let of = |(stage, part, files): &'a Artifact| {
+        let own = graph.trial(*stage).map_or(*stage, |trial| trial.of);
+        let (stage_name, kind) = (&graph.nodes[own].name, graph.nodes[*stage].stage.kind());
+        Finished { stage: stage_name, kind, part: *part, trial: graph.trial_name(*stage), files }
+    };
+    artifacts.iter().map(of).collect()
+}
+
+/// The artifacts of finished tasks that are wanted.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn open_artifacts(
     outcome: &Outcome,
     session: &Session<'_>,
     is_wanted: &dyn Fn(usize, Part) -> bool,
@@ -444,10 +445,10 @@ fn open_artifacts(
 }
 
 /// What reports are made from: this build of the program, the manifest, and the finished tasks with what each gave.
-fn reports_key(outcome: &Outcome, manifest: &str) -> Digest {
+fn reports_key(outcome: &Outcome, manifest: &str, n_lock_gates: usize) -> Digest {
     let built = std::env::current_exe().and_then(std::fs::metadata).ok();
     let built = built.map(|built| (built.len(), built.modified().ok()));
-    let mut text = format!("{} {built:?}\n{manifest}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("{} {built:?} {n_lock_gates}\n{manifest}\n", env!("CARGO_PKG_VERSION"));
     for task in &outcome.tasks {
         let graph = &outcome.graph;
         let own = graph.trial(task.stage).map_or(task.stage, |trial| trial.of);
@@ -503,12 +504,17 @@ pub fn fail_instead_of_dying() {
 }
 
 /// A run that has ended.
-struct Ran<'r> {
-    session: &'r Session<'r>,
-    outcome: &'r Outcome,
-    results: &'r results::Results,
-    threads: usize,
-    started: Instant,
+pub struct Ran<'r> {
+    /// The manifest and the store.
+    pub session: &'r Session<'r>,
+    /// What it came to.
+    pub outcome: &'r Outcome,
+    /// What it prints.
+    pub results: &'r results::Results,
+    /// Threads that it might use.
+    pub threads: usize,
+    /// When it began.
+    pub started: Instant,
 }
 
 /// The manifest as it was run, to be run from the folder of reports.
@@ -528,29 +534,64 @@ fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> Strin
     )
 }
 
+/// Whether a task's artifact has the numbers of an evaluation.
+fn is_evaluation(task: &Finished<'_>) -> bool {
+    task.kind == "evaluate" && task.part == Part::Whole && task.trial.is_none()
+}
+
+/// Gates that compare with a lock file.
+fn n_lock_gates(manifest: &Manifest) -> usize {
+    manifest.nodes.iter().flat_map(|node| node.stage.listed_gates()).filter(|gate| gate.is_of_lock()).count()
+}
+
+/// The results, and the tables and pictures of a folder of reports.
+pub fn reports(
+    out_dir: &Path,
+    finished: &[Finished<'_>],
+    run: &Ran<'_>,
+) -> anyhow::Result<(Report, BTreeMap<PathBuf, Vec<u8>>)> {
+    let (session, outcome) = (run.session, run.outcome);
+    let manifest = resolved(session.manifest, out_dir, session);
+    let mut reports = report::tables(finished);
+    let metrics = metrics_json(run.results.evaluations());
+    reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
+    reports.insert(outputs::MANIFEST.into(), manifest.clone().into_bytes());
+    let own = outcome.tasks.iter().filter(|task| outcome.graph.trial(task.stage).is_none());
+    let keys = own.map(|task| Key {
+        stage: outcome.graph.nodes[task.stage].name.clone(),
+        part: task.part.to_string(),
+        key: task.entry.as_ref().map(|entry| entry.fingerprint.to_string()),
+    });
+    let origin = Origin { manifest, keys: keys.collect(), n_lock_gates: n_lock_gates(session.manifest) };
+    let warnings = outcome.warnings().into_iter().map(|(stage, told)| (stage.to_owned(), told.to_owned()));
+    let told = Report::of(&session.manifest.name, finished, warnings.collect(), origin)?;
+    Ok((told, reports))
+}
+
 /// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times. Where
-/// they were all there before, what they are and since when that is known.
-fn write_reports(
+/// they were all there before, what they are is noted in the store, so that they need not be read again.
+///
+/// # Errors
+/// If one cannot be written, or an artifact is damaged.
+pub fn write_reports(
     out_dir: &Path,
     finished: &[Finished<'_>],
     run: &Ran<'_>,
     terminal: &Terminal,
-) -> anyhow::Result<Option<(Noted, SystemTime)>> {
+) -> anyhow::Result<()> {
     let (session, outcome) = (run.session, run.outcome);
     let manifest = session.manifest;
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
-        return Ok(None);
+        return Ok(());
     }
     if !out_dir.join(files::RUN).exists() {
         // First of all: what lies in this folder is known by it not to be anybody's images.
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
-    let mut reports = report::tables(finished);
-    let metrics = metrics_json(run.results.evaluations());
-    reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
-    reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
+    let (told, mut reports) = reports(out_dir, finished, run)?;
+    report::content::add(&told, &mut reports);
     let since = SystemTime::now();
     let written = outputs::write(out_dir, &reports, &before)?;
     for path in &written.left {
@@ -559,7 +600,9 @@ fn write_reports(
     }
     if written.noted == before && outcome.computed().next().is_none() && outcome.is_complete() {
         // Nothing was done: what the last run took stays to be read.
-        return Ok(Some((before, since)));
+        let reports_key = reports_key(outcome, &resolved(manifest, out_dir, session), n_lock_gates(manifest));
+        session.store.note_outputs(out_dir, reports_key, &digests(&before), since);
+        return Ok(());
     }
     let mut table = crate::artifact::table::Table::new(&["stage", "part", "outcome", "seconds"]);
     for task in &outcome.tasks {
@@ -593,7 +636,7 @@ fn write_reports(
         json.extend(more);
     }
     files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&json)?, false)?;
-    Ok(None)
+    Ok(())
 }
 
 /// What the tasks told, for programs.

@@ -187,8 +187,8 @@ fn name(stage: &str, parts: &[Part]) -> String {
     if parts.contains(&Part::All) {
         text.push_str(", all");
     }
-    if parts == [Part::Sanity] {
-        text.push_str(", sanity");
+    for (part, word) in [(Part::Sanity, ", sanity"), (Part::Pictures, ", pictures")] {
+        text.push_str(if parts == [part] { word } else { "" });
     }
     text
 }

@@ -5,22 +5,25 @@ use std::path::{Path, PathBuf};
 
 use super::Finished;
 use super::svg::{Axis, Band, Chart, Figure, Guide, Plot, Series, categorical, sequential};
+use crate::config::shortest;
 use crate::stages::Part;
 
 /// Update over weights where a layer learns well (CS231n: about 1e-3).
 const HEALTHY: (f64, f64) = (1e-4, 1e-2);
 /// Learning rates, losses: from this factor between largest and smallest on, an axis is logarithmic.
 const WIDE: f64 = 30.0;
+/// Learning rates smaller than the largest by more than this have no say in their axis.
+const MOST_RANGE: f64 = 1e4;
 
 /// What learning curves are drawn from, of whatever kind of stage: a search trains its last round itself.
 pub(super) const CURVES: [&str; 2] = ["epochs.csv", "layers.csv"];
 
 /// One task's numbers: a column by its name, one value an epoch, not a number where a cell is empty.
-struct Columns(BTreeMap<String, Vec<String>>);
+pub(super) struct Columns(BTreeMap<String, Vec<String>>);
 
 impl Columns {
     /// A table as stages write them.
-    fn parse(bytes: &[u8]) -> Option<Columns> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Columns> {
         let mut reader = csv::Reader::from_reader(bytes);
         let header = reader.headers().ok()?.clone();
         let mut columns: Vec<Vec<String>> = vec![Vec::new(); header.len()];
@@ -35,7 +38,7 @@ impl Columns {
         self.0.get(name).map_or(&[], |column| column)
     }
 
-    fn numbers(&self, name: &str) -> Vec<f64> {
+    pub(super) fn numbers(&self, name: &str) -> Vec<f64> {
         self.texts(name).iter().map(|cell| cell.parse().unwrap_or(f64::NAN)).collect()
     }
 
@@ -91,16 +94,26 @@ fn figure(stage: &str, tasks: &[&Finished<'_>]) -> Option<Figure> {
         figure.charts.push(Chart::Plot(plot));
     }
     figure.charts.push(Chart::Plot(ratios(&layers)));
-    let rates: Vec<(f64, f64)> = epochs.first()?.1.points("learning_rate");
-    let axis = match is_wide(rates.iter().map(|(_, rate)| *rate)) {
-        true => Axis::log("at the end of the epoch"),
-        false => Axis::linear("at the end of the epoch"),
-    };
-    let mut plot = Plot::new("Learning rate", Axis::whole("epoch"), axis);
-    for (_, table) in &epochs {
-        plot.series.push(Series { name: None, ..Series::line("", categorical(2), table.points("learning_rate")) });
+    let rates = || epochs.iter().flat_map(|(_, table)| table.numbers("learning_rate")).filter(|rate| rate.is_finite());
+    let (low, high) = rates().fold((f64::INFINITY, 0.0f64), |(low, high), rate| (low.min(rate), high.max(rate)));
+    if low < high {
+        // Where a schedule ends, at 0 or near it, is no reason to stretch the axis of all the rest.
+        let shown = rates().filter(|rate| *rate >= high / MOST_RANGE).fold(high, f64::min);
+        let axis = match high > WIDE * shown {
+            true => Axis::log("at the end of the epoch").within(shown / 1.3, high * 1.3),
+            false => Axis::linear("at the end of the epoch"),
+        };
+        let mut plot = Plot::new("Learning rate", Axis::whole("epoch"), axis);
+        for (_, table) in &epochs {
+            let line = Series::line("", categorical(2), table.points("learning_rate"));
+            plot.series.push(Series { name: None, ..line });
+        }
+        figure.charts.push(Chart::Plot(plot));
+    } else if high > 0.0 {
+        let rate = format!("learning rate {} throughout", shortest(high));
+        figure.subtitle = if figure.subtitle.is_empty() { rate } else { format!("{rate}; {}", figure.subtitle) };
     }
-    figure.charts.push(Chart::Plot(plot));
+    figure.description = "loss, accuracy and the size of updates by epoch, training beside validation".to_owned();
     Some(figure)
 }
 
@@ -211,7 +224,25 @@ mod tests {
         {
             assert!(text.contains(expected), "{expected}");
         }
+        // A constant rate is a line of text, not a chart.
+        assert!(text.contains("learning rate 0.1 throughout") && !text.contains(">Learning rate<"), "{text}");
         assert_eq!(mean(&[&vec![(1.0, 2.0), (2.0, 1.0)], &vec![(1.0, 4.0)]]), [(1.0, 3.0), (2.0, 1.0)]);
         assert_eq!(curves(&finished).collect::<Vec<_>>(), pictures);
+    }
+
+    #[test]
+    fn where_a_schedule_ends_does_not_stretch_its_axis() {
+        let rates = |rates: &[f64]| {
+            let rows = rates.iter().enumerate();
+            let rows: String = rows.map(|(i, rate)| format!("{},{i},{rate},2.0,0.3,2.1,0.25\n", i + 1)).collect();
+            let header = "epoch,step,learning_rate,train_loss,train_accuracy,valid_loss,valid_accuracy\n";
+            let files = files(&format!("{header}{rows}"), "epoch,layer\n");
+            let task = Finished { stage: "cnn", kind: "train", part: Part::Fold(1), trial: None, files: &files };
+            String::from_utf8(curves(&[task]).next().unwrap().1).unwrap()
+        };
+        let falling = rates(&[0.1, 0.05, 0.01, 0.0005, 0.0]);
+        assert!(falling.contains(">Learning rate<") && falling.contains(">0.001<"), "{falling}");
+        assert!(!falling.contains("10⁻⁵"), "{falling}");
+        assert!(!rates(&[0.1, 0.05, 0.01, 0.0005, 1e-17]).contains("10⁻¹⁶"));
     }
 }

@@ -108,6 +108,7 @@ mod tests {
             shape: ImageShape { height: 64, width: 64, channels: 3 },
             splits: [(GivenSplit::Train, 3068), (GivenSplit::Validation, 341), (GivenSplit::Test, 372)].into(),
             n_left_out: 2,
+            left_out: Vec::new(),
         }
     }
 

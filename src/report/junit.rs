@@ -28,7 +28,7 @@ enum Outcome {
 
 /// The document; `has_times` puts the seconds of computed tasks into it.
 pub fn junit(summary: &Summary, has_times: bool) -> String {
-    let pipeline = &summary.pipeline;
+    let pipeline = &summary.report.pipeline;
     let case = |suite: &str, name: String, outcome: Outcome| Case {
         class: format!("{pipeline}.{suite}"),
         name,
@@ -36,7 +36,7 @@ pub fn junit(summary: &Summary, has_times: bool) -> String {
         seconds: None,
     };
     let mut suites: Vec<(String, Vec<Case>)> = Vec::new();
-    let gates = summary.gates().map(|gate| {
+    let gates = summary.report.gates().map(|gate| {
         let name = format!("{} {} on {} of {}", gate.measured(), gate.expected, gate.split, gate.model);
         let value = gate.shown_value();
         let outcome = match gate.is_passed {
@@ -46,7 +46,7 @@ pub fn junit(summary: &Summary, has_times: bool) -> String {
         case("gates", name, outcome)
     });
     suites.push(("gates".to_owned(), gates.collect()));
-    let checks = summary.checks.iter().map(|check| {
+    let checks = summary.report.checks.iter().map(|check| {
         let outcome = match check.status {
             Status::Passed => Outcome::Passed,
             Status::Warned => Outcome::Told(format!("warning: {}", check.message)),
@@ -138,7 +138,7 @@ fn xml(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::{Check, TaskRow};
+    use super::super::summary::{Check, Report, TaskRow};
     use super::*;
     use crate::artifact::evaluation::{Evaluation, GateResult};
 
@@ -202,25 +202,28 @@ mod tests {
         };
         let passed = GateResult { value: Some(0.95), is_passed: true, ..gate.clone() };
         Summary {
-            pipeline: "digits".to_owned(),
-            evaluations: vec![(
-                "evaluate".to_owned(),
-                Evaluation {
-                    format: 2,
-                    model: name.to_owned(),
-                    scores: Vec::new(),
-                    report: None,
-                    gains: Vec::new(),
-                    comparisons: Vec::new(),
-                    gates: vec![gate, passed],
-                },
-            )],
-            checks: vec![Check {
-                stage: "cnn".to_owned(),
-                check: "memorises".to_owned(),
-                status: Status::Failed,
-                message: format!("`{name}` is not learned"),
-            }],
+            report: Report {
+                pipeline: "digits".to_owned(),
+                evaluations: vec![(
+                    "evaluate".to_owned(),
+                    Evaluation {
+                        format: 2,
+                        model: name.to_owned(),
+                        scores: Vec::new(),
+                        report: None,
+                        gains: Vec::new(),
+                        comparisons: Vec::new(),
+                        gates: vec![gate, passed],
+                    },
+                )],
+                checks: vec![Check {
+                    stage: "cnn".to_owned(),
+                    check: "memorises".to_owned(),
+                    status: Status::Failed,
+                    message: format!("`{name}` is not learned"),
+                }],
+                ..Report::default()
+            },
             tasks: vec![
                 task("fold 1", How::Computed),
                 task("fold 2", How::Cached),

@@ -3,11 +3,16 @@
 //! The numbers are the stages'; here they only get the names of their stages, folds and a place. Every file is replaced
 //! atomically and left alone when its bytes would be the same.
 
+pub(crate) mod best;
 pub mod changed_data;
 pub mod compare;
+pub(crate) mod content;
 mod curves;
 pub(crate) mod dataset;
+mod document;
+mod html;
 pub(crate) mod junit;
+pub(crate) mod markdown;
 pub(crate) mod outputs;
 mod reads;
 mod search;
@@ -18,8 +23,10 @@ pub(crate) mod text;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::artifact::model::Description;
 use crate::artifact::{Files, table};
 use crate::stages::Part;
+use svg::{Chart, Figure, Images};
 
 pub use reads::reads;
 
@@ -66,10 +73,8 @@ const TABLES: &[Table] = &[
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
 ];
 
-/// Pictures that artifacts hold, by kind of stage and file name: each task's goes into a folder of its own name, as
-/// `components/pca-fold-1.png`.
-///
-/// What stands behind a `-` in the file's name goes behind that of the task: `filters/cnn-fold-1-start.png`.
+/// Pictures that artifacts hold, by kind of stage and file name: each is a part of one in the folder of its own name, as
+/// `components/pca-fold-1.svg`, `filters/cnn.svg`.
 const PICTURES: &[(&str, &str)] = &[
     ("reduce", "components.png"),
     ("train", "filters-start.png"),
@@ -77,23 +82,93 @@ const PICTURES: &[(&str, &str)] = &[
     ("train", "filters-end.png"),
 ];
 
-/// Every picture of a finished run.
-fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+/// What is drawn around the pictures of a finished run: `components/TASK.svg`, `filters/STAGE.svg`.
+fn pictures(finished: &[Finished<'_>]) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut out: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     // A hundred trials are told apart by numbers.
-    finished.iter().filter(|task| task.trial.is_none()).flat_map(|task| {
-        let own = PICTURES.iter().filter(|(kind, _)| *kind == task.kind);
-        own.filter_map(|(_, file)| {
-            let part = match task.part {
-                Part::Fold(fold) => format!("-fold-{fold}"),
-                Part::All => "-all".to_owned(),
-                Part::Whole | Part::Round(_) | Part::Sanity => String::new(),
-            };
-            let (name, ending) = file.split_once('.')?;
-            let (folder, which) = name.split_at(name.find('-').unwrap_or(name.len()));
-            let path = Path::new(folder).join(format!("{}{part}{which}.{ending}", task.stage));
-            Some((path, task.files.0.get(*file)?.to_vec()))
-        })
-    })
+    for task in finished.iter().filter(|task| task.trial.is_none()) {
+        if let Some(figure) = components(task) {
+            out.push((Path::new("components").join(format!("{}.svg", task_name(task))), figure.to_svg()));
+        }
+        let path = Path::new("filters").join(format!("{}.svg", task.stage));
+        // The folds' filters differ by what they began with: the first one's stand for all.
+        if out.iter().all(|(known, _)| *known != path)
+            && let Some(figure) = filters(task)
+        {
+            out.push((path, figure.to_svg()));
+        }
+    }
+    out
+}
+
+/// The name of a task as a file's: `pca-fold-1`.
+fn task_name(task: &Finished<'_>) -> String {
+    match task.part {
+        Part::Fold(fold) => format!("{}-fold-{fold}", task.stage),
+        Part::All => format!("{}-all", task.stage),
+        Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures => task.stage.to_owned(),
+    }
+}
+
+fn figure_of(title: String, subtitle: String, description: &str, images: Vec<(String, Vec<u8>)>) -> Figure {
+    let mut figure = Figure::new(title, subtitle);
+    figure.description = description.to_owned();
+    figure.charts.push(Chart::Images(Images { images }));
+    figure
+}
+
+/// The first components of a task of `reduce`, with how much they explain.
+fn components(task: &Finished<'_>) -> Option<Figure> {
+    let png = task.files.0.get("components.png").filter(|_| task.kind == "reduce")?;
+    let table = task.files.0.get("components.csv").and_then(|bytes| curves::Columns::parse(bytes));
+    let cumulative = table.map(|table| table.numbers("cumulative")).unwrap_or_default();
+    let explained = cumulative
+        .last()
+        .map(|share| format!("{} components explain {:.1} % of the variance; ", cumulative.len(), 100.0 * share));
+    let subtitle = format!("{}grey is 0, each component has its own contrast", explained.unwrap_or_default());
+    let title = format!("{}: components", task_name(task).replace('-', " "));
+    let subtitle = format!("{subtitle}, row by row");
+    let shown = String::new();
+    Some(figure_of(title, subtitle, "components of the images as small pictures", vec![(shown, png.to_vec())]))
+}
+
+/// The filters of a network's first layer, if they are large enough to look like something.
+fn filters(task: &Finished<'_>) -> Option<Figure> {
+    let model = Description::read(task.files).ok().filter(|_| task.kind == "train")?;
+    if !has_large_filters(&model.architecture) {
+        return None;
+    }
+    let named = [("start", "at the start"), ("best", "at the best epoch"), ("end", "at the end")];
+    let image = |(file, title): &(&str, &str)| {
+        Some(((*title).to_owned(), task.files.0.get(&format!("filters-{file}.png"))?.to_vec()))
+    };
+    let images: Vec<(String, Vec<u8>)> = named.iter().filter_map(image).collect();
+    if images.is_empty() {
+        return None;
+    }
+    let of = match task.part {
+        Part::Fold(fold) => format!("of fold {fold}; "),
+        _ => String::new(),
+    };
+    let subtitle = format!("{of}grey is 0, each filter has its own contrast");
+    let title = format!("{}: filters of the first layer", task.stage);
+    Some(figure_of(title, subtitle, "filters as small pictures, before and after training", images))
+}
+
+/// Whether the first layer with weights looks at 5x5 pixels or more at once.
+fn has_large_filters(architecture: &str) -> bool {
+    const LEAST: u32 = 5;
+    let layers = architecture.split(" - ").map(|layer| layer.trim_start_matches('['));
+    let Some(first) = layers.into_iter().find(|layer| layer.starts_with("CONV") || layer.starts_with("FC")) else {
+        return false;
+    };
+    let Some(arguments) = first.strip_prefix("CONV") else { return true };
+    let arguments = arguments.trim_start_matches('(').split(')').next().unwrap_or_default();
+    let named = arguments.split("kernel_size").nth(1);
+    let unnamed = || arguments.split(',').nth(1).filter(|text| !text.contains('='));
+    let text = named.or_else(unnamed).unwrap_or_default();
+    let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse::<u32>().is_ok_and(|size| size >= LEAST)
 }
 
 /// Renders every table and picture of a finished run: relative path under `out/NAME/` and content, sorted by path.
@@ -101,7 +176,7 @@ fn pictures(finished: &[Finished<'_>]) -> impl Iterator<Item = (PathBuf, Vec<u8>
 /// Tables of one name from several stages are put under one another when their columns agree; where they do not, each
 /// goes into a folder named after its stage.
 pub fn tables(finished: &[Finished<'_>]) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).chain(curves::curves(finished)).collect();
+    let mut out: BTreeMap<PathBuf, Vec<u8>> = pictures(finished).into_iter().chain(curves::curves(finished)).collect();
     out.extend(search::pictures(finished));
     for table in TABLES {
         let parts: Vec<(&str, Vec<u8>)> = finished
@@ -142,7 +217,7 @@ fn header(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => Some(fold),
-        Part::Whole | Part::All | Part::Round(_) | Part::Sanity => None,
+        Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures => None,
     };
     let cells = [task.stage.into(), task.trial.as_ref().into(), fold.into()];
     table::with_columns(bytes, &["stage", "trial", "fold"], &cells)
@@ -171,16 +246,36 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_tasks_stand_beside_one_another() {
-        let files = files(&[("components.png", "picture"), ("components.csv", "component\n1\n")]);
+    fn components_say_how_much_they_explain() {
+        let png = crate::artifact::sheet::rows(&[vec![vec![7; 12]]], 2).unwrap();
+        let table =
+            "component,explained_variance,explained_variance_ratio,cumulative\n1,2.0,0.5,0.5\n2,1.0,0.25,0.75\n";
+        let mut files = files(&[("components.csv", table)]);
+        files.0.insert("components.png".to_owned(), Bytes::new(png));
         let finished = [
             Finished { stage: "pca", kind: "reduce", part: Part::Fold(2), trial: None, files: &files },
             Finished { stage: "pca", kind: "reduce", part: Part::All, trial: None, files: &files },
         ];
         let tables = tables(&finished);
         let names: Vec<String> = tables.keys().map(|path| path.display().to_string()).collect();
-        assert_eq!(names, ["components/pca-all.png", "components/pca-fold-2.png", "components.csv"]);
-        assert_eq!(tables[Path::new("components/pca-all.png")], b"picture");
+        assert_eq!(names, ["components/pca-all.svg", "components/pca-fold-2.svg", "components.csv"]);
+        let text = String::from_utf8(tables[Path::new("components/pca-fold-2.svg")].clone()).unwrap();
+        assert!(text.contains("2 components explain 75.0 % of the variance") && text.contains("image/png;base64"));
+    }
+
+    #[test]
+    fn filters_are_shown_from_five_pixels_on() {
+        for (architecture, expected) in [
+            ("INPUT - CONV(32) - RELU - FC", false),
+            ("INPUT - CONV(32, 5) - RELU - FC", true),
+            ("INPUT - CONV(32, kernel_size=7, stride=2) - FC", true),
+            ("INPUT - CONV(32, kernel_size=[3, 3]) - CONV(8, 7) - FC", false),
+            ("INPUT - [CONV(32, 3, 2) - RELU]*2 - FC", false),
+            ("INPUT - FLATTEN - FC(10) - FC", true),
+            ("INPUT - CONV(8, padding=9) - FC", false),
+        ] {
+            assert_eq!(has_large_filters(architecture), expected, "{architecture}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::content::{FOLDER, HTML, MARKDOWN, SHORT};
 use super::{PICTURES, TABLES};
 use crate::files::{self, Folder, RUN, document};
 
@@ -109,10 +110,11 @@ fn is_ours(name: &str) -> bool {
         _ if !are_plain || name.contains('\\') => false,
         [name] => {
             is_table(name)
-                || [MANIFEST, METRICS_JSON].contains(&name)
+                || [MANIFEST, METRICS_JSON, HTML, MARKDOWN, SHORT].contains(&name)
                 || name.starts_with("trials-") && name.ends_with(".svg")
         }
-        ["curves", picture] => picture.ends_with(".svg"),
+        ["curves" | "components" | "filters", picture] if picture.ends_with(".svg") => true,
+        [folder, picture] if folder == FOLDER && (picture.ends_with(".svg") || picture.ends_with(".png")) => true,
         [folder, name] => {
             let is_picture = |(_, file): &(&str, &str)| {
                 let stem = file.split('.').next().unwrap_or(file);
@@ -186,8 +188,13 @@ mod tests {
             assert!(is_ours(table.file) && is_ours(&format!("cnn/{}", table.file)), "{}", table.file);
         }
         for name in [
+            "filters/cnn.svg",
             "filters/cnn-fold-1-start.png",
-            "components/pca-all.png",
+            "components/pca-all.svg",
+            "figures/confusion-evaluate-test.svg",
+            HTML,
+            MARKDOWN,
+            SHORT,
             "curves/cnn.svg",
             "trials-slices.svg",
             METRICS_JSON,

@@ -2,9 +2,7 @@
 //! records only must have to show them.
 
 use super::curves::CURVES;
-use super::{PICTURES, TABLES};
-use crate::artifact::evaluation::EVALUATION;
-use crate::artifact::model::MODEL;
+use super::{PICTURES, TABLES, summary};
 use crate::artifact::search::ROUND;
 use crate::stages::Part;
 
@@ -14,10 +12,7 @@ pub fn reads(kind: &str, part: Part, is_trial: bool, name: &str) -> bool {
     TABLES.iter().any(is_table)
         || !is_trial && (PICTURES.contains(&(kind, name)) || CURVES.contains(&name))
         || match kind {
-            "evaluate" => name == EVALUATION,
             "search" => name == ROUND,
-            // When the best epoch was, and what the checks before a training found.
-            "train" => !is_trial && (name == MODEL || part == Part::Sanity),
-            _ => false,
+            _ => !is_trial && summary::reads(kind, part, name),
         }
 }

@@ -1,31 +1,31 @@
-//! What a run came to, typed: models, splits, metrics with intervals, gates, gains, checks, tasks, data, warnings, provenance. Made
-//! from artifacts and outcomes; who renders it (terminal, JSON, Markdown, JUnit) reads nothing else.
+//! What a run came to, typed: the [`Report`] of its results, which is the same however it came to them, and beside it what ran.
+//! Made from artifacts and outcomes; who renders it (HTML, Markdown, JSON, JUnit) reads nothing else.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::Finished;
+use crate::artifact::dataset::Summary as DatasetSummary;
+use crate::artifact::details::Details;
 use crate::artifact::evaluation::{Evaluation, GateResult};
-use crate::artifact::sanity::Status;
+use crate::artifact::gallery::{GALLERY_FILES, Gallery, MISTAKES, SAMPLES};
+use crate::artifact::model::{Description, MODEL};
+use crate::artifact::sanity::{Findings, SANITY, Status};
+use crate::artifact::search::{ROUND, Round};
+use crate::artifact::{Error, details, evaluation, splits};
 use crate::report::compare::MetricChange;
+use crate::stages::Part;
 
 /// What a run came to.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// The pipeline.
-    pub pipeline: String,
+    /// The results.
+    pub report: Report,
     /// The exit code, as `--help` documents it.
     pub exit_code: u8,
-    /// By stage, in the order of the manifest: scores, gains, gates.
-    pub evaluations: Vec<(String, Evaluation)>,
-    /// What was checked before trainings.
-    pub checks: Vec<Check>,
     /// Every task, in the order of the plan.
     pub tasks: Vec<TaskRow>,
-    /// By stage that reads data: what came in, in a sentence.
-    pub data: Vec<(String, String)>,
-    /// What stages told, each text once.
-    pub warnings: Vec<(String, String)>,
     /// Errors that are of no task, in words.
     pub errors: Vec<String>,
     /// The metrics beside the lock file as it was before; `None` where there was none.
@@ -36,8 +36,147 @@ pub struct Summary {
     pub provenance: Provenance,
 }
 
+/// Results and what they are made of. Nothing here, and so nothing that is rendered from it alone, depends on what ran and what
+/// was there, on times, threads, the machine, or the lock file.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The pipeline.
+    pub pipeline: String,
+    /// By stage, in the order of the manifest: scores, gains, gates.
+    pub evaluations: Vec<(String, Evaluation)>,
+    /// By stage that evaluates: what its pictures are drawn from.
+    pub details: Vec<(String, Details)>,
+    /// By stage that reads data: what came in.
+    pub datasets: Vec<(String, DatasetSummary)>,
+    /// By stage that splits.
+    pub splits: Vec<(String, splits::Summary)>,
+    /// What was checked before trainings.
+    pub checks: Vec<Check>,
+    /// Networks that were trained, those of trials left out.
+    pub trainings: Vec<Training>,
+    /// By search: its rounds, in order.
+    pub searches: Vec<(String, Vec<Round>)>,
+    /// By stage: pictures of images.
+    pub galleries: Vec<(String, Sheets)>,
+    /// What stages told, each text once: the stage, and the text.
+    pub warnings: Vec<(String, String)>,
+    /// What it was made of.
+    pub origin: Origin,
+}
+
+/// What results were made of.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The manifest as it was run, defaults written out.
+    pub manifest: String,
+    /// The key of every task of the manifest's own stages, and those that have none yet.
+    pub keys: Vec<Key>,
+    /// Gates that compare with a lock file: every run judges them anew, and its output tells how.
+    pub n_lock_gates: usize,
+}
+
+/// A task, and what stands for all that its result depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its stage.
+    pub stage: String,
+    /// Which of its tasks.
+    pub part: String,
+    /// The digest of its record; `None`: there is no result yet.
+    pub key: Option<String>,
+}
+
+/// Sheets of images, as PNG, and what is on them.
+#[derive(Clone, Debug)]
+pub struct Sheets {
+    /// What is on them.
+    pub gallery: Gallery,
+    /// Samples of every class.
+    pub samples: Option<Vec<u8>>,
+    /// The worst mistakes.
+    pub mistakes: Option<Vec<u8>>,
+}
+
+/// A network that was trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// The stage.
+    pub stage: String,
+    /// `fold 3`, `all`.
+    pub part: String,
+    /// What it is, and which epoch was best.
+    pub model: Description,
+}
+
+impl Report {
+    /// Reads it from what was finished.
+    ///
+    /// # Errors
+    /// If an artifact cannot be read.
+    pub fn of(
+        pipeline: &str,
+        finished: &[Finished<'_>],
+        warnings: Vec<(String, String)>,
+        origin: Origin,
+    ) -> Result<Report, Error> {
+        let mut report = Report { pipeline: pipeline.to_owned(), warnings, origin, ..Report::default() };
+        for task in finished.iter().filter(|task| task.trial.is_none()) {
+            let (stage, files) = (task.stage.to_owned(), task.files);
+            match (task.kind, task.part) {
+                ("ingest", _) => report.datasets.push((stage, DatasetSummary::read(files)?)),
+                ("split", _) => report.splits.push((stage, files.document(splits::SUMMARY, Some(1))?)),
+                ("train", Part::Sanity) => report.checks.extend(Check::all(task.stage, &Findings::read(files)?)),
+                ("train", part) if part != Part::Pictures && files.0.contains_key(MODEL) => {
+                    let model = Description::read(files)?;
+                    report.trainings.push(Training { stage, part: part.to_string(), model });
+                }
+                ("search", Part::Round(_)) => {
+                    let round = Round::read(files)?;
+                    match report.searches.iter_mut().find(|(known, _)| *known == stage) {
+                        Some((_, rounds)) => rounds.push(round),
+                        None => report.searches.push((stage, vec![round])),
+                    }
+                }
+                ("evaluate" | "train", Part::Pictures) => {
+                    let gallery = Gallery::read(files)?;
+                    let sheet = |name: &str| files.0.get(name).map(|bytes| bytes.to_vec());
+                    let (samples, mistakes) = (sheet(SAMPLES), sheet(MISTAKES));
+                    report.galleries.push((stage, Sheets { gallery, samples, mistakes }));
+                }
+                ("evaluate", _) => {
+                    report.details.push((stage.clone(), Details::read(files)?));
+                    report.evaluations.push((stage, Evaluation::read(files)?));
+                }
+                _ => {}
+            }
+        }
+        report.searches.iter_mut().for_each(|(_, rounds)| rounds.sort_by_key(|round| round.round));
+        Ok(report)
+    }
+
+    /// Every gate.
+    pub fn gates(&self) -> impl Iterator<Item = &GateResult> {
+        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates)
+    }
+}
+
+/// Whether a file of a task of this kind is read for a [`Report`].
+pub(super) fn reads(kind: &str, part: Part, name: &str) -> bool {
+    match (kind, part) {
+        ("ingest", _) => crate::artifact::dataset::SUMMARY_FILES.contains(&name),
+        ("split", _) => name == splits::SUMMARY,
+        ("train", Part::Sanity) => name == SANITY,
+        ("evaluate" | "train", Part::Pictures) => GALLERY_FILES.contains(&name),
+        // When the best epoch was.
+        ("train", _) => name == MODEL,
+        ("search", _) => name == ROUND,
+        ("evaluate", _) => [evaluation::EVALUATION, details::DETAILS].contains(&name),
+        _ => false,
+    }
+}
+
 /// A check before a training.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Check {
     /// The stage that trains.
     pub stage: String,
@@ -101,10 +240,16 @@ pub struct Provenance {
     pub git: Option<(String, bool)>,
 }
 
-impl Summary {
-    /// Every gate.
-    pub fn gates(&self) -> impl Iterator<Item = &GateResult> {
-        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates)
+impl Check {
+    /// Those of a stage.
+    pub fn all(stage: &str, findings: &Findings) -> Vec<Check> {
+        let of = |finding: &crate::artifact::sanity::Finding| Check {
+            stage: stage.to_owned(),
+            check: finding.check.clone(),
+            status: finding.status,
+            message: finding.message.clone(),
+        };
+        findings.findings.iter().map(of).collect()
     }
 }
 

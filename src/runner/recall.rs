@@ -11,8 +11,9 @@ use crate::store::Store;
 fn artifacts(store: &Store, lock: &LockFile, kind: &str, files: &[&str]) -> Vec<(String, Option<Files>)> {
     let is_of_kind = |stage: &str| lock.stages.get(stage).is_some_and(|stage| stage.kind == kind);
     let tasks = lock.tasks.iter().filter_map(|(name, task)| {
-        let (stage, _) = name.rsplit_once('/')?;
-        is_of_kind(stage).then_some((stage, task))
+        let (stage, part) = name.rsplit_once('/')?;
+        // Pictures are of no use to a comparison.
+        (is_of_kind(stage) && part == "whole").then_some((stage, task))
     });
     tasks
         .map(|(stage, task)| {

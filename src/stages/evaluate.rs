@@ -7,6 +7,7 @@
 //! seconds. Tables are in `evaluate/tables.rs`, gates in `evaluate/gate.rs` (short) and `evaluate/listed.rs` (as a list),
 //! comparisons of models in `evaluate/gain.rs`.
 
+mod details;
 mod gain;
 mod gate;
 mod listed;
@@ -19,18 +20,22 @@ use std::collections::BTreeMap;
 use super::ensemble::{Model, models, prediction_needs};
 use super::{
     Context, Flow, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream, lineage,
+    pictures,
 };
 use crate::artifact::Sink;
-use crate::artifact::dataset::{NAMES_FILES, Numbers};
+use crate::artifact::dataset::{CLASSES, DESCRIPTION, IMAGES, INDEX, NAMES, NAMES_FILES, Numbers};
 use crate::artifact::evaluation::{
     COMPARISONS, CONFUSION, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE, PREDICTIONS, Score,
 };
+use crate::artifact::gallery::Mistake;
 use crate::artifact::predictions::Predictions;
 use crate::config::{Form, Log, Problem, Section, Span, Value, quote};
+use crate::data::fit_set::Place;
 use crate::data::metrics::{
-    Average, ClassScores, Confusion, METRICS, Metric, Scored, find, intervals, mean_and_deviation, suggest,
-    wilson_interval,
+    Average, ClassScores, Confusion, METRICS, Metric, Scored, find, intervals, mean_and_deviation, sample_log_loss,
+    suggest, wilson_interval,
 };
+use crate::data::samples::Samples as _;
 use gate::Gate;
 pub use listed::{Baseline, Listed, is_lock};
 
@@ -42,6 +47,9 @@ pub const KIND: Kind = Kind {
               [stages.train]\narchitecture = \"INPUT - FC\"\n\n[stages.evaluate]\nmetrics = [\"accuracy\", \"log-loss\"]\n\
               gates = { accuracy = \">= 0.5\" }\n",
 };
+
+/// What is read of a data set for pictures of its images.
+const PICTURE_FILES: &[&str] = &[IMAGES, INDEX, DESCRIPTION, NAMES, CLASSES];
 
 /// Evaluates a model.
 pub struct Evaluate {
@@ -162,7 +170,10 @@ impl Stage for Evaluate {
         KIND.name
     }
 
-    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+    fn rooms(&self, part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+        if part == Part::Pictures {
+            return vec!["mean-probability", "pictures"];
+        }
         let bootstrap = self.bootstrap.map(|_| "bootstrap");
         // What a model says of the test split is the mean of its folds.
         [KIND.name, "intervals", "mean-probability", "metrics"].into_iter().chain(bootstrap).collect()
@@ -258,10 +269,21 @@ impl Stage for Evaluate {
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
-        vec![Part::Whole]
+        vec![Part::Whole, Part::Pictures]
     }
 
-    fn needs(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
+    fn reads_key(&self, part: Part, _key: &str) -> bool {
+        // Whatever is measured, the mistakes are the same.
+        part != Part::Pictures
+    }
+
+    fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
+        let input = upstream.nodes[upstream.own].inputs.first();
+        if let (Part::Pictures, Some(&input)) = (part, input) {
+            let dataset = lineage::dataset_need(upstream, PICTURE_FILES);
+            let needs = dataset.into_iter().chain(lineage::splits_need(upstream));
+            return needs.chain(prediction_needs(input, &upstream.nodes[input].flow)).collect();
+        }
         let dataset = lineage::dataset_need(upstream, NAMES_FILES);
         let mut needs: Vec<Need> = dataset.into_iter().chain(lineage::splits_need(upstream)).collect();
         for &input in &upstream.nodes[upstream.own].inputs {
@@ -273,6 +295,9 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+        if task.part == Part::Pictures {
+            return draw_pictures(task, context, sink);
+        }
         let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let folds = lineage::splits(task)?.folds();
         let models = models(task);
@@ -319,6 +344,7 @@ impl Stage for Evaluate {
         sink.put(COMPARISONS, &tables::comparisons(&comparisons))?;
         sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset, &names))?;
         sink.put(CONFUSION, &tables::confusion(&looks, &figures, names.classes()))?;
+        details::details(&input.name, &looks, &figures, &dataset, names.classes()).write(sink)?;
         Evaluation { format: 2, model: input.name.clone(), scores, report, gains, comparisons, gates }.write(sink)?;
         Ok(())
     }
@@ -343,6 +369,44 @@ fn gap(scores: &[Score]) -> Option<String> {
             )
         })
     })
+}
+
+/// Samples of every class and the worst mistakes of the model, by their loss.
+fn draw_pictures(task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+    if context.is_cancelled() {
+        return Err(StageError::cancelled());
+    }
+    let (dataset, names, splits) = (lineage::dataset(task)?, lineage::names(task)?, lineage::splits(task)?);
+    let models = models(task);
+    let Some(input) = models.first() else { return Err(StageError::new("there is no model to evaluate")) };
+    let is_shown = |i: usize| splits.places()[i] != Place::Test;
+    let samples = pictures::samples(&dataset, is_shown, |i| dataset.values(i), None, sink)?;
+    let look = looks_at(input, splits.folds())?.into_iter().find(|look| look.fold.is_none());
+    let mut mistakes = None;
+    if let Some(look) = look {
+        check_predictions(&look, &dataset)?;
+        let predictions = &look.predictions;
+        let actual = |i: usize| dataset.label(predictions.rows()[i] as usize) as usize;
+        let loss = |i: &usize| sample_log_loss(predictions.row(*i)[actual(*i)]);
+        let mut wrong: Vec<usize> = (0..predictions.len()).filter(|&i| predictions.class(i) != actual(i)).collect();
+        // Of equals the first image.
+        wrong.sort_by(|a, b| loss(b).total_cmp(&loss(a)).then(a.cmp(b)));
+        let about = (look.model.clone(), look.split.to_owned(), predictions.len(), wrong.len());
+        let mistake = |&i: &usize| {
+            let (image, predicted) = (predictions.rows()[i] as usize, predictions.class(i));
+            let mistake = Mistake {
+                path: names.path(image).to_owned(),
+                actual: names.classes()[actual(i)].clone(),
+                predicted: names.classes()[predicted].clone(),
+                confidence: predictions.row(i)[predicted],
+                loss: loss(&i),
+            };
+            (image, mistake)
+        };
+        let worst = wrong.iter().take(pictures::MOST_MISTAKES).map(mistake).collect();
+        mistakes = pictures::mistakes(Numbers::shape(&dataset), about, worst, |i| dataset.values(i), sink)?;
+    }
+    pictures::write(samples, mistakes, sink)
 }
 
 /// Whether what `stage` says of a fold was learned without that fold.

@@ -11,6 +11,7 @@ pub(crate) mod testing;
 pub mod ensemble;
 pub(crate) mod evaluate;
 pub(crate) mod lineage;
+mod pictures;
 pub(crate) mod predict;
 pub(crate) mod preprocess;
 mod rebuild;
@@ -65,6 +66,8 @@ pub enum Part {
     Round(u32),
     /// The checks before a training.
     Sanity,
+    /// Pictures of images for the report, which nothing else reads.
+    Pictures,
 }
 
 impl fmt::Display for Part {
@@ -75,6 +78,7 @@ impl fmt::Display for Part {
             Part::All => f.write_str("all"),
             Part::Round(round) => write!(f, "round {round}"),
             Part::Sanity => f.write_str("sanity"),
+            Part::Pictures => f.write_str("pictures"),
         }
     }
 }
@@ -91,6 +95,7 @@ impl std::str::FromStr for Part {
             ("all", None) => Part::All,
             ("round", Some(round)) => Part::Round(round),
             ("sanity", None) => Part::Sanity,
+            ("pictures", None) => Part::Pictures,
             _ => return Err(()),
         };
         if part.to_string() == text { Ok(part) } else { Err(()) }

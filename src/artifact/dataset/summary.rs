@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     CLASSES, DATA, DECODE, DESCRIPTION, Description, Names, SKIPPED, bad, columns, number, read_decode_policy,
 };
+use crate::artifact::table::unguarded;
 use crate::artifact::{Error, Files};
 use crate::data::reader::GivenSplit;
 use crate::data::resize::Fit;
 use crate::tensor::ImageShape;
+
+/// So many files that were left out are named.
+const MOST_NAMED: usize = 50;
 
 /// What is read for a [`Summary`].
 pub const SUMMARY_FILES: &[&str] = &[CLASSES, DATA, DECODE, DESCRIPTION, SKIPPED];
@@ -28,6 +32,8 @@ pub struct Summary {
     pub splits: BTreeMap<GivenSplit, u64>,
     /// Files of the source that were left out.
     pub n_left_out: u64,
+    /// The first of them, each with the reason.
+    pub left_out: Vec<(String, String)>,
 }
 
 impl Summary {
@@ -44,6 +50,7 @@ impl Summary {
             shape: description.shape(),
             splits: BTreeMap::new(),
             n_left_out: 0,
+            left_out: Vec::new(),
         };
         let mut rows = csv::ReaderBuilder::new().from_reader(&files.get(DATA)?[..]);
         let header = rows.headers().map_err(|e| bad(DATA, e))?.clone();
@@ -61,6 +68,11 @@ impl Summary {
         let mut skipped = csv::ReaderBuilder::new().from_reader(&files.get(SKIPPED)?[..]);
         while skipped.read_record(&mut row).map_err(|e| bad(SKIPPED, e))? {
             summary.n_left_out += 1;
+            if summary.left_out.len() < MOST_NAMED
+                && let (Some(path), Some(reason)) = (row.get(0), row.get(2))
+            {
+                summary.left_out.push((unguarded(path).to_owned(), unguarded(reason).to_owned()));
+            }
         }
         Ok(summary)
     }

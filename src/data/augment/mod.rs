@@ -210,6 +210,11 @@ impl Augmentation {
         self.operations.iter().map(|operation| operation.word())
     }
 
+    /// Whether it does something to single images.
+    pub fn changes_images(&self) -> bool {
+        self.operations.iter().any(|operation| !matches!(operation, Operation::Mixup { .. }))
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

@@ -7,6 +7,7 @@ mod agreement;
 mod bootstrap;
 mod comparison;
 mod counts;
+mod curves;
 mod interval;
 mod noise;
 mod paired;
@@ -16,10 +17,11 @@ mod ranking;
 pub use bootstrap::{intervals, percentile_interval};
 pub use comparison::{McNemar, holm, mcnemar};
 pub use counts::{Average, ClassScores, Confusion, averages};
+pub use curves::{Curve, Step};
 pub use interval::{mean_and_deviation, wilson_interval};
 pub use noise::Judged;
 pub use paired::{Pair, interval_of_difference, interval_of_independent, interval_of_mean};
-pub use probability::{CALIBRATION_BINS, sample_log_loss};
+pub use probability::{CALIBRATION_BINS, CalibrationBin, calibration, sample_log_loss};
 
 use ndarray::ArrayView2;
 

@@ -33,18 +33,36 @@ pub(super) fn brier(scored: &Scored<'_>) -> f64 {
     scored.samples().fold(0.0, |sum, (label, p)| sum + of(label, p)) / scored.len() as f64
 }
 
-/// The expected calibration error (Naeini et al., 2015; Guo et al., 2017): how far confidence and accuracy are apart,
-/// on average over [`CALIBRATION_BINS`] bins `(low, high]` of confidence.
-pub(super) fn calibration_error(scored: &Scored<'_>) -> f64 {
-    let mut bins = [(0u64, 0.0f64); CALIBRATION_BINS];
+/// Predictions of about the same confidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CalibrationBin {
+    /// How many there are.
+    pub n: u64,
+    /// How many of them are right.
+    pub n_correct: u64,
+    /// Their confidences, added up.
+    pub confidence: f64,
+}
+
+/// Predictions by their confidence, in [`CALIBRATION_BINS`] bins `(low, high]` of the same width.
+pub fn calibration(scored: &Scored<'_>) -> [CalibrationBin; CALIBRATION_BINS] {
+    let mut bins = [CalibrationBin::default(); CALIBRATION_BINS];
     for (label, probabilities) in scored.samples() {
         let predicted = arg_max(probabilities);
         let confidence = f64::from(probabilities[predicted]);
         let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        let (hits, sum) = &mut bins[bin.clamp(1, CALIBRATION_BINS) - 1];
-        *hits += u64::from(predicted == label);
-        *sum += confidence;
+        let bin = &mut bins[bin.clamp(1, CALIBRATION_BINS) - 1];
+        bin.n += 1;
+        bin.n_correct += u64::from(predicted == label);
+        bin.confidence += confidence;
     }
+    bins
+}
+
+/// The expected calibration error (Naeini et al., 2015; Guo et al., 2017): how far confidence and accuracy are apart,
+/// on average over the bins of [`calibration`].
+pub(super) fn calibration_error(scored: &Scored<'_>) -> f64 {
     // |accuracy - confidence| * share = |hits - sum of confidence| / n
-    bins.iter().fold(0.0, |total, (hits, sum)| total + (*hits as f64 - sum).abs()) / scored.len() as f64
+    let apart = |total: f64, bin: &CalibrationBin| total + (bin.n_correct as f64 - bin.confidence).abs();
+    calibration(scored).iter().fold(0.0, apart) / scored.len() as f64
 }

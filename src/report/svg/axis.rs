@@ -70,7 +70,12 @@ impl Axis {
                     (false, false) => return self.with_ends(0.0, 1.0),
                     (false, true) => return self.with_ends(-1.0, 1.0),
                     (true, true) if high - low < 0.1 => 0.5,
-                    (true, false) if high - low <= 1e-9 * low.abs().max(high.abs()) => (low.abs() * 0.1).max(0.5),
+                    // One value stands in the middle, with a margin of its own size.
+                    (true, false) if high - low <= 1e-9 * low.abs().max(high.abs()) => match low.abs() {
+                        0.0 => 0.5,
+                        size if self.is_whole => size.min(0.5),
+                        size => 0.5 * size,
+                    },
                     (true, _) => 0.05 * (high - low),
                 };
                 (low - room, high + room)

@@ -742,6 +742,12 @@ fn made(name: &str) -> Made {
             let stage = stage(&stages::evaluate::KIND, "");
             made.files(&run(&*stage, Part::Whole, [inputs(), model(2), model(3)].concat(), &places));
         }
+        "pictures" => {
+            let stage = stage(&stages::evaluate::KIND, "");
+            made.files(&run(&*stage, Part::Pictures, [inputs(), model(2)].concat(), &places));
+            let stage = self::stage(&stages::train::KIND, "architecture = \"INPUT - FC\"\naugment = [\"flip\"]");
+            made.files(&run(&*stage, Part::Pictures, inputs(), &places));
+        }
         name => panic!("room `{name}` is in the table, but not among what is computed here"),
     }
     std::mem::take(made)
@@ -886,7 +892,11 @@ fn every_kind_of_stage_needs_what_is_there_and_names_its_own_room() {
         assert!(rooms.iter().any(|(stage, ..)| stage == kind.name), "no task of `{}`", kind.name);
         for (stage, part, rooms) in rooms {
             // Stages without a name are called as their kind. The checks of a training are another piece of work.
-            let own = if part == Part::Sanity { "sanity" } else { &stage };
+            let own = match part {
+                Part::Sanity => "sanity",
+                Part::Pictures => "pictures",
+                _ => &stage,
+            };
             assert!(rooms.contains(own), "{stage}, {part}: not its own room, but {rooms:?}");
         }
     }

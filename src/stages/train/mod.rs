@@ -13,21 +13,29 @@ mod tests;
 mod trial;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Advice, Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream, lineage,
+    Advice, Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream,
+    lineage, pictures,
 };
+use crate::artifact::dataset::{DATASET_FILES, Dataset};
 use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Form, Log, Problem, Section, Short, Span, Table, Value};
-use crate::data::augment::Augmentation;
+use crate::data::augment::{Augmentation, Augmenter};
+use crate::data::feed::Feed;
+use crate::data::fit_set::TrainingRow;
+use crate::data::pixels::Depth;
+use crate::data::samples::Samples as _;
 use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
 use crate::nn::layer::TensorSpec;
 use crate::nn::optimizer::{self, OptimizerConfig};
 use crate::nn::schedule::Schedule;
+use crate::nn::seeds::Seeds;
 
 /// The line in the list.
 pub const KIND: Kind = Kind {
@@ -337,6 +345,43 @@ impl Train {
         self.decay_on == DecayOn::All
     }
 
+    /// Whether there is something to show of what training does to images.
+    fn has_pictures(&self) -> bool {
+        !self.is_trial && self.augment.changes_images()
+    }
+
+    /// Samples of every class, and below them what an epoch makes of them, as far as pixels tell: what acts on transformed
+    /// images is drawn on stored ones, and nothing is mixed.
+    fn draw_pictures(&self, task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
+        if context.is_cancelled() {
+            return Err(StageError::cancelled());
+        }
+        let (dataset, splits) = (Arc::new(lineage::dataset(task)?), lineage::splits(task)?);
+        let fit_set = lineage::fit_set(&splits, Part::Fold(1));
+        let feed = Feed::new(Arc::<Dataset>::clone(&dataset) as _, Vec::new());
+        let rows: BTreeMap<usize, TrainingRow> = fit_set.training().iter().map(|&row| (row.index(), row)).collect();
+        let seeds = Seeds { seed: task.seed, indices: vec![("fit set", 1)] };
+        if !self.augment.misfits(Some(feed.sample_shape())).is_empty() {
+            // Training tells what does not fit.
+            return pictures::write(None, None, sink);
+        }
+        let mut augmenter = Augmenter::new(&self.augment, feed.sample_shape());
+        augmenter.begin(|i| seeds.stream("augment", &[("epoch", 1), ("operation", i)]));
+        let largest = match dataset.depth() {
+            Depth::U8 => 255.0,
+            Depth::U16 => 65_535.0,
+        };
+        let mut changed = |image: usize| {
+            let mut values = vec![0.0; feed.sample_shape().len()];
+            augmenter.load(&feed, *rows.get(&image)?, 0, &mut values);
+            values.iter_mut().for_each(|value| *value *= 255.0 / largest);
+            Some(values)
+        };
+        let is_shown = |image: usize| rows.contains_key(&image);
+        let samples = pictures::samples(&dataset, is_shown, |i| dataset.values(i), Some(&mut changed), sink)?;
+        pictures::write(samples, None, sink)
+    }
+
     /// The factor of a tensor's L2.
     fn l2_of(&self, spec: &TensorSpec) -> f64 {
         spec.l2_in(self.l2, self.decays_all())
@@ -349,6 +394,10 @@ impl Stage for Train {
     }
 
     fn rooms(&self, part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
+        if part == Part::Pictures {
+            // Nothing is mixed there.
+            return self.augment.words().filter(|word| *word != "mixup").chain(["pictures"]).collect();
+        }
         let mut rooms = lineage::rooms(upstream);
         rooms.extend(["init", "softmax"]);
         let layers = self.architecture.iter().flat_map(|architecture| &architecture.layers);
@@ -406,10 +455,18 @@ impl Stage for Train {
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {
         let folds = (1..=flow.folds).map(Part::Fold).chain(self.sanity.then_some(Part::Sanity));
-        folds.chain((self.last == Final::Refit).then_some(Part::All)).collect()
+        let all = (self.last == Final::Refit).then_some(Part::All);
+        folds.chain(all).chain(self.has_pictures().then_some(Part::Pictures)).collect()
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
+        if part == Part::Pictures {
+            // Images as they are stored: transforms are not for people.
+            return lineage::dataset_need(upstream, DATASET_FILES)
+                .into_iter()
+                .chain(lineage::splits_need(upstream))
+                .collect();
+        }
         // The checks look at what fold 1 learns from.
         let mut needs = lineage::needs(if part == Part::Sanity { Part::Fold(1) } else { part }, upstream);
         if part == Part::All {
@@ -431,6 +488,8 @@ impl Stage for Train {
         match part {
             // How long and how fast is no business of the checks.
             Part::Sanity => ["layers", "initializer", "last_layer_gain"].into_iter().any(is_below),
+            // The layers are there to read the stage again.
+            Part::Pictures => ["layers", "augment"].into_iter().any(is_below),
             // Which model is the final one decides what is planned, not what a task computes; so do the checks.
             _ => !["final", "sanity"].contains(&key),
         }
@@ -442,7 +501,7 @@ impl Stage for Train {
 
     fn gates(&self, part: Part) -> Vec<Part> {
         match part {
-            Part::Sanity => Vec::new(),
+            Part::Sanity | Part::Pictures => Vec::new(),
             _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
         }
     }
@@ -468,6 +527,7 @@ impl Stage for Train {
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         match task.part {
             Part::Sanity => sanity::check(self, task, context, sink),
+            Part::Pictures => self.draw_pictures(task, context, sink),
             _ => fit::fit(self, task, context, sink),
         }
     }
