@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{DiffArguments, ManifestArguments};
 use super::changes::{self, Changes, GateChange, Key};
-use super::git::Git;
+use super::git::{FETCH, Git};
 use super::history::{self, RUN, RunRecord};
 use super::terminal::Terminal;
 use super::{Exit, locked, manifest};
@@ -113,10 +113,10 @@ fn sides(arguments: &DiffArguments, terminal: &Terminal) -> Result<Option<(Side,
             let Some(git) = &git else {
                 return Err(("this is no Git checkout, there is nothing to compare with".to_owned(), help.to_owned()));
             };
-            let Some((branch, commit)) = git.merge_base() else {
-                let message = "there is no `origin/HEAD`, `main` or `master` to compare with".to_owned();
-                return Err((message, help.to_owned()));
-            };
+            let (branch, commit) = git.merge_base().map_err(|message| match git.is_shallow() {
+                true => (message, format!("{FETCH}, or {help}")),
+                false => (message, help.to_owned()),
+            })?;
             project.of_commit(&format!("merge base with {branch}"), &commit)
         }
     };

@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 
 use super::ensemble::{Model, models, prediction_needs};
 use super::{
-    Context, Flow, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream, lineage,
+    Context, Flow, Glance, Kind, Learns, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream,
+    lineage,
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
@@ -262,6 +263,10 @@ impl Stage for Evaluate {
             }
         }
         needs
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
     }
 
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -10,6 +10,7 @@ pub(crate) mod testing;
 
 pub mod ensemble;
 pub(crate) mod evaluate;
+mod held_out;
 pub(crate) mod lineage;
 pub(crate) mod predict;
 pub(crate) mod preprocess;
@@ -34,6 +35,7 @@ use crate::files;
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
 
+pub use held_out::{HeldOut, HeldOutRows, Learns};
 pub use rebuild::rebuild;
 
 /// The unit that is cached and scheduled within a stage.
@@ -552,6 +554,9 @@ pub trait Stage: Send + Sync + fmt::Debug {
     fn network(&self) -> Option<Trained<'_>> {
         None
     }
+
+    /// What the task of `part` learns, so that it can be shown that no held-out row moves it; `None`: nothing.
+    fn learns(&self, part: Part) -> Option<Learns>;
 
     /// Computes the task and writes its artifact.
     ///
