@@ -127,6 +127,18 @@ fn a_changed_key_is_told_at_once_then_by_what_it_came_to() {
     has(&told, &["| `train` | `epochs` | `6` | `1` |", "**Metrics**: not known here", "**Gates**: not known here"]);
     let told = project.expect("b", &["run", "--locked", "--recompute"], 3);
     has(&told, &["`epochs` changed: 6 -> 1", "metric accuracy of ensemble on test: ", "beyond noise (McNemar p"]);
+    // No lock file was written of that, and what it came to is known all the same.
+    let told = project.expect("b", &["diff", "--md"], 0);
+    has(
+        &told,
+        &["**worse**, beyond noise (McNemar p", "of other keys than the manifest: its results are those of run-"],
+    );
+    has(&told, &["- `wrong now    images/", "passed with 0."]);
+    assert!(!told.contains("not known here"), "{told}");
+    // Not those of other keys.
+    project.edit("b/small.toml", "batch_size    = 16", "batch_size    = 17");
+    has(&project.expect("b", &["diff", "--md"], 0), &["**Metrics**: not known here", "run it to know its results"]);
+    project.edit("b/small.toml", "batch_size    = 17", "batch_size    = 16");
 
     // Run and committed: what it came to, named.
     project.expect("b", &["run", "-q"], 0);

@@ -179,12 +179,14 @@ def killed(tool):
     if code:
         seen += f"the next run refuses (exit {code}: {complaint(said)})"
         if tool.name == "Snakemake":
-            tool.call("--unlock")
-            code, _ = tool.call(*tool.run_words)
-            seen += f"; after `--unlock` exit {code}"
+            before = ""
+            code, said = tool.call(*tool.run_words, "--rerun-incomplete")
             if code:
+                seen += f", with `--rerun-incomplete` too (exit {code}: {complaint(said)})"
+                tool.call("--unlock")
                 code, _ = tool.call(*tool.run_words, "--rerun-incomplete")
-                seen += f"; with `--rerun-incomplete` exit {code}"
+                before = "after `--unlock`, "
+            seen += f"; {before}with `--rerun-incomplete` exit {code}"
     else:
         seen += "the next run goes on, exit 0"
     return f"{seen}; then bytes of an undisturbed run: {yes(tool.outputs() == whole)}"

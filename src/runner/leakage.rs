@@ -435,10 +435,10 @@ epochs = 2
 final = "refit"
 early_stopping = { patience = 1 }
 
-[stages.weighted]
+[stages.stacked]
 kind = "ensemble"
 members = ["train", "early"]
-combine = "weighted"
+combine = "stacking"
 "#;
 
     /// The fitted files that moved, with their tasks, and how many tasks some rows are held out of.
@@ -506,6 +506,6 @@ combine = "weighted"
         let moved = leaking("train", |s| Box::new(Leaking { inner: read("train", s), leak: Leak::Test }));
         has(&moved, "early, fold 2", "weights.safetensors");
         has(&moved, "early, all", "weights.safetensors");
-        has(&moved, "weighted", "ensemble.json");
+        has(&moved, "stacked", "stacking.safetensors");
     }
 }
