@@ -171,7 +171,9 @@ fn told(
                 for moved in &found.moved {
                     let first = &moved.first;
                     let message = format!("{name}: `{}` depends on rows that are held out of it: {first}", moved.file);
-                    terminal.fault(&message, None);
+                    let help =
+                        format!("`convoy verify {}` says whether the same rows give the same bytes", learner.stage);
+                    terminal.fault(&message, Some(&help));
                 }
                 for file in &found.unreached {
                     let message = format!("{name}: `{file}` is the same for other held-out rows, so nothing is shown");

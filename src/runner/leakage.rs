@@ -127,7 +127,7 @@ impl Session<'_> {
     }
 }
 
-impl<'s> LeakTest<'s, '_> {
+impl LeakTest<'_, '_> {
     /// The tasks that learn, in the order in which they share most of the work.
     pub fn learners(&self) -> &[Learner] {
         &self.learners
