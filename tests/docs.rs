@@ -19,7 +19,7 @@ limit  = 200
 
 [stages.split]
 test  = 0.2
-folds = 2
+folds = 4
 
 [stages.preprocess]
 steps = ["center", "scale"]

@@ -45,7 +45,7 @@ impl Row {
             (..) => format!("{test} test, {validation} validation"),
         };
         match chosen {
-            Some(chosen) => format!("{rows} (validation rows choose {chosen})"),
+            Some(chosen) => format!("{rows}; validation {chosen}"),
             None => rows,
         }
     }
@@ -57,15 +57,18 @@ impl Row {
             _ => RED,
         };
         let found = self.found.as_ref().ok().and_then(Option::as_ref);
-        let share = |all: usize, other: usize| match all {
-            0 => "-".to_owned(),
-            all => format!("{} of {all}", all - other),
+        let count = |all: usize, bad: usize, good: &str, word: &str| match (all, bad) {
+            (0, _) => "-".to_owned(),
+            (all, 0) => format!("{all} {good}"),
+            (all, bad) => format!("{bad} of {all} {word}"),
         };
+        let none = Unmoved::default();
+        let Unmoved { fitted, moved, says, unreached } = found.unwrap_or(&none);
         vec![
             terminal.paint_result(self.word(), colour),
             self.learner.name.clone(),
-            found.map_or_else(|| "-".to_owned(), |found| share(found.fitted.len(), found.moved.len())),
-            found.map_or_else(|| "-".to_owned(), |found| share(found.says.len(), found.unreached.len())),
+            count(fitted.len(), moved.len(), "unmoved", "moved"),
+            count(says.len(), unreached.len(), "changed", "the same"),
             self.rewritten(),
         ]
     }
@@ -202,7 +205,7 @@ fn told(
     }
     let mut out = String::new();
     if !rows.is_empty() {
-        let header = ["", "task", "fitted unmoved", "predictions changed", "rows rewritten"];
+        let header = ["", "task", "fitted files", "predictions", "rows rewritten"];
         let columns: Vec<Vec<String>> = rows.iter().map(|row| row.columns(terminal)).collect();
         out = aligned(&header, &[Align::Left; 5], &columns);
     }

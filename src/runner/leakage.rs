@@ -30,7 +30,7 @@ pub struct Learner {
     pub n_test: usize,
     /// How many validation rows of its fold are other ones.
     pub n_validation: usize,
-    /// What of it validation rows choose: these stay as they are then.
+    /// What validation rows do to it ("chooses its epoch"): these stay as they are then.
     pub chosen: Option<&'static str>,
     learns: Learns,
     /// Its place in the plan.

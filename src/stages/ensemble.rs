@@ -191,7 +191,7 @@ impl Stage for EnsembleStage {
         let learns = Learns {
             fitted: Reads(&[MEMBERS, STACKING, WEIGHTS]),
             says: Reads(&[TEST]),
-            chosen: Some("the weights, out of fold"),
+            chosen: Some("weighs its members"),
         };
         self.combine.is_fitted().then_some(learns)
     }

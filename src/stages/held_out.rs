@@ -16,7 +16,7 @@ pub struct Learns {
     pub fitted: Reads,
     /// The files with what it says of such rows, which other rows change.
     pub says: Reads,
-    /// What of it validation rows choose ("the epoch"): then only test rows are held out of it.
+    /// What validation rows do to it ("chooses its epoch"): then only test rows are held out of it.
     pub chosen: Option<&'static str>,
 }
 

@@ -629,8 +629,7 @@ impl Stage for Search {
 
     fn learns(&self, part: Part) -> Option<Learns> {
         // Its folds are copies of what a trial learned.
-        let learns =
-            Learns { fitted: Reads(&[ROUND, TRIALS]), says: Reads(&[]), chosen: Some("the order of the trials") };
+        let learns = Learns { fitted: Reads(&[ROUND, TRIALS]), says: Reads(&[]), chosen: Some("ranks its trials") };
         matches!(part, Part::Round(_)).then_some(learns)
     }
 

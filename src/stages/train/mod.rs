@@ -470,9 +470,9 @@ impl Stage for Train {
     fn learns(&self, part: Part) -> Option<Learns> {
         let chosen = match part {
             Part::Sanity => return Some(Learns { fitted: Reads::ALL, says: Reads(&[]), chosen: None }),
-            Part::All => Some("the number of epochs, in the folds"),
-            _ if self.early_stopping.is_some() => Some("the epoch"),
-            _ if self.schedule.needs_validation() => Some("the learning rate"),
+            Part::All => Some("chose its epochs"),
+            _ if self.early_stopping.is_some() => Some("chooses its epoch"),
+            _ if self.schedule.needs_validation() => Some("lowers its rate"),
             _ => None,
         };
         // What is written of each epoch has its score on validation rows in it.
