@@ -231,6 +231,7 @@ const VERBS: &[&[&str]] = &[
     &["verify"],
     &["selftest"],
     &["selftest", "training"],
+    &["selftest", "leakage"],
     &["doctor"],
     &["schema"],
     &["completions"],
@@ -602,6 +603,21 @@ fn an_interrupt_is_exit_130() {
             let (stdout, stderr) = (text(output.stdout), text(output.stderr));
             project.note(&[], arguments, "    # and SIGINT while it trains", &stdout, &stderr, output.status);
         }
+        project.was_slow = false;
+    });
+}
+
+/// The second time the epoch is chosen by validation rows, the third time nothing is held out of that.
+#[test]
+fn held_out_rows_move_nothing() {
+    check("leakage", SMALL, |project| {
+        let verb = ["selftest", "leakage", "-q", "--threads", "2"];
+        project.convoy(&verb);
+        project.edit("small.toml", "epochs        = 4", "epochs = 4\nearly_stopping = { patience = 2 }");
+        project.convoy(&verb);
+        project.edit("small.toml", "test  = 0.2", "test = 0.0");
+        project.convoy(&verb);
+        project.convoy(&[&verb[..], &["--json"]].concat());
         project.was_slow = false;
     });
 }

@@ -46,7 +46,26 @@ fn check(manifest: &Manifest, places: &[(String, String)], what: &str) -> Vec<(T
         }
         done.push((record, task.part));
     }
+    unmoved(&session, what);
     done
+}
+
+/// Rows that are held out of a task move nothing of what it learns, and come to what it says of them.
+fn unmoved(session: &Session<'_>, what: &str) {
+    let go_on = AtomicBool::new(false);
+    let plan = session.plan(&Options::new(2, &go_on)).unwrap();
+    let mut test = session.leak_test(&plan).unwrap();
+    let mut n = 0;
+    for i in 0..test.learners().len() {
+        let name = test.learners()[i].name.clone();
+        let found = test.check(i, 2, &go_on, &|_, _, _, _| ());
+        let Some(found) = found.unwrap_or_else(|error| panic!("{what}: {name}: {error}")) else { continue };
+        assert!(!found.fitted.is_empty(), "{what}: {name} learns nothing");
+        assert_eq!(found.moved, [], "{what}: {name}");
+        assert_eq!(found.unreached, [""; 0], "{what}: {name}");
+        n += 1;
+    }
+    assert!(n > 0, "{what}: nothing learns");
 }
 
 #[test]

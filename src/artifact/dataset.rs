@@ -16,7 +16,7 @@
 
 mod summary;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Table, unguarded};
 use super::{Bytes, Error, Files, Sink, npy, put_document};
-use crate::data::decode::{DecodePolicy, Seen, seen_format};
+use crate::data::decode::{DecodePolicy, Seen, pixel_digest, seen_format};
 use crate::data::pixels::Depth;
 use crate::data::reader::GivenSplit;
 use crate::data::samples::{Samples, Values};
@@ -395,6 +395,47 @@ fn number(row: &csv::StringRecord, header: &csv::StringRecord, column: usize) ->
     row[column].parse().map_err(|_| bad(DATA, format_args!("has a bad `{}`", &header[column])))
 }
 
+/// The files of a data set that learning reads ([`DATASET_FILES`]), some rows of which are other ones: `change` is given a
+/// row's number, the bytes of its pixels as the blob has them, and its label.
+///
+/// # Errors
+/// If a file is missing or is not what was written, or has no such row.
+///
+/// # Panics
+/// If a changed label names no class.
+pub fn rewritten(
+    files: &Files,
+    rows: &BTreeSet<u32>,
+    change: &mut dyn FnMut(u32, &mut [u8], &mut u32),
+) -> Result<Files, Error> {
+    let dataset = Dataset::read(files)?;
+    let numbers = &dataset.numbers;
+    if let Some(row) = rows.last().filter(|&&row| row as usize >= numbers.n_samples()) {
+        return Err(bad(INDEX, format_args!("has {} rows, and no row {row}", numbers.n_samples())));
+    }
+    let (shape, depth) = (numbers.shape, numbers.depth);
+    let len = shape.len() * depth.bytes();
+    let mut images = dataset.images.to_vec();
+    let mut table = Table::new(&["id", "label", "digest", "group", "split"]);
+    for (row, &label) in numbers.labels.iter().enumerate() {
+        let (mut label, mut digest) = (label, numbers.digests[row]);
+        if rows.contains(&(row as u32)) {
+            let pixels = &mut images[npy::HEADER_LEN + row * len..][..len];
+            change(row as u32, pixels, &mut label);
+            assert!((label as usize) < numbers.n_classes, "label {label} of {} classes", numbers.n_classes);
+            digest = pixel_digest(shape, depth, pixels);
+        }
+        let (group, split) = (numbers.groups[row], numbers.given[row].map(GivenSplit::name));
+        let digest = format!("{digest:032x}");
+        table.row(&[row.into(), label.into(), digest.as_str().into(), group.into(), split.into()]);
+    }
+    let mut changed = Files::default();
+    changed.0.insert(IMAGES.to_owned(), Bytes::new(images));
+    changed.0.insert(INDEX.to_owned(), Bytes::new(table.into_bytes()));
+    changed.0.insert(DESCRIPTION.to_owned(), files.get(DESCRIPTION)?.clone());
+    Ok(changed)
+}
+
 /// One image's line in the index, before it is known which classes there are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
@@ -444,7 +485,7 @@ impl DatasetWriter {
     }
 
     pub(crate) fn push(&mut self, row: Row, pixels: &[u8]) -> io::Result<()> {
-        let digest = crate::data::decode::pixel_digest(self.shape, self.depth, pixels);
+        let digest = pixel_digest(self.shape, self.depth, pixels);
         self.push_digested(row, pixels, digest)
     }
 }

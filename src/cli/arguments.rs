@@ -696,6 +696,28 @@ pub enum SelftestVerb {
     /// Make the checks before a training, for every train stage: labels and images, initial loss, learning 20 images by
     /// heart. Exits with 1 if one fails.
     Training(TrainingArguments),
+    /// Show that no held-out row reaches what is learned: for every fitted task (statistics, axes, weights of each fold,
+    /// ensembles, rankings) test and validation rows are given other pixels and labels, and the task is performed once more
+    /// in scratch. Where validation rows choose (an epoch, a trial, an ensemble's weights) only test rows are. Which rows are
+    /// held out stays as it is. Exits with 4 if a byte of what was learned moved.
+    Leakage(LeakageArguments),
+}
+
+/// `selftest leakage`.
+#[derive(Args, Debug)]
+pub struct LeakageArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `selftest training`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{DiffArguments, ManifestArguments};
 use super::changes::{self, Changes, GateChange, Key};
-use super::git::Git;
+use super::git::{FETCH, Git};
 use super::history::{self, RUN, RunRecord};
 use super::terminal::Terminal;
 use super::{Exit, locked, manifest};
@@ -113,10 +113,10 @@ fn sides(arguments: &DiffArguments, terminal: &Terminal) -> Result<Option<(Side,
             let Some(git) = &git else {
                 return Err(("this is no Git checkout, there is nothing to compare with".to_owned(), help.to_owned()));
             };
-            let Some((branch, commit)) = git.merge_base() else {
-                let message = "there is no `origin/HEAD`, `main` or `master` to compare with".to_owned();
-                return Err((message, help.to_owned()));
-            };
+            let (branch, commit) = git.merge_base().map_err(|message| match git.is_shallow() {
+                true => (message, format!("{FETCH}, or {help}")),
+                false => (message, help.to_owned()),
+            })?;
             project.of_commit(&format!("merge base with {branch}"), &commit)
         }
     };
@@ -213,6 +213,11 @@ impl Project<'_> {
         manifest: Option<(Manifest, Graph)>,
     ) -> Side {
         let (Some(graph), Some(mut lock)) = (graph, lock.clone()) else {
+            let ran = graph.and_then(|graph| self.run_of(graph));
+            if let Some(ran) = ran {
+                notes.push(format!("{shown}: its results are those of {}", ran.id()));
+                return of_run(shown, ran, notes, manifest, self.store);
+            }
             let lock = lock.or_else(|| graph.map(LockFile::of_graph));
             return with_store(Side { shown, lock, results: None, data: Vec::new(), notes, manifest }, self.store);
         };
@@ -221,7 +226,12 @@ impl Project<'_> {
         stale.extend(of_manifest.stages.keys().filter(|stage| !lock.stages.contains_key(*stage)).cloned());
         stale.extend(lock.stages.keys().filter(|stage| !of_manifest.stages.contains_key(*stage)).cloned());
         if !stale.is_empty() {
-            notes.push(format!("{shown}: `{name}` is of other keys than the manifest: run it to know its results"));
+            let other = format!("{shown}: `{name}` is of other keys than the manifest");
+            if let Some(ran) = self.run_of(graph) {
+                notes.push(format!("{other}: its results are those of {}", ran.id()));
+                return of_run(shown, ran, notes, manifest, self.store);
+            }
+            notes.push(format!("{other}: run it to know its results"));
             lock.metrics.clear();
             // Data are read by stages that read no other.
             lock.tasks.retain(|task, _| {
@@ -238,6 +248,37 @@ impl Project<'_> {
         }
         with_store(Side { shown, lock: Some(lock), results: None, data: Vec::new(), notes, manifest }, self.store)
     }
+}
+
+impl Project<'_> {
+    /// The last whole run here of a manifest with these keys: a lock file need not have been written of it.
+    fn run_of(&self, graph: &Graph) -> Option<RunRecord> {
+        let of_manifest = LockFile::of_graph(graph);
+        let is_of_it = |run: &RunRecord| {
+            run.complete
+                && !run.lock.metrics.is_empty()
+                && run.lock.stages.keys().eq(of_manifest.stages.keys())
+                && !changed_keys(&run.lock, graph).iter().any(|difference| stage_of(difference).is_some())
+        };
+        history::runs(self.store?).ok()?.into_iter().find(is_of_it)
+    }
+}
+
+/// What a run came to.
+fn of_run(
+    shown: String,
+    run: RunRecord,
+    notes: Vec<String>,
+    manifest: Option<(Manifest, Graph)>,
+    store: Option<&Store>,
+) -> Side {
+    let gates = run.complete.then_some(run.gates);
+    let side = Side { shown, lock: Some(run.lock), results: None, data: Vec::new(), notes, manifest };
+    let mut side = with_store(side, store);
+    if let Some(results) = &mut side.results {
+        results.gates = gates;
+    }
+    side
 }
 
 /// The stage that a difference of keys is about.
@@ -321,21 +362,7 @@ fn of_file(word: &str, store: Option<&Store>) -> Result<Side, Refusal> {
     match found.len() {
         1 => {
             let run = found.remove(0);
-            let shown = format!("{} of {}", run.id(), run.variant);
-            let gates = run.complete.then(|| run.gates.clone());
-            let side = Side {
-                shown,
-                lock: Some(run.lock),
-                results: None,
-                data: Vec::new(),
-                notes: Vec::new(),
-                manifest: None,
-            };
-            let mut side = with_store(side, store);
-            if let Some(results) = &mut side.results {
-                results.gates = gates;
-            }
-            Ok(side)
+            Ok(of_run(format!("{} of {}", run.id(), run.variant), run, Vec::new(), None, store))
         }
         0 => Err((format!("there is no run `{word}`"), "`convoy runs` lists them".to_owned())),
         n => Err((format!("`{word}` stands for {n} runs"), "write more of its digits".to_owned())),

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::git::Git;
+use super::git::{FETCH, Git};
 use super::locked;
 use super::results::Results as Told;
 use crate::artifact::evaluation::{Evaluation, GateResult};
@@ -109,12 +109,12 @@ fn lock_in_git(revision: &str, manifest: &Manifest) -> Result<(LockFile, String)
     };
     let commit = match revision {
         "merge-base" => git.merge_base().map(|(_, commit)| commit),
-        _ => git.commit(revision),
+        _ => git.commit(revision).ok_or_else(|| "there is no such revision here".to_owned()),
     };
-    let Some(commit) = commit else {
-        let help = "fetch it first: `git fetch origin main`, with its history where the checkout is shallow";
-        return Err((format!("`git:{revision}`: there is no such revision here"), help.to_owned()));
-    };
+    let commit = commit.map_err(|message| {
+        let help = if git.is_shallow() { FETCH } else { "fetch it first, such as by `git fetch origin main`" };
+        (format!("`git:{revision}`: {message}"), help.to_owned())
+    })?;
     let path = compared_lock(manifest);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let shown = format!("git:{revision}:{name}");

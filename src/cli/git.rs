@@ -56,12 +56,49 @@ impl Git {
         self.bytes(&["show", "--no-textconv", &format!("{commit}:./{name}")])
     }
 
-    /// Where this branch left the main one: the main branch's name, and the commit.
-    pub fn merge_base(&self) -> Option<(String, String)> {
-        let head = self.ask(&["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"]);
-        let names = head.into_iter().chain(["origin/main", "origin/master", "main", "master"].map(str::to_owned));
-        let mut found = names.filter_map(|name| Some((self.commit(&name)?, name)));
-        let (commit, name) = found.next()?;
-        Some((name, self.ask(&["merge-base", "HEAD", &commit])?))
+    /// Where this branch left the one that a CI's job says it is to be merged into, else the main one: that branch's name,
+    /// and the commit.
+    ///
+    /// # Errors
+    /// In a sentence, what is not in this checkout.
+    pub fn merge_base(&self) -> Result<(String, String), String> {
+        let (name, commit) = match target() {
+            Some((variable, branch)) => {
+                let name = format!("origin/{branch}");
+                let commit = self.commit(&name);
+                let missing =
+                    || format!("there is no `{name}` here, which `{variable}` says this is to be merged into");
+                (name.clone(), commit.ok_or_else(missing)?)
+            }
+            None => {
+                let head = self.ask(&["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"]);
+                let names =
+                    head.into_iter().chain(["origin/main", "origin/master", "main", "master"].map(str::to_owned));
+                let mut found = names.filter_map(|name| Some((self.commit(&name)?, name)));
+                let missing = || "there is no `origin/HEAD`, `main` or `master` to compare with".to_owned();
+                let (commit, name) = found.next().ok_or_else(missing)?;
+                (name, commit)
+            }
+        };
+        match self.ask(&["merge-base", "HEAD", &commit]) {
+            Some(base) => Ok((name, base)),
+            None => Err(format!("it is not known here where this branch left `{name}`")),
+        }
+    }
+
+    /// Whether it is a checkout without its whole history, as CI's are unless they are told otherwise.
+    pub fn is_shallow(&self) -> bool {
+        self.ask(&["rev-parse", "--is-shallow-repository"]).is_some_and(|said| said == "true")
     }
 }
+
+/// The branch that a job for a pull request is to be merged into, and the variable that says so (GitHub's, GitLab's).
+fn target() -> Option<(&'static str, String)> {
+    let names = ["GITHUB_BASE_REF", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"].into_iter();
+    let mut set = names.filter_map(|name| Some((name, std::env::var(name).ok().filter(|branch| !branch.is_empty())?)));
+    set.next()
+}
+
+/// What helps where history is missing.
+pub const FETCH: &str =
+    "this checkout is shallow: fetch its history (`fetch-depth: 0` of actions/checkout, `GIT_DEPTH: 0` in GitLab)";

@@ -19,6 +19,7 @@ mod git;
 mod history;
 mod init;
 mod job;
+mod leakage;
 mod locked;
 mod manifest;
 mod page;

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::Exit;
 use super::arguments::{SelftestArguments, SelftestVerb, TrainingArguments};
 use super::manifest::{self, run_error, threads};
 use super::progress::Progress;
 use super::run::{Watcher, report_failures, stop_on_signals};
 use super::terminal::{GREEN, RED, Terminal, YELLOW};
+use super::{Exit, leakage};
 use crate::artifact::sanity::{Findings, Status};
 use crate::engine::{Engine, Isa, Targets};
 use crate::manifest::Manifest;
@@ -28,6 +28,7 @@ use crate::tensor::{ImageShape, SampleShape};
 pub fn selftest(arguments: &SelftestArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     match &arguments.verb {
         Some(SelftestVerb::Training(training)) => self::training(training, terminal),
+        Some(SelftestVerb::Leakage(leakage)) => leakage::leakage(leakage, terminal),
         None => Ok(program(arguments.json, terminal)),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::artifact::Sink;
 use crate::config::{Bounds, Choice, Form, quote};
-use crate::stages::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
+use crate::stages::{Context, Flow, Kind, Learns, Need, Output, Part, Places, Stage, StageError, Task, Upstream};
 
 #[derive(Debug)]
 struct Toy {
@@ -65,6 +65,10 @@ impl Stage for Toy {
     fn own_seed(&self) -> Option<u64> {
         self.seed
     }
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
+    }
+
     fn run(
         &self,
         _task: &Task,

@@ -6,10 +6,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::artifact::Sink;
+use crate::artifact::{Files, Sink};
 use crate::config;
 use crate::stages::{self, Context, Delivered, Kind, Output, Part, Places, Stage, StageError, Task};
-use crate::store::fingerprint::TaskRecord;
+use crate::store::fingerprint::{Input, TaskRecord};
 use crate::store::{self, Digest, Draft, Entry, Store};
 
 /// A task that can be performed.
@@ -39,7 +39,7 @@ pub(super) enum JobError {
 }
 
 impl Job {
-    /// The task that `record` says, its inputs opened.
+    /// The task that `record` says; `open` gives the files of each input, by its place in the record.
     ///
     /// `places` says where the sources are, as dotted keys and TOML values: no record holds that, and what it may hold
     /// of it is a digest. `names` says what the stages that are read are called, for messages; where names are written
@@ -49,7 +49,7 @@ impl Job {
         record: &TaskRecord,
         places: &[(String, String)],
         names: &[String],
-        store: &Store,
+        open: &mut dyn FnMut(usize, &Input) -> Result<Files, store::Error>,
     ) -> Result<Job, Unprepared> {
         let part: Part = record.part.parse().map_err(|()| Unprepared::Unreadable(format!("part `{}`", record.part)))?;
         let stage = stages::rebuild(kinds, &record.kind, part, &record.keys, places).map_err(Unprepared::Unreadable)?;
@@ -59,7 +59,7 @@ impl Job {
             let (Ok(part), Some(output)) = (input.part.parse(), Output::parse(&input.output)) else {
                 return Err(Unprepared::Unreadable(format!("input `{}, {}`", input.output, input.part)));
             };
-            let files = store.open_named(&input.files).map_err(|error| Unprepared::Input(i, error))?;
+            let files = open(i, input).map_err(|error| Unprepared::Input(i, error))?;
             let stage_name = names.get(input.from as usize).map_or(input.output.as_str(), String::as_str).to_owned();
             inputs.push(Delivered { from: input.from as usize, part, stage_name, output, files });
         }
@@ -129,16 +129,9 @@ pub(super) fn again(
         let builtin = record.sources.iter().filter_map(|source| source.role.strip_prefix("builtin "));
         places.extend(builtin.map(|name| ("source".to_owned(), config::quote(&format!("builtin:{name}")))));
     }
-    let job = Job::of(kinds, &record, &places, names, store).map_err(|error| match error {
-        Unprepared::Unreadable(what) => RepeatError::Unreadable(what),
-        Unprepared::Input(_, error) => RepeatError::Store(error),
-    })?;
+    let job = Job::of(kinds, &record, &places, names, &mut |_, input| store.open_named(&input.files))?;
     let mut draft = store.draft()?;
-    job.run(folders, context, &mut draft).map_err(|error| match error {
-        JobError::Stage(error) if error.is_cancelled => RepeatError::Cancelled,
-        JobError::Stage(error) => RepeatError::Failed(error.message),
-        JobError::Panic(message) => RepeatError::Failed(message),
-    })?;
+    job.run(folders, context, &mut draft)?;
     Ok((entry, draft))
 }
 
@@ -160,6 +153,25 @@ pub enum RepeatError {
     /// It was told to stop.
     #[error("it was stopped")]
     Cancelled,
+}
+
+impl From<Unprepared> for RepeatError {
+    fn from(error: Unprepared) -> RepeatError {
+        match error {
+            Unprepared::Unreadable(what) => RepeatError::Unreadable(what),
+            Unprepared::Input(_, error) => RepeatError::Store(error),
+        }
+    }
+}
+
+impl From<JobError> for RepeatError {
+    fn from(error: JobError) -> RepeatError {
+        match error {
+            JobError::Stage(error) if error.is_cancelled => RepeatError::Cancelled,
+            JobError::Stage(error) => RepeatError::Failed(error.message),
+            JobError::Panic(message) => RepeatError::Failed(message),
+        }
+    }
 }
 
 /// What a task that is repeated is lent.

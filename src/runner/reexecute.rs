@@ -10,7 +10,7 @@ use super::perform::{Alone, RepeatError, again};
 use super::plan::{Plan, PlannedTask, State};
 use crate::artifact::Bytes;
 use crate::artifact::difference::first_difference;
-use crate::store::Digest;
+use crate::store::{self, Digest, Draft, Entry, Output, Store};
 
 /// A task of a plan whose record is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,23 +83,31 @@ impl Session<'_> {
         let kinds = graph.variants.kinds();
         let (entry, draft) = again(&self.store, &task.fingerprint, kinds, &places, &graph.places, &names, &context)?;
         let computed = draft.contents()?;
-        let mut differences = Vec::new();
-        for file in entry.differing(&computed) {
-            let recorded = entry.outputs.iter().find(|output| output.name == file);
-            let found = computed.iter().find(|output| output.name == file);
-            let first = match (recorded, found) {
-                (Some(_), Some(_)) => {
-                    let old = self.store.open_files(&entry, &|name| name == file)?;
-                    let old = old.0.get(&file).cloned().unwrap_or_else(|| Bytes::new(Vec::new()));
-                    let new = Bytes::new(draft.read(&file)?.unwrap_or_default());
-                    first_difference(&file, &old, &new).unwrap_or_default()
-                }
-                (Some(_), None) => "it was not written".to_owned(),
-                (None, _) => "it is not in the record".to_owned(),
-            };
-            let (recorded, computed) = (recorded.map(|output| output.digest), found.map(|output| output.digest));
-            differences.push(FileDifference { file, recorded, computed, first });
-        }
-        Ok(differences)
+        let differing = entry.differing(&computed).into_iter();
+        Ok(differing.map(|file| difference(&self.store, &entry, &draft, &computed, file)).collect::<Result<_, _>>()?)
     }
+}
+
+/// In what `file` of a draft, which holds `computed`, differs from that of a record.
+pub(super) fn difference(
+    store: &Store,
+    entry: &Entry,
+    draft: &Draft,
+    computed: &[Output],
+    file: String,
+) -> Result<FileDifference, store::Error> {
+    let recorded = entry.outputs.iter().find(|output| output.name == file);
+    let found = computed.iter().find(|output| output.name == file);
+    let first = match (recorded, found) {
+        (Some(_), Some(_)) => {
+            let old = store.open_files(entry, &|name| name == file)?;
+            let old = old.0.get(&file).cloned().unwrap_or_else(|| Bytes::new(Vec::new()));
+            let new = Bytes::new(draft.read(&file)?.unwrap_or_default());
+            first_difference(&file, &old, &new).unwrap_or_default()
+        }
+        (Some(_), None) => "it was not written".to_owned(),
+        (None, _) => "it is not in the record".to_owned(),
+    };
+    let (recorded, computed) = (recorded.map(|output| output.digest), found.map(|output| output.digest));
+    Ok(FileDifference { file, recorded, computed, first })
 }

@@ -16,7 +16,7 @@ use super::purse::Purse;
 use super::reason::StaleReason;
 use super::{Options, Session};
 use crate::stages::{Before, Context};
-use crate::store::fingerprint::SourceDigest;
+use crate::store::fingerprint::{Input, SourceDigest};
 use crate::store::{self, Digest, Entry, Found, Locking};
 
 /// Everything a worker has to know.
@@ -167,14 +167,11 @@ impl<'r> Workshop<'r> {
         let entry = &graph.entries[order.task.stage];
         let places: Vec<(String, String)> = entry.places.iter().map(|p| (p.key.clone(), p.value.clone())).collect();
         let names = order.task.read_names(graph);
-        Job::of(graph.variants.kinds(), &order.task.record, &places, &names, &self.session.store).map_err(|error| {
-            match error {
-                Unprepared::Input(i, error) if is_lost(&error) => Reply::Lost(i, error),
-                Unprepared::Input(_, error) => Reply::Failed(Failure::Store(error)),
-                Unprepared::Unreadable(what) => {
-                    Reply::Failed(Failure::Bug(format!("its record cannot be read: {what}")))
-                }
-            }
+        let open = &mut |_, input: &Input| self.session.store.open_named(&input.files);
+        Job::of(graph.variants.kinds(), &order.task.record, &places, &names, open).map_err(|error| match error {
+            Unprepared::Input(i, error) if is_lost(&error) => Reply::Lost(i, error),
+            Unprepared::Input(_, error) => Reply::Failed(Failure::Store(error)),
+            Unprepared::Unreadable(what) => Reply::Failed(Failure::Bug(format!("its record cannot be read: {what}"))),
         })
     }
 

@@ -20,10 +20,12 @@ pub mod weights;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NUMBERS_FILES, Numbers};
-use crate::artifact::ensemble::{Ensemble, Member, Stacking, WEIGHTS, validation_name};
+use crate::artifact::ensemble::{Ensemble, MEMBERS, Member, STACKING, Stacking, WEIGHTS, validation_name};
 use crate::artifact::predictions::{OutOfFold, TEST};
 use crate::artifact::table::{Cell, Table};
 use crate::config::{Bounds, Choice, Log, Problem, Section, Span};
@@ -182,6 +184,16 @@ impl Stage for EnsembleStage {
             needs.extend(prediction_needs(member, flow));
         }
         needs
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        // Means and votes have nothing to learn.
+        let learns = Learns {
+            fitted: Reads(&[MEMBERS, STACKING, WEIGHTS]),
+            says: Reads(&[TEST]),
+            chosen: Some("weighs its members"),
+        };
+        self.combine.is_fitted().then_some(learns)
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 use super::ensemble::{Model, models, prediction_needs};
 use super::{
-    Context, Flow, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream, lineage,
-    pictures,
+    Context, Flow, Glance, Kind, Learns, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream,
+    lineage, pictures,
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{CLASSES, DESCRIPTION, IMAGES, INDEX, NAMES, NAMES_FILES, Numbers};
@@ -292,6 +292,10 @@ impl Stage for Evaluate {
             }
         }
         needs
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
     }
 
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::{
-    Context, Flow, Given, Glance, Kind, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream,
+    Context, Flow, Given, Glance, Kind, Learns, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream,
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
@@ -634,6 +634,10 @@ impl Stage for Ingest {
             Files::Each(files) => files.into_iter().map(|(role, path)| Source::File { role, path }).collect(),
             Files::Folder(path) => vec![Source::Folder { role: "images".to_owned(), path }],
         })
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
     }
 
     fn run(&self, _task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

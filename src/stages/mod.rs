@@ -10,6 +10,7 @@ pub(crate) mod testing;
 
 pub mod ensemble;
 pub(crate) mod evaluate;
+mod held_out;
 pub(crate) mod lineage;
 mod pictures;
 pub(crate) mod predict;
@@ -36,6 +37,7 @@ use crate::files;
 use crate::nn::architecture::Architecture;
 use crate::tensor::SampleShape;
 
+pub use held_out::{HeldOut, HeldOutRows, Learns};
 pub use rebuild::rebuild;
 
 /// Runs a stage's task. Once `context.is_cancelled()`, it ends in the middle of whatever it has the engine compute.
@@ -573,6 +575,9 @@ pub trait Stage: Send + Sync + fmt::Debug {
     fn network(&self) -> Option<Trained<'_>> {
         None
     }
+
+    /// What the task of `part` learns, so that it can be shown that no held-out row moves it; `None`: nothing.
+    fn learns(&self, part: Part) -> Option<Learns>;
 
     /// Computes the task and writes its artifact.
     ///

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::transform;
 use crate::config::{Log, Problem, Section, Span};
@@ -69,6 +71,10 @@ impl Stage for Preprocess {
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
         lineage::needs(part, upstream)
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        Some(Learns { fitted: Reads::ALL, says: Reads(&[]), chosen: None })
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

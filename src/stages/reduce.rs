@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+};
 use crate::artifact::Sink;
 use crate::artifact::features::{self, FeaturesWriter};
 use crate::config::{Log, Problem, Section, Span};
@@ -166,6 +168,11 @@ impl Stage for Reduce {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        let fitted = Reads(&[features::DESCRIPTION, features::NUMBERS, features::COMPONENTS, features::PICTURE]);
+        Some(Learns { fitted, says: Reads(&[features::FEATURES]), chosen: None })
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Context, Flow, Glance, Kind, Need, Output, Part, Places, Stage, StageError, Task, Tried, Upstream, lineage,
+    Context, Flow, Glance, Kind, Learns, Need, Output, Part, Places, Stage, StageError, Task, Tried, Upstream, lineage,
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{NAMES_FILES, Numbers};
@@ -218,6 +218,11 @@ impl Stage for Split {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        // It looks at all labels before anything is fitted, and hands on no number but rows.
+        None
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

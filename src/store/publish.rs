@@ -62,6 +62,11 @@ impl Draft {
         self.files.iter().map(of).collect()
     }
 
+    /// The names of what was written, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// A file that was written; `None` if there is none of this name.
     ///
     /// # Errors

@@ -39,8 +39,8 @@ pub fn program(folder: impl AsRef<Path>, arguments: &[&str]) -> Command {
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let is_ours = name.starts_with("CONVOY_") || name.starts_with("CLICOLOR");
-        if is_ours || ["NO_COLOR", "CI", "COLUMNS", "TERM"].contains(&&name[..]) {
+        let is_heard = ["CONVOY_", "CLICOLOR", "GITHUB_", "CI_"].iter().any(|start| name.starts_with(start));
+        if is_heard || ["NO_COLOR", "CI", "COLUMNS", "TERM"].contains(&&name[..]) {
             command.env_remove(name);
         }
     }

@@ -12,7 +12,7 @@ use convoy::config::{Log, Section, Span};
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Events, Options, Outcome, Plan, RunError, Session, Silent};
 use convoy::stages::{
-    Context, Flow, Kind, Need, Output, Part, Places, Reads, Source, Stage, StageError, Task, Upstream,
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Source, Stage, StageError, Task, Upstream,
 };
 use convoy::store::Access;
 
@@ -196,6 +196,10 @@ impl Stage for Toy {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
     }
 
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

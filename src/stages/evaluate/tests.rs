@@ -37,6 +37,10 @@ impl Stage for Fake {
     fn needs(&self, _: Part, _: &Upstream<'_>) -> Vec<Need> {
         Vec::new()
     }
+    fn learns(&self, _part: Part) -> Option<Learns> {
+        None
+    }
+
     fn run(&self, _: &Task, _: &Places, _: &dyn Context, _: &mut dyn Sink) -> Result<(), StageError> {
         unreachable!("a stand-in is not run")
     }

@@ -14,11 +14,13 @@ mod rank;
 mod rebuild;
 mod space;
 
-use super::{Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage};
+use super::{
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+};
 use crate::artifact::dataset::NUMBERS_FILES;
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::predictions::{VALIDATION, VALIDATION_SELECTED, file_of, n_models};
-use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult};
+use crate::artifact::search::{EXPLODED, Exploded, ROUND, Round as RoundResult, TRIALS};
 use crate::artifact::{Files, Sink, put_document};
 use crate::config::{self, Bounds, Form, Log, Node, Problem, Section, Span, Table, Value, describe};
 use crate::data::metrics;
@@ -623,6 +625,12 @@ impl Stage for Search {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn learns(&self, part: Part) -> Option<Learns> {
+        // Its folds are copies of what a trial learned.
+        let learns = Learns { fitted: Reads(&[ROUND, TRIALS]), says: Reads(&[]), chosen: Some("ranks its trials") };
+        matches!(part, Part::Round(_)).then_some(learns)
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Advice, Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream,
+    Advice, Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream,
     lineage, pictures,
 };
 use crate::artifact::dataset::{DATASET_FILES, Dataset};
 use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
+use crate::artifact::search::EXPLODED;
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Form, Log, Problem, Section, Short, Span, Table, Value};
 use crate::data::augment::{Augmentation, Augmenter};
@@ -522,6 +523,36 @@ impl Stage for Train {
     fn network(&self) -> Option<Trained<'_>> {
         let architecture = self.architecture.as_ref()?;
         Some(Trained { architecture, batch_size: self.batch_size, n_moments: self.optimizer.n_moments() })
+    }
+
+    fn learns(&self, part: Part) -> Option<Learns> {
+        let chosen = match part {
+            Part::Sanity => return Some(Learns { fitted: Reads::ALL, says: Reads(&[]), chosen: None }),
+            Part::All => Some("chose its epochs"),
+            _ if self.early_stopping.is_some() => Some("chooses its epoch"),
+            _ if self.schedule.needs_validation() => Some("lowers its rate"),
+            _ => None,
+        };
+        // What is written of each epoch has its score on validation rows in it.
+        let (fitted, says) = match chosen {
+            None => (
+                Reads(&["weights*.safetensors", "layers.csv", EXPLODED]),
+                Reads(&["validation*.safetensors", "test*.safetensors"]),
+            ),
+            Some(_) => {
+                let of_epochs = Reads(&[
+                    "weights*.safetensors",
+                    "layers.csv",
+                    "epochs.csv",
+                    "filters-*.png",
+                    "validation*.safetensors",
+                    MODEL,
+                    EXPLODED,
+                ]);
+                (of_epochs, Reads(&["test*.safetensors"]))
+            }
+        };
+        Some(Learns { fitted, says, chosen })
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
