@@ -92,7 +92,7 @@ fn what_is_recorded_comes_out_again_and_the_store_is_left_alone() {
     let before = stored(temp.path());
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "small.toml", "--all", "--threads", "3"]);
     assert!(run.status.success(), "{stderr}");
-    assert!(stdout.starts_with("small: 7 tasks re-executed on 1 and 3 threads, "), "{stdout}");
+    assert!(stdout.starts_with("small: 8 tasks re-executed on 1 and 3 threads, "), "{stdout}");
     assert!(stdout.contains(": the same bytes ("), "{stdout}");
     assert_eq!(stored(temp.path()), before);
     let leftovers = fs::read_dir(temp.path().join(".convoy/tmp")).unwrap().count();
@@ -169,7 +169,7 @@ fn what_is_not_recorded_is_not_called_verified() {
     fs::write(&path, MANIFEST.replace("epochs = 2", "epochs = 3")).unwrap();
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "--all", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("3 tasks are not recorded"), "{stderr}");
+    assert!(stderr.contains("4 tasks are not recorded"), "{stderr}");
     assert!(stdout.contains("small: 4 tasks re-executed"), "{stdout}");
     let (run, _, stderr) = convoy(temp.path(), &["verify", "train", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");

@@ -18,6 +18,7 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
     let mut blocks = Vec::new();
     for (stage, data) in &report.datasets {
         blocks.push(Block::Text(vec![name(stage), plain(": "), name(dataset::line(data)), plain(".")]));
+        blocks.extend(sizes(data).map(|told| Block::Text(cell(told))));
         blocks.extend(classes(data).map(|figure| pictures.draw(&format!("classes-{stage}.svg"), &figure, Vec::new())));
         blocks.extend(left_out(data));
     }
@@ -52,6 +53,21 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
         blocks.push(Block::Text(cell(format!("{told}."))));
     }
     blocks
+}
+
+/// How large images were, where they were not all alike.
+fn sizes(data: &Summary) -> Option<String> {
+    let range = |side: fn(&(u32, u32)) -> u32| {
+        let sides = || data.sizes.iter().map(side);
+        Some((sides().min()?, sides().max()?))
+    };
+    let (wide, tall) = (range(|size| size.0)?, range(|size| size.1)?);
+    let shown = |(least, most): (u32, u32)| match least == most {
+        true => format!("{least}"),
+        false => format!("{least} to {most}"),
+    };
+    let told = format!("In the source images are {} pixels wide and {} high.", shown(wide), shown(tall));
+    (data.sizes.len() > 1).then_some(told)
 }
 
 /// Sheets of samples: of trainings that change images, else one of what there is.

@@ -290,6 +290,17 @@ mod tests {
     }
 
     #[test]
+    fn one_value_has_a_margin_of_its_own_size() {
+        for value in [0.001, 1e-12, -40.0, 3e5] {
+            let fitted = Axis::linear("").fit([value, value].into_iter());
+            assert!((fitted.at(value).unwrap() - 0.5).abs() < 1e-9, "{value}");
+            assert!(fitted.high - fitted.low <= 1.01 * f64::abs(value), "{value}: {fitted:?}");
+        }
+        let epoch = Axis::whole("").fit([7.0].into_iter());
+        assert_eq!((epoch.low, epoch.high), (6.5, 7.5));
+    }
+
+    #[test]
     fn one_value_none_and_those_without_a_place_still_make_an_axis() {
         for axis in [Axis::linear(""), Axis::log(""), Axis::whole("")] {
             for values in [&[][..], &[1.0], &[0.0, 0.0], &[-3.0, f64::NAN], &[1e-30], &[f64::INFINITY, 7.0]] {
