@@ -164,6 +164,22 @@ fn a_changed_key_is_told_at_once_then_by_what_it_came_to() {
 }
 
 #[test]
+fn a_pipeline_that_is_new_is_shown_with_what_it_came_to() {
+    let project = Project::new();
+    project.git("a", &["switch", "-q", "-c", "second"]);
+    fs::write(project.path("a/second.toml"), MANIFEST.replace("\"small\"", "\"second\"")).unwrap();
+    project.expect("a", &["run", "-q", "second.toml"], 0);
+    let told = project.expect("a", &["diff", "--md", "--manifest", "second.toml"], 0);
+    has(
+        &told,
+        &["there is no `second.toml`", "`train` is new", "| `ensemble` | `test` | `accuracy` |", "passed with 0."],
+    );
+    assert!(!told.contains("not known here") && !told.contains("unchanged"), "{told}");
+    let told = project.expect("a", &["diff", "--manifest", "second.toml", "--fail-on-worse"], 6);
+    has(&told, &["`accuracy` is not known of `merge base with origin/main"]);
+}
+
+#[test]
 fn the_branch_that_is_compared_with_is_the_jobs_and_its_history_must_be_there() {
     let project = Project::new();
     project.git("a", &["switch", "-q", "-c", "develop"]);

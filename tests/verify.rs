@@ -147,6 +147,33 @@ fn a_planted_artifact_is_found_with_its_tensor_and_its_row() {
     assert!(stderr.contains("`metrics.csv` came out otherwise") && stderr.contains("row "), "{stderr}");
 }
 
+/// A leak itself is planted where stages are (`runner/leakage.rs`); here weights that are not those of the training rows.
+#[test]
+fn what_moves_with_held_out_rows_is_told_with_task_file_and_tensor() {
+    let temp = project();
+    let verb = ["selftest", "leakage", "-q"];
+    let (run, stdout, stderr) = convoy(temp.path(), &verb);
+    assert!(run.status.success() && stdout.contains(": held-out rows moved nothing that "), "{stdout}{stderr}");
+    plant(temp.path(), "small train, fold 2", "weights.safetensors", |bytes| {
+        let at = bytes.len() - 4;
+        bytes[at..].copy_from_slice(&0.125f32.to_le_bytes());
+    });
+    let (run, stdout, stderr) = convoy(temp.path(), &verb);
+    assert_eq!(run.status.code(), Some(4), "{stderr}");
+    let stderr = common::unbroken(stderr.as_bytes());
+    let message = "error: train, fold 2: `weights.safetensors` depends on rows that are held out of it: tensor `";
+    assert!(stderr.contains(message) && stderr.contains("`convoy verify train`"), "{stderr}");
+    assert!(stdout.contains("moved    train, fold 2  ") && stdout.contains("1 of 2 moved"), "{stdout}");
+    assert!(stdout.contains(": held-out rows moved what 1 of "), "{stdout}");
+    let (run, stdout, _) = convoy(temp.path(), &[&verb[..], &["--json"]].concat());
+    assert_eq!(run.status.code(), Some(4));
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let moved: Vec<&serde_json::Value> =
+        json["tasks"].as_array().unwrap().iter().filter(|task| task["verdict"] == "moved").collect();
+    assert_eq!((moved.len(), &json["moved"]), (1, &1.into()), "{json}");
+    assert_eq!(moved[0]["moved"][0]["file"], "weights.safetensors");
+}
+
 #[test]
 fn every_set_of_kernels_gives_the_same() {
     let temp = project();

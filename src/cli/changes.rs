@@ -119,6 +119,7 @@ pub fn text(changes: &Changes) -> String {
     text.push_str("\npredictions");
     match &changes.flips {
         None => text.push_str(&format!(": {NOT_KNOWN}\n")),
+        Some(all) if all.is_empty() => text.push_str(": none of both sides\n"),
         Some(all) => {
             text.push('\n');
             for flips in all {
@@ -263,6 +264,7 @@ pub fn markdown(changes: &Changes) -> String {
     text.push_str("\n**Data**");
     match &changes.data {
         None => text.push_str(&format!(": {NOT_KNOWN}\n")),
+        Some(data) if data.is_empty() => text.push_str(": no stage of both sides reads data\n"),
         Some(data) => {
             text.push('\n');
             for (stage, change) in data {
@@ -290,6 +292,8 @@ pub fn markdown(changes: &Changes) -> String {
                 let judged = match &change.judged {
                     Some(judged) => judged.to_string(),
                     None if change.is_same() => "unchanged".to_owned(),
+                    None if change.old.is_none() => "new".to_owned(),
+                    None if change.new.is_none() => "gone".to_owned(),
                     None => format!("noise {NOT_KNOWN}"),
                 };
                 let judged = if change.is_worse_beyond_noise() { format!("**worse**, {judged}") } else { judged };
@@ -302,6 +306,7 @@ pub fn markdown(changes: &Changes) -> String {
     text.push_str("\n**Predictions**");
     match &changes.flips {
         None => text.push_str(&format!(": {NOT_KNOWN}\n")),
+        Some(all) if all.is_empty() => text.push_str(": none of both sides\n"),
         Some(all) => {
             text.push('\n');
             for flips in all {

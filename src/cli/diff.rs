@@ -179,6 +179,11 @@ impl Project<'_> {
                 None
             }
         };
+        if text.is_none() && lock.is_none() {
+            // There was no such pipeline: that is known.
+            let (lock, results) = (Some(LockFile::default()), Some(Results::of_nothing()));
+            return Side { shown, lock, results, data: Vec::new(), notes, manifest: None };
+        }
         let graph = then.as_ref().map(|manifest| Graph::of(manifest, runner::places(manifest, None)));
         self.joined(shown, graph.as_ref(), lock, &name, notes, None)
     }
@@ -422,7 +427,12 @@ fn between(a: &Side, b: &Side) -> Changes {
     let locks = a.lock.as_ref().zip(b.lock.as_ref());
     let data = locks.map(|(old, new)| data((old, &a.data), (new, &b.data), &mut notes));
     let results = a.results.as_ref().zip(b.results.as_ref());
-    let flips = results.and_then(|(old, new)| compare::flips(old, new));
+    // A side that evaluates nothing predicts nothing.
+    let is_nothing = |side: &Results| side.scores.is_empty() && side.gates.as_ref().is_some_and(Vec::is_empty);
+    let flips = results.and_then(|(old, new)| match is_nothing(old) || is_nothing(new) {
+        true => Some(Vec::new()),
+        false => compare::flips(old, new),
+    });
     let gates = results.and_then(|(old, new)| Some(gates(old.gates.as_ref()?, new.gates.as_ref()?)));
     Changes {
         sides: [a.shown.clone(), b.shown.clone()],

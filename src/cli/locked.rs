@@ -247,7 +247,7 @@ pub fn metric_line(change: &MetricChange) -> String {
     };
     let judged = match &change.judged {
         Some(judged) => format!(", {judged}"),
-        None if change.is_same() => String::new(),
+        None if change.is_same() || change.old.is_none() || change.new.is_none() => String::new(),
         None => ", whether that is noise is not known here".to_owned(),
     };
     format!("metric {} of {} on {}: {old} -> {new}{n}{judged}", change.metric, change.model, change.split)

@@ -116,6 +116,8 @@ fn beside(text: &mut String, lock: &str, changes: &[MetricChange]) {
         let judged = match &change.judged {
             Some(judged) => judged.to_string(),
             None if change.is_same() => "equal".to_owned(),
+            None if change.old.is_none() => "new".to_owned(),
+            None if change.new.is_none() => "gone".to_owned(),
             None => "noise not known here".to_owned(),
         };
         let judged = if change.is_worse_beyond_noise() { format!("**worse**, {judged}") } else { judged };
