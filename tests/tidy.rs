@@ -17,7 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("report", &["files", "stages", "artifact", "config", "data", "elementary", "escape", "memory"]),
     ("runner", &["files", "manifest", "stages", "store", "artifact", "config"]),
-    ("manifest", &["files", "stages", "config", "escape"]),
+    ("manifest", &["files", "stages", "config", "escape", "rng"]),
     ("store", &["files", "artifact"]),
     ("stages", &["files", "artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary", "memory"]),
     ("artifact", &["files", "data", "nn", "tensor", "config"]),

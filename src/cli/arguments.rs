@@ -150,6 +150,10 @@ pub struct RunArguments {
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,
+    /// Run everything so often, each time with another seed that follows from the manifest's; the first time with that
+    /// itself. The same as `--set repeats=N`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeats: Option<u16>,
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -564,7 +564,7 @@ fn pack(
             match store.read_entry(&task.key) {
                 Ok(Some(entry)) if entry.artifact() == task.output => {
                     // A task may be a trial's and the manifest's own.
-                    if !name.contains(' ') || !name.split('/').next().unwrap_or_default().contains(' ') {
+                    if !runner::is_of_trial(name.split('/').next().unwrap_or_default()) {
                         trials.remove(&task.key);
                     } else if !entries.contains_key(&task.key) {
                         trials.insert(task.key);

@@ -55,13 +55,16 @@ fn checked(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Ex
         terminal.json(serde_json::json!({
             "ok": is_well, "errors": errors, "warnings": warnings, "data": data,
             "manifest": crate::manifest::shown_path(&manifest.path), "stages": manifest.n_stages(),
+            "variants": manifest.combinations.len(),
         }));
     } else if is_well {
-        terminal.result(&format!(
-            "{}: {} stages, no errors\n",
-            crate::manifest::shown_path(&manifest.path),
-            manifest.n_stages()
-        ));
+        let variants = match manifest.combinations.len() {
+            _ if !manifest.has_variants() => String::new(),
+            1 => " in 1 variant".to_owned(),
+            n => format!(" in {n} variants"),
+        };
+        let shown = crate::manifest::shown_path(&manifest.path);
+        terminal.result(&format!("{shown}: {} stages{variants}, no errors\n", manifest.n_stages()));
         looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
     Ok(if is_well { Exit::Done } else { Exit::Usage })

@@ -20,7 +20,8 @@ use crate::artifact::Files;
 use crate::config::Span;
 use crate::data::catalogue;
 use crate::files;
-use crate::manifest::{Diagnostics, Manifest};
+use crate::manifest::{Combination, Diagnostics, Manifest, stage_name, variant_of};
+use crate::report::matrix;
 use crate::report::outputs::{self, Noted};
 use crate::report::summary::{Against, metrics_json};
 use crate::report::{self, Finished};
@@ -48,7 +49,9 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
 
 fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let mut wanted = arguments.manifest.clone();
+    wanted.sets.extend(arguments.repeats.map(|n| format!("repeats={n}")));
+    let Some(manifest) = manifest::load(&wanted, terminal)? else { return Ok(Exit::Usage) };
     job.begin(&manifest)?;
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
@@ -58,20 +61,14 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let mut options = Options::new(threads(places), &cancel);
-    for name in &arguments.force {
-        let Some(stage) = manifest.stage(name) else {
+    for name in arguments.force.iter().chain(&arguments.to) {
+        if manifest.stage(name).is_none() {
             unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
-        };
-        options.force.insert(stage);
+        }
     }
-    if let Some(name) = &arguments.to {
-        let Some(stage) = manifest.stage(name) else {
-            unknown_stage(&manifest, name, terminal);
-            return Ok(Exit::Usage);
-        };
-        options.targets = Some(vec![stage]);
-    }
+    options.force.extend(arguments.force.iter().flat_map(|name| manifest.stages_called(name)));
+    options.targets = arguments.to.as_ref().map(|name| manifest.stages_called(name));
     let (against, wrong) = gates::read(&manifest, Some(&session.store), &session.graph.places);
     if !wrong.is_empty() {
         manifest::print(&Diagnostics::new(wrong, manifest.texts.clone()), terminal);
@@ -162,7 +159,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         }
         false => write_reports(&out_dir, &finished, &run, terminal).map(|noted| {
             if let Some((noted, since)) = noted {
-                let reports_key = reports_key(&outcome, &resolved(&manifest, &out_dir, &session));
+                let reports_key = reports_key(&outcome, &all_resolved(&manifest, &out_dir, &session));
                 session.store.note_outputs(&out_dir, reports_key, &digests(&noted), since);
             }
         }),
@@ -201,7 +198,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     let mut differences = None;
     let mut exit = if is_complete {
         if !arguments.json {
-            terminal.result(&results.text(n_computed == 0, &shown, terminal));
+            let text = match manifest.has_variants() {
+                true => results.matrix_text(&manifest, &shown),
+                false => results.text(n_computed == 0, &shown, terminal),
+            };
+            terminal.result(&text);
             if written.is_ok() {
                 terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
             }
@@ -257,6 +258,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         if let (Some(json), serde_json::Value::Object(results)) = (json.as_object_mut(), results.json()) {
             json.extend(results);
         }
+        if let (Some(json), true) = (json.as_object_mut(), manifest.has_variants())
+            && let serde_json::Value::Object(variants) = results.matrix_json(&manifest)
+        {
+            json.extend(variants);
+        }
         terminal.json(json);
     }
     Ok(exit)
@@ -274,7 +280,7 @@ fn is_written(outcome: &Outcome, session: &Session<'_>, manifest: &Manifest, out
         && outcome.computed().next().is_none()
         && session.store.knows_outputs(
             out_dir,
-            &reports_key(outcome, &resolved(manifest, out_dir, session)),
+            &reports_key(outcome, &all_resolved(manifest, out_dir, session)),
             &digests(&Noted::read(out_dir)),
         )
 }
@@ -306,10 +312,14 @@ fn try_places(
 /// Tells of the gates that were not passed; whether there are some.
 fn tell_gates(results: &results::Results, terminal: &Terminal) -> bool {
     let mut has_failed = false;
-    for gate in results.failed_gates() {
+    for (stage, gate) in results.failed_gates() {
         has_failed = true;
+        let variant = match variant_of(stage) {
+            "" => String::new(),
+            variant => format!(" in variant `{variant}`"),
+        };
         let message = format!(
-            "gate: `{}` of `{}` on {} is {}, expected {}",
+            "gate: `{}` of `{}`{variant} on {} is {}, expected {}",
             gate.measured(),
             gate.model,
             gate.split,
@@ -473,8 +483,21 @@ struct Ran<'r> {
     started: Instant,
 }
 
-/// The manifest as it was run, to be run from the folder of reports.
-fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+/// Where the reports of a variant are put.
+fn variant_dir(out_dir: &Path, combination: &Combination) -> PathBuf {
+    match combination.name.as_str() {
+        "" => out_dir.to_owned(),
+        name => out_dir.join(name),
+    }
+}
+
+/// Every variant of the manifest as it was run.
+fn all_resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+    manifest.combinations.iter().map(|own| resolved(manifest, own, out_dir, session)).collect()
+}
+
+/// A variant of the manifest as it was run, to be run from its folder of reports.
+fn resolved(manifest: &Manifest, combination: &Combination, out_dir: &Path, session: &Session<'_>) -> String {
     let places = &session.graph.places;
     let is_entry = |place: &str| {
         let root = &places.project_root;
@@ -482,8 +505,14 @@ fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> Strin
     };
     let is_place = |place: &str| !is_entry(place) && places.resolve(Path::new(place)).exists();
     let mut name = variant_name(manifest).replace('@', "-");
+    if !combination.name.is_empty() {
+        // A digest, since names of manifests are short.
+        name.truncate(40);
+        name = format!("{name}-{}", Digest::of(combination.name.as_bytes()).short());
+    }
     name.truncate(54);
-    let text = manifest.resolved(out_dir, &format!("{name}.resolved"), &is_place);
+    let dir = variant_dir(out_dir, combination);
+    let text = manifest.resolved(combination, &dir, &format!("{name}.resolved"), &is_place);
     format!(
         "# The manifest as `convoy run` ran it: profile and overrides in force, defaults written out. It gives the same\n\
          # fingerprints, under another name.\n{text}"
@@ -499,7 +528,6 @@ fn write_reports(
     terminal: &Terminal,
 ) -> anyhow::Result<Option<(Noted, SystemTime)>> {
     let (session, outcome) = (run.session, run.outcome);
-    let manifest = session.manifest;
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
         return Ok(None);
@@ -509,10 +537,7 @@ fn write_reports(
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
-    let mut reports = report::tables(finished);
-    let metrics = metrics_json(run.results.evaluations());
-    reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
-    reports.insert(outputs::MANIFEST.into(), resolved(manifest, out_dir, session).into_bytes());
+    let reports = reports(out_dir, finished, run);
     let since = SystemTime::now();
     let written = outputs::write(out_dir, &reports, &before)?;
     for path in &written.left {
@@ -544,6 +569,7 @@ fn write_reports(
     let mut json = serde_json::to_value(&record)?;
     let more = serde_json::json!({
         "run": record.id(),
+        "variants": session.manifest.combinations.iter().map(|own| &own.name).collect::<Vec<_>>(),
         "threads": run.threads,
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.n_tasks(),
@@ -556,6 +582,30 @@ fn write_reports(
     }
     files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&json)?, false)?;
     Ok(None)
+}
+
+/// The reports by their path in the folder: of a manifest with variants, each one's own in a folder of its name, and the table of
+/// all of them.
+fn reports(out_dir: &Path, finished: &[Finished<'_>], run: &Ran<'_>) -> BTreeMap<PathBuf, Vec<u8>> {
+    let manifest = run.session.manifest;
+    let mut all = BTreeMap::new();
+    for combination in manifest.combinations.iter() {
+        let names: BTreeSet<&str> = combination.nodes.iter().map(|&at| manifest.nodes[at].name.as_str()).collect();
+        let own = finished.iter().filter(|task| names.contains(task.stage));
+        let own: Vec<Finished<'_>> =
+            own.map(|task| Finished { stage: stage_name(task.stage), ..task.clone() }).collect();
+        let mut reports = report::tables(&own);
+        let metrics = metrics_json(&run.results.of_variant(manifest, combination));
+        reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
+        let text = resolved(manifest, combination, out_dir, run.session);
+        reports.insert(outputs::MANIFEST.into(), text.into_bytes());
+        let folder = Path::new(&combination.name);
+        all.extend(reports.into_iter().map(|(path, bytes)| (folder.join(path), bytes)));
+    }
+    if manifest.has_variants() {
+        all.insert(matrix::MATRIX.into(), matrix::table(&run.results.variants(manifest)));
+    }
+    all
 }
 
 /// What the tasks told, for programs.

@@ -8,6 +8,7 @@ pub mod compare;
 mod curves;
 pub(crate) mod dataset;
 pub(crate) mod junit;
+pub(crate) mod matrix;
 pub(crate) mod outputs;
 mod reads;
 mod search;

@@ -42,7 +42,7 @@ use plan::{Forced, Known};
 
 pub use error::RunError;
 pub use events::{Ended, Event, Events, Failure, Silent};
-pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, task_name, variant_name};
+pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, is_of_trial, task_name, variant_name};
 pub use kept::{Named, Why, lock_files, named_by_runs_and_locks, read_lock};
 pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys};
 pub use memory::{Memory, Remembered};

@@ -473,7 +473,7 @@ impl<'r> Run<'r> {
             lent: AtomicUsize::new(threads),
             fingerprint: task.fingerprint.unwrap_or_else(|| task.record.fingerprint()),
             is_forced: reasons.contains(&StaleReason::Forced),
-            before: self.memory.get(&self.graph.nodes[task.stage].name, task.part).map(|old| old.fingerprint),
+            before: self.memory.of(&self.graph, task.stage, task.part).map(|old| old.fingerprint),
             reasons,
             task,
         }
