@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["files", "stages", "artifact", "config", "data", "elementary", "escape", "memory"]),
-    ("runner", &["files", "manifest", "stages", "store", "artifact", "config"]),
+    ("runner", &["files", "manifest", "stages", "store", "artifact", "config", "memory"]),
     ("manifest", &["files", "stages", "config", "escape", "rng"]),
     ("store", &["files", "artifact"]),
     ("stages", &["files", "artifact", "data", "nn", "engine", "tensor", "rng", "config", "elementary", "memory"]),

@@ -668,7 +668,7 @@ fn unpack(arguments: &StoreArguments, file: &Path, is_json: bool, terminal: &Ter
 }
 
 /// `500MiB`, `2GiB`, `1000000`.
-fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..split].parse().ok()?;
     let unit: u64 = match text[split..].trim().to_ascii_lowercase().as_str() {

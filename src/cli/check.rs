@@ -8,7 +8,7 @@ use super::{Exit, annotations, gates};
 use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
 use crate::manifest::{Diagnostics, Manifest, Seen};
 use crate::report;
-use crate::runner::{self, Difference, LockFile, Session, compared_lock};
+use crate::runner::{self, Difference, LockFile, Session, SourcesFrom, compared_lock};
 use crate::stages::{Glance, Places, StageError};
 use crate::store::Access;
 
@@ -139,7 +139,8 @@ fn compare(
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     let manifest = session.manifest;
-    let differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
+    let sources = if arguments.inputs { SourcesFrom::Disk } else { SourcesFrom::Lock };
+    let differences = match session.compare_with_lock(lock, sources, threads(&arguments.places)) {
         Ok(differences) => differences,
         Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };

@@ -13,7 +13,9 @@ use crate::artifact::Files;
 use crate::manifest::{Manifest, shown_path};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
 use crate::report::text::{COLUMNS, wrapped};
-use crate::runner::{Difference, LockFile, Options, RunError, Session, compared_lock, locked_results};
+use crate::runner::{
+    Difference, LockFile, Options, Plan, RunError, Session, SourcesFrom, compared_lock, locked_results,
+};
 use crate::store::Found;
 
 /// More lines than this are counted.
@@ -24,6 +26,7 @@ const MOST_LINES: usize = 30;
 pub fn before(
     session: &Session<'_>,
     options: &Options<'_>,
+    plan: &Plan,
     arguments: &RunArguments,
     terminal: &Terminal,
 ) -> Result<Option<Exit>, RunError> {
@@ -39,11 +42,10 @@ pub fn before(
             return Ok(Some(Exit::Stale));
         }
     };
-    let found = session.compare_with_lock(&lock, true, options.threads)?;
     if arguments.recompute {
         return Ok(None);
     }
-    let plan = session.plan(options)?;
+    let found = session.compare_with_lock(&lock, SourcesFrom::Plan(plan), options.threads)?;
     if plan.n_recorded() > 0 && found.is_empty() {
         let n = plan.n_recorded();
         let shown = shown_path(&path);

@@ -143,9 +143,10 @@ impl Results {
 
     /// The gates that were not passed, each with the stage that judges.
     pub fn failed_gates(&self) -> impl Iterator<Item = (&str, &GateResult)> {
-        let all = self.evaluations.iter().flat_map(|(stage, evaluation)| {
-            evaluation.gates.iter().map(move |gate| (stage.as_str(), gate))
-        });
+        let all = self
+            .evaluations
+            .iter()
+            .flat_map(|(stage, evaluation)| evaluation.gates.iter().map(move |gate| (stage.as_str(), gate)));
         all.filter(|(_, gate)| !gate.is_passed)
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 
@@ -17,7 +17,7 @@ use super::progress::{Progress, Told};
 use super::terminal::{GREEN, Terminal};
 use super::{Exit, gates, locked, manifest, results, status};
 use crate::artifact::Files;
-use crate::config::Span;
+use crate::config::{Problem, Span};
 use crate::data::catalogue;
 use crate::files;
 use crate::manifest::{Combination, Diagnostics, Manifest, stage_name, variant_of};
@@ -29,7 +29,7 @@ use crate::runner::{
     Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, StaleReason, TaskOutcome, compared_lock,
     variant_name,
 };
-use crate::stages::Part;
+use crate::stages::{Glance, Part};
 use crate::store::{Access, Digest};
 
 /// `run`.
@@ -69,6 +69,17 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     }
     options.force.extend(arguments.force.iter().flat_map(|name| manifest.stages_called(name)));
     options.targets = arguments.to.as_ref().map(|name| manifest.stages_called(name));
+    options.jobs = arguments.jobs.map(usize::from);
+    options.memory = arguments.memory;
+    options.deadline = arguments.time_limit.map(|seconds| started + Duration::from_secs(seconds));
+    let refused: Mutex<Vec<Problem>> = Mutex::default();
+    let admits = |stage: usize, files: &Files| {
+        let wrong = Glance::of_dataset(files).map(|glance| manifest.refused_gates(stage, &glance)).unwrap_or_default();
+        let is_well = wrong.is_empty();
+        refused.lock().unwrap_or_else(PoisonError::into_inner).extend(wrong);
+        is_well
+    };
+    options.admits = Some(&admits);
     let (against, wrong) = gates::read(&manifest, Some(&session.store), &session.graph.places);
     if !wrong.is_empty() {
         manifest::print(&Diagnostics::new(wrong, manifest.texts.clone()), terminal);
@@ -83,8 +94,16 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             Err(error) => Ok(run_error(&error, &manifest, terminal)),
         };
     }
-    if arguments.locked {
-        match locked::before(&session, &options, arguments, terminal) {
+    // What is planned here is run as it is planned.
+    let mut planned = None;
+    if arguments.locked || job.events.is_some() {
+        match session.plan(&options) {
+            Ok(plan) => planned = Some(plan),
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        }
+    }
+    if let Some(plan) = planned.as_ref().filter(|_| arguments.locked) {
+        match locked::before(&session, &options, plan, arguments, terminal) {
             Ok(None) => {}
             Ok(Some(exit)) => return Ok(exit),
             Err(error) => return Ok(run_error(&error, &manifest, terminal)),
@@ -94,7 +113,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     let out_dir = out.join(variant_name(&manifest));
     // What is written last is tried first. A run that has nothing to do may have nothing to write either.
     if let Err((error, help)) = try_places(&out_dir, &session, &manifest, arguments) {
-        match session.plan(&options) {
+        match planned.as_ref().map_or_else(|| session.plan(&options), |plan| Ok(plan.clone())) {
             Ok(plan) if plan.is_fresh() => {}
             Ok(_) => {
                 terminal.fault(&error.to_string(), Some(help));
@@ -116,12 +135,10 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
                     || results::reads(&manifest, &outcome.graph, task.stage, task.part))
     };
     options.reads = Some(&reads);
-    if let Some(log) = &job.events
-        && let Ok(plan) = session.plan(&options)
-    {
-        log.plan(&plan);
+    if let (Some(log), Some(plan)) = (&job.events, &planned) {
+        log.plan(plan);
     }
-    let ran = session.run(&options, &Both(&Watcher { progress: &progress }, job.events.as_ref()));
+    let ran = session.run_planned(planned, &options, &Both(&Watcher { progress: &progress }, job.events.as_ref()));
     progress.finish();
     let outcome = match ran {
         Ok(outcome) => outcome,
@@ -129,6 +146,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     };
     for warning in session.store.take_warnings() {
         terminal.warning(&warning);
+    }
+    let refused = std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
+    if outcome.is_refused {
+        // Before anything was learned: the manifest cannot be meant so.
+        manifest::print(&Diagnostics::new(refused, manifest.texts.clone()), terminal);
     }
     let is_complete = outcome.is_complete();
     let is_written = is_written(&outcome, &session, &manifest, &out_dir);
@@ -223,7 +245,12 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         if outcome.is_interrupted {
             terminal.note("interrupted; what was finished is kept, run again to go on");
             Exit::Interrupted
+        } else if outcome.is_refused {
+            Exit::Usage
         } else {
+            if outcome.is_out_of_time {
+                tell_left(&outcome, arguments.time_limit.unwrap_or(0), terminal);
+            }
             Exit::Failed
         }
     };
@@ -246,7 +273,8 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     if arguments.json {
         let mut json = serde_json::json!({
             "pipeline": name, "tasks": n_tasks, "computed": n_computed, "by_records_only": outcome.n_recorded(),
-            "complete": is_complete, "interrupted": outcome.is_interrupted, "exit_code": exit as u8,
+            "complete": is_complete, "interrupted": outcome.is_interrupted, "out_of_time": outcome.is_out_of_time,
+            "exit_code": exit as u8,
             "failures": outcome.failures().map(|(task, failure)| {
                 let (message, help, span) = failure_parts(&outcome, task, failure, &manifest);
                 json_error(Some(&task.name), &message, help.as_deref(), span, &manifest)
@@ -307,6 +335,36 @@ fn try_places(
         }
         None => Ok(()),
     }
+}
+
+/// Says that the time is over, and what is left.
+fn tell_left(outcome: &Outcome, limit: u64, terminal: &Terminal) {
+    let left: Vec<&TaskOutcome> = outcome.tasks.iter().filter(|task| task.entry.is_none()).collect();
+    let is_begun = |task: &&&TaskOutcome| matches!(task.ended, Ended::Cancelled);
+    let n_begun = left.iter().filter(is_begun).count();
+    let mut stages: Vec<(&str, usize)> = Vec::new();
+    for task in &left {
+        let stage = outcome.graph.nodes[task.stage].name.as_str();
+        match stages.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, n)) => *n += 1,
+            None => stages.push((stage, 1)),
+        }
+    }
+    const MOST: usize = 6;
+    let named =
+        stages.iter().take(MOST).map(|(stage, n)| if *n > 1 { format!("{stage} ({n})") } else { (*stage).into() });
+    let mut named = named.collect::<Vec<String>>().join(", ");
+    if stages.len() > MOST {
+        named.push_str(&format!(" and {} more", stages.len() - MOST));
+    }
+    let s = if left.len() == 1 { "" } else { "s" };
+    let begun = match n_begun {
+        0 => String::new(),
+        n => format!(", {n} of them from a checkpoint where they keep one"),
+    };
+    let limit = report::text::seconds(limit as f64);
+    let message = format!("the time limit of {limit} is over: {} task{s} left{begun}: {named}", left.len());
+    terminal.fault(&message, Some("run again to go on; what was finished is kept"));
 }
 
 /// Tells of the gates that were not passed; whether there are some.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::config::{Entry, Node, Problem, Span, Table, Value, display, did_you_mean, toml};
+use crate::config::{Entry, Node, Problem, Span, Table, Value, did_you_mean, display, toml};
 use crate::rng::Stream;
 use crate::stages;
 
@@ -204,8 +204,7 @@ fn is_known_root(axis: &Axis, stages: Option<&Entry>, problems: &mut Vec<Problem
         let names = stages.map(|stages| &stages.node.value);
         matches!(names, Some(Value::Table(names)) if names.get(name).is_some())
     };
-    let mut problem =
-        Problem::error(*span, format!("`[matrix]` varies `seed` and keys of stages, got `{}`", axis.key));
+    let mut problem = Problem::error(*span, format!("`[matrix]` varies `seed` and keys of stages, got `{}`", axis.key));
     problem.help = if has_stage(root) {
         Some(format!("the stage's keys begin with `stages.{root}.`"))
     } else if root == "repeats" || root == REPEAT {
@@ -342,8 +341,7 @@ impl Matrix {
 
     /// Whether a place in a text is within the values and keys that are varied.
     pub fn covers(&self, span: Span) -> bool {
-        let is_within =
-            |outer: Span| outer.source == span.source && outer.start <= span.start && span.end <= outer.end;
+        let is_within = |outer: Span| outer.source == span.source && outer.start <= span.start && span.end <= outer.end;
         let spans = |axis: &Axis| {
             let own = axis.path.iter().map(|(_, span)| *span).chain(axis.items.iter().map(|item| item.span));
             own.collect::<Vec<_>>()

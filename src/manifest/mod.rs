@@ -283,9 +283,7 @@ fn read_combination(
 /// only.
 fn add_found(problems: &mut Vec<Problem>, found: Vec<Problem>, matrix: &matrix::Matrix, settings: &[Setting]) {
     for problem in found {
-        let is_known = |known: &Problem| {
-            known.span == problem.span && known.message.starts_with(&problem.message)
-        };
+        let is_known = |known: &Problem| known.span == problem.span && known.message.starts_with(&problem.message);
         if problems.iter().any(is_known) {
             continue;
         }

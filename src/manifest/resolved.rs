@@ -182,12 +182,10 @@ mod tests {
                     [stages.split]\n[stages.train]\narchitecture = \"INPUT - FC\"\n[stages.evaluate]\n\
                     gates = { accuracy = { baseline = \"../good.csv\", max_drop = 0.1 } }\n";
         let manifest = load(text, "project/m.toml", &["stages.train.epochs=3", "stages.split.seed=9"]);
-        let resolved = manifest.resolved(
-            &manifest.combinations[0],
-            Path::new("project/out/m"),
-            "m.resolved",
-            &|place| place != "l.npy",
-        );
+        let resolved =
+            manifest.resolved(&manifest.combinations[0], Path::new("project/out/m"), "m.resolved", &|place| {
+                place != "l.npy"
+            });
         for line in [
             "source = \"../../data/images\"",
             "labels = \"l.npy\"",

@@ -169,9 +169,8 @@ fn text_of(means: &[&Mean], metrics: &[&str], most_name: usize) -> String {
             None => rows.push((at, vec![mean])),
         }
     }
-    let distinct = |part: &dyn Fn(&Row<'_>) -> String| {
-        rows.iter().map(|(at, _)| part(at)).collect::<BTreeSet<String>>().len() > 1
-    };
+    let distinct =
+        |part: &dyn Fn(&Row<'_>) -> String| rows.iter().map(|(at, _)| part(at)).collect::<BTreeSet<String>>().len() > 1;
     let has_variants = distinct(&|at| at.0.to_owned());
     let (has_stages, has_models) = (distinct(&|at| at.1.to_owned()), distinct(&|at| at.2.to_owned()));
     let cell = |own: &[&Mean], metric: &str| {

@@ -214,9 +214,19 @@ mod tests {
         ] {
             assert!(is_ours(name), "{name}");
         }
-        for name in
-            ["", "x.csv", "filters", "filters/x.txt", "a/b/metrics.csv", "./metrics.csv", "..", "a\\metrics.csv", "seed=1/matrix.csv", "seed=1/x/y/metrics.csv", "seed=1/../x/metrics.csv"]
-        {
+        for name in [
+            "",
+            "x.csv",
+            "filters",
+            "filters/x.txt",
+            "a/b/metrics.csv",
+            "./metrics.csv",
+            "..",
+            "a\\metrics.csv",
+            "seed=1/matrix.csv",
+            "seed=1/x/y/metrics.csv",
+            "seed=1/../x/metrics.csv",
+        ] {
             assert!(!is_ours(name), "{name}");
         }
     }

@@ -16,7 +16,8 @@ mod watch;
 use std::sync::Arc;
 
 use super::{
-    Advice, Context, Flow, Kind, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream, lineage,
+    Advice, Context, Flow, Kind, Need, Output, Part, Places, Price, Reads, Stage, StageError, Task, Trained, Upstream,
+    lineage,
 };
 use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
@@ -27,6 +28,7 @@ use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
 use crate::nn::layer::TensorSpec;
 use crate::nn::optimizer::{self, OptimizerConfig};
+use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::Schedule;
 
 /// The line in the list.
@@ -458,6 +460,20 @@ impl Stage for Train {
 
     fn own_seed(&self) -> Option<u64> {
         self.seed
+    }
+
+    fn price(&self, above: Option<&Flow>, read_bytes: u64) -> Price {
+        let known = above.and_then(|above| Some((above, above.shape?, above.n_classes?)));
+        let Some((above, shape, n_classes)) = known else { return Price { bytes: 4 * read_bytes, per_thread: 0 } };
+        let layers = self.architecture.as_ref().map(|architecture| &architecture.layers);
+        let plan = layers.and_then(|layers| NetworkPlan::new(layers, shape, n_classes).ok());
+        let Some(plan) = plan else { return Price::default() };
+        let n_moments = self.optimizer.n_moments();
+        // The weights with their moments once more in a checkpoint, and as the bytes of its file.
+        let kept = 2 * plan.n_parameters() as u64 * 4 * (1 + n_moments as u64 + u64::from(self.snapshots.unwrap_or(0)));
+        let probabilities = above.n_samples.unwrap_or(0) as u64 * n_classes as u64 * 4;
+        let bytes = plan.training_bytes(self.batch_size, n_moments) + kept + 2 * probabilities + 4 * read_bytes;
+        Price { bytes, per_thread: plan.bytes_per_thread(self.batch_size) }
     }
 
     fn network(&self) -> Option<Trained<'_>> {
