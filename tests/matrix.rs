@@ -54,7 +54,7 @@ fn the_first_repeat_is_the_plain_run_and_the_others_share_what_has_no_seed() {
     // As many repeats again with one more: seeds do not depend on how many there are.
     assert_eq!(json(folder, &["run", "-q", "--repeats", "4"])["computed"], 3);
     let (_, told, _) = ran(folder, &["why", "train", "--set", "repeats=5"]);
-    assert!(told.contains("train repeat=5, fold 1..2: stale\n  changed: `seed` changed: 7 -> "), "{told}");
+    assert!(told.contains("train repeat=5, fold 1..2: stale\n  param: `seed` changed: 7 -> "), "{told}");
 }
 
 #[test]

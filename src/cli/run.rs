@@ -173,7 +173,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     if let Some(log) = &job.events {
         log.outcome(&outcome, results.gates());
     }
-    let run = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
+    // A trial is its search's, whose variants may share the stage that it tunes.
+    let owner = |stage: usize| outcome.graph.trial(stage).map_or(stage, |trial| trial.search);
+    let owners = artifacts.iter().map(|(stage, _, _)| owner(*stage)).collect();
+    let run =
+        Ran { session: &session, outcome: &outcome, results: &results, owners, threads: options.threads, started };
     let written = match is_written {
         true => {
             files::sweep(&out_dir);
@@ -537,6 +541,8 @@ struct Ran<'r> {
     session: &'r Session<'r>,
     outcome: &'r Outcome,
     results: &'r results::Results,
+    /// The node that each finished task is of, or its trial is.
+    owners: Vec<usize>,
     threads: usize,
     started: Instant,
 }
@@ -648,10 +654,10 @@ fn reports(out_dir: &Path, finished: &[Finished<'_>], run: &Ran<'_>) -> BTreeMap
     let manifest = run.session.manifest;
     let mut all = BTreeMap::new();
     for combination in manifest.combinations.iter() {
-        let names: BTreeSet<&str> = combination.nodes.iter().map(|&at| manifest.nodes[at].name.as_str()).collect();
-        let own = finished.iter().filter(|task| names.contains(task.stage));
+        let nodes: BTreeSet<usize> = combination.nodes.iter().copied().collect();
+        let own = finished.iter().zip(&run.owners).filter(|(_, owner)| nodes.contains(owner));
         let own: Vec<Finished<'_>> =
-            own.map(|task| Finished { stage: stage_name(task.stage), ..task.clone() }).collect();
+            own.map(|(task, _)| Finished { stage: stage_name(task.stage), ..task.clone() }).collect();
         let mut reports = report::tables(&own);
         let metrics = metrics_json(&run.results.of_variant(manifest, combination));
         reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
