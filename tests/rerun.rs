@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use convoy::manifest::Manifest;
 use convoy::runner::{
-    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, Silent, StaleReason, State,
+    Difference, Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, Silent, SourcesFrom,
+    StaleReason, State,
 };
 use convoy::stages::Part;
 use convoy::store::Access;
@@ -485,7 +486,8 @@ fn the_lock_file_names_what_moved() {
     let compare = |text: &str, inputs: bool| {
         let manifest = load(&project.root, text, KINDS);
         let session = Session::open(&manifest, None, None, Access::Look).unwrap();
-        session.compare_with_lock(&lock, inputs, 2).unwrap()
+        let sources = if inputs { SourcesFrom::Disk } else { SourcesFrom::Lock };
+        session.compare_with_lock(&lock, sources, 2).unwrap()
     };
     assert_eq!(compare(MANIFEST, false), []);
     assert_eq!(compare(MANIFEST, true), []);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use convoy::manifest::{Manifest, Overrides};
-use convoy::runner::{Ended, Event, Events, Options, Outcome, Session, Silent, State};
+use convoy::runner::{Ended, Event, Events, Options, Outcome, Session, Silent, SourcesFrom, State};
 use convoy::stages::Part;
 use convoy::store::Access;
 
@@ -207,11 +207,11 @@ fn a_lock_file_holds_the_trials() {
     let session = Session::open(&manifest, None, None, Access::Look).expect("a store");
     let lock = convoy::runner::LockFile::read(&path).expect("readable").expect("there");
     assert!(lock.tasks.contains_key("search r2k1 net/fold 1"), "{:?}", lock.tasks.keys());
-    assert_eq!(session.compare_with_lock(&lock, true, 1).expect("compared"), []);
+    assert_eq!(session.compare_with_lock(&lock, SourcesFrom::Disk, 1).expect("compared"), []);
     // Without the store the later rounds are not known, and not called gone.
     let elsewhere = Project::new();
     let manifest = elsewhere.manifest(MANIFEST);
     let session = Session::open(&manifest, None, None, Access::Look).expect("a store");
-    assert_eq!(session.compare_with_lock(&lock, true, 1).expect("compared"), []);
+    assert_eq!(session.compare_with_lock(&lock, SourcesFrom::Disk, 1).expect("compared"), []);
     assert!(!Path::new(&elsewhere.dir.path().join("out")).exists());
 }

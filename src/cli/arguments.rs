@@ -43,6 +43,17 @@ Environment (options win; an empty variable counts as not set):
 
 With --json a verb prints an object (predict: one a line) that begins with schema_version.";
 
+fn size(text: &str) -> Result<u64, String> {
+    let bytes = super::cache::parse_size(text).filter(|&bytes| bytes > 0);
+    bytes.ok_or_else(|| "expected a size such as `400MiB` or `2GiB`".to_owned())
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    let most = 366 * 24 * 3600;
+    let seconds = crate::config::seconds(text).filter(|seconds| (1..=most).contains(seconds));
+    seconds.ok_or_else(|| "expected a time such as `90m`, `1h30m` or `3600` (seconds)".to_owned())
+}
+
 /// The command line as clap knows it. An environment variable that is empty counts as not set.
 pub fn command() -> Command {
     fn without_empty(command: Command) -> Command {
@@ -152,6 +163,10 @@ pub struct RunArguments {
     /// Where things are.
     #[command(flatten)]
     pub places: PlaceArguments,
+    /// Run everything so often, each time with another seed that follows from the manifest's; the first time with that
+    /// itself. The same as `--set repeats=N`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeats: Option<u16>,
     /// Say what would run, and why, and run nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -165,6 +180,20 @@ pub struct RunArguments {
     /// Only this stage and what it reads; the lock file is left alone.
     #[arg(long, value_name = "STAGE")]
     pub to: Option<String>,
+    /// At most so many tasks side by side [default: as many as there are threads]. Threads are shared by those that run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// The memory that this process may take, such as 2GiB: fewer tasks run side by side then [default: what control
+    /// groups, `ulimit` and the machine leave]. Never changes a byte.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Begin no more tasks after this time, such as 90m, 1h30m or 3600 (seconds): what runs is finished or kept as a
+    /// checkpoint. Exits with 1 then; running again goes on.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub time_limit: Option<u64>,
+    /// Use no network. A run never does: a data set that is not here is an error, which `convoy data fetch` mends before.
+    #[arg(long)]
+    pub offline: bool,
     /// Compare with the lock file and exit with 3 where they differ; never write it. Nothing is computed where the lock
     /// file is stale by a key.
     #[arg(long, conflicts_with = "to")]

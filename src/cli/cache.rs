@@ -564,7 +564,7 @@ fn pack(
             match store.read_entry(&task.key) {
                 Ok(Some(entry)) if entry.artifact() == task.output => {
                     // A task may be a trial's and the manifest's own.
-                    if !name.contains(' ') || !name.split('/').next().unwrap_or_default().contains(' ') {
+                    if !runner::is_of_trial(name.split('/').next().unwrap_or_default()) {
                         trials.remove(&task.key);
                     } else if !entries.contains_key(&task.key) {
                         trials.insert(task.key);
@@ -668,7 +668,7 @@ fn unpack(arguments: &StoreArguments, file: &Path, is_json: bool, terminal: &Ter
 }
 
 /// `500MiB`, `2GiB`, `1000000`.
-fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..split].parse().ok()?;
     let unit: u64 = match text[split..].trim().to_ascii_lowercase().as_str() {

@@ -9,7 +9,7 @@ use crate::artifact::dataset::{NAMES_FILES, SUMMARY_FILES, Summary};
 use crate::manifest::{Diagnostics, Manifest, Overrides, Seen};
 use crate::report;
 use crate::report::text::counted;
-use crate::runner::{self, Difference, LockFile, Session, compared_lock};
+use crate::runner::{self, Difference, LockFile, Session, SourcesFrom, compared_lock};
 use crate::stages::{Glance, Places, StageError};
 use crate::store::Access;
 
@@ -67,13 +67,17 @@ fn checked(arguments: &CheckArguments, terminal: &Terminal) -> anyhow::Result<Ex
         terminal.json(serde_json::json!({
             "ok": is_well, "errors": errors, "warnings": warnings, "data": data,
             "manifest": crate::manifest::shown_path(&manifest.path), "stages": manifest.n_stages(),
+            "variants": manifest.combinations.len(),
         }));
     } else if is_well {
-        terminal.result(&format!(
-            "{}: {}, no errors\n",
-            crate::manifest::shown_path(&manifest.path),
-            counted(manifest.n_stages() as u64, "stage", "stages")
-        ));
+        let variants = match manifest.combinations.len() {
+            _ if !manifest.has_variants() => String::new(),
+            1 => " in 1 variant".to_owned(),
+            n => format!(" in {n} variants"),
+        };
+        let shown = crate::manifest::shown_path(&manifest.path);
+        let stages = counted(manifest.n_stages() as u64, "stage", "stages");
+        terminal.result(&format!("{shown}: {stages}{variants}, no errors\n"));
         looked.told.iter().for_each(|(stage, told)| terminal.prose(&format!("{stage}: {told}\n")));
     }
     Ok(if is_well { Exit::Done } else { Exit::Usage })
@@ -148,7 +152,8 @@ fn compare(
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
     let manifest = session.manifest;
-    let mut differences = match session.compare_with_lock(lock, arguments.inputs, threads(&arguments.places)) {
+    let sources = if arguments.inputs { SourcesFrom::Disk } else { SourcesFrom::Lock };
+    let mut differences = match session.compare_with_lock(lock, sources, threads(&arguments.places)) {
         Ok(differences) => differences,
         Err(error) => return Ok(run_error(&error, manifest, terminal)),
     };

@@ -12,7 +12,7 @@ use super::terminal::Terminal;
 use crate::artifact::Bytes;
 use crate::artifact::portable::{self, Portable};
 use crate::files;
-use crate::manifest::{Manifest, shown_path};
+use crate::manifest::{Manifest, shown_path, stage_name};
 use crate::report;
 use crate::runner::{Options, Plan, Session, State, variant_name};
 use crate::stages::{Output, predict};
@@ -157,6 +157,18 @@ fn from_manifest(
 
 /// The stage that `wanted` names, else the last ensemble, else the last model.
 fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -> Result<usize, Exit> {
+    // Of several variants none is the final one.
+    let only = |stage: usize| {
+        let called = manifest.stages_called(stage_name(&manifest.nodes[stage].name));
+        if called.len() < 2 {
+            return Ok(stage);
+        }
+        let names: Vec<&str> = called.iter().map(|&at| manifest.nodes[at].name.as_str()).take(5).collect();
+        let message = format!("`{}` has {} variants of this model", shown_path(&manifest.path), called.len());
+        let help = format!("name one: `--stage '{}'`", names.join("'`, `--stage '"));
+        terminal.fault(&message, Some(&help));
+        Err(Exit::Usage)
+    };
     let with = |output: Output| manifest.nodes.iter().rposition(|node| node.flow.output == output);
     let models: Vec<&str> = manifest
         .nodes
@@ -165,24 +177,26 @@ fn final_model(manifest: &Manifest, wanted: Option<&str>, terminal: &Terminal) -
         .map(|node| node.name.as_str())
         .collect();
     let Some(wanted) = wanted else {
-        return with(Output::Ensemble).or_else(|| with(Output::Model)).ok_or_else(|| {
+        let stage = with(Output::Ensemble).or_else(|| with(Output::Model)).ok_or_else(|| {
             let shown = shown_path(&manifest.path);
             terminal.fault(&format!("no stage of `{shown}` trains a model"), Some("add `[stages.train]`"));
             Exit::Usage
         });
+        return stage.and_then(only);
     };
     match manifest.stage(wanted) {
         None => {
             unknown_stage(manifest, wanted, terminal);
             Err(Exit::Usage)
         }
-        Some(stage) if !models.contains(&wanted) => {
+        Some(stage) if !models.contains(&manifest.nodes[stage].name.as_str()) => {
             let kind = manifest.nodes[stage].stage.kind();
             let help = format!("the models are `{}`", models.join("`, `"));
             terminal.fault(&format!("stage `{wanted}` is no model, it is of the kind `{kind}`"), Some(&help));
             Err(Exit::Usage)
         }
-        Some(stage) => Ok(stage),
+        Some(stage) if manifest.nodes[stage].name == wanted => Ok(stage),
+        Some(stage) => only(stage),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A lock file names the task that evaluates, so it cannot be read by that task: these gates are judged here, on every run, and
 //! are no part of any fingerprint. Numbers are the lock file's; noise is told from predictions where the store has them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::git::{FETCH, Git};
@@ -10,7 +11,7 @@ use super::locked;
 use super::results::Results as Told;
 use crate::artifact::evaluation::{Evaluation, GateResult};
 use crate::config::{Problem, Span};
-use crate::manifest::{Manifest, shown_path};
+use crate::manifest::{Manifest, shown_path, stage_name, variant_of};
 use crate::report::Finished;
 use crate::report::compare::{self, Results};
 use crate::runner::{LockFile, compared_lock, locked_results};
@@ -34,7 +35,7 @@ pub struct Against {
 pub fn read(manifest: &Manifest, store: Option<&Store>, places: &Places) -> (Vec<Against>, Vec<Problem>) {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for (stage, node) in manifest.nodes.iter().enumerate() {
-        let Some(input) = node.inputs.first().map(|&input| manifest.nodes[input].name.as_str()) else { continue };
+        let Some(input) = node.inputs.first().map(|&input| stage_name(&manifest.nodes[input].name)) else { continue };
         let mut n = 0;
         for (gate, listed) in node.stage.listed_gates().iter().enumerate() {
             if !listed.is_of_lock() {
@@ -45,10 +46,12 @@ pub fn read(manifest: &Manifest, store: Option<&Store>, places: &Places) -> (Vec
                 n += 1;
                 continue;
             }
-            match lock_of(listed, input, manifest, places) {
+            match lock_of(listed, input, variant_of(&node.name), manifest, places) {
                 Ok((lock, path)) => {
                     let mut old = Results::of_headline(&lock.metrics);
-                    let files = store.and_then(|store| locked_results(store, &lock));
+                    // The predictions of several variants are not told apart.
+                    let has_variants = lock.stages.keys().any(|stage| !variant_of(stage).is_empty());
+                    let files = store.filter(|_| !has_variants).and_then(|store| locked_results(store, &lock));
                     let whole = files.and_then(|files| Results::of_artifacts(files.iter()).ok());
                     old.take_predictions(whole.unwrap_or_default());
                     found.push(Against { stage, gate, path, old });
@@ -64,10 +67,11 @@ pub fn read(manifest: &Manifest, store: Option<&Store>, places: &Places) -> (Vec
 fn lock_of(
     gate: &Listed,
     input: &str,
+    variant: &str,
     manifest: &Manifest,
     places: &Places,
 ) -> Result<(LockFile, Option<PathBuf>), Problem> {
-    let (lock, path, shown, at) = match gate.baseline() {
+    let (mut lock, path, shown, at) = match gate.baseline() {
         Some((Baseline::Lock(file), at)) => {
             let path = places.resolve(Path::new(file));
             let lock = locked::read(&path).map_err(|(message, help)| {
@@ -84,6 +88,7 @@ fn lock_of(
         }
         _ => return Err(Problem::error(Span::default(), "a gate without a lock file".to_owned())),
     };
+    lock.metrics = of_variant(lock.metrics, variant);
     let model = gate.model_or(input);
     let is_meant = |name: &String| {
         let mut parts = name.rsplitn(3, '.');
@@ -99,6 +104,20 @@ fn lock_of(
         return Err(Problem::error(at, message).help(help));
     }
     Ok((lock, path))
+}
+
+/// The metrics of a variant in those of a lock file, as a manifest without variants has them; all of them, where the lock file
+/// knows no such variant.
+fn of_variant(metrics: BTreeMap<String, String>, variant: &str) -> BTreeMap<String, String> {
+    let own = |name: &str| {
+        let mut parts = name.rsplitn(3, '.');
+        let (metric, split, model) = (parts.next()?, parts.next()?, parts.next()?);
+        let model = model.strip_suffix(variant)?.strip_suffix(' ')?;
+        Some(format!("{model}.{split}.{metric}"))
+    };
+    let of_variant: BTreeMap<String, String> =
+        metrics.iter().filter_map(|(name, value)| Some((own(name)?, value.clone()))).collect();
+    if of_variant.is_empty() { metrics } else { of_variant }
 }
 
 /// The manifest's lock file as it was in a Git revision, and what it is called; else what is wrong and what helps.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::git::{Git, GitState};
 use crate::artifact::evaluation::GateResult;
-use crate::runner::{LockFile, Outcome, Session, variant_name};
+use crate::runner::{LockFile, Outcome, Session, is_of_trial, variant_name};
 use crate::store::Store;
 
 /// The store's folder of runs.
@@ -111,7 +111,7 @@ impl RunRecord {
 
 /// Whether a task, by its name in a lock file, is none of a trial.
 fn is_own(name: &str) -> bool {
-    name.split('/').next().is_some_and(|stage| !stage.contains(' '))
+    name.split('/').next().is_some_and(|stage| !is_of_trial(stage))
 }
 
 /// In the order of time.

@@ -14,7 +14,9 @@ use crate::files;
 use crate::manifest::{Manifest, shown_path};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
 use crate::report::text::{COLUMNS, wrapped};
-use crate::runner::{Difference, LockFile, Options, RunError, Session, compared_lock, locked_results};
+use crate::runner::{
+    Difference, LockFile, Options, Plan, RunError, Session, SourcesFrom, compared_lock, locked_results,
+};
 use crate::store::Found;
 
 /// More lines than this are counted.
@@ -25,6 +27,7 @@ const MOST_LINES: usize = 30;
 pub fn before(
     session: &Session<'_>,
     options: &Options<'_>,
+    plan: &Plan,
     arguments: &RunArguments,
     terminal: &Terminal,
 ) -> Result<Option<Exit>, RunError> {
@@ -40,13 +43,12 @@ pub fn before(
             return Ok(Some(Exit::Stale));
         }
     };
-    let mut found = session.compare_with_lock(&lock, true, options.threads)?;
-    // Other bytes from the same inputs make no lock file stale: the run says so.
-    found.retain(|difference| !matches!(difference, Difference::Output(_)));
     if arguments.recompute {
         return Ok(None);
     }
-    let plan = session.plan(options)?;
+    let mut found = session.compare_with_lock(&lock, SourcesFrom::Plan(plan), options.threads)?;
+    // Other bytes from the same inputs make no lock file stale: the run says so.
+    found.retain(|difference| !matches!(difference, Difference::Output(_)));
     if plan.n_recorded() > 0 && found.is_empty() {
         let n = plan.n_recorded();
         let shown = shown_path(&path);

@@ -51,7 +51,9 @@ pub fn report(arguments: &ReportArguments, terminal: &Terminal) -> anyhow::Resul
     let artifacts = run::open_artifacts(&outcome, &session, &|_, _| true)?;
     let finished = run::finished(&outcome, &artifacts);
     let results = Results::of(&finished, &manifest)?;
-    let ran = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
+    let owners = run::owners(&outcome, &artifacts);
+    let ran =
+        Ran { session: &session, outcome: &outcome, results: &results, owners, threads: options.threads, started };
     let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
     let out_dir = out.join(variant_name(&manifest));
     let Some(path) = &arguments.output else {
@@ -63,9 +65,15 @@ pub fn report(arguments: &ReportArguments, terminal: &Terminal) -> anyhow::Resul
         }
         return Ok(Exit::Done);
     };
-    let (told, mut reports) = run::reports(&out_dir, &finished, &ran)?;
+    let mut reports = run::reports(&out_dir, &finished, &ran)?;
+    let [run::VariantReports { told, files: own, .. }] = &mut reports[..] else {
+        let message = format!("`{}` has {} variants, and one page has room for one", manifest.name, reports.len());
+        let help = format!("each has its own in `{}/VARIANT/`: leave `--output` out", shown_path(&out_dir));
+        terminal.fault(&message, Some(&help));
+        return Ok(Exit::Usage);
+    };
     let times = arguments.times.then(|| last_run(&out_dir));
-    let page = content::page(&told, &mut reports, times.as_ref());
+    let page = content::page(told, own, times.as_ref());
     files::replace(path, page.as_bytes(), false)?;
     terminal.note(&format!("report: {}", shown_path(path)));
     if arguments.json {

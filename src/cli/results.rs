@@ -8,9 +8,9 @@ use super::terminal::{GREEN, RED, Terminal};
 use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, GateResult, Score};
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
-use crate::escape::on_line;
-use crate::manifest::Manifest;
+use crate::manifest::{Combination, Manifest, stage_name, variant_of};
 use crate::report::best::Best;
+use crate::report::matrix::{self, FIRST, cut};
 use crate::report::text::{Align, COLUMNS, aligned, width, wrapped};
 use crate::report::{Finished, compare};
 use crate::runner::Graph;
@@ -20,8 +20,6 @@ use crate::stages::Part;
 const MOST_NAME: usize = 26;
 /// And names of classes: four columns of numbers stand beside them.
 const MOST_CLASS: usize = 58;
-/// Metrics in the order in which they get a column; others follow by name.
-const FIRST: [&str; 3] = ["accuracy", "log-loss", "macro-f1"];
 
 /// The evaluations of a run, and what its searches and trainings chose.
 pub struct Results {
@@ -101,9 +99,39 @@ impl Results {
         &self.evaluations
     }
 
-    /// The gates that were not passed.
-    pub fn failed_gates(&self) -> impl Iterator<Item = &GateResult> {
-        self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates).filter(|gate| !gate.is_passed)
+    /// The evaluations of a variant, by the names of their stages in the manifest.
+    pub fn of_variant(&self, manifest: &Manifest, combination: &Combination) -> Vec<(String, Evaluation)> {
+        let own = self.own(manifest, combination);
+        own.into_iter().map(|(stage, evaluation)| (stage.to_owned(), evaluation.clone())).collect()
+    }
+
+    fn own<'r>(&'r self, manifest: &'r Manifest, combination: &Combination) -> Vec<(&'r str, &'r Evaluation)> {
+        let names = combination.nodes.iter().map(|&at| manifest.nodes[at].name.as_str());
+        let found = names.filter_map(|name| {
+            let (_, evaluation) = self.evaluations.iter().find(|(stage, _)| stage == name)?;
+            Some((stage_name(name), evaluation))
+        });
+        found.collect()
+    }
+
+    /// Every variant of the manifest beside its results.
+    pub fn variants<'r>(&'r self, manifest: &'r Manifest) -> Vec<matrix::Variant<'r>> {
+        let variant = |combination: &'r Combination| matrix::Variant {
+            name: &combination.name,
+            group: &combination.group,
+            settings: combination.settings.iter().map(|own| (own.key.as_str(), own.plain())).collect(),
+            evaluations: self.own(manifest, combination),
+        };
+        manifest.combinations.iter().map(variant).collect()
+    }
+
+    /// The gates that were not passed, each with the stage that judges.
+    pub fn failed_gates(&self) -> impl Iterator<Item = (&str, &GateResult)> {
+        let all = self
+            .evaluations
+            .iter()
+            .flat_map(|(stage, evaluation)| evaluation.gates.iter().map(move |gate| (stage.as_str(), gate)));
+        all.filter(|(_, gate)| !gate.is_passed)
     }
 
     /// Adds a gate that was judged after the task.
@@ -118,19 +146,20 @@ impl Results {
         self.evaluations.iter().flat_map(|(_, evaluation)| &evaluation.gates)
     }
 
-    /// The headline metrics by `stage.model.split.metric`, for the lock file.
+    /// The headline metrics by `stage.model.split.metric`, for the lock file; of a variant, `stage.model VARIANT.split.metric`.
     pub fn headline(&self) -> BTreeMap<String, String> {
         let mut out = BTreeMap::new();
         for (stage, evaluation) in &self.evaluations {
             for score in evaluation.scores.iter().filter(|score| score.model == evaluation.model) {
-                let n = format!("{stage}.{}.{}.{}", score.model, score.split, compare::N);
-                out.insert(n, score.n.to_string());
+                let model = match variant_of(stage) {
+                    "" => score.model.clone(),
+                    variant => format!("{} {variant}", score.model),
+                };
+                let at = format!("{}.{model}.{}", stage_name(stage), score.split);
+                out.insert(format!("{at}.{}", compare::N), score.n.to_string());
                 for (metric, value) in &score.metrics {
                     if let Some(value) = value {
-                        out.insert(
-                            format!("{stage}.{}.{}.{metric}", score.model, score.split),
-                            crate::config::shortest(*value),
-                        );
+                        out.insert(format!("{at}.{metric}"), crate::config::shortest(*value));
                     }
                 }
             }
@@ -151,6 +180,25 @@ impl Results {
             "evaluations": evaluations, "gates_passed": passed,
             "searches": self.searches, "early_stopping": self.stopped,
         })
+    }
+
+    /// The results of variants beside one another, for people. `folder` has the files with more.
+    pub fn matrix_text(&self, manifest: &Manifest, folder: &str) -> String {
+        format!("\n{}", matrix::text(&self.variants(manifest), folder))
+    }
+
+    /// The results of variants for programs.
+    pub fn matrix_json(&self, manifest: &Manifest) -> serde_json::Value {
+        let variants = self.variants(manifest);
+        let settings = |variant: &matrix::Variant<'_>| -> serde_json::Map<String, serde_json::Value> {
+            variant.settings.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect()
+        };
+        let named = manifest.combinations.iter().zip(&variants).map(|(combination, variant)| {
+            let stages: BTreeMap<&str, &str> =
+                combination.nodes.iter().map(|&at| &*manifest.nodes[at].name).map(|n| (stage_name(n), n)).collect();
+            serde_json::json!({ "name": variant.name, "settings": settings(variant), "stages": stages })
+        });
+        serde_json::json!({ "variants": named.collect::<Vec<_>>(), "matrix": matrix::means(&variants) })
     }
 
     /// All of it for people; in `brief`, what has been told before is left out. `folder` has the files with more.
@@ -279,22 +327,6 @@ fn scores_with(scores: &[Score], metrics: &[&str]) -> String {
         row
     };
     aligned(&header, &aligns, &scores.iter().map(row).collect::<Vec<_>>())
-}
-
-/// A name on one line and in so many columns at most.
-fn cut(name: &str, most: usize) -> String {
-    let name = on_line(name);
-    if width(&name) <= most {
-        return name.into_owned();
-    }
-    let mut out = String::new();
-    for c in name.chars() {
-        if width(&out) + width(c.encode_utf8(&mut [0; 4])) >= most {
-            break;
-        }
-        out.push(c);
-    }
-    out + "…"
 }
 
 /// What an ensemble gains over its members, a row per split and metric, accuracy and log loss.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 
@@ -17,10 +17,11 @@ use super::progress::{Progress, Told};
 use super::terminal::{GREEN, Terminal};
 use super::{Exit, gates, locked, manifest, results, status};
 use crate::artifact::Files;
-use crate::config::Span;
+use crate::config::{Problem, Span};
 use crate::data::catalogue;
 use crate::files;
-use crate::manifest::{Diagnostics, Manifest};
+use crate::manifest::{Combination, Diagnostics, Manifest, stage_name, variant_of};
+use crate::report::matrix;
 use crate::report::outputs::{self, Noted};
 use crate::report::summary::{Against, Key, Origin, Report, metrics_json};
 use crate::report::text::counted;
@@ -29,7 +30,7 @@ use crate::runner::{
     Ended, Event, Events, Failure, LockFile, Lost, Options, Outcome, Session, StaleReason, TaskOutcome, compared_lock,
     variant_name,
 };
-use crate::stages::{Part, Source};
+use crate::stages::{Glance, Part, Source};
 use crate::store::{Access, Digest};
 
 /// `run`.
@@ -49,7 +50,9 @@ pub fn run(arguments: &RunArguments, terminal: &Terminal) -> anyhow::Result<Exit
 
 fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
+    let mut wanted = arguments.manifest.clone();
+    wanted.sets.extend(arguments.repeats.map(|n| format!("repeats={n}")));
+    let Some(manifest) = manifest::load(&wanted, terminal)? else { return Ok(Exit::Usage) };
     job.begin(&manifest)?;
     let places = &arguments.places;
     let access = if arguments.dry_run { Access::Look } else { Access::Write };
@@ -59,20 +62,25 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let mut options = Options::new(threads(places), &cancel);
-    for name in &arguments.force {
-        let Some(stage) = manifest.stage(name) else {
+    for name in arguments.force.iter().chain(&arguments.to) {
+        if manifest.stage(name).is_none() {
             unknown_stage(&manifest, name, terminal);
             return Ok(Exit::Usage);
-        };
-        options.force.insert(stage);
+        }
     }
-    if let Some(name) = &arguments.to {
-        let Some(stage) = manifest.stage(name) else {
-            unknown_stage(&manifest, name, terminal);
-            return Ok(Exit::Usage);
-        };
-        options.targets = Some(vec![stage]);
-    }
+    options.force.extend(arguments.force.iter().flat_map(|name| manifest.stages_called(name)));
+    options.targets = arguments.to.as_ref().map(|name| manifest.stages_called(name));
+    options.jobs = arguments.jobs.map(usize::from);
+    options.memory = arguments.memory;
+    options.deadline = arguments.time_limit.map(|seconds| started + Duration::from_secs(seconds));
+    let refused: Mutex<Vec<Problem>> = Mutex::default();
+    let admits = |stage: usize, files: &Files| {
+        let wrong = Glance::of_dataset(files).map(|glance| manifest.refused_gates(stage, &glance)).unwrap_or_default();
+        let is_well = wrong.is_empty();
+        refused.lock().unwrap_or_else(PoisonError::into_inner).extend(wrong);
+        is_well
+    };
+    options.admits = Some(&admits);
     let (against, wrong) = gates::read(&manifest, Some(&session.store), &session.graph.places);
     if !wrong.is_empty() {
         manifest::print(&Diagnostics::new(wrong, manifest.texts.clone()), terminal);
@@ -87,8 +95,16 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
             Err(error) => Ok(run_error(&error, &manifest, terminal)),
         };
     }
-    if arguments.locked {
-        match locked::before(&session, &options, arguments, terminal) {
+    // What is planned here is run as it is planned.
+    let mut planned = None;
+    if arguments.locked || job.events.is_some() {
+        match session.plan(&options) {
+            Ok(plan) => planned = Some(plan),
+            Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+        }
+    }
+    if let Some(plan) = planned.as_ref().filter(|_| arguments.locked) {
+        match locked::before(&session, &options, plan, arguments, terminal) {
             Ok(None) => {}
             Ok(Some(exit)) => return Ok(exit),
             Err(error) => return Ok(run_error(&error, &manifest, terminal)),
@@ -103,7 +119,7 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     }
     // What is written last is tried first. A run that has nothing to do may have nothing to write either.
     if let Err((error, help)) = try_places(&out_dir, &session, &manifest, arguments) {
-        match session.plan(&options) {
+        match planned.as_ref().map_or_else(|| session.plan(&options), |plan| Ok(plan.clone())) {
             Ok(plan) if plan.is_fresh() => {}
             Ok(_) => {
                 terminal.fault(&error.to_string(), Some(help));
@@ -142,12 +158,10 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
                 && (!is_written() || results::reads(&manifest, &outcome.graph, task.stage, task.part))
     };
     options.reads = Some(&reads);
-    if let Some(log) = &job.events
-        && let Ok(plan) = session.plan(&options)
-    {
-        log.plan(&plan);
+    if let (Some(log), Some(plan)) = (&job.events, &planned) {
+        log.plan(plan);
     }
-    let ran = session.run(&options, &Both(&Watcher { progress: &progress }, job.events.as_ref()));
+    let ran = session.run_planned(planned, &options, &Both(&Watcher { progress: &progress }, job.events.as_ref()));
     progress.finish();
     let outcome = match ran {
         Ok(outcome) => outcome,
@@ -155,6 +169,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     };
     for warning in session.store.take_warnings() {
         terminal.warning(&warning);
+    }
+    let refused = std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
+    if outcome.is_refused {
+        // Before anything was learned: the manifest cannot be meant so.
+        manifest::print(&Diagnostics::new(refused, manifest.texts.clone()), terminal);
     }
     let is_complete = outcome.is_complete();
     let is_written = is_written(&outcome, &session, &manifest, &out_dir);
@@ -169,7 +188,9 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     if let Some(log) = &job.events {
         log.outcome(&outcome, results.gates());
     }
-    let run = Ran { session: &session, outcome: &outcome, results: &results, threads: options.threads, started };
+    let owners = owners(&outcome, &artifacts);
+    let run =
+        Ran { session: &session, outcome: &outcome, results: &results, owners, threads: options.threads, started };
     let written = match is_written {
         true => {
             files::sweep(&out_dir);
@@ -212,7 +233,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     let mut differences = None;
     let mut exit = if is_complete {
         if !arguments.json {
-            terminal.result(&results.text(n_computed == 0, &shown, terminal));
+            let text = match manifest.has_variants() {
+                true => results.matrix_text(&manifest, &shown),
+                false => results.text(n_computed == 0, &shown, terminal),
+            };
+            terminal.result(&text);
             if written.is_ok() {
                 terminal.note(&format!("reports: {}", terminal.paint(&format!("{shown}/"), GREEN)));
             }
@@ -233,7 +258,12 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         if outcome.is_interrupted {
             terminal.note("interrupted; what was finished is kept, run again to go on");
             Exit::Interrupted
+        } else if outcome.is_refused {
+            Exit::Usage
         } else {
+            if outcome.is_out_of_time {
+                tell_left(&outcome, arguments.time_limit.unwrap_or(0), terminal);
+            }
             Exit::Failed
         }
     };
@@ -256,7 +286,8 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
     if arguments.json {
         let mut json = serde_json::json!({
             "pipeline": name, "tasks": n_tasks, "computed": n_computed, "by_records_only": outcome.n_recorded(),
-            "complete": is_complete, "interrupted": outcome.is_interrupted, "exit_code": exit as u8,
+            "complete": is_complete, "interrupted": outcome.is_interrupted, "out_of_time": outcome.is_out_of_time,
+            "exit_code": exit as u8,
             "failures": outcome.failures().map(|(task, failure)| {
                 let (message, help, span) = failure_parts(&outcome, task, failure, &manifest);
                 json_error(Some(&task.name), &message, help.as_deref(), span, &manifest)
@@ -267,6 +298,11 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         });
         if let (Some(json), serde_json::Value::Object(results)) = (json.as_object_mut(), results.json()) {
             json.extend(results);
+        }
+        if let (Some(json), true) = (json.as_object_mut(), manifest.has_variants())
+            && let serde_json::Value::Object(variants) = results.matrix_json(&manifest)
+        {
+            json.extend(variants);
         }
         terminal.json(json);
     }
@@ -285,7 +321,7 @@ fn is_written(outcome: &Outcome, session: &Session<'_>, manifest: &Manifest, out
         && outcome.computed().next().is_none()
         && session.store.knows_outputs(
             out_dir,
-            &reports_key(outcome, &resolved(manifest, out_dir, session), n_lock_gates(manifest)),
+            &reports_key(outcome, &all_resolved(manifest, out_dir, session), n_lock_gates(manifest)),
             &digests(&Noted::read(out_dir)),
         )
 }
@@ -324,13 +360,47 @@ fn try_places(
     }
 }
 
+/// Says that the time is over, and what is left.
+fn tell_left(outcome: &Outcome, limit: u64, terminal: &Terminal) {
+    let left: Vec<&TaskOutcome> = outcome.tasks.iter().filter(|task| task.entry.is_none()).collect();
+    let is_begun = |task: &&&TaskOutcome| matches!(task.ended, Ended::Cancelled);
+    let n_begun = left.iter().filter(is_begun).count();
+    let mut stages: Vec<(&str, usize)> = Vec::new();
+    for task in &left {
+        let stage = outcome.graph.nodes[task.stage].name.as_str();
+        match stages.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, n)) => *n += 1,
+            None => stages.push((stage, 1)),
+        }
+    }
+    const MOST: usize = 6;
+    let named =
+        stages.iter().take(MOST).map(|(stage, n)| if *n > 1 { format!("{stage} ({n})") } else { (*stage).into() });
+    let mut named = named.collect::<Vec<String>>().join(", ");
+    if stages.len() > MOST {
+        named.push_str(&format!(" and {} more", stages.len() - MOST));
+    }
+    let s = if left.len() == 1 { "" } else { "s" };
+    let begun = match n_begun {
+        0 => String::new(),
+        n => format!(", {n} of them from a checkpoint where they keep one"),
+    };
+    let limit = report::text::seconds(limit as f64);
+    let message = format!("the time limit of {limit} is over: {} task{s} left{begun}: {named}", left.len());
+    terminal.fault(&message, Some("run again to go on; what was finished is kept"));
+}
+
 /// Tells of the gates that were not passed; whether there are some.
 fn tell_gates(results: &results::Results, terminal: &Terminal) -> bool {
     let mut has_failed = false;
-    for gate in results.failed_gates() {
+    for (stage, gate) in results.failed_gates() {
         has_failed = true;
+        let variant = match variant_of(stage) {
+            "" => String::new(),
+            variant => format!(" in variant `{variant}`"),
+        };
         let message = format!(
-            "gate: `{}` of `{}` on {} is {}, expected {}",
+            "gate: `{}` of `{}`{variant} on {} is {}, expected {}",
             gate.measured(),
             gate.model,
             gate.split,
@@ -424,6 +494,12 @@ pub fn finished<'a>(outcome: &'a Outcome, artifacts: &'a [Artifact]) -> Vec<Fini
     artifacts.iter().map(of).collect()
 }
 
+/// The node that each artifact's task is of. A trial is its search's, whose variants may share the stage that it tunes.
+pub fn owners(outcome: &Outcome, artifacts: &[Artifact]) -> Vec<usize> {
+    let owner = |stage: usize| outcome.graph.trial(stage).map_or(stage, |trial| trial.search);
+    artifacts.iter().map(|(stage, _, _)| owner(*stage)).collect()
+}
+
 /// The artifacts of finished tasks that are wanted.
 ///
 /// # Errors
@@ -511,14 +587,29 @@ pub struct Ran<'r> {
     pub outcome: &'r Outcome,
     /// What it prints.
     pub results: &'r results::Results,
+    /// The node that each finished task is of, or its trial is.
+    pub owners: Vec<usize>,
     /// Threads that it might use.
     pub threads: usize,
     /// When it began.
     pub started: Instant,
 }
 
-/// The manifest as it was run, to be run from the folder of reports.
-fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+/// Where the reports of a variant are put.
+fn variant_dir(out_dir: &Path, combination: &Combination) -> PathBuf {
+    match combination.name.as_str() {
+        "" => out_dir.to_owned(),
+        name => out_dir.join(name),
+    }
+}
+
+/// Every variant of the manifest as it was run.
+fn all_resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> String {
+    manifest.combinations.iter().map(|own| resolved(manifest, own, out_dir, session)).collect()
+}
+
+/// A variant of the manifest as it was run, to be run from its folder of reports.
+fn resolved(manifest: &Manifest, combination: &Combination, out_dir: &Path, session: &Session<'_>) -> String {
     let places = &session.graph.places;
     let is_entry = |place: &str| {
         let root = &places.project_root;
@@ -526,8 +617,14 @@ fn resolved(manifest: &Manifest, out_dir: &Path, session: &Session<'_>) -> Strin
     };
     let is_place = |place: &str| !is_entry(place) && places.resolve(Path::new(place)).exists();
     let mut name = variant_name(manifest).replace('@', "-");
+    if !combination.name.is_empty() {
+        // A digest, since names of manifests are short.
+        name.truncate(40);
+        name = format!("{name}-{}", Digest::of(combination.name.as_bytes()).short());
+    }
     name.truncate(54);
-    let text = manifest.resolved(out_dir, &format!("{name}.resolved"), &is_place);
+    let dir = variant_dir(out_dir, combination);
+    let text = manifest.resolved(combination, &dir, &format!("{name}.resolved"), &is_place);
     format!(
         "# The manifest as `convoy run` ran it: profile and overrides in force, defaults written out. It gives the same\n\
          # fingerprints, under another name.\n{text}"
@@ -544,28 +641,67 @@ fn n_lock_gates(manifest: &Manifest) -> usize {
     manifest.nodes.iter().flat_map(|node| node.stage.listed_gates()).filter(|gate| gate.is_of_lock()).count()
 }
 
-/// The results, and the tables and pictures of a folder of reports.
-pub fn reports(
-    out_dir: &Path,
-    finished: &[Finished<'_>],
-    run: &Ran<'_>,
-) -> anyhow::Result<(Report, BTreeMap<PathBuf, Vec<u8>>)> {
+/// What a variant came to, and the tables and pictures of its folder of reports.
+pub struct VariantReports {
+    /// Its folder below that of the reports; empty of a manifest without variants.
+    pub folder: PathBuf,
+    /// What is told.
+    pub told: Report,
+    /// Files by their path in the folder.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+/// The results of every variant, with its tables and pictures.
+///
+/// # Errors
+/// If an artifact is damaged.
+pub fn reports(out_dir: &Path, finished: &[Finished<'_>], run: &Ran<'_>) -> anyhow::Result<Vec<VariantReports>> {
     let (session, outcome) = (run.session, run.outcome);
-    let manifest = resolved(session.manifest, out_dir, session);
-    let mut reports = report::tables(finished);
-    let metrics = metrics_json(run.results.evaluations());
-    reports.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
-    reports.insert(outputs::MANIFEST.into(), manifest.clone().into_bytes());
-    let own = outcome.tasks.iter().filter(|task| outcome.graph.trial(task.stage).is_none());
-    let keys = own.map(|task| Key {
-        stage: outcome.graph.nodes[task.stage].name.clone(),
-        part: task.part.to_string(),
-        key: task.entry.as_ref().map(|entry| entry.fingerprint.to_string()),
-    });
-    let origin = Origin { manifest, keys: keys.collect(), n_lock_gates: n_lock_gates(session.manifest) };
-    let warnings = outcome.warnings().into_iter().map(|(stage, told)| (stage.to_owned(), told.to_owned()));
-    let told = Report::of(&session.manifest.name, finished, warnings.collect(), origin)?;
-    Ok((told, reports))
+    let manifest = session.manifest;
+    let mut all = Vec::new();
+    for combination in manifest.combinations.iter() {
+        let nodes: BTreeSet<usize> = combination.nodes.iter().copied().collect();
+        let own = finished.iter().zip(&run.owners).filter(|(_, owner)| nodes.contains(owner));
+        let own: Vec<Finished<'_>> =
+            own.map(|(task, _)| Finished { stage: stage_name(task.stage), ..task.clone() }).collect();
+        let mut files = report::tables(&own);
+        let metrics = metrics_json(&run.results.of_variant(manifest, combination));
+        files.extend(metrics.map(|bytes| (outputs::METRICS_JSON.into(), bytes)));
+        let text = resolved(manifest, combination, out_dir, session);
+        files.insert(outputs::MANIFEST.into(), text.clone().into_bytes());
+        let tasks = outcome.tasks.iter().filter(|task| nodes.contains(&task.stage));
+        let keys = tasks.map(|task| Key {
+            stage: stage_name(&outcome.graph.nodes[task.stage].name).to_owned(),
+            part: task.part.to_string(),
+            key: task.entry.as_ref().map(|entry| entry.fingerprint.to_string()),
+        });
+        let origin = Origin { manifest: text, keys: keys.collect(), n_lock_gates: n_lock_gates(manifest) };
+        let names: BTreeSet<&str> = nodes.iter().map(|&at| manifest.nodes[at].name.as_str()).collect();
+        let warnings = outcome.warnings().into_iter();
+        let warnings = warnings.filter(|(stage, _)| !manifest.has_variants() || names.contains(stage));
+        let warnings = warnings.map(|(stage, told)| (stage_name(stage).to_owned(), told.to_owned()));
+        let title = match combination.name.as_str() {
+            "" => manifest.name.clone(),
+            name => format!("{}, {name}", manifest.name),
+        };
+        let told = Report::of(&title, &own, warnings.collect(), origin)?;
+        all.push(VariantReports { folder: PathBuf::from(&combination.name), told, files });
+    }
+    Ok(all)
+}
+
+/// Every file of the folder of reports: of a manifest with variants, each one's own in a folder of its name, and the table of all.
+fn files_of(reports: Vec<VariantReports>, run: &Ran<'_>) -> BTreeMap<PathBuf, Vec<u8>> {
+    let manifest = run.session.manifest;
+    let mut all = BTreeMap::new();
+    for VariantReports { folder, told, mut files } in reports {
+        report::content::add(&told, &mut files);
+        all.extend(files.into_iter().map(|(path, bytes)| (folder.join(path), bytes)));
+    }
+    if manifest.has_variants() {
+        all.insert(matrix::MATRIX.into(), matrix::table(&run.results.variants(manifest)));
+    }
+    all
 }
 
 /// Writes the reports of the tasks that are there, and `timings.csv` and `run.json`: the only files that hold times. Where
@@ -580,7 +716,6 @@ pub fn write_reports(
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let (session, outcome) = (run.session, run.outcome);
-    let manifest = session.manifest;
     let before = Noted::read(out_dir);
     if finished.is_empty() && before == Noted::default() {
         return Ok(());
@@ -590,8 +725,7 @@ pub fn write_reports(
         let begun = serde_json::json!({ "convoy": env!("CARGO_PKG_VERSION"), "complete": false });
         files::replace(&out_dir.join(files::RUN), &files::document::to_bytes(&begun)?, false)?;
     }
-    let (told, mut reports) = reports(out_dir, finished, run)?;
-    report::content::add(&told, &mut reports);
+    let reports = files_of(reports(out_dir, finished, run)?, run);
     let since = SystemTime::now();
     let written = outputs::write(out_dir, &reports, &before)?;
     for path in &written.left {
@@ -600,7 +734,8 @@ pub fn write_reports(
     }
     if written.noted == before && outcome.computed().next().is_none() && outcome.is_complete() {
         // Nothing was done: what the last run took stays to be read.
-        let reports_key = reports_key(outcome, &resolved(manifest, out_dir, session), n_lock_gates(manifest));
+        let reports_key =
+            reports_key(outcome, &all_resolved(session.manifest, out_dir, session), n_lock_gates(session.manifest));
         session.store.note_outputs(out_dir, reports_key, &digests(&before), since);
         return Ok(());
     }
@@ -625,6 +760,7 @@ pub fn write_reports(
     let mut json = serde_json::to_value(&record)?;
     let more = serde_json::json!({
         "run": record.id(),
+        "variants": session.manifest.combinations.iter().map(|own| &own.name).collect::<Vec<_>>(),
         "threads": run.threads,
         "isa": crate::engine::Isa::detect().name(),
         "tasks": outcome.n_tasks(),

@@ -230,10 +230,11 @@ fn line(plan: &Plan, graph: &Graph, task: &PlannedTask) -> String {
 /// `why`.
 pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let Some(manifest) = manifest::load(&arguments.manifest, terminal)? else { return Ok(Exit::Usage) };
-    let Some(stage) = manifest.stage(&arguments.stage) else {
+    let stages = manifest.stages_called(&arguments.stage);
+    if stages.is_empty() {
         unknown_stage(&manifest, &arguments.stage, terminal);
         return Ok(Exit::Usage);
-    };
+    }
     let places = &arguments.places;
     let cancel = AtomicBool::new(false);
     let options = Options::new(threads(places), &cancel);
@@ -244,13 +245,14 @@ pub fn why(arguments: &WhyArguments, terminal: &Terminal) -> anyhow::Result<Exit
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     if arguments.json {
-        let tasks: Vec<serde_json::Value> =
-            plan.of_stage(stage).map(|task| task_json(&plan, task, &manifest)).collect();
-        terminal.json(serde_json::json!({ "stage": manifest.nodes[stage].name, "tasks": tasks }));
+        let tasks = stages.iter().flat_map(|&stage| plan.of_stage(stage));
+        let tasks: Vec<serde_json::Value> = tasks.map(|task| task_json(&plan, task, &manifest)).collect();
+        terminal.json(serde_json::json!({ "stage": arguments.stage, "tasks": tasks }));
         return Ok(Exit::Done);
     }
     let mut text = String::new();
-    explain(&plan, &plan.graph, stage, &manifest, &mut Vec::new(), &mut text);
+    let mut told = Vec::new();
+    stages.iter().for_each(|&stage| explain(&plan, &plan.graph, stage, &manifest, &mut told, &mut text));
     terminal.prose(&text);
     Ok(Exit::Done)
 }

@@ -54,14 +54,15 @@ fn this_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<
     let loaded = manifest::load_without_warnings(&arguments.manifest, terminal)?;
     let Some(manifest) = loaded else { return Ok(Exit::Usage) };
     let places = &arguments.places;
-    let stage = match &arguments.stage {
+    let stages = match &arguments.stage {
         None => None,
         Some(name) => {
-            let Some(stage) = manifest.stage(name) else {
+            let called = manifest.stages_called(name);
+            if called.is_empty() {
                 unknown_stage(&manifest, name, terminal);
                 return Ok(Exit::Usage);
-            };
-            Some(stage)
+            }
+            Some(called)
         }
     };
     let cancel = Arc::new(AtomicBool::new(false));
@@ -76,7 +77,7 @@ fn this_isa(arguments: &VerifyArguments, terminal: &Terminal) -> anyhow::Result<
         Err(error) => return Ok(run_error(&error, &manifest, terminal)),
     };
     stop_on_signals(&cancel)?;
-    let (mut tasks, n_absent) = plan.recorded(stage);
+    let (mut tasks, n_absent) = plan.recorded(stages.as_deref());
     let n_recorded = tasks.len();
     if let Some(n) = arguments.sample {
         // Digests are as good as chance, and the same ones are picked each time.

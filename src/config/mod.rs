@@ -312,6 +312,33 @@ pub fn as_number(value: &Value) -> Option<f64> {
     }
 }
 
+/// The seconds in `90s`, `30m`, `2h`, `1h30m` or `3600`; `None` if it is no such time.
+pub fn seconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let (mut total, mut rest, mut last) = (0u64, text, u64::MAX);
+    while !rest.is_empty() {
+        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let mut chars = behind.chars();
+        let unit = match chars.next()? {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return None,
+        };
+        // Each unit once, the larger one first.
+        if unit >= last {
+            return None;
+        }
+        last = unit;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        rest = chars.as_str().trim_start();
+    }
+    (last < u64::MAX).then_some(total)
+}
+
 /// The number that a value which is none, or none that fits, probably means: `"64"`, `"64px"`, `"20%"`, `20` for a
 /// share.
 fn meant(value: &Value, fits: &dyn Fn(f64) -> bool) -> Option<f64> {

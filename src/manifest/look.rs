@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Manifest;
+use super::{Manifest, stage_name};
 use crate::config::{Log, Problem, Severity, Span};
 use crate::stages::{Flow, Glance, Node, Places, StageError, Upstream};
 
@@ -41,6 +41,8 @@ impl Manifest {
     pub fn look(&self, see: &dyn Fn(usize) -> Result<Option<Seen>, StageError>) -> Looked {
         let mut looked = Looked::default();
         let mut nodes: Vec<Node> = self.nodes.clone();
+        // Stages name one another as the manifest does, in whichever variant.
+        nodes.iter_mut().for_each(|node| node.name = stage_name(&node.name).to_owned());
         let mut glances: Vec<Option<Arc<Glance>>> = Vec::with_capacity(nodes.len());
         for at in 0..nodes.len() {
             let entry = &self.entries[at];
@@ -56,7 +58,7 @@ impl Manifest {
                     let warned = own.warnings.iter().map(|text| StageError::new(text.clone()).key("source"));
                     let warned = warned.map(|error| self.problem(at, error));
                     looked.problems.extend(warned.map(|problem| Problem { severity: Severity::Warning, ..problem }));
-                    looked.told.push((nodes[at].name.clone(), told));
+                    looked.told.push((self.nodes[at].name.clone(), told));
                     glance = Some(Arc::new(own));
                 }
                 Ok(None) => {}
@@ -86,6 +88,16 @@ impl Manifest {
             }
         }
         Looked { problems, flows: nodes.into_iter().map(|node| node.flow).collect(), told: looked.told }
+    }
+
+    /// Gates that name a class or a group which the data set of the stage `dataset` has not.
+    pub fn refused_gates(&self, dataset: usize, glance: &Glance) -> Vec<Problem> {
+        let upstream = |own: usize| Upstream { own, nodes: &self.nodes }.own_lineage();
+        let nodes = self.nodes.iter().enumerate();
+        let judges =
+            nodes.filter(|(at, node)| !node.stage.listed_gates().is_empty() && upstream(*at).contains(&dataset));
+        let tried = judges.map(|(at, node)| (at, node.stage.try_on(None, Some(glance), self.entries[at].seed)));
+        tried.filter_map(|(at, tried)| Some(self.problem(at, tried.err()?))).collect()
     }
 
     /// An error of a stage, at the key that caused it.

@@ -9,6 +9,7 @@ mod diagnostic;
 mod foreign;
 mod graph;
 mod look;
+mod matrix;
 mod overrides;
 #[cfg(test)]
 mod records;
@@ -27,6 +28,7 @@ use crate::stages;
 
 pub use diagnostic::{Diagnostics, Location, Text, Texts, shown_path};
 pub use look::{Looked, Seen};
+pub use matrix::{Combination, Setting, stage_name, variant_of};
 pub use overrides::Overrides;
 pub use variants::{Variant, Variants};
 
@@ -41,7 +43,8 @@ pub struct Manifest {
     pub path: PathBuf,
     /// The folder that relative paths in it are relative to.
     pub dir: PathBuf,
-    /// The stages, in manifest order; a stage reads only stages above it.
+    /// The stages, in manifest order; a stage reads only stages above it. With `[matrix]`, those of its first variant, and
+    /// then what is other in the others: `train optimizer=adam`.
     pub nodes: Vec<stages::Node>,
     /// What is known of each stage's text, by the same index.
     pub entries: Vec<Arc<StageEntry>>,
@@ -57,7 +60,9 @@ pub struct Manifest {
     pub has_sets: bool,
     /// The `--set` arguments in force, as given.
     pub sets: Vec<String>,
-    /// Makes variants of it: the trials of its searches.
+    /// Its variants by `[matrix]` and `repeats`, at least one.
+    pub combinations: Arc<Vec<Combination>>,
+    /// Makes trials of its searches, in the first of its variants.
     pub variants: Variants,
 }
 
@@ -145,33 +150,37 @@ impl Manifest {
     ) -> Result<Manifest, Diagnostics> {
         let source::Parsed { mut table, mut problems, is_broken } = source::parse_document(&text.content, 0);
         let mut texts = Texts { texts: vec![text] };
-        let profiles = apply_overrides(&mut table, &mut texts, &mut problems, overrides);
+        let (profiles, changes) = apply_overrides(&mut table, &mut texts, &mut problems, overrides);
         if is_broken {
             // What the parser could not understand may be just what would seem to be missing.
             return Err(Diagnostics::new(problems, texts));
         }
 
-        let mut log = Log { problems, ..Log::default() };
-        let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
-        read_schema(&mut section);
-        let name = read_name(&mut section, path);
-        let seed = read_rest(&mut section);
-        section.finish();
-        foreign::explain(&mut log.problems, &table, None, kinds);
-        let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
-
-        let stand_ins = variants::put_stand_ins(&mut table);
-        let variants = Variants::new(table, kinds, (seed, seed_span));
-        let graph = graph::read(variants.stages(), (seed, seed_span), kinds, &mut log.problems);
-        variants::check(&variants, &graph.0, &graph.1, &stand_ins, &mut log.problems);
-        let found = Diagnostics::new(log.problems, texts);
+        let matrix = matrix::read(&table, &changes, &mut problems);
+        let mut name = String::new();
+        let mut read = Vec::new();
+        for choice in matrix.choices() {
+            let mut found = Vec::new();
+            let mut own = table.clone();
+            matrix.apply(&choice, &mut own, &mut found);
+            let settings = matrix.settings(&choice);
+            let (own_name, combination) = read_combination(own, path, kinds, settings, &mut found);
+            if read.is_empty() {
+                name = own_name;
+                problems.append(&mut found);
+            } else {
+                add_found(&mut problems, found, &matrix, &combination.settings);
+            }
+            read.push(combination);
+        }
+        let found = Diagnostics::new(problems, texts);
         if found.n_errors() > 0 {
             return Err(found);
         }
-        let (nodes, entries) = graph;
+        let (nodes, entries, combinations) = matrix::join(read);
         Ok(Manifest {
             name,
-            seed,
+            seed: combinations[0].seed,
             path: path.to_owned(),
             dir: match path.parent() {
                 Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
@@ -185,7 +194,8 @@ impl Manifest {
             profiles,
             has_sets: !overrides.sets.is_empty(),
             sets: overrides.sets.clone(),
-            variants,
+            variants: combinations[0].trials.clone(),
+            combinations: Arc::new(combinations),
         })
     }
 
@@ -196,12 +206,29 @@ impl Manifest {
 
     /// Number of stages that the manifest has; further models of a search are nodes, but no stages.
     pub fn n_stages(&self) -> usize {
-        self.nodes.iter().filter(|node| node.stage.search().is_none_or(|search| search.rank() == 1)).count()
+        let own = self.combinations[0].nodes.iter().map(|&at| &self.nodes[at]);
+        own.filter(|node| node.stage.search().is_none_or(|search| search.rank() == 1)).count()
     }
 
-    /// The index of the stage called `name`.
+    /// Whether it has variants by `[matrix]` or `repeats`.
+    pub fn has_variants(&self) -> bool {
+        !self.combinations[0].name.is_empty()
+    }
+
+    /// The index of the stage called `name`; of several variants', the first.
     pub fn stage(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
+        self.stages_called(name).first().copied()
+    }
+
+    /// The indices of all that are called `name`: a stage in all of its variants, or one variant's, as
+    /// `train optimizer=adam`.
+    pub fn stages_called(&self, name: &str) -> Vec<usize> {
+        let called = |is_called: &dyn Fn(&str) -> bool| -> Vec<usize> {
+            let nodes = self.nodes.iter().enumerate();
+            nodes.filter(|(_, node)| is_called(&node.name)).map(|(at, _)| at).collect()
+        };
+        let exact = called(&|node| node == name);
+        if exact.is_empty() { called(&|node| stage_name(node) == name) } else { exact }
     }
 
     /// Where `key` (dotted, relative to the stage) was set: the key itself, else the nearest one above it, else the
@@ -228,13 +255,55 @@ fn unreadable(name: String, content: String, problem: Problem) -> Diagnostics {
     Diagnostics::new(vec![problem], Texts { texts: vec![Text { name, content }] })
 }
 
-/// Puts the profile and then the `--set` arguments into `table`; returns the names of all profiles.
+/// Reads the table of a manifest that has no variants of its own: its name, and its stages.
+fn read_combination(
+    mut table: Table,
+    path: &Path,
+    kinds: &'static [stages::Kind],
+    settings: Vec<Setting>,
+    problems: &mut Vec<Problem>,
+) -> (String, matrix::Read) {
+    let mut log = Log::default();
+    let mut section = Section::new(Some(&table), Span::default(), "", &mut log);
+    read_schema(&mut section);
+    let name = read_name(&mut section, path);
+    let seed = read_rest(&mut section);
+    section.finish();
+    foreign::explain(&mut log.problems, &table, None, kinds);
+    let seed_span = log.resolved.iter().find(|resolved| resolved.key == "seed").and_then(|seed| seed.span);
+    let stand_ins = variants::put_stand_ins(&mut table);
+    let trials = Variants::new(table, kinds, (seed, seed_span));
+    let (nodes, entries) = graph::read(trials.stages(), (seed, seed_span), kinds, &mut log.problems);
+    variants::check(&trials, &nodes, &entries, &stand_ins, &mut log.problems);
+    problems.append(&mut log.problems);
+    (name, matrix::Read { settings, seed, trials, nodes, entries })
+}
+
+/// Adds what is wrong with a variant and was not with those before it. What stands outside of `[matrix]` is wrong in this variant
+/// only.
+fn add_found(problems: &mut Vec<Problem>, found: Vec<Problem>, matrix: &matrix::Matrix, settings: &[Setting]) {
+    for problem in found {
+        let is_known = |known: &Problem| known.span == problem.span && known.message.starts_with(&problem.message);
+        if problems.iter().any(is_known) {
+            continue;
+        }
+        let with: Vec<String> =
+            settings.iter().map(|setting| format!("`{}` = {}", setting.key, setting.value)).collect();
+        let message = match matrix.covers(problem.span) {
+            true => problem.message,
+            false => format!("{} (with {})", problem.message, with.join(", ")),
+        };
+        problems.push(Problem { message, ..problem });
+    }
+}
+
+/// Puts the profile and then the `--set` arguments into `table`; returns the names of all profiles, and what was set.
 fn apply_overrides(
     table: &mut Table,
     texts: &mut Texts,
     problems: &mut Vec<Problem>,
     overrides: &Overrides,
-) -> Vec<String> {
+) -> (Vec<String>, Vec<overrides::Override>) {
     let profiles = match table.get("profile").map(|entry| (entry.key_span, &entry.node.value)) {
         Some((_, Value::Table(profiles))) => profiles.entries.clone(),
         Some((span, _)) => {
@@ -289,13 +358,18 @@ fn apply_overrides(
         }
     }
     problems.extend(changes.iter().filter_map(|change| overrides::apply(table, change).err()));
-    profiles.into_iter().map(|profile| profile.key).collect()
+    (profiles.into_iter().map(|profile| profile.key).collect(), changes)
 }
 
 /// Reads `seed`, and declares the keys that are read elsewhere.
 fn read_rest(section: &mut Section<'_>) -> u64 {
     let meaning = "The number that all random numbers follow from.";
     let seed = section.key("seed", meaning, "42").whole(0..=i64::MAX as u64).or(0);
+    let meaning = "How often everything is run, each time with another seed that follows from `seed`; the first time with `seed` itself.";
+    section.key("repeats", meaning, "5").whole(1..=matrix::MOST as u64).or(1);
+    let meaning = "Keys and lists of their values: every combination is run, what they share once.";
+    let form = || Form::Map(Box::new(Form::Anything));
+    section.key("matrix", meaning, "{ seed = [1, 2], stages.train.optimizer = [\"sgd\", \"adam\"] }").form(None, form);
     let meaning = "Keys that are overridden by `--profile NAME`, by name and stage.";
     let form = || Form::Map(Box::new(Form::Map(Box::new(Form::Anything))));
     section.key("profile", meaning, "{ quick = { stages.train.epochs = 1 } }").form(None, form);

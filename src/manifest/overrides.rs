@@ -143,7 +143,7 @@ pub(super) fn from_profile(table: &Table, is_inline: &dyn Fn(&Node) -> bool) -> 
 }
 
 /// The top-level keys that an override may name.
-const ROOTS: &[&str] = &["stages", "seed", "name"];
+const ROOTS: &[&str] = &["stages", "seed", "repeats", "name"];
 
 /// Puts the new value into its place.
 pub(super) fn apply(root: &mut Table, change: &Override) -> Result<(), Problem> {

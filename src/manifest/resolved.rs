@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Manifest, StageEntry};
+use super::{Combination, Manifest, StageEntry, stage_name};
 use crate::config::{Entry, Node, Table, Value, quote, rebuild, segment, toml};
 use crate::stages::evaluate::is_lock;
 
@@ -11,15 +11,22 @@ use crate::stages::evaluate::is_lock;
 const SPELLINGS: [&str; 2] = ["architecture", "layers"];
 
 impl Manifest {
-    /// The manifest as TOML that gives the same fingerprints from the folder `dir`, under another `name`: with the
+    /// A variant of the manifest as TOML that gives the same fingerprints from the folder `dir`, under another `name`: with the
     /// values that are in force. Defaults are written out, unless there is a search, whose trials override what is set.
     /// Relative places for which `is_place` holds are rewritten to be relative to `dir`.
     ///
     /// The text depends on the manifest, the overrides and where the folders are to one another, and on nothing else.
-    pub fn resolved(&self, dir: &Path, name: &str, is_place: &dyn Fn(&str) -> bool) -> String {
-        let mut text = format!("schema = 1\nname = {}\nseed = {}\n", quote(name), self.seed);
-        let Some(Node { value: Value::Table(stages), .. }) = self.variants.stages() else { return text };
-        let has_search = self.nodes.iter().any(|node| node.stage.search().is_some());
+    pub fn resolved(
+        &self,
+        combination: &Combination,
+        dir: &Path,
+        name: &str,
+        is_place: &dyn Fn(&str) -> bool,
+    ) -> String {
+        let mut text = format!("schema = 1\nname = {}\nseed = {}\n", quote(name), combination.seed);
+        let Some(Node { value: Value::Table(stages), .. }) = combination.trials.stages() else { return text };
+        let own = || combination.nodes.iter().map(|&at| (&self.nodes[at], &self.entries[at]));
+        let has_search = own().any(|(node, _)| node.stage.search().is_some());
         let from = absolute(dir);
         let moved = |place: &str| {
             let is_relative = Path::new(place).is_relative() && is_place(place);
@@ -27,7 +34,7 @@ impl Manifest {
         };
         for stage in &stages.entries {
             let Value::Table(keys) = &stage.node.value else { continue };
-            let Some(entry) = self.stage(&stage.key).map(|at| &self.entries[at]) else { continue };
+            let Some((_, entry)) = own().find(|(node, _)| stage_name(&node.name) == stage.key) else { continue };
             let _ = writeln!(text, "\n[stages.{}]", segment(&stage.key));
             for own in &keys.entries {
                 let mut value = own.node.value.clone();
@@ -159,7 +166,7 @@ mod tests {
                     continue;
                 }
                 let manifest = Manifest::load(&path, &Overrides::default()).unwrap_or_else(|found| panic!("{found}"));
-                let text = manifest.resolved(&root.join("out/x"), "x.resolved", &|_| true);
+                let text = manifest.resolved(&manifest.combinations[0], &root.join("out/x"), "x.resolved", &|_| true);
                 let again = load(&text, "out/x/manifest.toml", &[]);
                 assert_eq!(keys(&again), keys(&manifest), "{}\n{text}", path.display());
                 assert_eq!((again.seed, again.name.as_str()), (manifest.seed, "x.resolved"));
@@ -175,7 +182,10 @@ mod tests {
                     [stages.split]\n[stages.train]\narchitecture = \"INPUT - FC\"\n[stages.evaluate]\n\
                     gates = { accuracy = { baseline = \"../good.csv\", max_drop = 0.1 } }\n";
         let manifest = load(text, "project/m.toml", &["stages.train.epochs=3", "stages.split.seed=9"]);
-        let resolved = manifest.resolved(Path::new("project/out/m"), "m.resolved", &|place| place != "l.npy");
+        let resolved =
+            manifest.resolved(&manifest.combinations[0], Path::new("project/out/m"), "m.resolved", &|place| {
+                place != "l.npy"
+            });
         for line in [
             "source = \"../../data/images\"",
             "labels = \"l.npy\"",

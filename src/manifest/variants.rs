@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::config::{Entry, Log, Node, Problem, Severity, Span, Table, Value, did_you_mean};
+use crate::config::{Entry, Log, Node, Problem, Severity, Span, Table, Value, did_you_mean, toml};
 use crate::stages::search::{self, Dimension, Search};
 use crate::stages::{self, Kind, Upstream};
 
@@ -57,6 +57,15 @@ impl Variants {
     /// The table of all stages.
     pub(super) fn stages(&self) -> Option<&Node> {
         self.table.get("stages").map(|entry| &entry.node)
+    }
+
+    /// A stage's table as canonical text; of a search's second best model, the search's.
+    pub(super) fn text_of(&self, stage: &str) -> String {
+        let stage = stage.split('.').next().unwrap_or(stage);
+        match self.stages().map(|node| &node.value) {
+            Some(Value::Table(stages)) => stages.get(stage).map(|entry| toml(&entry.node.value)).unwrap_or_default(),
+            _ => String::new(),
+        }
     }
 
     /// The stages down to `tuned`, with these keys overridden.

@@ -314,6 +314,15 @@ impl NetworkPlan {
         self.least_training_bytes(batch, n_moments) + kept as u64
     }
 
+    /// Bytes that each further thread takes then.
+    pub fn bytes_per_thread(&self, batch: usize) -> u64 {
+        let kept = |threads: usize| -> u64 {
+            let engine = Engine::new(threads);
+            (0..self.ops.len()).map(|i| self.build(&engine, i, batch, true).training_bytes() as u64).sum()
+        };
+        kept(2).saturating_sub(kept(1))
+    }
+
     /// [`NetworkPlan::training_bytes`] without what layers keep, which is known only once they have it: told without
     /// taking any memory.
     pub fn least_training_bytes(&self, batch: usize, n_moments: usize) -> u64 {

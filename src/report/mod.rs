@@ -13,6 +13,7 @@ mod document;
 mod html;
 pub(crate) mod junit;
 pub(crate) mod markdown;
+pub(crate) mod matrix;
 pub(crate) mod outputs;
 mod reads;
 mod search;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::content::{FOLDER, HTML, MARKDOWN, SHORT};
+use super::matrix::MATRIX;
 use super::{PICTURES, TABLES};
 use crate::files::{self, Folder, RUN, document};
 
@@ -84,11 +85,14 @@ pub fn write(out_dir: &Path, reports: &BTreeMap<PathBuf, Vec<u8>>, before: &Note
 
 /// Removes a file, and its folder if that is empty then, by the folders' descriptors: no link is followed.
 fn remove(out_dir: &Path, name: &str) -> std::io::Result<()> {
-    let folder = Folder::open(out_dir)?;
+    remove_in(&Folder::open(out_dir)?, name)
+}
+
+fn remove_in(folder: &Folder, name: &str) -> std::io::Result<()> {
     match name.split_once('/') {
         None => folder.remove(name),
         Some((inner, name)) => {
-            folder.inner(inner)?.remove(name)?;
+            remove_in(&folder.inner(inner)?, name)?;
             // It stays where something else is in it.
             let _ = folder.remove_folder(inner);
             Ok(())
@@ -101,13 +105,25 @@ fn shown(path: &Path) -> String {
     names.join("/")
 }
 
-/// Whether a path is one that this program gives to a report: a table, a table or a picture in a folder.
+/// Whether a path is one that this program gives to a report: a table, a table or a picture in a folder; all of them in a
+/// variant's folder, too.
 fn is_ours(name: &str) -> bool {
     let path = Path::new(name);
     let are_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if !are_plain || name.contains('\\') {
+        return false;
+    }
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let is_variant = |folder: &str| folder.contains('=') || folder.strip_prefix('v').is_some_and(is_number);
+    match name.split_once('/') {
+        Some((folder, name)) if is_variant(folder) => is_report(name),
+        _ => name == MATRIX || is_report(name),
+    }
+}
+
+fn is_report(name: &str) -> bool {
     let is_table = |name: &str| TABLES.iter().any(|table| table.file == name);
     match name.split('/').collect::<Vec<_>>()[..] {
-        _ if !are_plain || name.contains('\\') => false,
         [name] => {
             is_table(name)
                 || [MANIFEST, METRICS_JSON, HTML, MARKDOWN, SHORT].contains(&name)
@@ -198,12 +214,26 @@ mod tests {
             "curves/cnn.svg",
             "trials-slices.svg",
             METRICS_JSON,
+            MATRIX,
+            "optimizer=adam,seed=2/metrics.csv",
+            "seed=2/curves/cnn.svg",
+            "v17/manifest.toml",
         ] {
             assert!(is_ours(name), "{name}");
         }
-        for name in
-            ["", "x.csv", "filters", "filters/x.txt", "a/b/metrics.csv", "./metrics.csv", "..", "a\\metrics.csv"]
-        {
+        for name in [
+            "",
+            "x.csv",
+            "filters",
+            "filters/x.txt",
+            "a/b/metrics.csv",
+            "./metrics.csv",
+            "..",
+            "a\\metrics.csv",
+            "seed=1/matrix.csv",
+            "seed=1/x/y/metrics.csv",
+            "seed=1/../x/metrics.csv",
+        ] {
             assert!(!is_ours(name), "{name}");
         }
     }

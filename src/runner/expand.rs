@@ -12,7 +12,7 @@ use super::graph::{Graph, TrialNode};
 use super::plan::{Plan, State};
 use crate::artifact::search::Round;
 use crate::config::Resolved;
-use crate::manifest::StageEntry;
+use crate::manifest::{Combination, StageEntry};
 use crate::stages::search::{PlacedRound, Placement, Search, Trial};
 use crate::stages::{Node, Part, Upstream};
 use crate::store::{self, Digest, Entry};
@@ -32,7 +32,9 @@ pub(super) fn expand(own: &Graph, results: &Results, cuts: &Cuts) -> Graph {
         let (search, Some(&tuned)) = (search.clone(), node.inputs.first()) else { continue };
         let found = results.get(&at).map_or(&[][..], Vec::as_slice);
         let n_known = (found.len() + 1).min(search.rounds().len());
-        let mut placement = Placement { tuned: own.nodes[tuned].name.clone(), ..Placement::default() };
+        let of_search = |combination: &&Combination| combination.nodes.contains(&at);
+        let Some(combination) = own.combinations.iter().find(of_search) else { continue };
+        let mut placement = Placement { tuned: own.plain_name(tuned), ..Placement::default() };
         for round in 0..n_known {
             let before = &found[..round];
             let mut trials = search.trials(own.entries[at].seed, before);
@@ -45,7 +47,7 @@ pub(super) fn expand(own: &Graph, results: &Results, cuts: &Cuts) -> Graph {
             }
             let mut placed = PlacedRound { ranges: search.ranges(before), trials: Vec::new(), epochs: 0 };
             for trial in trials {
-                let place = Place { search: at, tuned, trial: &trial, stage: &search };
+                let place = Place { search: at, tuned, trial: &trial, stage: &search, combination };
                 let node = graph.add_trial(&place, &mut placed.epochs);
                 placed.trials.push((trial, node));
             }
@@ -74,23 +76,29 @@ struct Place<'p> {
     tuned: usize,
     trial: &'p Trial,
     stage: &'p Search,
+    /// The variant of the manifest that is varied further.
+    combination: &'p Combination,
 }
 
 impl Graph {
     /// Adds the stages of a trial that differ from the manifest's; returns the index of the one that is tuned, and its
     /// epochs. `None` if nothing can be trained with these settings.
     fn add_trial(&mut self, place: &Place<'_>, epochs: &mut u32) -> Option<usize> {
-        let tuned = &self.nodes[place.tuned].name;
+        let tuned = &self.plain_name(place.tuned);
         let overrides = place.stage.overrides(tuned, place.trial);
-        let variant = self.variants.make(tuned, &overrides).ok()?;
-        let mut chain = Upstream { own: place.tuned, nodes: &variant.nodes }.own_lineage();
-        chain.push(place.tuned);
+        let variant = place.combination.trials.make(tuned, &overrides).ok()?;
+        // A variant has its stages in the order of the manifest; where they are in the graph, the combination knows.
+        let own_nodes = &place.combination.nodes;
+        let own_tuned = own_nodes.iter().position(|&node| node == place.tuned)?;
+        let mut chain = Upstream { own: own_tuned, nodes: &variant.nodes }.own_lineage();
+        chain.push(own_tuned);
         let mut places: BTreeMap<usize, usize> = BTreeMap::new();
         for at in chain {
             let (node, entry) = (&variant.nodes[at], &variant.entries[at]);
             let inputs: Vec<usize> = node.inputs.iter().filter_map(|input| places.get(input).copied()).collect();
-            if inputs == self.nodes[at].inputs && is_same(entry, &self.entries[at]) {
-                places.insert(at, at);
+            let of = own_nodes[at];
+            if inputs == self.nodes[of].inputs && is_same(entry, &self.entries[of]) {
+                places.insert(at, of);
                 continue;
             }
             let name = format!("{} {} {}", self.nodes[place.search].name, place.trial.id(), node.name);
@@ -101,14 +109,14 @@ impl Graph {
                 search: place.search,
                 round: place.trial.round,
                 trial: place.trial.id(),
-                of: at,
+                of,
                 is_drawn: place.trial.origin.is_none(),
             });
         }
-        let resolved = &variant.entries[place.tuned].resolved;
+        let resolved = &variant.entries[own_tuned].resolved;
         let own_epochs = resolved.iter().find(|resolved| resolved.key == "epochs");
         *epochs = own_epochs.and_then(|resolved| resolved.value.parse().ok()).unwrap_or(0);
-        places.get(&place.tuned).copied()
+        places.get(&own_tuned).copied()
     }
 }
 

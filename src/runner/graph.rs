@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::RunError;
 use crate::config::Span;
-use crate::manifest::{Manifest, StageEntry, Variants};
+use crate::manifest::{Combination, Manifest, StageEntry, Variants, stage_name};
 use crate::stages::{Node, Output, Part, Places, Source, StageError};
 use crate::store::fingerprint::SourceDigest;
 use crate::store::{Digest, Place, Store};
@@ -31,7 +31,9 @@ pub struct Graph {
     pub trials: Vec<TrialNode>,
     /// Number of the manifest's own nodes.
     pub n_own: usize,
-    /// Makes the stages of trials.
+    /// The variants of the manifest: which nodes are theirs, and what makes the trials of their searches.
+    pub combinations: Arc<Vec<Combination>>,
+    /// What makes the trials of the first of them.
     pub(super) variants: Variants,
     /// Where relative sources are looked for.
     pub places: Places,
@@ -94,6 +96,7 @@ impl Graph {
             entries: manifest.entries.clone(),
             trials: Vec::new(),
             n_own: manifest.nodes.len(),
+            combinations: Arc::clone(&manifest.combinations),
             variants: manifest.variants.clone(),
             places,
         }
@@ -104,13 +107,23 @@ impl Graph {
         self.trials.get(stage.checked_sub(self.n_own)?)
     }
 
+    /// What a node is called within its variant of the manifest: what a manifest of that variant alone would call it.
+    pub fn plain_name(&self, stage: usize) -> String {
+        let own = |stage: usize| stage_name(&self.nodes[stage].name);
+        match self.trial(stage) {
+            Some(trial) => format!("{} {} {}", own(trial.search), trial.trial, own(trial.of)),
+            None => own(stage).to_owned(),
+        }
+    }
+
     /// What tables call the trial of a node: `r1t7`, with the search's name before it where there are several searches.
     pub fn trial_name(&self, stage: usize) -> Option<String> {
         let trial = self.trial(stage)?;
         let searches =
             self.nodes[..self.n_own].iter().filter(|node| node.stage.search().is_some_and(|s| s.rank() == 1));
-        Some(if searches.count() > 1 {
-            format!("{} {}", self.nodes[trial.search].name, trial.trial)
+        let searches: BTreeSet<&str> = searches.map(|node| stage_name(&node.name)).collect();
+        Some(if searches.len() > 1 {
+            format!("{} {}", stage_name(&self.nodes[trial.search].name), trial.trial)
         } else {
             trial.trial.clone()
         })
@@ -246,4 +259,9 @@ pub fn task_name(stage: &str, part: Part) -> String {
         Part::Whole => stage.to_owned(),
         part => format!("{stage}, {part}"),
     }
+}
+
+/// Whether a node of this name, as it stands in lock files, is a trial's: `search r1t7 cnn`, `search lr=0.1 r1t7 cnn`.
+pub fn is_of_trial(node: &str) -> bool {
+    node.split(' ').count() > 2
 }

@@ -25,7 +25,7 @@ use std::path::Path;
 use super::differ;
 use super::error::RunError;
 use super::expand::{Cuts, Results, expand, read_results};
-use super::graph::{Graph, SourceDigests};
+use super::graph::{Graph, SourceDigests, is_of_trial};
 use super::memory::{Memory, task_key};
 use super::outcome::Outcome;
 use super::plan::{self, Forced, Known, PlannedTask, State};
@@ -420,7 +420,7 @@ impl LockFile {
             let are_known = plan.tasks.iter().all(|task| task.state == State::Fresh);
             let is_of_no_stage = |name: &String| {
                 let stage = name.rsplit_once('/').map_or(name.as_str(), |(stage, _)| stage);
-                !stage.contains(' ') && own.nodes.iter().all(|node| node.name != stage)
+                !is_of_trial(stage) && own.nodes.iter().all(|node| node.name != stage)
             };
             let gone = self.tasks.keys().filter(|key| !planned.contains(*key));
             differences.extend(gone.filter(|name| are_known || is_of_no_stage(name)).cloned().map(Difference::Gone));

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::graph::Graph;
 use crate::files::document;
-use crate::manifest::{Manifest, Overrides};
+use crate::manifest::{Manifest, Overrides, stage_name};
 use crate::stages::Part;
 use crate::store::{Digest, Store};
 
@@ -57,6 +57,15 @@ impl Memory {
                 let _ = store.write_note("runs", &name, &bytes);
             }
         }
+    }
+
+    /// What is remembered of a task; of a variant's that has not run, that of the manifest without variants.
+    pub(super) fn of(&self, graph: &Graph, stage: usize, part: Part) -> Option<&Remembered> {
+        let name = &graph.nodes[stage].name;
+        self.get(name, part).or_else(|| {
+            let plain = stage_name(name);
+            (graph.trial(stage).is_none() && plain != name).then(|| self.get(plain, part))?
+        })
     }
 
     /// What is remembered of a task.

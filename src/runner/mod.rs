@@ -5,6 +5,7 @@
 //! ([`plan`](plan::plan)) of the graph, the digests of the sources and what the store has. What a task means is the
 //! stage's, what a fingerprint is the store's; here is when, and why.
 
+mod budget;
 mod clock;
 mod differ;
 mod error;
@@ -29,7 +30,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::artifact::Files;
 use crate::artifact::search::{ROUND, Round};
@@ -43,7 +44,7 @@ use plan::{Forced, Known};
 
 pub use error::RunError;
 pub use events::{Ended, Event, Events, Failure, Silent};
-pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, task_name, variant_name};
+pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, is_of_trial, task_name, variant_name};
 pub use kept::{Named, Why, lock_files, named_by_runs_and_locks, read_lock};
 pub use leakage::{LeakTest, Learner, Unmoved};
 pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys};
@@ -69,20 +70,60 @@ pub struct Options<'a> {
     pub cancel: &'a AtomicBool,
     /// How long to wait for another run that computes the same task.
     pub lock_limit: Duration,
+    /// At most so many tasks side by side; `None`: as many as there are threads.
+    pub jobs: Option<usize>,
+    /// The memory that this process may take, in bytes; `None`: what the system leaves. Fewer tasks run side by side then.
+    pub memory: Option<u64>,
+    /// When no more tasks are begun, and those that run stop at their next checkpoint.
+    pub deadline: Option<Instant>,
+    /// Whether the run may go on, asked once the data set of a stage, by index, is there ([`NAMES_FILES`] of it). `None`: it
+    /// may.
+    pub admits: Option<&'a AdmitsDataset<'a>>,
     /// Of a finished run, which files somebody reads: where they are not here their tasks are computed again. `None`:
     /// nobody does.
     pub reads: Option<&'a ReadsFile<'a>>,
 }
 
+/// Where the digests of what stages read from outside are taken from.
+#[derive(Clone, Copy)]
+pub enum SourcesFrom<'p> {
+    /// From the lock file that is compared with.
+    Lock,
+    /// From the disk.
+    Disk,
+    /// From a plan that was made just now.
+    Plan(&'p Plan),
+}
+
 /// Whether somebody reads this file of a task, given what the run came to.
 pub type ReadsFile<'a> = dyn Fn(&Outcome, &TaskOutcome, &str) -> bool + Sync + 'a;
+
+/// Whether a run may go on with this data set of a stage.
+pub type AdmitsDataset<'a> = dyn Fn(usize, &Files) -> bool + Sync + 'a;
 
 impl<'a> Options<'a> {
     /// All stages, nothing forced, an hour's patience.
     pub fn new(threads: usize, cancel: &'a AtomicBool) -> Options<'a> {
         let lock_limit = Duration::from_secs(3600);
         let (threads, force) = (threads.max(1), BTreeSet::new());
-        Options { threads, force, targets: None, part: None, cancel, lock_limit, reads: None }
+        Options {
+            threads,
+            force,
+            targets: None,
+            part: None,
+            cancel,
+            lock_limit,
+            jobs: None,
+            memory: None,
+            deadline: None,
+            admits: None,
+            reads: None,
+        }
+    }
+
+    /// Whether the time is over.
+    fn is_out_of_time(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -261,6 +302,19 @@ impl<'a> Session<'a> {
     /// As [`Session::plan`], or if another manifest of the project has the same name. A task that fails is part of the
     /// outcome.
     pub fn run(&self, options: &Options<'_>, events: &dyn Events) -> Result<Outcome, RunError> {
+        self.run_planned(None, options, events)
+    }
+
+    /// The same, for whoever has made the plan with these options already.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_planned(
+        &self,
+        mut planned: Option<Plan>,
+        options: &Options<'_>,
+        events: &dyn Events,
+    ) -> Result<Outcome, RunError> {
         if let Some(other) = memory::namesake(&self.store, &self.graph) {
             return Err(RunError::NameTaken { name: self.graph.name.clone(), other });
         }
@@ -270,7 +324,10 @@ impl<'a> Session<'a> {
         let told = worker::Told::default();
         let mut earlier: BTreeMap<String, TaskOutcome> = BTreeMap::new();
         loop {
-            let plan = self.plan_telling(options, events, &force, &cuts)?;
+            let plan = match planned.take() {
+                Some(plan) => plan,
+                None => self.plan_telling(options, events, &force, &cuts)?,
+            };
             let mut outcome = scheduler::run(self, plan, options, events, &force, &clock, &told);
             let has_moved = outcome.tasks.iter().any(|task| matches!(task.ended, Ended::Computed | Ended::Found));
             outcome.take_over(&mut earlier);
@@ -279,7 +336,8 @@ impl<'a> Session<'a> {
             outcome.truncated = cuts.keys().map(|&(search, _)| search).collect();
             // Each pass makes a round known, or is the last.
             let has_more = outcome.has_open() && has_moved || is_limited;
-            let is_over = outcome.is_complete() || outcome.is_interrupted || has_failed || !has_more;
+            let is_stopped = outcome.is_interrupted || outcome.is_out_of_time || outcome.is_refused;
+            let is_over = outcome.is_complete() || is_stopped || has_failed || !has_more;
             let n_wanted = force.wanted.len();
             if outcome.is_complete() && !outcome.is_interrupted {
                 force.wanted.extend(self.absent_but_read(&outcome, options)?);
@@ -310,18 +368,23 @@ impl<'a> Session<'a> {
     }
 
     /// Compares the plan with a lock file as if the lock file were the store: which tasks would give other keys.
-    /// With `inputs` the sources are read; without, those of the lock file are believed.
     ///
     /// # Errors
     /// As [`Session::plan`].
     pub fn compare_with_lock(
         &self,
         lock: &LockFile,
-        inputs: bool,
+        sources: SourcesFrom<'_>,
         threads: usize,
     ) -> Result<Vec<Difference>, RunError> {
         let mut known = BTreeMap::new();
-        let mut digest = |graph: &Graph, tasks: &[PlannedTask]| match inputs {
+        if let SourcesFrom::Plan(plan) = sources {
+            let own = plan.tasks.iter().filter(|task| task.stage < self.graph.n_own);
+            let own = own.filter(|task| !task.record.sources.is_empty());
+            known.extend(own.map(|task| (task.stage, task.record.sources.clone())));
+        }
+        let is_read = !matches!(sources, SourcesFrom::Lock);
+        let mut digest = |graph: &Graph, tasks: &[PlannedTask]| match is_read {
             true => {
                 let needed = tasks.iter().map(|task| task.stage).collect();
                 graph::digest_sources(graph, &self.store, needed, threads, &|_, _| (), &mut known)

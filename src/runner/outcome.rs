@@ -48,6 +48,10 @@ pub struct Outcome {
     pub tasks: Vec<TaskOutcome>,
     /// Whether it was told to stop before it was done.
     pub is_interrupted: bool,
+    /// Whether its time was over before it was done.
+    pub is_out_of_time: bool,
+    /// Whether [`Options::admits`](super::Options::admits) said that it may not go on.
+    pub is_refused: bool,
     /// The graph that the tasks are of: the manifest's, with the trials of its searches.
     pub graph: Graph,
     /// Searches that reached their time limit and have fewer trials than the manifest says, by index.

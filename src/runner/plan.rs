@@ -91,9 +91,9 @@ impl PlannedTask {
         stages
     }
 
-    /// What those are called.
+    /// What those are called, within their variant of the manifest.
     pub(super) fn read_names(&self, graph: &Graph) -> Vec<String> {
-        self.read_stages().into_iter().map(|stage| graph.nodes[stage].name.clone()).collect()
+        self.read_stages().into_iter().map(|stage| graph.plain_name(stage)).collect()
     }
 }
 
@@ -276,7 +276,7 @@ fn want_inputs(tasks: &mut [PlannedTask], has: &dyn Fn(&Digest) -> bool) {
 }
 
 fn remembered<'k>(graph: &Graph, task: &PlannedTask, known: &Known<'k>) -> Option<&'k Remembered> {
-    known.memory.get(&graph.nodes[task.stage].name, task.part)
+    known.memory.of(graph, task.stage, task.part)
 }
 
 /// Decides a task whose inputs are known, from what the store has under its fingerprint.
@@ -331,7 +331,7 @@ pub(super) fn decide(graph: &Graph, task: &mut PlannedTask, found: Found, known:
 fn planned_by(graph: &Graph, task: &PlannedTask, known: &Known<'_>) -> Option<StaleReason> {
     let node = &graph.nodes[task.stage];
     let (key, old, new) = node.stage.planned_by(task.part)?;
-    let has_run = |part: &Part| known.memory.get(&node.name, *part).is_some();
+    let has_run = |part: &Part| known.memory.of(graph, task.stage, *part).is_some();
     node.stage.parts(&node.flow).iter().any(has_run).then(|| {
         let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
         StaleReason::Param { key: key.to_owned(), old, new, span: graph.span_of(task.stage, key) }
@@ -351,7 +351,7 @@ fn own_record(graph: &Graph, task: &PlannedTask, sources: &SourceDigests) -> Tas
     keys.dedup();
     let mut names = Vec::new();
     if node.stage.reads_names() {
-        names.push(node.name.clone());
+        names.push(graph.plain_name(task.stage));
         names.extend(task.read_names(graph));
     }
     TaskRecord {

@@ -40,9 +40,10 @@ pub struct FileDifference {
 
 impl Plan {
     /// The tasks that are recorded (fresh), each fingerprint once and in an order in which they can run, and how many
-    /// others there are; of one stage, if it is named.
-    pub fn recorded(&self, stage: Option<usize>) -> (Vec<Recorded>, usize) {
-        let is_meant = |task: &PlannedTask| stage.is_none_or(|stage| self.is_of(task, stage));
+    /// others there are; of these stages, if some are named.
+    pub fn recorded(&self, stages: Option<&[usize]>) -> (Vec<Recorded>, usize) {
+        let is_meant =
+            |task: &PlannedTask| stages.is_none_or(|stages| stages.iter().any(|&stage| self.is_of(task, stage)));
         let own = self.tasks.iter().enumerate().filter(|(_, task)| is_meant(task));
         let (fresh, others): (Vec<_>, Vec<_>) = own.partition(|(_, task)| task.state == State::Fresh);
         let mut seen = BTreeSet::new();

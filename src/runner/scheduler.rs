@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use super::budget::Budget;
 use super::clock::Clock;
 use super::events::{Ended, Event, Events, Failure};
 use super::graph::{Graph, task_name};
@@ -20,8 +21,9 @@ use super::worker::{Order, Reply, Told, Workshop};
 use super::{Options, Session};
 use crate::artifact::Files;
 use crate::artifact::dataset::{NAMES_FILES, NUMBERS_FILES, Names, SUMMARY_FILES, Summary};
+use crate::config::{Log, Span};
 use crate::stages::search::Search;
-use crate::stages::{Output, Part, Reads, StageError};
+use crate::stages::{Flow, Glance, Output, Part, Price, Reads, StageError};
 use crate::store::{self, Digest, Entry, Found};
 
 /// Where a task is during the run.
@@ -74,8 +76,9 @@ pub(super) fn run(
         run.start(&workshop);
         loop {
             workshop.pass_warnings();
-            let ready = run.ready();
+            let ready = run.admitted();
             for (i, threads) in workshop.purse.share_out(&ready) {
+                run.begin(i, &workshop);
                 run.set(i, Stand::Running, &workshop);
                 let (to, workshop, order) = (sender.clone(), &workshop, run.order(i, threads));
                 let work = move || {
@@ -94,7 +97,10 @@ pub(super) fn run(
                 break;
             }
             match messages.recv() {
-                Ok(Message::Ended(i, reply, seconds)) => run.take(i, reply, seconds, &workshop),
+                Ok(Message::Ended(i, reply, seconds)) => {
+                    run.budget.end(i);
+                    run.take(i, reply, seconds, &workshop);
+                }
                 Ok(Message::Freed) => {}
                 Err(_) => break,
             }
@@ -141,6 +147,13 @@ struct Run<'r> {
     /// The fingerprints that are being computed.
     busy: BTreeSet<Digest>,
     n_running: usize,
+    budget: Budget,
+    /// What is known of nodes beyond the manifest, once their data set is there.
+    flows: BTreeMap<usize, Flow>,
+    /// What tasks take, by node and whether it is a check before a training.
+    prices: BTreeMap<(usize, bool), Price>,
+    /// Whether the run may not go on.
+    is_refused: bool,
     /// By search and round.
     watched: BTreeMap<(usize, u32), Watched>,
 }
@@ -223,6 +236,10 @@ impl<'r> Run<'r> {
             ready: BTreeSet::new(),
             busy: BTreeSet::new(),
             n_running: 0,
+            budget: Budget::new(options.jobs, options.threads, options.memory),
+            flows: BTreeMap::new(),
+            prices: BTreeMap::new(),
+            is_refused: false,
             watched,
             tasks: plan.tasks,
             graph: plan.graph,
@@ -241,7 +258,10 @@ impl<'r> Run<'r> {
             match self.stands[i] {
                 Stand::Ready => self.open_gates(i, workshop),
                 Stand::Waiting => self.resolve(i, workshop),
-                Stand::Done if !is_fresh => self.tell_dataset(i, workshop),
+                Stand::Done if !is_fresh => {
+                    self.tell_dataset(i, workshop);
+                    self.ask_dataset(i);
+                }
                 Stand::Done | Stand::Running | Stand::Ended => {}
             }
         }
@@ -261,6 +281,89 @@ impl<'r> Run<'r> {
         if let Ok(summary) = files.map_err(drop).and_then(|files| Summary::read(&files).map_err(drop)) {
             workshop.events.event(&Event::Dataset { stage: &node.name, summary: &summary });
         }
+    }
+
+    /// The names of a data set that a finished task is.
+    fn dataset(&self, i: usize) -> Option<Files> {
+        if self.graph.nodes[self.tasks[i].stage].flow.output != Output::Dataset {
+            return None;
+        }
+        let entry = self.outcomes[i].entry.as_ref()?;
+        self.session.store.open_files(entry, &|name| Reads(NAMES_FILES).covers(name)).ok()
+    }
+
+    /// Asks whether the run may go on with a data set that is there now.
+    fn ask_dataset(&mut self, i: usize) {
+        let stage = self.tasks[i].stage;
+        if let Some(admits) = self.options.admits
+            && stage < self.graph.n_own
+            && let Some(files) = self.dataset(i)
+        {
+            self.is_refused |= !admits(stage, &files);
+        }
+    }
+
+    /// What is known of what a node hands on, now that what it reads is there.
+    fn flow(&mut self, stage: usize) -> Flow {
+        let node = &self.graph.nodes[stage];
+        let own = &node.flow;
+        if own.shape.is_some() && own.n_classes.is_some() && own.n_samples.is_some() {
+            return own.clone();
+        }
+        if let Some(known) = self.flows.get(&stage) {
+            return known.clone();
+        }
+        let mut flow = own.clone();
+        if own.output == Output::Dataset {
+            let task = self.tasks.iter().position(|task| task.stage == stage);
+            let glance = task.and_then(|task| self.dataset(task)).and_then(|files| Glance::of_dataset(&files).ok());
+            let Some(glance) = glance else { return flow };
+            glance.tell(&mut flow);
+        } else {
+            let inputs: Vec<Flow> = node.inputs.clone().into_iter().map(|input| self.flow(input)).collect();
+            let node = &self.graph.nodes[stage];
+            flow = node.stage.check(&inputs, Span::default(), &mut Log::default());
+        }
+        self.flows.insert(stage, flow.clone());
+        flow
+    }
+
+    /// What a task takes that can be started.
+    fn price(&mut self, i: usize) -> Price {
+        let (stage, part) = (self.tasks[i].stage, self.tasks[i].part);
+        let at = (stage, part == Part::Sanity);
+        if let Some(&known) = self.prices.get(&at) {
+            return known;
+        }
+        let above = self.graph.nodes[stage].inputs.first().copied().map(|input| self.flow(input));
+        let task = &self.tasks[i];
+        let read = task.needs.iter().zip(&task.above).flat_map(|(need, &above)| {
+            let outputs = self.outcomes[above].entry.iter().flat_map(|entry| &entry.outputs);
+            outputs.filter(|output| need.files.covers(&output.name)).collect::<Vec<_>>()
+        });
+        // Arrays are mapped, not read.
+        let read_bytes = read.filter(|output| !output.name.ends_with(".npy")).map(|output| output.size).sum();
+        let price = self.graph.nodes[stage].stage.price(above.as_ref(), read_bytes);
+        self.prices.insert(at, price);
+        price
+    }
+
+    /// Which tasks are to be started now as far as the budget goes.
+    fn admitted(&mut self) -> Vec<usize> {
+        let ready = self.ready();
+        let budget = std::mem::replace(&mut self.budget, Budget::none());
+        let admitted = budget.admitted(ready, &mut |i| self.price(i));
+        self.budget = budget;
+        admitted
+    }
+
+    /// Takes a task into the budget.
+    fn begin(&mut self, i: usize, workshop: &Workshop<'_>) {
+        let price = if self.budget.is_limited() { self.price(i) } else { Price::default() };
+        if let Some(complaint) = self.budget.complaint(price) {
+            workshop.warn(Some(&self.outcomes[i].name), &complaint);
+        }
+        self.budget.start(i, price);
     }
 
     /// Moves a task, and those that waited for that.
@@ -286,6 +389,7 @@ impl<'r> Run<'r> {
         }
         if stand == Stand::Done {
             self.tell_dataset(i, workshop);
+            self.ask_dataset(i);
         }
         for k in 0..self.readers[i].len() {
             let reader = self.readers[i][k];
@@ -444,7 +548,7 @@ impl<'r> Run<'r> {
 
     /// Which tasks could be started now: as many as there can be a use for.
     fn ready(&self) -> Vec<usize> {
-        if self.is_cancelled() {
+        if self.is_cancelled() || self.is_refused || self.options.is_out_of_time() {
             return Vec::new();
         }
         // Two tasks with one fingerprint are one: the second waits and then finds it.
@@ -473,7 +577,7 @@ impl<'r> Run<'r> {
             lent: AtomicUsize::new(threads),
             fingerprint: task.fingerprint.unwrap_or_else(|| task.record.fingerprint()),
             is_forced: reasons.contains(&StaleReason::Forced),
-            before: self.memory.get(&self.graph.nodes[task.stage].name, task.part).map(|old| old.fingerprint),
+            before: self.memory.of(&self.graph, task.stage, task.part).map(|old| old.fingerprint),
             reasons,
             task,
         }
@@ -647,6 +751,14 @@ impl<'r> Run<'r> {
         Memory { manifest, lock, tasks }.save(&self.session.store, graph);
         self.session.store.save_stamps();
         let is_interrupted = self.is_cancelled() && !is_complete;
-        Outcome { is_interrupted, tasks: self.outcomes, graph: self.graph, truncated: BTreeSet::new() }
+        let has_failed = self.outcomes.iter().any(|outcome| matches!(outcome.ended, Ended::Failed(_)));
+        Outcome {
+            is_interrupted,
+            is_out_of_time: self.options.is_out_of_time() && !is_complete && !is_interrupted && !has_failed,
+            is_refused: self.is_refused,
+            tasks: self.outcomes,
+            graph: self.graph,
+            truncated: BTreeSet::new(),
+        }
     }
 }

@@ -109,7 +109,7 @@ impl<'r> Workshop<'r> {
         let label = format!("{} {name}", graph.name);
         let mut waiting = |holder: &str| {
             self.events.event(&Event::Waiting { task: &name, holder });
-            !self.options.cancel.load(Ordering::Relaxed)
+            !self.options.cancel.load(Ordering::Relaxed) && !self.options.is_out_of_time()
         };
         let locking = Locking { who: &label, limit: self.options.lock_limit, waiting: &mut waiting };
         let Some(_lock) = store.lock(&order.fingerprint, locking) else { return Reply::Cancelled };
@@ -265,6 +265,10 @@ impl Context for TaskContext<'_> {
     fn is_cancelled(&self) -> bool {
         self.workshop.options.cancel.load(Ordering::Relaxed)
             || self.workshop.clock.ends(self.workshop.graph, self.order.task.stage)
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        self.workshop.options.is_out_of_time()
     }
 
     fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {

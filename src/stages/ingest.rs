@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::{
-    Context, Flow, Given, Glance, Kind, Learns, Need, Output, Part, Places, Source, Stage, StageError, Task, Upstream,
+    Context, Flow, Given, Glance, Kind, Learns, Need, Output, Part, Places, Price, Source, Stage, StageError, Task,
+    Upstream,
 };
 use crate::artifact::Sink;
 use crate::artifact::dataset::{DatasetWriter, IMAGES, Row, Skipped};
@@ -606,6 +607,13 @@ impl Stage for Ingest {
 
     fn accepts(&self) -> &'static [Output] {
         &[]
+    }
+
+    fn price(&self, _: Option<&Flow>, _: u64) -> Price {
+        // A photo of three million pixels and what its decoder keeps, on each thread, and as many that wait to be written.
+        const PHOTO: u64 = 32 << 20;
+        let is_builtin = self.source.starts_with("builtin:");
+        if is_builtin { Price { bytes: 8 << 20, per_thread: 0 } } else { Price { bytes: 2 * PHOTO, per_thread: PHOTO } }
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {

@@ -308,6 +308,12 @@ pub trait Context: Sync {
     /// Whether the run is being stopped: return [`StageError::cancelled`] soon.
     fn is_cancelled(&self) -> bool;
 
+    /// Whether the run's time is over: return [`StageError::cancelled`] at the next checkpoint. Who keeps none goes on to its
+    /// end.
+    fn is_out_of_time(&self) -> bool {
+        false
+    }
+
     /// Tells people how far the task is: `done` of `total` (0 = unknown) `unit`s, and a short note.
     fn progress(&self, done: u64, total: u64, unit: &str, note: &str);
 
@@ -571,6 +577,12 @@ pub trait Stage: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What a task of it takes while it runs, beside files that it maps: an estimate that is rather too large. `above` is
+    /// what is known of its first input, `read_bytes` how much it reads and parses.
+    fn price(&self, _above: Option<&Flow>, read_bytes: u64) -> Price {
+        Price { bytes: 4 * read_bytes, per_thread: 0 }
+    }
+
     /// The network that it trains, for `summary`.
     fn network(&self) -> Option<Trained<'_>> {
         None
@@ -584,6 +596,15 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// # Errors
     /// What and where; nothing is published then.
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError>;
+}
+
+/// The memory of a running task, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// On one thread.
+    pub bytes: u64,
+    /// More for each other thread.
+    pub per_thread: u64,
 }
 
 /// A network that a stage trains, before anything is planned.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Price, Reads, Stage, StageError, Task, Upstream, lineage,
 };
 use crate::artifact::Sink;
 use crate::artifact::transform;
@@ -63,6 +63,13 @@ impl Stage for Preprocess {
             log.push(problem.help("add `steps = [\"center\"]`, or leave out the stage"));
         }
         Flow { output: Output::Fitted, ..inputs[0].clone() }
+    }
+
+    fn price(&self, above: Option<&Flow>, read_bytes: u64) -> Price {
+        // A chunk of samples and their moments, on each thread.
+        let n_values = above.and_then(|above| above.shape).map_or(0, |shape| shape.len() as u64);
+        let per_thread = n_values * 4 * 1024;
+        Price { bytes: per_thread + 4 * read_bytes, per_thread }
     }
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Price, Reads, Stage, StageError, Task, Upstream, lineage,
 };
 use crate::artifact::Sink;
 use crate::artifact::features::{self, FeaturesWriter};
@@ -152,6 +152,13 @@ impl Stage for Reduce {
                 }
             }
         }
+    }
+
+    fn price(&self, above: Option<&Flow>, read_bytes: u64) -> Price {
+        let n_values = above.and_then(|above| above.shape).map_or(0, |shape| shape.len() as u64);
+        let n_samples = above.and_then(|above| above.n_samples).map_or(u64::MAX, |n| n as u64);
+        let fitted = self.method.as_ref().map_or(0, |method| method.fit_bytes(n_values, n_samples));
+        Price { bytes: fitted + 4 * read_bytes, per_thread: n_values * 4 * 64 }
     }
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {

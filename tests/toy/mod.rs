@@ -12,7 +12,7 @@ use convoy::config::{Log, Section, Span};
 use convoy::manifest::{Manifest, Overrides};
 use convoy::runner::{Events, Options, Outcome, Plan, RunError, Session, Silent};
 use convoy::stages::{
-    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Source, Stage, StageError, Task, Upstream,
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Price, Reads, Source, Stage, StageError, Task, Upstream,
 };
 use convoy::store::Access;
 
@@ -35,6 +35,8 @@ struct Toy {
     /// Bytes that the output is filled up with.
     size: u64,
     seed: Option<u64>,
+    /// Memory that a task says that it takes, in MiB.
+    takes: u64,
     /// Warns so many times, each fold of something that all say and of something of its own.
     warn: u64,
 }
@@ -53,6 +55,7 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
         panic: None,
         size: s.key("size", "A number.", "1").whole(0..=1 << 32).or(0),
         seed: None,
+        takes: 0,
         warn: 0,
     };
     match kind {
@@ -62,6 +65,7 @@ fn read(kind: &'static str, revision: u32, s: &mut Section<'_>) -> Box<dyn Stage
             toy.is_refit = s.key("refit", "Yes or no.", "true").flag(false);
             toy.fail = s.key("fail", "A number.", "1").whole(1..=20).optional();
             toy.panic = s.key("panic", "A number.", "1").whole(1..=20).optional();
+            toy.takes = s.key("takes", "A number.", "1").whole(0..=1_000_000).optional().unwrap_or(0);
             toy.warn = s.key("warn", "A number.", "1").whole(0..=20).optional().unwrap_or(0);
             toy.seed = s.key("seed", "A number.", "1").whole(0..=1_000_000).optional();
         }
@@ -186,6 +190,10 @@ impl Stage for Toy {
         Ok(vec![Source::File { role: "images".into(), path }])
     }
 
+    fn price(&self, _: Option<&Flow>, _: u64) -> Price {
+        Price { bytes: self.takes << 20, per_thread: 0 }
+    }
+
     fn uses_seed(&self) -> bool {
         matches!(self.kind, "cut" | "learn")
     }
@@ -230,6 +238,9 @@ impl Stage for Toy {
             context.progress(done, self.sleep, "steps", "");
             if done.is_multiple_of(10) {
                 context.save_checkpoint(&vec![0; done as usize]);
+                if done < self.sleep && context.is_out_of_time() {
+                    return Err(StageError::cancelled());
+                }
             }
         }
         if resumed_at > 0 {

@@ -140,6 +140,9 @@ pub trait Reduction: fmt::Debug + Send + Sync {
     fn output_shape(&self, input: Option<SampleShape>, n_samples: Option<usize>)
     -> Result<Option<SampleShape>, Misfit>;
 
+    /// Bytes that learning it takes, from so many samples of so many features; rather too many.
+    fn fit_bytes(&self, features: u64, n_samples: u64) -> u64;
+
     /// Learns the map.
     ///
     /// # Errors

@@ -111,6 +111,16 @@ impl Reduction for Pca {
         KIND.name
     }
 
+    fn fit_bytes(&self, features: u64, n_samples: u64) -> u64 {
+        // The smaller of the two symmetric problems, with its eigenvectors and scratch; the axes and the map, in double precision.
+        let side = features.min(n_samples);
+        let kept = self.components.map_or(side, |components| components as u64).min(features);
+        if self.is_random() && (self.solver == Solver::Randomized || features > 1024 && kept < side / 2) {
+            return (6 * features * (kept + 16)).saturating_mul(8);
+        }
+        (3 * side * side).saturating_add(4 * features * kept).saturating_mul(8)
+    }
+
     fn is_random(&self) -> bool {
         self.solver != Solver::Full && self.components.is_some()
     }

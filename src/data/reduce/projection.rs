@@ -119,6 +119,12 @@ impl Random {
 }
 
 impl Reduction for Random {
+    fn fit_bytes(&self, features: u64, n_samples: u64) -> u64 {
+        // Of an unknown number of samples it is not known how many axes they need.
+        let n_samples = usize::try_from(n_samples).unwrap_or(usize::MAX).min(1 << 32);
+        2 * 4 * features * self.n_components(n_samples) as u64
+    }
+
     fn name(&self) -> &'static str {
         match self.kind {
             Draw::Gaussian => GAUSSIAN.name,

@@ -185,15 +185,8 @@ fn read_time_limit(section: &mut Section<'_>) -> Option<u64> {
     let node = section.key("time_limit", meaning, "\"2h\"").form(None, form)?;
     let seconds = match &node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok(),
-        Value::Text { text, .. } => text.char_indices().last().and_then(|(at, unit)| {
-            let unit = match unit {
-                's' => 1,
-                'm' => 60,
-                'h' => 3600,
-                _ => return None,
-            };
-            text[..at].trim().parse::<u64>().ok()?.checked_mul(unit)
-        }),
+        // A number without a unit is no string.
+        Value::Text { text, .. } if text.trim().ends_with(['s', 'm', 'h']) => crate::config::seconds(text),
         _ => None,
     };
     match seconds.filter(|seconds| (1..=MOST).contains(seconds)) {

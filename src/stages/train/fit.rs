@@ -387,6 +387,9 @@ impl Course<'_> {
                     Ok(bytes) => context.save_checkpoint(&bytes),
                     Err(error) => context.warn(&format!("no checkpoint is kept: {error}")),
                 }
+                if context.is_out_of_time() {
+                    return Err(StageError::cancelled());
+                }
             }
         }
         run.end_filters = Filters::of(trainer.network()).map(|filters| filters.values);

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Advice, Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Trained, Upstream,
-    lineage, pictures,
+    Advice, Context, Flow, Kind, Learns, Need, Output, Part, Places, Price, Reads, Stage, StageError, Task, Trained,
+    Upstream, lineage, pictures,
 };
 use crate::artifact::dataset::{DATASET_FILES, Dataset};
 use crate::artifact::model::MODEL;
@@ -35,6 +35,7 @@ use crate::nn::architecture::{self, Architecture};
 use crate::nn::init::Initializer;
 use crate::nn::layer::TensorSpec;
 use crate::nn::optimizer::{self, OptimizerConfig};
+use crate::nn::plan::NetworkPlan;
 use crate::nn::schedule::Schedule;
 use crate::nn::seeds::Seeds;
 
@@ -520,6 +521,20 @@ impl Stage for Train {
         self.seed
     }
 
+    fn price(&self, above: Option<&Flow>, read_bytes: u64) -> Price {
+        let known = above.and_then(|above| Some((above, above.shape?, above.n_classes?)));
+        let Some((above, shape, n_classes)) = known else { return Price { bytes: 4 * read_bytes, per_thread: 0 } };
+        let layers = self.architecture.as_ref().map(|architecture| &architecture.layers);
+        let plan = layers.and_then(|layers| NetworkPlan::new(layers, shape, n_classes).ok());
+        let Some(plan) = plan else { return Price::default() };
+        let n_moments = self.optimizer.n_moments();
+        // The weights with their moments once more in a checkpoint, and as the bytes of its file.
+        let kept = 2 * plan.n_parameters() as u64 * 4 * (1 + n_moments as u64 + u64::from(self.snapshots.unwrap_or(0)));
+        let probabilities = above.n_samples.unwrap_or(0) as u64 * n_classes as u64 * 4;
+        let bytes = plan.training_bytes(self.batch_size, n_moments) + kept + 2 * probabilities + 4 * read_bytes;
+        Price { bytes, per_thread: plan.bytes_per_thread(self.batch_size) }
+    }
+
     fn network(&self) -> Option<Trained<'_>> {
         let architecture = self.architecture.as_ref()?;
         Some(Trained { architecture, batch_size: self.batch_size, n_moments: self.optimizer.n_moments() })
@@ -527,6 +542,7 @@ impl Stage for Train {
 
     fn learns(&self, part: Part) -> Option<Learns> {
         let chosen = match part {
+            Part::Pictures => return None,
             Part::Sanity => return Some(Learns { fitted: Reads::ALL, says: Reads(&[]), chosen: None }),
             Part::All => Some("chose its epochs"),
             _ if self.early_stopping.is_some() => Some("chooses its epoch"),
