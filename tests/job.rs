@@ -131,7 +131,7 @@ fn baselines_that_are_not_there_are_errors_of_the_manifest() {
     let (exit, _, told) = ran(folder, &["check", "small.toml", "--data"]);
     assert_eq!(exit, Some(2), "{told}");
     assert!(told.contains("there is no class `wasp`") && told.contains("small.toml:21:"), "{told}");
-    assert_eq!(ran(folder, &["run", "-q"]).0, Some(1), "it is an error, not a gate that is passed");
+    assert_eq!(ran(folder, &["run", "-q"]).0, Some(2), "it is an error, not a gate that is passed");
     // The table of a run that has no such row.
     fs::write(folder.join("old.csv"), "model,split,fold,class,metric,value\n").unwrap();
     write(folder, "gates = [{ metric = \"accuracy\", split = \"test\", baseline = \"old.csv\" }]");

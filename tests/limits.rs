@@ -147,7 +147,7 @@ fn the_command_line_says_what_is_left_and_goes_on() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path();
     let text = "schema = 1\nname = \"m\"\n[stages.ingest]\nsource = \"builtin:digits\"\n[stages.split]\nfolds = 4\n\
-                [stages.train]\narchitecture = \"INPUT - CONV(16) - RELU - POOL - FC(32) - RELU - FC\"\nepochs = 30\n\
+                [stages.train]\narchitecture = \"INPUT - CONV(16) - RELU - POOL - FC(32) - RELU - FC\"\nepochs = 150\n\
                 sanity = false\n[stages.evaluate]\n";
     fs::write(folder.join("m.toml"), text).unwrap();
     let limited = ["run", "-q", "--time-limit", "1s", "--jobs", "1", "--threads", "1", "--json"];

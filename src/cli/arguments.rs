@@ -43,8 +43,27 @@ Environment (options win; an empty variable counts as not set):
 
 With --json a verb prints an object (predict: one a line) that begins with schema_version.";
 
+/// `500MiB`, `2GiB`, `1000000`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().ok()?;
+    let unit: u64 = match text[split..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
 fn size(text: &str) -> Result<u64, String> {
-    let bytes = super::cache::parse_size(text).filter(|&bytes| bytes > 0);
+    let bytes = parse_size(text).filter(|&bytes| bytes > 0);
     bytes.ok_or_else(|| "expected a size such as `400MiB` or `2GiB`".to_owned())
 }
 

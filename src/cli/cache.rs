@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::Exit;
-use super::arguments::{CacheVerb, ManifestArguments, StoreArguments};
+use super::arguments::{CacheVerb, ManifestArguments, StoreArguments, parse_size};
 use super::locked;
 use super::manifest;
 use super::store::{failed, locate, open};
@@ -665,25 +665,6 @@ fn unpack(arguments: &StoreArguments, file: &Path, is_json: bool, terminal: &Ter
         ));
     }
     Exit::Done
-}
-
-/// `500MiB`, `2GiB`, `1000000`.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..split].parse().ok()?;
-    let unit: u64 = match text[split..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn the_top_is_checked() {
             "`name` has the character `/`, expected letters, digits, `-`, `_` and `.`",
             "`seed` expects a whole number, at least 0, got `-1`",
             "`stages` expects tables, got `3`",
-            "unknown key `matrix`",
+            "`matrix` expects a table of keys and lists, got `1`",
         ],
     );
     check(
@@ -297,7 +297,7 @@ fn wrong_sets_point_into_the_argument() {
     check("stages.trian.size=1", "--set:1:8 there is no stage `trian` to override (did you mean `train`?)");
     check(
         "train.size=1",
-        "--set:1:1 an override cannot set `train`, expected `stages`, `seed` or `name` (the stage's keys begin with `stages.train.`)",
+        "--set:1:1 an override cannot set `train`, expected `stages`, `seed`, `repeats` or `name` (the stage's keys begin with `stages.train.`)",
     );
     check("stages.train=1", "--set:1:8 stage `train` is a table (name one of its keys: `stages.train.KEY`)");
     check("stages.train.size", "--set:1:1 expected `key=value` (for example `stages.train.epochs=3`)");
