@@ -143,10 +143,10 @@ pub(super) fn curves(details: &Details, split: &SplitDetails, on: &str) -> Optio
         let (positives, negatives) = (curve.n_positive as f64, curve.n_negative as f64);
         let corner = |(_, tp, fp): &(f32, u64, u64)| (*fp as f64 / negatives, *tp as f64 / positives);
         let points = std::iter::once((0.0, 0.0)).chain(curve.steps.iter().map(corner)).collect();
-        roc.series.push(Series::line(format!("{class} {:.3}", curve.auc), categorical(i), points));
+        roc.series.push(Series::line(format!("{:.3} {class}", curve.auc), categorical(i), points));
         let corner = |(_, tp, fp): &(f32, u64, u64)| (*tp as f64 / positives, *tp as f64 / (tp + fp) as f64);
         let points: Vec<(f64, f64)> = curve.steps.iter().map(corner).collect();
-        pr.series.push(Series::line(format!("{class} {:.3}", curve.average_precision), categorical(i), points));
+        pr.series.push(Series::line(format!("{:.3} {class}", curve.average_precision), categorical(i), points));
     }
     figure.charts.extend([Chart::Plot(roc), Chart::Plot(pr)]);
     Some(figure)

@@ -54,6 +54,16 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// A name of at most so many characters, its start and its end kept: names of classes often begin alike.
+pub(super) fn shortened_name(text: &str, most: usize) -> String {
+    let n = text.chars().count();
+    if n <= most || most < 4 {
+        return shortened(text, most.max(2));
+    }
+    let n_last = (most - 1) / 3;
+    text.chars().take(most - 1 - n_last).chain(['…']).chain(text.chars().skip(n - n_last)).collect()
+}
+
 /// A rectangle.
 #[derive(Clone, Copy)]
 pub(super) struct Area {
@@ -121,5 +131,20 @@ impl Svg {
         );
         inside(self);
         self.0.push_str("</svg>\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_begin_alike_stay_apart() {
+        assert_eq!(shortened_name("a long name 1", 10), "a long…e 1");
+        assert_eq!(
+            [shortened_name("short", 5), shortened_name("longer", 3), shortened_name("ab", 1)],
+            ["short", "lo…", "ab"]
+        );
+        assert_eq!(shortened_name("áéíóúáéíóú1", 7).chars().count(), 7);
     }
 }

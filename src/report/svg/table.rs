@@ -1,6 +1,8 @@
 //! Charts that are tables: bars with intervals, and shares as colours.
 
-use super::canvas::{Area, CELL_WIDTH, CHARACTER, FAINT, FONT_SIZE, FRAME, GAP, INK, Svg, n, shortened, width_of};
+use super::canvas::{
+    Area, CELL_WIDTH, CHARACTER, FAINT, FONT_SIZE, FRAME, GAP, INK, Svg, n, shortened, shortened_name, width_of,
+};
 use super::{Bars, Chart, Images, Matrix, png_size, png_uri};
 
 /// The height of a row of bars.
@@ -19,6 +21,8 @@ const MOST_CELL: f64 = 46.0;
 /// Cells from this size on have texts.
 const CELL_WITH_TEXT: f64 = 17.0;
 const MOST_MATRIX: f64 = 850.0;
+/// Names beside and below it get at most so much room.
+const LONGEST: f64 = 170.0;
 const SMALL: f64 = 11.0;
 
 /// How wide a chart wants to be, if it does not go by the columns.
@@ -97,7 +101,7 @@ pub(super) fn bars(svg: &mut Svg, chart: &Bars, cell: Area) -> f64 {
     let height = chart.names.len() as f64 * ROW;
     for (i, name) in chart.names.iter().enumerate() {
         let y = top + (i as f64 + 0.5) * ROW + 4.0;
-        svg.text(cell.left + names - 8.0, y, "text-anchor=\"end\"", &shortened(name, most));
+        svg.text(cell.left + names - 8.0, y, "text-anchor=\"end\"", &shortened_name(name, most));
     }
     let each = (cell.width - names) / chart.panels.len().max(1) as f64;
     for (k, panel) in chart.panels.iter().enumerate() {
@@ -136,8 +140,10 @@ pub(super) fn bars(svg: &mut Svg, chart: &Bars, cell: Area) -> f64 {
 /// Width of the whole, room for the names of rows and of columns, and the size of a cell.
 fn sizes(chart: &Matrix) -> (f64, f64, f64, f64) {
     let columns = chart.columns.len().max(1) as f64;
-    let size = (MOST_MATRIX / columns).clamp(LEAST_CELL, MOST_CELL);
-    let widest = |names: &[String]| names.iter().map(|name| width_of(name, SMALL)).fold(0.0, f64::max).min(150.0);
+    // Few cells have room.
+    let most = if columns <= 4.0 { 2.0 * MOST_CELL } else { MOST_CELL };
+    let size = (MOST_MATRIX / columns).clamp(LEAST_CELL, most);
+    let widest = |names: &[String]| names.iter().map(|name| width_of(name, SMALL)).fold(0.0, f64::max).min(LONGEST);
     let (rows, tall) = (widest(&chart.rows) + 36.0, widest(&chart.columns));
     // Turned names reach down, and to the left of the first column.
     let below = if tall > size - 4.0 { tall * 0.72 + 14.0 } else { 16.0 } + 26.0;
@@ -178,10 +184,10 @@ pub(super) fn matrix(svg: &mut Svg, chart: &Matrix, cell: Area) -> f64 {
     svg.rectangle(frame, &format!("fill=\"none\" {FRAME}"));
     // Where cells are smaller than letters, only some names are written.
     let every = (SMALL * 1.15 / size).ceil().max(1.0) as usize;
-    let most = (150.0 / (SMALL * CHARACTER)) as usize;
+    let most = (LONGEST / (SMALL * CHARACTER)) as usize;
     for (i, name) in chart.rows.iter().enumerate().step_by(every) {
         let y = frame.top + (i as f64 + 0.5) * size + 4.0;
-        svg.text(frame.left - 7.0, y, "text-anchor=\"end\" font-size=\"11\"", &shortened(name, most));
+        svg.text(frame.left - 7.0, y, "text-anchor=\"end\" font-size=\"11\"", &shortened_name(name, most));
     }
     let is_turned = chart.columns.iter().any(|name| width_of(name, SMALL) > size - 4.0);
     for (i, name) in chart.columns.iter().enumerate().step_by(every) {
@@ -190,7 +196,7 @@ pub(super) fn matrix(svg: &mut Svg, chart: &Matrix, cell: Area) -> f64 {
             true => format!("text-anchor=\"end\" font-size=\"11\" transform=\"rotate(-45 {} {})\"", n(x), n(y)),
             false => "text-anchor=\"middle\" font-size=\"11\"".to_owned(),
         };
-        svg.text(x, y, &more, &shortened(name, most));
+        svg.text(x, y, &more, &shortened_name(name, most));
     }
     let bottom = frame.bottom() + below - 8.0;
     svg.text(frame.left + frame.width / 2.0, bottom, "text-anchor=\"middle\"", &chart.column_label);
