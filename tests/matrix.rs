@@ -38,10 +38,11 @@ fn the_first_repeat_is_the_plain_run_and_the_others_share_what_has_no_seed() {
     let folder = temp.path();
     manifest(folder, "seed = 7", EVALUATE);
     let plain = json(folder, &["run", "-q"]);
-    assert_eq!(plain["computed"], 5);
+    // Ingest, split, two folds, an evaluation and its pictures.
+    assert_eq!(plain["computed"], 6);
     let repeated = json(folder, &["run", "-q", "--repeats", "3"]);
-    // Two more trainings of two folds, two more evaluations.
-    assert_eq!(repeated["computed"], 6);
+    // Two more trainings of two folds, two more evaluations with pictures.
+    assert_eq!(repeated["computed"], 8);
     assert_eq!(repeated["variants"].as_array().unwrap().len(), 3);
     assert_eq!(json(folder, &["run", "-q", "--set", "repeats=3"])["computed"], 0);
     let out = fs::read_dir(folder.join("out")).unwrap().map(|entry| entry.unwrap().path());
@@ -52,7 +53,7 @@ fn the_first_repeat_is_the_plain_run_and_the_others_share_what_has_no_seed() {
         assert_ne!(fs::read(out.join("repeat=2").join(file)).unwrap(), plain, "{file}");
     }
     // As many repeats again with one more: seeds do not depend on how many there are.
-    assert_eq!(json(folder, &["run", "-q", "--repeats", "4"])["computed"], 3);
+    assert_eq!(json(folder, &["run", "-q", "--repeats", "4"])["computed"], 4);
     let (_, told, _) = ran(folder, &["why", "train", "--set", "repeats=5"]);
     assert!(told.contains("train repeat=5, fold 1..2: stale\n  param: `seed` changed: 7 -> "), "{told}");
 }
@@ -65,8 +66,8 @@ fn a_matrix_is_one_run_one_lock_file_and_one_table() {
     manifest(folder, head, EVALUATE);
     let (code, told, error) = ran(folder, &["run"]);
     assert_eq!(code, Some(0), "{told}{error}");
-    // Ingest and split once, then two folds and an evaluation for each of four variants.
-    assert!(error.contains("m: 14 of 14 tasks computed"), "{error}");
+    // Ingest and split once, then two folds, an evaluation and its pictures for each of four variants.
+    assert!(error.contains("m: 18 of 18 tasks computed"), "{error}");
     let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("optimizer=")).collect();
     assert_eq!(lines.len(), 4, "{told}");
     assert!(lines.iter().all(|line| line.contains(" ± ") && line.ends_with("2") && line.len() <= 102), "{told}");
@@ -111,7 +112,7 @@ fn a_matrix_is_one_run_one_lock_file_and_one_table() {
     // What is no variant any more has no folder, and what somebody put there stays.
     fs::write(own.join("notes.txt"), "mine").unwrap();
     fs::remove_dir_all(own.join("out")).ok();
-    assert_eq!(json(folder, &["run", "-q"])["computed"], 6);
+    assert_eq!(json(folder, &["run", "-q"])["computed"], 8);
     assert!(!folder.join("out/m/seed=2,optimizer=sgd").exists());
     assert!(own.join("notes.txt").exists() && !own.join("metrics.csv").exists());
     assert!(folder.join("out/m/seed=3,optimizer=sgd/curves/train.svg").exists());
