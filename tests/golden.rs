@@ -1,203 +1,21 @@
 //! What the program says, word for word: transcripts of its verbs on small projects, in `tests/golden/*.txt`.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. Times, the folder of the project, the
-//! version, what `doctor` finds of a machine and the memory of a training are replaced by placeholders, nothing else. A
-//! transcript that is empty, or equal to another one, is refused, and so is a verb without a transcript.
+//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the transcripts; read the diff. A transcript that is empty, or equal to
+//! another one, is refused, and so is a verb without a transcript.
 #![cfg(target_os = "linux")]
 
 mod common;
-#[path = "common/redacted.rs"]
-mod redacted;
+#[path = "common/transcript.rs"]
+mod transcript;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read as _;
-use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use unicode_width::UnicodeWidthStr;
-
-const FOLDER: &str = "tests/golden";
-
-/// A command with progress that took longer than this may have said more than in a calm hour.
-const CALM: Duration = Duration::from_millis(1_800);
-
-/// Columns that a line may have.
-const WIDTH: usize = 100;
-
-/// Two folds of a net of a few filters on some of the built-in digits: a run takes a tenth of a second.
-const SMALL: &str = r#"schema = 1
-name   = "small"
-seed   = 1
-
-[stages.ingest]
-source = "builtin:digits"
-limit  = 100
-
-[stages.split]
-test  = 0.2
-folds = 4
-
-[stages.preprocess]
-steps = ["center", "scale"]
-
-[stages.train]
-architecture  = "INPUT - CONV(4) - RELU - POOL - FC"
-epochs        = 4
-batch_size    = 16
-learning_rate = 0.005
-
-[stages.ensemble]
-
-[stages.evaluate]
-"#;
-
-/// A project and what was said in it.
-struct Project {
-    temp: tempfile::TempDir,
-    transcript: String,
-    /// Whether a command was so slow that progress may have had more to tell.
-    was_slow: bool,
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("the program prints text")
-}
-
-impl Project {
-    fn new(manifest: &str) -> Project {
-        // Lines are broken by the length of the paths in them: this one has the same everywhere.
-        let temp = tempfile::tempdir_in("/tmp").expect("a temporary folder");
-        fs::create_dir(temp.path().join(".git")).expect("a project root");
-        let project = Project { temp, transcript: String::new(), was_slow: false };
-        if !manifest.is_empty() {
-            project.write("small.toml", manifest);
-        }
-        project
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.temp.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");
-        fs::write(path, content).expect("a file can be written");
-    }
-
-    fn edit(&self, name: &str, old: &str, new: &str) {
-        let before = fs::read_to_string(self.path(name)).expect("a text");
-        assert!(before.contains(old), "`{old}` is in `{name}`");
-        self.write(name, &before.replace(old, new));
-    }
-
-    /// The program, in an environment that says nothing.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = common::program(self.temp.path(), arguments);
-        command.env("TERM", "xterm");
-        command
-    }
-
-    /// Runs a command and writes down what came of it.
-    fn convoy(&mut self, arguments: &[&str]) -> (String, String) {
-        self.convoy_in(&[], arguments)
-    }
-
-    /// Runs these commands, their words apart by `|`.
-    fn each(&mut self, lines: &str) {
-        lines.split(',').for_each(|line| drop(self.convoy(&line.trim().split('|').collect::<Vec<_>>())));
-    }
-
-    fn convoy_in(&mut self, environment: &[(&str, &str)], arguments: &[&str]) -> (String, String) {
-        let started = Instant::now();
-        let mut command = self.command(arguments);
-        let output = command.envs(environment.iter().copied()).output().expect("the program starts");
-        self.was_slow |= started.elapsed() > CALM;
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        self.note(environment, arguments, "", &stdout, &stderr, output.status);
-        (stdout, stderr)
-    }
-
-    fn note(
-        &mut self,
-        environment: &[(&str, &str)],
-        arguments: &[&str],
-        behind: &str,
-        stdout: &str,
-        stderr: &str,
-        status: ExitStatus,
-    ) {
-        let mut line = String::from("$");
-        for (name, value) in environment {
-            let _ = write!(line, " {name}={value}");
-        }
-        line.push_str(" convoy");
-        for argument in arguments {
-            let is_plain = !argument.contains([' ', '"', '\'', '{', '[']) && !argument.is_empty();
-            let _ = if is_plain { write!(line, " {argument}") } else { write!(line, " '{argument}'") };
-        }
-        check_widths(arguments, [stdout, stderr]);
-        let dir = self.temp.path().to_string_lossy().into_owned();
-        let shown = |text: &str| redacted::redacted(&text.replace(&dir, "[DIR]"));
-        let _ = writeln!(self.transcript, "{line}{behind}");
-        for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
-            if !text.is_empty() {
-                let _ = writeln!(self.transcript, "-- {name}\n{}", shown(text).trim_end_matches('\n'));
-            }
-        }
-        let code = status.code().map_or_else(|| format!("{status}"), |code| code.to_string());
-        let _ = writeln!(self.transcript, "-- exit {code}\n");
-    }
-}
-
-/// No line of text is wider than a terminal, but where a word is, or a line of a manifest is shown.
-fn check_widths(arguments: &[&str], told: [&str; 2]) {
-    // Rows, scripts and Markdown are for programs.
-    let is_data = arguments.iter().any(|word| ["predict", "completions", "--md"].contains(word));
-    for text in told.into_iter().skip(usize::from(is_data)) {
-        for line in text.lines().filter(|line| !line.starts_with('{')) {
-            let rest = line.trim_start();
-            let longest = rest.split(' ').map(UnicodeWidthStr::width).max().unwrap_or(0);
-            let is_broken = line.width() <= WIDTH || longest + (line.len() - rest.len()) > WIDTH;
-            assert!(is_broken, "{arguments:?}: {} columns: {line}", line.width());
-        }
-    }
-}
-
-/// Compares what a scenario said with its transcript; one that was slowed down by others is played once more.
-#[track_caller]
-fn check(name: &str, manifest: &str, play: impl Fn(&mut Project)) {
-    let mut project = Project::new(manifest);
-    play(&mut project);
-    for _ in 0..4 {
-        if !project.was_slow {
-            break;
-        }
-        project = Project::new(manifest);
-        play(&mut project);
-    }
-    assert!(project.transcript.lines().any(|line| line.starts_with("$ ")), "`{name}` says nothing");
-    let path = Path::new(FOLDER).join(format!("{name}.txt"));
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(&path, &project.transcript).expect("the transcript can be written");
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    if let Some((i, (told, expected))) = (1..)
-        .zip(project.transcript.lines().zip(expected.lines().chain(std::iter::repeat("(nothing)"))))
-        .find(|(_, (told, expected))| told != expected)
-    {
-        panic!(
-            "{}:{i}\n-- expected\n{expected}\n-- told\n{told}\n-- all of it\n{}",
-            path.display(),
-            project.transcript
-        );
-    }
-    assert!(project.transcript == expected, "{}: more is expected than was told", path.display());
-}
+use transcript::{CALM, FOLDER, Project, SMALL, check, on_a_terminal, redacted, text};
 
 /// The verbs, those below another one behind it.
 const VERBS: &[&[&str]] = &[
@@ -835,6 +653,67 @@ fn a_search_ends_with_its_best_settings() {
     });
 }
 
+/// Slips that would cost an hour, or a result: told before anything is computed.
+#[test]
+fn slips_are_told_before_they_cost_anything() {
+    check("slips", SMALL, |project| {
+        project.each("run|-q|--threads|1, run|--junit|small.toml, runs|nope, data|show|builtin:digits");
+        project.each("predict|-q|--output|small.toml|small.toml|x.png, export|safetensors|small.toml|-o|small.toml");
+        project.each("check|--set|stages.train.batch_size=5000");
+        let lock = fs::read_to_string(project.path("small.lock")).expect("a lock file");
+        let line = lock.lines().find(|line| line.contains(".accuracy\"")).expect("an accuracy");
+        let (name, _) = line.split_once(" = ").expect("a key and a value");
+        project.write("small.lock", &lock.replacen(line, &format!("{name} = \"0.99\""), 1));
+        project.each("check|--locked, run|-q|--threads|1|--locked, run|-q|--threads|1");
+        project.write("small.lock", &format!("<<<<<<< HEAD\n{lock}"));
+        project.each("run|-q|--threads|1, run|-q|--threads|1|--locked, check|--locked");
+        project.write("small.lock", &lock);
+        project.write("out/small/metrics.csv", "edited");
+        project.each("status, run|-q|--threads|1");
+    });
+}
+
+/// Sources as they lie on a disk.
+#[test]
+fn sources_that_are_not_what_they_seem() {
+    let manifest = |source: &str| SMALL.replace("builtin:digits", source).replace("limit  = 100\n", "");
+    check("sources", &manifest("photos"), |project| {
+        for (i, name) in ["cat/1", "cat/2", "test/cat/3", "test/dog/4", "dog/5"].iter().enumerate() {
+            project.write(&format!("photos/{name}.pgm"), &picture(i as u32));
+        }
+        project.each("check|--data, run|-q|--threads|1");
+        project.each("check|--data|--set|stages.ingest.source=\"photos/test\", run|-q|--out-dir|photos|small.toml");
+        fs::create_dir_all(project.path("photos/train")).expect("a folder");
+        for class in ["cat", "dog"] {
+            let to = project.path("photos/train").join(class);
+            fs::rename(project.path("photos").join(class), to).expect("a class is moved");
+        }
+        fs::create_dir(project.path("photos/train/eel")).expect("a folder");
+        project.write("photos/train/cat/notes.txt", "not an image");
+        project.write("photos/train/dog/broken.pgm", "P2\n6 6\n255\n1 2 3\n");
+        project.each("check|--data, run|-q|--threads|1|--to|ingest");
+        project.edit("small.toml", "source = \"photos\"", "source = \"photos\"\non_corrupt = \"skip\"");
+        project.each("check|--data, run|-q|--threads|1|--to|ingest, summary");
+    });
+    check("tables", &manifest("table.csv"), |project| {
+        for i in 0..12 {
+            project.write(&format!("photos/{i}.pgm"), &picture(i));
+        }
+        let mut table = String::from("path,label\n");
+        for i in 0..12 {
+            let _ = writeln!(table, "photos/{i}.pgm,{}", ["cat", "dog", "Cat"][i % 3]);
+        }
+        project.write("table.csv", &table);
+        project.each("check|--data, run|-q|--threads|1|--to|ingest");
+        project.write("table.csv", &table.replace(",Cat", ",eel"));
+        fs::remove_file(project.path("photos/3.pgm")).expect("an image goes");
+        project.write("photos/more.pgm", &picture(40));
+        project.each("check|--data, run|-q|--threads|1|--to|ingest");
+        project.edit("small.toml", "source = \"table.csv\"", "source = \"table.csv\"\non_corrupt = \"skip\"");
+        project.each("check|--data, run|-q|--threads|1|--to|ingest");
+    });
+}
+
 #[test]
 fn colours_and_the_environment() {
     check("environment", SMALL, |project| {
@@ -877,35 +756,6 @@ fn streams_that_do_not_take_what_is_said() {
         let output = project.command(&["check", "none.toml"]).stderr(full).output().expect("the program starts");
         project.note(&[], &["check", "none.toml"], " 2>/dev/full", &text(output.stdout), "", output.status);
     });
-}
-
-/// Runs a command with stderr and stdout on a pseudo-terminal; what was shown there.
-fn on_a_terminal(mut command: Command) -> (String, ExitStatus) {
-    let (mut master, mut slave) = (0, 0);
-    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the pointers are to locals, or null where that is allowed; both descriptors are owned below.
-    let made = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
-    assert_eq!(made, 0, "a pseudo-terminal");
-    // SAFETY: openpty has just made them, and nothing else has them.
-    let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
-    let mut child = command
-        .stdout(Stdio::from(slave.try_clone().expect("a descriptor")))
-        .stderr(Stdio::from(slave))
-        .spawn()
-        .expect("the program starts");
-    // Its copies of the terminal would keep it open.
-    drop(command);
-    let reader = std::thread::spawn(move || {
-        let (mut shown, mut master) = (Vec::new(), fs::File::from(master));
-        let mut chunk = [0; 4096];
-        // A terminal that nobody has open any more ends with an error.
-        while let Ok(n @ 1..) = master.read(&mut chunk) {
-            shown.extend_from_slice(&chunk[..n]);
-        }
-        shown
-    });
-    let status = child.wait().expect("it ends");
-    (text(reader.join().expect("the reader ends")), status)
 }
 
 #[test]

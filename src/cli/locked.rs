@@ -15,7 +15,7 @@ use crate::manifest::{Manifest, shown_path};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
 use crate::report::text::{COLUMNS, wrapped};
 use crate::runner::{
-    Difference, LockFile, Options, Plan, RunError, Session, SourcesFrom, compared_lock, locked_results,
+    Difference, LockFile, Options, Plan, RunError, Session, SourcesFrom, compared_lock, conflict_line, locked_results,
 };
 use crate::store::Found;
 
@@ -101,8 +101,7 @@ pub const RESTORE: &str = "restore it, for example with Git, or write it anew wi
 /// What is wrong with a lock file in which Git has left both sides of a merge: told before anything is computed, since it is not
 /// written over at the end.
 pub fn unmerged(path: &Path) -> Option<String> {
-    let bytes = files::read_regular(path, u64::MAX).ok()?;
-    let line = bytes.split(|&byte| byte == b'\n').position(|line| line.starts_with(b"<<<<<<< "))? + 1;
+    let line = conflict_line(&files::read_regular(path, u64::MAX).ok()?)?;
     Some(format!("`{}` has both sides of a merge, from line {line} on", shown_path(path)))
 }
 
@@ -199,9 +198,12 @@ pub fn metrics(
 ) -> Vec<MetricChange> {
     let (mut old, mut new) = (Results::of_headline(&lock.metrics), Results::of_headline(metrics));
     // The predictions of a lock file whose numbers were edited are of other numbers.
-    if lock.metrics != *metrics && edited(lock, session).is_empty() {
-        old.take_predictions(locked(lock, session).unwrap_or_default());
-        new.take_predictions(Results::of_artifacts(evaluations.iter().copied()).unwrap_or_default());
+    if lock.metrics != *metrics {
+        let own = locked(lock, session);
+        if own.as_ref().is_none_or(|own| edited_beside(lock, own).is_empty()) {
+            old.take_predictions(own.unwrap_or_default());
+            new.take_predictions(Results::of_artifacts(evaluations.iter().copied()).unwrap_or_default());
+        }
     }
     compare::metrics(&old, &new)
 }
@@ -213,8 +215,12 @@ fn locked(lock: &LockFile, session: &Session<'_>) -> Option<Results> {
 
 /// The metrics of a lock file that are not those of the artifacts that it names, where these are here.
 pub fn edited(lock: &LockFile, session: &Session<'_>) -> Vec<Difference> {
-    let Some(own) = locked(lock, session) else { return Vec::new() };
-    let changes = compare::metrics(&Results::of_headline(&lock.metrics), &own);
+    locked(lock, session).map_or_else(Vec::new, |own| edited_beside(lock, &own))
+}
+
+/// The metrics of a lock file that are not those of the results that it is about.
+fn edited_beside(lock: &LockFile, own: &Results) -> Vec<Difference> {
+    let changes = compare::metrics(&Results::of_headline(&lock.metrics), own);
     let name = |change: &MetricChange| format!("{}.{}.{}", change.model, change.split, change.metric);
     let shown = |side: Option<compare::Value>| {
         side.and_then(|side| side.value).map_or_else(|| "none".to_owned(), |value| value.to_string())

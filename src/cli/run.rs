@@ -813,8 +813,7 @@ fn keep_lock(
         Ok(old) => old,
         Err(_) if arguments.relock => None,
         Err(message) => {
-            let help = format!("restore `{shown}`, for example with Git, or write it anew with `convoy run --relock`");
-            terminal.fault(&format!("`{shown}`: {message}"), Some(&help));
+            terminal.fault(&format!("`{shown}`: {message}"), Some(locked::RESTORE));
             return Ok(if arguments.locked { Exit::Stale } else { Exit::Failed });
         }
     };

@@ -54,8 +54,10 @@ pub struct Refused {
 /// Whose fault it is that there is no image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The file is damaged, absent, or no image.
+    /// The file is damaged, or no image.
     Damaged,
+    /// The file is not there, or may not be read.
+    Absent,
     /// The file is sound, but of a form that is not read.
     Unsupported,
     /// The image is larger than it may be.
@@ -76,7 +78,8 @@ impl From<String> for Refused {
     }
 }
 
-fn too_large(reason: String) -> Refused {
+/// Of an image that is larger than it may be.
+pub fn too_large(reason: String) -> Refused {
     Refused { fault: Fault::TooLarge, reason }
 }
 
@@ -234,6 +237,9 @@ impl DecodePolicy {
 
     fn finish(&self, raw: Raw, orientation: Orientation) -> Result<Decoded, Refused> {
         let Raw { mut shape, mut depth, mut pixels, format, alpha } = raw;
+        if orientation != Orientation::NoTransforms {
+            (shape, pixels) = oriented(orientation, shape, shape.channels * depth.bytes(), &pixels);
+        }
         let seen = Seen {
             format,
             width: shape.width as u32,
@@ -241,9 +247,6 @@ impl DecodePolicy {
             channels: shape.channels as u32,
             depth: depth.bits(),
         };
-        if orientation != Orientation::NoTransforms {
-            (shape, pixels) = oriented(orientation, shape, shape.channels * depth.bytes(), &pixels);
-        }
         if alpha != RawAlpha::None {
             let is_product = alpha == RawAlpha::Premultiplied;
             pixels = match depth {

@@ -87,6 +87,11 @@ pub struct LockedTask {
     pub set: BTreeMap<String, String>,
 }
 
+/// The line, from 1, at which Git has left both sides of a merge in a lock file.
+pub fn conflict_line(lock: &[u8]) -> Option<usize> {
+    Some(lock.split(|&byte| byte == b'\n').position(|line| line.starts_with(b"<<<<<<< "))? + 1)
+}
+
 /// In what a lock file and a run, or a plan, differ.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
@@ -177,8 +182,8 @@ impl LockFile {
         struct Version {
             version: u32,
         }
-        if let Some(line) = text.lines().position(|line| line.starts_with("<<<<<<< ")) {
-            return Err(format!("the lock file holds a conflict of a merge, line {}", line + 1));
+        if let Some(line) = conflict_line(text.as_bytes()) {
+            return Err(format!("the lock file holds a conflict of a merge, line {line}"));
         }
         let error = |error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);

@@ -47,7 +47,7 @@ pub use events::{Ended, Event, Events, Failure, Silent};
 pub use graph::{Graph, SourceDigests, TrialNode, compared_lock, is_of_trial, task_name, variant_name};
 pub use kept::{Named, Why, lock_files, named_by_runs_and_locks, read_lock};
 pub use leakage::{LeakTest, Learner, Unmoved};
-pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys};
+pub use lockfile::{Difference, LockFile, LockedStage, LockedTask, changed_keys, conflict_line};
 pub use memory::{Memory, Remembered};
 pub use outcome::{Outcome, TaskOutcome};
 pub use perform::{RepeatError, repeat};

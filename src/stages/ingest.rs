@@ -370,6 +370,7 @@ impl Ingest {
                 _ if image.reason.starts_with("does not exist (looked for") => {
                     "set `root` to the folder of the images, and `suffix` to the end that their names lack"
                 }
+                Fault::Absent => "put it there and let it be read, or remove what names it",
                 Fault::Damaged => "repair or remove it",
                 Fault::Unsupported => "convert it to PNG, say, or remove it",
                 Fault::Machine => "see to the machine, and run again",
@@ -405,9 +406,12 @@ fn images_were(n: usize) -> String {
 
 /// Says what was left out, and why.
 fn warn_of_skipped(skipped: &[(Skipped, Fault)], context: &dyn Context) {
-    for (fault, what) in
-        [(Fault::Damaged, "corrupt"), (Fault::Unsupported, "unsupported"), (Fault::TooLarge, "too large")]
-    {
+    for (fault, what) in [
+        (Fault::Absent, "missing or unreadable"),
+        (Fault::Damaged, "corrupt"),
+        (Fault::Unsupported, "unsupported"),
+        (Fault::TooLarge, "too large"),
+    ] {
         let of_fault: Vec<&Skipped> = skipped.iter().filter(|(_, own)| *own == fault).map(|(image, _)| image).collect();
         if let Some(first) = of_fault.first() {
             let n = of_fault.len();
@@ -447,8 +451,8 @@ fn note_aside(aside: &Aside, skipped: &mut Vec<Skipped>, context: &dyn Context) 
     }
 }
 
-/// Warns of classes whose names a person takes for the same.
-fn warn_of_twins(classes: &[String], context: &dyn Context) {
+/// Says which classes have names that a person takes for the same.
+fn twins(classes: &[String]) -> Vec<String> {
     let seen = |name: &str| -> String {
         let is_shown = |c: &char| !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}');
         name.nfkc().filter(is_shown).flat_map(char::to_lowercase).collect::<String>().trim().to_owned()
@@ -457,14 +461,14 @@ fn warn_of_twins(classes: &[String], context: &dyn Context) {
     for class in classes {
         twins.entry(seen(class)).or_default().push(class);
     }
-    for same in twins.values().filter(|same| same.len() > 1) {
+    let same = twins.values().filter(|same| same.len() > 1);
+    same.map(|same| {
         let is_form = same.iter().all(|class| class.nfc().eq(same[0].nfc()));
         let how = if is_form { "in their Unicode form" } else { "in case, blanks or marks that hardly show" };
-        context.warn(&format!(
-            "the classes {} differ only {how}: are they one?",
-            some_of(same.iter().map(|class| class.as_str()))
-        ));
-    }
+        let named = some_of(same.iter().map(|class| class.as_str()));
+        format!("the classes {named} differ only {how}: are they one?")
+    })
+    .collect()
 }
 
 /// Whether it is a table whose images lie in files of their own.
@@ -669,7 +673,7 @@ impl Stage for Ingest {
         if let Some(aside) = reader.aside() {
             note_aside(aside, &mut skipped, context);
         }
-        warn_of_twins(&classes, context);
+        twins(&classes).iter().for_each(|warning| context.warn(warning));
         writer.finish(sink, &classes, &self.policy, &skipped)?;
         Ok(())
     }

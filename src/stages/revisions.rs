@@ -57,7 +57,7 @@ pub const ROOMS: &[Room] = &[
     room("flip", 1, "63dd017ac66a4f92"),
     room("gap", 2, "76b780d82327f7f6"),
     room("gaussian-projection", 1, "66f53a12c3998b6d"),
-    room("ingest", 3, "68eb9f75ca31e2f4"),
+    room("ingest", 4, "08cabe4f28d581bf"),
     room("init", 2, "27c54c42b0357625"),
     room("input", 2, "1d1d491526c5a5bc"),
     room("intervals", 1, "2e884c25b6ed97a8"),

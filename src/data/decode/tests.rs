@@ -84,6 +84,7 @@ fn orientation_is_applied_or_ignored() {
     // Orientation 6: the first row of the file is the right-hand column of the picture.
     let turned = decoded("rotated.png", &DecodePolicy::default());
     assert_eq!(turned.shape.to_string(), "8x12x3");
+    assert_eq!((turned.seen.width, turned.seen.height), (8, 12), "as it is looked at");
     for y in 0..12 {
         for x in 0..8 {
             let stored = ((7 - x) * 12 + y) * 3;

@@ -195,8 +195,10 @@ fn check_train(splits: &BTreeMap<&str, (GivenSplit, usize)>, tops: &BTreeSet<&st
     if beside.is_empty() || splits.values().any(|(split, _)| *split == GivenSplit::Train) {
         return Ok(());
     }
+    let lie = if beside.len() == 1 { "lies" } else { "lie" };
+    let look = if splits.len() == 1 { "looks like a split" } else { "look like splits" };
     let (named, beside) = (some_of(splits.keys().copied()), some_of(beside.into_iter()));
-    Err(Error::new(format!("the source has no `train`: {beside} lie beside {named}, which looks like a split"))
+    Err(Error::new(format!("the source has no `train`: {beside} {lie} beside {named}, which {look}"))
         .help(format!("put {beside} into a folder `train`, or set `source` to {named} alone")))
 }
 

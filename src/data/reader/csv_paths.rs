@@ -11,6 +11,7 @@ use super::folder::Listing;
 use super::input::Input;
 use super::table::{Dialect, is_blank};
 use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Query, Reader, Sample};
+use crate::data::decode::{Fault, Refused};
 use crate::data::pixels::Limits;
 
 const PATH: &[&str] =
@@ -320,7 +321,7 @@ impl Found for CsvPaths {
             .map(|(row, label)| {
                 let full = self.full(row);
                 let content = match full.try_exists() {
-                    Ok(false) => Content::Bad(self.absent()),
+                    Ok(false) => Content::Bad(Refused { fault: Fault::Absent, reason: self.absent() }),
                     _ => Content::File(full),
                 };
                 Sample { path: row.path.clone(), label, given: row.given, group: row.group.clone(), content }
@@ -413,8 +414,8 @@ mod tests {
         let pick = super::super::Pick::new(2, None);
         reader
             .read(&pick, &mut |sample| {
-                if let Content::Bad(reason) = sample.content {
-                    bad.push((sample.path, reason));
+                if let Content::Bad(refused) = sample.content {
+                    bad.push((sample.path, refused.reason));
                 }
                 Ok(())
             })

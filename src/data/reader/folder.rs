@@ -2,6 +2,7 @@
 //!
 //! Links are followed; hidden files and folders are neither images nor classes, files that are no images are left out.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +95,8 @@ impl Found for Folder {
     }
 
     fn open(&self, _limits: &Limits) -> Result<Box<dyn Reader>, Error> {
-        let listed = list(&self.path)?.into_iter().filter(|listed| !listed.is_folder);
+        let (folders, listed): (Vec<Listed>, Vec<Listed>) =
+            list(&self.path)?.into_iter().partition(|listed| listed.is_folder);
         let (mut images, mut others) = (Vec::new(), Vec::new());
         for file in listed {
             if is_image(&file)? { images.push(file) } else { others.push(file) }
@@ -109,7 +111,8 @@ impl Found for Folder {
             message: error.message.replacen("the source", &format!("`{shown}`"), 1),
             ..error
         })?;
-        let mut aside = Aside { others: others.into_iter().map(|file| file.path).collect(), ..Aside::default() };
+        let empty = without_any(&folders, &paths);
+        let mut aside = Aside { empty, others: others.into_iter().map(|file| file.path).collect(), ..Aside::default() };
         let mut samples = Vec::with_capacity(images.len());
         for (file, assigned) in images.into_iter().zip(assigned) {
             match assigned {
@@ -122,6 +125,22 @@ impl Found for Folder {
         }
         Ok(Box::new(Listing { classes, samples, aside }))
     }
+}
+
+/// The folders that have no image in them and lie where one has that has.
+fn without_any(folders: &[Listed], images: &[String]) -> Vec<String> {
+    let folder_of = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let mut with: BTreeSet<String> = BTreeSet::new();
+    let mut levels: BTreeSet<String> = BTreeSet::new();
+    for image in images.iter().filter(|image| image.contains('/')) {
+        let mut folder = folder_of(image);
+        levels.insert(folder_of(&folder));
+        while !folder.is_empty() && with.insert(folder.clone()) {
+            folder = folder_of(&folder);
+        }
+    }
+    let names = folders.iter().map(|folder| &folder.path);
+    names.filter(|path| !with.contains(*path) && levels.contains(&folder_of(path))).cloned().collect()
 }
 
 /// Whether a file is meant as an image: by its name, else by its content.

@@ -38,10 +38,10 @@ impl Images {
                     }
                     if samples.len() == n {
                         let what = if left_out.len() == n_left_out { "file" } else { "image" };
-                        samples.push(sample(shown, Content::Bad(format!("is a folder without any {what}"))));
+                        samples.push(sample(shown, Content::Bad(format!("is a folder without any {what}").into())));
                     }
                 }
-                Err(error) => samples.push(sample(shown, Content::Bad(format!("cannot be listed: {error}")))),
+                Err(error) => samples.push(sample(shown, Content::Bad(format!("cannot be listed: {error}").into()))),
             }
         }
         Images { samples, left_out }

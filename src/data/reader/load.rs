@@ -13,7 +13,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::input::open_regular;
 use super::{Content, Error, GivenSplit, Pick, Reader, Sample};
-use crate::data::decode::{DecodePolicy, Decoded, Fault, Refused, pixel_digest};
+use crate::data::decode::{DecodePolicy, Decoded, Fault, Refused, pixel_digest, too_large};
 use crate::files;
 
 /// The decoded images and the undecoded bytes of one chunk stay below this, unless a single image is larger.
@@ -157,7 +157,7 @@ pub fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
         Content::File(path) => decode_file(&path, plan),
         Content::Encoded(bytes) => plan.policy.decode(&bytes),
         Content::Raw(raw) => plan.policy.apply(raw),
-        Content::Bad(reason) => Err(reason.into()),
+        Content::Bad(refused) => Err(refused),
     };
     let image = image.map(|image| {
         let digest = pixel_digest(image.shape, image.depth, &image.pixels);
@@ -177,13 +177,12 @@ const KEPT_BUFFER: usize = 4 << 20;
 /// Reads an image file, if it has a size that may be read, and decodes it.
 fn decode_file(path: &Path, plan: &Plan<'_>) -> Result<Decoded, Refused> {
     let unread = |e: std::io::Error| match e.kind() {
-        ErrorKind::NotFound => "does not exist".to_owned().into(),
+        ErrorKind::NotFound => Refused { fault: Fault::Absent, reason: "does not exist".to_owned() },
         // Left out, a sound image would be missing from what is kept under the digest of its content.
         _ if !files::is_lasting(&e) => Refused { fault: Fault::Machine, reason: format!("cannot be read now: {e}") },
-        _ => format!("cannot be read: {e}").into(),
+        _ => Refused { fault: Fault::Absent, reason: format!("cannot be read: {e}") },
     };
     let (mut file, len) = open_regular(path).map_err(unread)?;
-    let too_large = |reason| Refused { fault: Fault::TooLarge, reason };
     plan.policy.limits.check_bytes(len).map_err(too_large)?;
     FILE.with_borrow_mut(|buffer| {
         // One byte more than there should be: a short read is then the end of the file, without asking again.

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::config::Complaint;
-use crate::data::decode::is_known_image;
+use crate::data::decode::{Refused, is_known_image};
 use crate::data::pixels::{Limits, Raw};
 use crate::files;
 
@@ -187,6 +187,9 @@ pub struct Aside {
     pub images: Vec<(String, &'static str)>,
     /// Files that are no images.
     pub others: Vec<String>,
+    /// Folders without images beside those of classes. They come and go without a change of the source: whoever looks at it
+    /// is told, a data set does not hold them.
+    pub empty: Vec<String>,
     /// What else is to be told of it.
     pub warnings: Vec<String>,
 }
@@ -236,7 +239,7 @@ pub enum Content {
     /// Pixels.
     Raw(Raw),
     /// This image cannot be had, and why.
-    Bad(String),
+    Bad(Refused),
 }
 
 /// Which images are read: all, or `limit` of them, evenly spread.

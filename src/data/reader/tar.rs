@@ -10,7 +10,7 @@ use super::cifar::{self, Batch};
 use super::classes::{Assigned, by_folder};
 use super::input::{self, Input, Stream};
 use super::{Aside, Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
-use crate::data::decode::is_known_image;
+use crate::data::decode::{is_known_image, too_large};
 use crate::data::pixels::Limits;
 use crate::files::is_hidden;
 
@@ -305,9 +305,9 @@ impl Reader for FolderReader {
                 return Ok(());
             }
             let content = if member.kind != Kind::File {
-                Content::Bad("is not a regular file; links inside an archive are not followed".to_owned())
+                Content::Bad("is not a regular file; links inside an archive are not followed".to_owned().into())
             } else if let Err(reason) = self.limits.check_bytes(member.size) {
-                Content::Bad(reason)
+                Content::Bad(too_large(reason))
             } else {
                 Content::Encoded(input::read_len(content, member.size, &self.input)?)
             };

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Ingest, Places, SIZES_DIFFER, StageError, check_classes};
-use crate::data::decode::Decoded;
+use crate::artifact::dataset::Skipped;
+use crate::data::decode::{Decoded, Fault, Refused};
 use crate::data::pixels::Depth;
+use crate::data::reader::classes::some_of;
 use crate::data::reader::load::{Plan, decoded};
-use crate::data::reader::{Error, Pick, Reader};
+use crate::data::reader::{Content, Error, Pick, Reader};
 use crate::stages::Glance;
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -36,6 +38,7 @@ impl Ingest {
         let mut groups: BTreeMap<String, u32> = BTreeMap::new();
         let mut first: Option<First> = None;
         let mut unlike = None;
+        let (mut skipped, mut refused) = (Vec::new(), None);
         let mut n = 0;
         reader.read(&pick, &mut |mut sample| {
             glance.labels.push(sample.label);
@@ -44,18 +47,28 @@ impl Ingest {
             glance.groups.push(sample.group.take().map(|group| *groups.entry(group).or_insert(next)));
             counts[sample.label as usize] += 1;
             n += 1;
-            if looked.wants(n - 1) && unlike.is_none() {
+            let is_absent = matches!(&sample.content, Content::Bad(Refused { fault: Fault::Absent, .. }));
+            if is_absent || (looked.wants(n - 1) && unlike.is_none()) {
                 let loaded = decoded(sample, &plan);
-                // One that cannot be decoded is ingest's to judge: it may be left out.
-                if let Ok((image, _)) = loaded.image {
-                    match &first {
+                match loaded.image {
+                    Ok((image, _)) => match &first {
                         None => first = Some(First { path: loaded.path, shape: image.shape, depth: image.depth }),
                         Some(first) => unlike = self.unlike(first, &loaded.path, &image),
+                    },
+                    // What this machine cannot read now says nothing of the source.
+                    Err(Refused { fault: Fault::Machine, .. }) => {}
+                    Err(Refused { fault, reason }) if refused.is_none() => {
+                        let image = Skipped { path: loaded.path, class: String::new(), reason };
+                        refused = self.skip(image, fault, &mut skipped).err();
                     }
+                    Err(_) => {}
                 }
             }
             Ok::<(), Error>(())
         })?;
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
         if n == 0 {
             return Err(StageError::new("the source has no image").key("source"));
         }
@@ -67,7 +80,23 @@ impl Ingest {
         if let Some(aside) = reader.aside() {
             glance.n_left_out = aside.images.len() + aside.others.len();
             glance.warnings.clone_from(&aside.warnings);
+            if !aside.empty.is_empty() {
+                let folders = if aside.empty.len() == 1 { "the folder" } else { "the folders" };
+                let named = some_of(aside.empty.iter().map(String::as_str));
+                let have = if aside.empty.len() == 1 {
+                    "has no image and is no class"
+                } else {
+                    "have no image and are no classes"
+                };
+                glance.warnings.push(format!("{folders} {named} {have}"));
+            }
         }
+        if let Some((first, _)) = skipped.first() {
+            let images = if skipped.len() == 1 { "1 image".to_owned() } else { format!("{} images", skipped.len()) };
+            let what = "cannot be read and will be left out";
+            glance.warnings.push(format!("at least {images} {what}, first `{}`, which {}", first.path, first.reason));
+        }
+        glance.warnings.extend(super::twins(&glance.classes));
         glance.shape = first.map(|first| SampleShape::Image(first.shape));
         Ok(glance)
     }

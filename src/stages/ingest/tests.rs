@@ -256,11 +256,8 @@ fn one_image_in_two_classes_is_told() {
 
 #[test]
 fn classes_that_look_alike_are_told() {
-    let warned = |classes: &[&str]| {
-        let context = TestContext::default();
-        warn_of_twins(&classes.iter().map(|class| (*class).to_owned()).collect::<Vec<_>>(), &context);
-        context.warnings.lock().unwrap().join("\n")
-    };
+    let warned =
+        |classes: &[&str]| twins(&classes.iter().map(|class| (*class).to_owned()).collect::<Vec<_>>()).concat();
     assert!(warned(&["caf\u{e9}", "cafe\u{301}", "tea"]).ends_with("differ only in their Unicode form: are they one?"));
     for twins in [["Cat", "cat"], ["cat ", "cat"], ["ca\u{200b}t", "cat"], ["\u{ff23}at", "cat"]] {
         assert!(warned(&twins).contains("differ only in case, blanks or marks"), "{twins:?}");
