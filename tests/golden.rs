@@ -285,6 +285,7 @@ fn what_is_recorded_is_computed_again() {
             project.note(&environment, &[&verb[..], arguments].concat(), "", &stdout, &stderr, output.status);
         }
         project.convoy_in(&[("CONVOY_ISA", "portable")], &[&verb[..], &["--json", "ensemble"]].concat());
+        project.each("verify|train|--all, verify|--sample|2|train");
         project.edit("small.toml", "epochs        = 4", "epochs        = 3");
         project.convoy_in(&[("CONVOY_ISA", "portable")], &[&verb[..], &["--all"]].concat());
         project.was_slow = false;

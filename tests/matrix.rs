@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::ran;
+use common::{ran, unbroken};
 
 /// A linear net on the built-in digits; `head` stands above its stages.
 fn manifest(folder: &Path, head: &str, train: &str) {
@@ -103,6 +103,32 @@ fn a_matrix_is_one_run_one_lock_file_and_one_table() {
     let (code, _, error) = ran(folder, &["run", "--locked"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(error.contains("all equal"), "{error}");
+    let (code, told, error) = ran(folder, &["check", "--locked"]);
+    assert_eq!(code, Some(0), "{told}{error}");
+
+    // What changed is told by variant, and judged by the predictions of that variant.
+    fs::copy(folder.join("m.lock"), folder.join("before.lock")).unwrap();
+    let manifest_before = fs::read_to_string(folder.join("m.toml")).unwrap();
+    manifest(
+        folder,
+        head,
+        &format!("{EVALUATE}gates = [{{ metric = \"accuracy\", baseline = \"before.lock\", within_noise = true }}]\n"),
+    );
+    let longer = fs::read_to_string(folder.join("m.toml")).unwrap().replace("epochs = 1", "epochs = 2");
+    fs::write(folder.join("m.toml"), longer).unwrap();
+    let (code, told, error) = ran(folder, &["run", "-q", "--locked", "--recompute"]);
+    assert!(matches!(code, Some(3 | 6)), "{told}{error}");
+    let changed = |line: &&str| line.contains("metric accuracy of train seed=") && line.contains("images)");
+    assert!(unbroken(error.as_bytes()).lines().filter(changed).count() > 0, "{error}");
+    assert!(error.contains("McNemar") && !error.contains("not known here"), "{error}");
+    assert_eq!(ran(folder, &["run", "-q"]).0, Some(0));
+    let (code, told, error) = ran(folder, &["diff", "before.lock", "m.lock"]);
+    assert_eq!(code, Some(0), "{told}{error}");
+    for variant in ["train seed=1,optimizer=sgd", "train seed=2,optimizer=adam"] {
+        assert!(told.contains(variant), "{told}");
+    }
+    fs::write(folder.join("m.toml"), manifest_before).unwrap();
+    assert_eq!(ran(folder, &["run", "-q"]).0, Some(0));
     manifest(folder, &head.replace("2]", "3]"), EVALUATE);
     let (code, _, error) = ran(folder, &["run", "--locked"]);
     assert_eq!(code, Some(3), "{error}");

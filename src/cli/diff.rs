@@ -308,7 +308,7 @@ fn with_store(mut side: Side, store: Option<&Store>) -> Side {
         return side;
     }
     let files = store.and_then(|store| locked_results(store, lock));
-    let whole = files.and_then(|files| Results::of_artifacts(files.iter()).ok());
+    let whole = files.and_then(|files| locked::results_of(&files).ok());
     side.results = Some(match whole {
         Some(whole) => whole,
         None => {

@@ -47,12 +47,15 @@ pub fn read(manifest: &Manifest, store: Option<&Store>, places: &Places) -> (Vec
                 continue;
             }
             match lock_of(listed, input, variant_of(&node.name), manifest, places) {
-                Ok((lock, path)) => {
+                Ok((mut lock, path)) => {
                     let mut old = Results::of_headline(&lock.metrics);
-                    // The predictions of several variants are not told apart.
-                    let has_variants = lock.stages.keys().any(|stage| !variant_of(stage).is_empty());
-                    let files = store.filter(|_| !has_variants).and_then(|store| locked_results(store, &lock));
-                    let whole = files.and_then(|files| Results::of_artifacts(files.iter()).ok());
+                    let own = variant_of(&node.name);
+                    if lock.stages.keys().any(|stage| !variant_of(stage).is_empty()) {
+                        lock.stages.retain(|stage, _| variant_of(stage) == own);
+                    }
+                    let files = store.and_then(|store| locked_results(store, &lock));
+                    let whole =
+                        files.and_then(|files| Results::of_artifacts(files.iter().map(|(_, own)| ("", own))).ok());
                     old.take_predictions(whole.unwrap_or_default());
                     found.push(Against { stage, gate, path, old });
                 }
@@ -167,7 +170,7 @@ pub fn judge(
             continue;
         };
         let evaluation = Evaluation::read(task.files)?;
-        let new = Results::of_artifacts(std::iter::once(task.files)).map_err(anyhow::Error::msg)?;
+        let new = Results::of_artifacts(std::iter::once(("", task.files))).map_err(anyhow::Error::msg)?;
         let result = beside(&node.stage.listed_gates()[own.gate], &own.old, &evaluation, &new);
         if !result.is_passed {
             kept.extend(own.path.clone());

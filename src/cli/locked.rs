@@ -11,7 +11,7 @@ use super::arguments::RunArguments;
 use super::terminal::Terminal;
 use crate::artifact::Files;
 use crate::files;
-use crate::manifest::{Manifest, shown_path};
+use crate::manifest::{Manifest, shown_path, variant_of};
 use crate::report::compare::{self, MetricChange, Results, shown_pair};
 use crate::report::text::{COLUMNS, wrapped};
 use crate::runner::{
@@ -130,8 +130,8 @@ pub struct Finished<'r> {
     pub path: PathBuf,
     /// What the run would write.
     pub new: &'r LockFile,
-    /// The artifacts of its evaluations.
-    pub evaluations: Vec<&'r Files>,
+    /// The artifacts of its evaluations, beside the variants that they are of.
+    pub evaluations: Vec<(&'r str, &'r Files)>,
 }
 
 /// Compares a finished run with the lock file, and hashes what it vouches for. Also what differs, for programs.
@@ -193,7 +193,7 @@ pub fn after(
 pub fn metrics(
     lock: &LockFile,
     metrics: &BTreeMap<String, String>,
-    evaluations: &[&Files],
+    evaluations: &[(&str, &Files)],
     session: &Session<'_>,
 ) -> Vec<MetricChange> {
     let (mut old, mut new) = (Results::of_headline(&lock.metrics), Results::of_headline(metrics));
@@ -210,7 +210,12 @@ pub fn metrics(
 
 /// The results that a lock file is about, out of the store.
 fn locked(lock: &LockFile, session: &Session<'_>) -> Option<Results> {
-    Results::of_artifacts(locked_results(&session.store, lock)?.iter()).ok()
+    results_of(&locked_results(&session.store, lock)?).ok()
+}
+
+/// The results in artifacts of evaluations, by the names of their stages.
+pub fn results_of(artifacts: &[(String, Files)]) -> Result<Results, String> {
+    Results::of_artifacts(artifacts.iter().map(|(stage, files)| (variant_of(stage), files)))
 }
 
 /// The metrics of a lock file that are not those of the artifacts that it names, where these are here.

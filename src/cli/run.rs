@@ -198,7 +198,8 @@ fn run_job(arguments: &RunArguments, job: &mut Job<'_>, terminal: &Terminal) -> 
         }
         false => write_reports(&out_dir, &finished, &run, terminal),
     };
-    let evaluations: Vec<&Files> = finished.iter().filter(|task| is_evaluation(task)).map(|task| task.files).collect();
+    let evaluations: Vec<(&str, &Files)> =
+        finished.iter().filter(|task| is_evaluation(task)).map(|task| (variant_of(task.stage), task.files)).collect();
     if job.is_wanted() {
         let failure = |i: usize| failure_text(&outcome, i, &manifest);
         let mut summary = job::summary(&outcome, &session, results.evaluations(), &out_dir, &failure);
@@ -784,8 +785,8 @@ fn warnings(outcome: &Outcome) -> serde_json::Value {
 /// What a finished run would put into its lock file.
 struct Locking<'r> {
     lock: LockFile,
-    /// The artifacts of its evaluations.
-    evaluations: Vec<&'r Files>,
+    /// The artifacts of its evaluations, beside the variants that they are of.
+    evaluations: Vec<(&'r str, &'r Files)>,
     /// Lock files that a gate compared with and failed.
     baselines: &'r [PathBuf],
 }

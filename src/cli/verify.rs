@@ -24,12 +24,16 @@ use crate::store::Access;
 pub fn verify(mut arguments: VerifyArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let is_asked = arguments.all || arguments.sample.is_some() || arguments.stage.is_some();
     // `verify train`: a word that is no file is a stage of the only manifest here.
-    if !is_asked
-        && let Some(word) = arguments.manifest.manifest.as_ref().and_then(|path| path.to_str())
-        && !word.ends_with(".toml")
-        && !std::path::Path::new(word).exists()
-    {
-        arguments.stage = Some(word.to_owned());
+    let word = arguments.manifest.manifest.as_ref().and_then(|path| path.to_str());
+    let stage = word.filter(|word| !word.ends_with(".toml") && !std::path::Path::new(word).exists());
+    if let Some(stage) = stage.map(str::to_owned) {
+        if arguments.all || arguments.sample.is_some() {
+            let other = if arguments.all { "--all" } else { "--sample" };
+            let help = format!("leave out one of the two; a manifest is named by its file, `{stage}.toml`");
+            terminal.fault(&format!("`{stage}` names one stage and `{other}` asks for tasks of all"), Some(&help));
+            return Ok(Exit::Usage);
+        }
+        arguments.stage = Some(stage);
         arguments.manifest.manifest = None;
     } else if !is_asked && (arguments.manifest.manifest.is_some() || arguments.isa) {
         let help = "name a stage, or `--sample N`, or `--all`; without a manifest the stored files are hashed";

@@ -5,7 +5,7 @@
 //! [`rebuild`] is the inverse of what a [`Section`](super::Section) records.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, LowerExp};
+use std::fmt::LowerExp;
 
 use super::{Entry, Node, Span, Table, Value};
 
@@ -29,19 +29,35 @@ pub fn toml(value: &Value) -> String {
 }
 
 /// A number in its shortest form that reads back to the same bits, with a point or an exponent: `0.1`, `1.0`, `1e-5`.
-pub fn shortest<F: LowerExp + Display>(x: F) -> String {
+pub fn shortest<F: LowerExp>(x: F) -> String {
     let scientific = format!("{x:e}");
-    let Some((_, exponent)) = scientific.split_once('e') else {
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
         // Infinite, or no number.
         return scientific.to_lowercase();
     };
-    match exponent.parse::<i32>() {
-        Ok(-4..16) => {
-            let plain = x.to_string();
-            if plain.contains('.') { plain } else { plain + ".0" }
-        }
-        _ => scientific,
+    let Ok(exponent @ -4..16) = exponent.parse::<i32>() else { return scientific };
+    // The same digits with the point elsewhere: to ask for them once more takes as long again, and tables have many.
+    let unsigned = mantissa.trim_start_matches('-');
+    let digits = unsigned.bytes().filter(|byte| *byte != b'.');
+    let n_digits = unsigned.len() as i32 - i32::from(unsigned.contains('.'));
+    let mut plain = String::with_capacity(unsigned.len() + 20);
+    if mantissa.len() > unsigned.len() {
+        plain.push('-');
     }
+    if exponent < 0 {
+        plain.push_str(&"0.0000"[..(1 - exponent) as usize]);
+    }
+    for (i, digit) in (0i32..).zip(digits) {
+        if exponent >= 0 && i == exponent + 1 {
+            plain.push('.');
+        }
+        plain.push(char::from(digit));
+    }
+    if exponent + 1 >= n_digits {
+        plain.extend(std::iter::repeat_n('0', (exponent + 1 - n_digits) as usize));
+        plain.push_str(".0");
+    }
+    plain
 }
 
 /// [`shortest`], where -0 is 0: two texts differ only if the values do.
@@ -268,6 +284,20 @@ mod tests {
         assert_eq!(canonical_float(1e22), "1e22");
         assert_eq!(shortest(0.1f32), "0.1");
         assert_eq!(shortest(-0.0), "-0.0");
+        // As the standard library writes it where no exponent is wanted.
+        let mut stream = 1u64;
+        for i in 0..200_000u32 {
+            stream = stream.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let bits = (stream >> 32) as u32;
+            let near_one = f32::from_bits(bits % 0x2000_0000 + 0x3000_0000);
+            for x in [f32::from_bits(bits), near_one, i as f32, -(i as f32) * 0.125] {
+                let plain = x.to_string();
+                let plain = if plain.contains('.') { plain } else { plain + ".0" };
+                let told = shortest(x);
+                assert!(told.contains('e') || !x.is_finite() || told == plain, "{told} {plain}");
+                assert!(!told.contains('e') || !(1e-4..1e16).contains(&x.abs()), "{told}");
+            }
+        }
         for text in ["", "1 2", "1\nb = 2", "nonsense", "\"open"] {
             assert_eq!(parse(text), None, "{text}");
         }

@@ -55,13 +55,15 @@ pub struct Results {
 }
 
 impl Results {
-    /// The results in artifacts of evaluations (`evaluation.json` and `predictions.csv` of each).
+    /// The results in artifacts of evaluations (`evaluation.json` and `predictions.csv` of each), beside each the variant that it
+    /// is of, nothing where there is none: models of variants are called as in a lock file, `ensemble seed=1`.
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn of_artifacts<'f>(artifacts: impl Iterator<Item = &'f Files>) -> Result<Results, String> {
-        let mut results = Results::of_nothing();
-        for files in artifacts {
+    pub fn of_artifacts<'f>(artifacts: impl Iterator<Item = (&'f str, &'f Files)>) -> Result<Results, String> {
+        let mut all = Results::of_nothing();
+        for (variant, files) in artifacts {
+            let mut results = Results::of_nothing();
             let evaluation = Evaluation::read(files).map_err(|error| error.to_string())?;
             for score in &evaluation.scores {
                 let known = results.scores.entry((score.model.clone(), score.split.clone())).or_default();
@@ -77,8 +79,19 @@ impl Results {
             if let Some(bytes) = files.0.get(PREDICTIONS) {
                 results.read_predictions(bytes)?;
             }
+            all.take(results, variant);
         }
-        Ok(results)
+        Ok(all)
+    }
+
+    /// Takes over what another evaluation came to, which is of this variant.
+    fn take(&mut self, other: Results, variant: &str) {
+        let named = |model: String| if variant.is_empty() { model } else { format!("{model} {variant}") };
+        let at = |(model, split): At| (named(model), split);
+        self.scores.extend(other.scores.into_iter().map(|(own, score)| (at(own), score)));
+        self.headline.extend(other.headline.into_iter().map(named));
+        self.gates.get_or_insert_default().extend(other.gates.unwrap_or_default());
+        self.said.extend(other.said.into_iter().map(|(own, said)| (at(own), said)));
     }
 
     /// The results of a run that evaluates nothing.

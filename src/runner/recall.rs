@@ -24,10 +24,10 @@ fn artifacts(store: &Store, lock: &LockFile, kind: &str, files: &[&str]) -> Vec<
         .collect()
 }
 
-/// What every `evaluate` stage of a lock file found, if the store has all of it.
-pub fn locked_results(store: &Store, lock: &LockFile) -> Option<Vec<Files>> {
+/// What every `evaluate` stage of a lock file found, by the names of the stages, if the store has all of it.
+pub fn locked_results(store: &Store, lock: &LockFile) -> Option<Vec<(String, Files)>> {
     let found = artifacts(store, lock, "evaluate", &[EVALUATION, PREDICTIONS]);
-    if found.is_empty() { None } else { found.into_iter().map(|(_, files)| files).collect() }
+    if found.is_empty() { None } else { found.into_iter().map(|(stage, files)| Some((stage, files?))).collect() }
 }
 
 /// The data sets of a lock file, by the names of their stages: `None` of one that the store does not have.
