@@ -393,3 +393,20 @@ fn an_edited_lock_file_is_seen_without_a_run() {
     let (code, _, stderr) = ran(folder.path(), &["run", "-q", "--locked", "m.toml"]);
     assert!(code == Some(3) && stderr.contains("metrics that are not theirs: it was edited"), "{stderr}");
 }
+
+/// Where nobody counts columns, as in the log of a job, a message is a line: who searches it for a path finds both.
+#[test]
+fn a_message_in_a_log_is_one_line() {
+    let folder = project();
+    let long = "a-folder-that-does-not-exist/".repeat(4) + "images";
+    let source = format!("stages.ingest.source=\"{long}\"");
+    let arguments = ["check", "--data", "m.toml", "--set", &source];
+    let (code, _, stderr) = ran(folder.path(), &arguments);
+    assert_eq!(code, Some(2), "{stderr}");
+    let error = stderr.lines().find(|line| line.starts_with("error: ")).expect("an error");
+    assert!(error.len() > 110 && error.contains(&long) && error.ends_with("does not exist"), "{stderr}");
+    let counted =
+        common::program(folder.path(), &arguments).env("COLUMNS", "100").output().expect("the program starts");
+    let broken = String::from_utf8_lossy(&counted.stderr).into_owned();
+    assert!(!broken.lines().any(|line| line.starts_with("error: ") && line.ends_with("does not exist")), "{broken}");
+}

@@ -77,6 +77,9 @@ pub struct Terminal {
     pub has_coloured_results: bool,
     /// Whether stderr is a terminal that bars can be drawn on.
     pub is_interactive: bool,
+    /// Whether what stderr is told is broken into lines of at most [`COLUMNS`]: on a terminal, and where `COLUMNS` says that
+    /// somebody counts them. In a file of a log each message stays on one line, where it can be searched for.
+    pub has_columns: bool,
 }
 
 impl Terminal {
@@ -88,6 +91,7 @@ impl Terminal {
             has_colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
             has_coloured_results: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
             is_interactive: io::stderr().is_terminal() && !is_dumb && !is_set("CI"),
+            has_columns: io::stderr().is_terminal() || is_set("COLUMNS"),
         }
     }
 
@@ -192,12 +196,16 @@ impl Terminal {
 
     /// A line on stderr, or a few.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", fitted(&on_lines(text, self.has_colour)));
+        let _ = writeln!(io::stderr().lock(), "{}", self.broken(&on_lines(text, self.has_colour)));
     }
 
     /// A rendered page of diagnostics on stderr.
     pub fn page(&self, text: &str) {
-        let _ = io::stderr().lock().write_all(fitted(&on_lines(text, self.has_colour)).as_bytes());
+        let _ = io::stderr().lock().write_all(self.broken(&on_lines(text, self.has_colour)).as_bytes());
+    }
+
+    fn broken<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.has_columns { fitted(text) } else { Cow::Borrowed(text) }
     }
 
     /// `error: …`, with the action that helps on a line of its own.

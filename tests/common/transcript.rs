@@ -99,7 +99,7 @@ impl Project {
     /// The program, in an environment that says nothing.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = common::program(self.temp.path(), arguments);
-        command.env("TERM", "xterm");
+        command.env("TERM", "xterm").env("COLUMNS", "100");
         command
     }
 
