@@ -212,6 +212,9 @@ const VERBS: &[&[&str]] = &[
     &["predict"],
     &["export"],
     &["export", "safetensors"],
+    &["export", "onnx"],
+    &["export", "npz"],
+    &["export", "tensorboard"],
     &["init"],
     &["data"],
     &["data", "list"],
@@ -812,6 +815,9 @@ fn models() {
         project.convoy(&["predict", "--stage", "split", "small.toml", "other"]);
         project.convoy(&["export", "safetensors", "small.toml"]);
         project.convoy(&["export", "safetensors", "--json", "--stage", "dense", "small.toml"]);
+        project.convoy(&["export", "onnx", "small.toml"]);
+        project.convoy(&["export", "npz", "--json", "out/small/dense.safetensors"]);
+        project.convoy(&["export", "tensorboard", "small.toml"]);
         project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
         project.was_slow = false;
     });

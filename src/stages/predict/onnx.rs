@@ -11,7 +11,7 @@
 
 use super::{Answering, Described, Step, describe};
 use crate::artifact::onnx::{About, Attribute, Graph, Port, Type};
-use crate::artifact::portable::Portable;
+use crate::artifact::portable::{Member, Portable};
 use crate::data::decode::{Alpha, Channels, Exif};
 use crate::data::pixels::Depth;
 use crate::data::transform::{Fitted, fuse};
@@ -40,13 +40,16 @@ pub fn to_bytes(model: &Portable, licence: Option<&str>) -> Result<Vec<u8>, Stag
 }
 
 fn within(model: &Portable, licence: Option<&str>, most: usize) -> Result<Vec<u8>, StageError> {
-    let answer = Answering::new(&model.answer, model.members.len())?;
+    // All of them: a part of a model that no node repeats must not be forgotten.
+    let Portable { classes, shape: image, depth, decode: _, members, answer } = model;
+    let (image, n_classes) = (*image, classes.len());
+    let answer = Answering::new(answer, members.len())?;
     let mut builder = Builder { graph: Graph::new() };
-    let image = model.shape;
     let pixels = builder.node("Cast", "pixels", &[IMAGES], &[("to", Attribute::Int(Type::Float as i64))]);
-    let mut said = Vec::with_capacity(model.members.len());
-    for (i, member) in model.members.iter().enumerate() {
+    let mut said = Vec::with_capacity(members.len());
+    for (i, member) in members.iter().enumerate() {
         let at = |error: StageError| StageError::new(format!("member {}: {error}", i + 1));
+        let Member { chain: _, network: _ } = member;
         let described = describe(member, model).map_err(at)?;
         let start = Value { name: pixels.clone(), shape: SampleShape::Image(image), is_nchw: false };
         said.push(builder.member(&format!("members.{i}"), start, &described).map_err(at)?);
@@ -56,17 +59,17 @@ fn within(model: &Portable, licence: Option<&str>, most: usize) -> Result<Vec<u8
             return Err(StageError::new(message).help(help));
         }
     }
-    let said = builder.answer("answer", &answer, &said, model.classes.len());
+    let said = builder.answer("answer", &answer, &said, n_classes);
     let probabilities = builder.node("Identity", PROBABILITIES, &[&said], &[]);
     let axis = [("axis", Attribute::Int(1)), ("keepdims", Attribute::Int(0))];
     builder.node("ArgMax", LABEL, &[&probabilities], &axis);
-    let kind = match model.depth {
+    let kind = match depth {
         Depth::U8 => Type::Uint8,
         Depth::U16 => Type::Uint16,
     };
     let input = Port { name: IMAGES, kind, axes: vec![image.height, image.width, image.channels] };
     let outputs = [
-        Port { name: PROBABILITIES, kind: Type::Float, axes: vec![model.classes.len()] },
+        Port { name: PROBABILITIES, kind: Type::Float, axes: vec![n_classes] },
         Port { name: LABEL, kind: Type::Int64, axes: Vec::new() },
     ];
     Ok(builder.graph.finish(&input, &outputs, &about(model, licence)?))
@@ -176,17 +179,11 @@ impl Builder {
             let named = format!("{name}.network.{own}");
             value = self.layer(&named, value, inference, &Weights { all: weights, layer: own }, layer.output)?;
         }
-        Ok(self.softmax(&format!("{name}.network"), &value.name, 1.0))
+        Ok(self.softmax(&format!("{name}.network"), &value.name))
     }
 
-    /// Probabilities of scores, which a temperature divides first.
-    fn softmax(&mut self, name: &str, scores: &str, temperature: f32) -> String {
-        let mut scores = scores.to_owned();
-        if temperature != 1.0 {
-            let by = self.graph.floats(&format!("{name}.temperature"), &[1], &[temperature]);
-            scores = self.node("Div", &format!("{name}.tempered"), &[&scores, &by], &[]);
-        }
-        self.node("Softmax", &format!("{name}.softmax"), &[&scores], &[("axis", Attribute::Int(1))])
+    fn softmax(&mut self, name: &str, scores: &str) -> String {
+        self.node("Softmax", &format!("{name}.softmax"), &[scores], &[("axis", Attribute::Int(1))])
     }
 
     fn reshape(&mut self, name: &str, value: &str, axes: &[i64]) -> String {
@@ -454,7 +451,7 @@ impl Builder {
                 let intercepts = rounded(&stacking.intercepts);
                 let plus = self.graph.floats(&format!("{name}.intercepts"), &[intercepts.len()], &intercepts);
                 let scores = self.node("Gemm", &format!("{name}.scores"), &[&said, &by, &plus], &[]);
-                self.softmax(name, &scores, 1.0)
+                self.softmax(name, &scores)
             }
         }
     }
@@ -487,4 +484,52 @@ fn places(windows: Windows) -> Vec<(&'static str, Attribute)> {
         ("strides", pair(windows.stride)),
         ("pads", Attribute::Ints(pads.to_vec())),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::model::{self, Description, FORMAT};
+    use crate::artifact::portable::Answer;
+    use crate::data::decode::DecodePolicy;
+    use crate::stages::testing::MemorySink;
+
+    #[test]
+    fn what_does_not_fit_into_one_file_is_refused_with_a_remedy() {
+        let shape = ImageShape { height: 2, width: 3, channels: 1 };
+        let description = Description {
+            format: FORMAT,
+            architecture: "INPUT - FC".to_owned(),
+            input: vec![2, 3, 1],
+            n_classes: 2,
+            n_parameters: 14,
+            epochs: 1,
+            best_epoch: 1,
+            is_selected: false,
+            n_training: 1,
+            snapshots: Vec::new(),
+        };
+        let tensor = |name: &str, shape: Vec<usize>| {
+            let values = vec![0.5; shape.iter().product()];
+            NamedTensor { name: name.to_owned(), shape, values }
+        };
+        let weights = [tensor("1.fc.weights", vec![6, 2]), tensor("1.fc.bias", vec![2])];
+        let mut sink = MemorySink::default();
+        model::write(&description, &weights, &mut sink).unwrap();
+        let model = Portable {
+            classes: vec!["a".to_owned(), "b".to_owned()],
+            shape,
+            depth: Depth::U8,
+            decode: DecodePolicy::default(),
+            members: vec![Member { chain: Vec::new(), network: sink.files() }],
+            answer: Answer::Member(0),
+        };
+        assert!(within(&model, None, 56).is_ok());
+        let refused = within(&model, None, 55).unwrap_err();
+        assert!(refused.to_string().contains("more than the 2 GB that an ONNX file may have"), "{refused}");
+        assert!(refused.help.is_some_and(|help| help.contains("convoy export safetensors")));
+        let licensed = to_bytes(&model, Some("CC-BY-4.0")).unwrap();
+        assert!(licensed.windows(9).any(|window| window == b"CC-BY-4.0"));
+        assert_eq!(to_bytes(&model, Some("CC-BY-4.0")).unwrap(), licensed);
+    }
 }
