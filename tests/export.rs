@@ -271,7 +271,7 @@ fn an_npz_file_has_the_arrays_of_the_portable_model() {
     done(project.path(), &["export", "npz", "toy.toml", "-o", "m.npz"]);
     let file = fs::File::open(project.path().join("m.npz")).unwrap();
     let mut archive = zip::ZipArchive::new(file).unwrap();
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     for name in [
         "members.0.chain.0.0.subtract",
         "members.1.network.6.local.weights",
