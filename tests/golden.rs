@@ -815,9 +815,10 @@ fn models() {
         project.convoy(&["predict", "--stage", "split", "small.toml", "other"]);
         project.convoy(&["export", "safetensors", "small.toml"]);
         project.convoy(&["export", "safetensors", "--json", "--stage", "dense", "small.toml"]);
-        project.convoy(&["export", "onnx", "small.toml"]);
-        project.convoy(&["export", "npz", "--json", "out/small/dense.safetensors"]);
-        project.convoy(&["export", "tensorboard", "small.toml"]);
+        for form in ["onnx", "npz", "tensorboard"] {
+            project.convoy(&["export", form, "small.toml"]);
+            project.convoy(&["export", form, "--json", "--stage", "dense", "small.toml"]);
+        }
         project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
         project.was_slow = false;
     });

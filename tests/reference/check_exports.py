@@ -451,6 +451,25 @@ def pipelines(checks, data):
             raise Failed(f"{file}: {error}") from error
 
 
+def page(checks):
+    """The blocks of docs/export.md run as they stand there."""
+    folder = os.path.join(checks.folder, "page")
+    os.makedirs(os.path.join(folder, ".git"))
+    with open(os.path.join(folder, "digits.toml"), "w") as file:
+        steps = chain("preprocess", "split", ("preprocess", 'steps = ["center", "scale"]'))
+        net = train("train", "preprocess", "INPUT - CONV(4) - RELU - FC")
+        file.write(manifest("builtin:digits", steps + net + "\n[stages.ensemble]\n", "limit = 300", folds=2))
+    with open(os.path.join(ROOT, "docs", "export.md")) as file:
+        blocks = re.findall(r"^```(\w+)\n(.*?)^```", file.read(), re.M | re.S)
+    must(sorted(language for language, _ in blocks) == ["python", "python", "sh"], f"blocks of the page: {blocks}")
+    path = os.pathsep.join([os.path.dirname(checks.convoy), os.environ["PATH"]])
+    commands = ["convoy run -q digits.toml", "convoy export npz digits.toml", "convoy export tensorboard digits.toml"]
+    for command in [commands[0], *(text for language, text in blocks if language == "sh"), *commands[1:]]:
+        subprocess.run(command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    for text in (text for language, text in blocks if language == "python"):
+        subprocess.run([sys.executable, "-c", text], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("convoy")
@@ -485,6 +504,7 @@ def main():
         "reductions": lambda: checks.group("reductions", manifest("rgb", reductions()), rgb),
         "ensembles": lambda: checks.group("ensembles", manifest("rgb", ensembles(), folds=3), rgb),
         "depth": lambda: checks.group("depth", manifest("deep", of_depth), deep),
+        "page": lambda: page(checks),
         "pipelines": lambda: pipelines(checks, arguments.data and os.path.abspath(arguments.data)),
     }
     failure = None
@@ -493,7 +513,7 @@ def main():
             start = time.perf_counter()
             try:
                 check()
-            except Failed as error:
+            except (Failed, subprocess.CalledProcessError) as error:
                 failure = error
             print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
             if failure:
