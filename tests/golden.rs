@@ -30,6 +30,9 @@ const VERBS: &[&[&str]] = &[
     &["predict"],
     &["export"],
     &["export", "safetensors"],
+    &["export", "onnx"],
+    &["export", "npz"],
+    &["export", "tensorboard"],
     &["init"],
     &["data"],
     &["data", "list"],
@@ -631,6 +634,10 @@ fn models() {
         project.convoy(&["predict", "--stage", "split", "small.toml", "other"]);
         project.convoy(&["export", "safetensors", "small.toml"]);
         project.convoy(&["export", "safetensors", "--json", "--stage", "dense", "small.toml"]);
+        for form in ["onnx", "npz", "tensorboard"] {
+            project.convoy(&["export", form, "small.toml"]);
+            project.convoy(&["export", form, "--json", "--stage", "dense", "small.toml"]);
+        }
         project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
         project.was_slow = false;
     });

@@ -71,6 +71,7 @@ fn results_that_a_full_disk_does_not_take_are_an_error_and_a_closed_pipe_is_none
         &["cache", "list"],
         &["verify"],
         &["export", "safetensors", "m.toml"],
+        &["export", "tensorboard", "m.toml"],
     ];
     for verb in verbs {
         let full = fs::File::options().write(true).open("/dev/full").expect("it can be opened");
@@ -325,6 +326,7 @@ fn nothing_is_written_over_a_manifest_or_among_the_images() {
         &["run", "--events", "m.lock", "m.toml"],
         &["check", "--code-quality", "m.toml", "m.toml"],
         &["export", "safetensors", "m.toml", "--output", "m.toml"],
+        &["export", "onnx", "m.toml", "--output", "m.lock"],
         &["data", "show", "t.csv", "--sheet", "m.toml"],
         &["cache", "pack", "m.lock"],
     ] {

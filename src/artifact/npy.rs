@@ -13,16 +13,25 @@ pub enum Kind {
     U8,
     /// Whole numbers of 16 bits.
     U16,
+    /// Whole numbers of 32 bits.
+    U32,
     /// Single precision.
     F32,
+    /// Double precision.
+    F64,
+    /// Texts of at most so many characters, each of four bytes (UCS-4), filled up with zeros.
+    Text(usize),
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    fn word(self) -> String {
         match self {
-            Kind::U8 => "|u1",
-            Kind::U16 => "<u2",
-            Kind::F32 => "<f4",
+            Kind::U8 => "|u1".to_owned(),
+            Kind::U16 => "<u2".to_owned(),
+            Kind::U32 => "<u4".to_owned(),
+            Kind::F32 => "<f4".to_owned(),
+            Kind::F64 => "<f8".to_owned(),
+            Kind::Text(n) => format!("<U{n}"),
         }
     }
 
@@ -30,15 +39,19 @@ impl Kind {
         match self {
             Kind::U8 => 1,
             Kind::U16 => 2,
-            Kind::F32 => 4,
+            Kind::U32 | Kind::F32 => 4,
+            Kind::F64 => 8,
+            Kind::Text(n) => 4 * n,
         }
     }
 }
 
-/// The header of an array of this shape (of two axes or more), [`HEADER_LEN`] bytes.
+/// The header of an array of this shape, [`HEADER_LEN`] bytes.
 pub fn header(kind: Kind, shape: &[usize]) -> Vec<u8> {
     let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
-    let (word, axes) = (kind.word(), axes.join(", "));
+    // A tuple of one needs its comma.
+    let comma = if axes.len() == 1 { "," } else { "" };
+    let (word, axes) = (kind.word(), axes.join(", ") + comma);
     let text = format!("{{'descr': '{word}', 'fortran_order': False, 'shape': ({axes}), }}");
     let mut out = b"\x93NUMPY\x01\x00".to_vec();
     out.extend(((HEADER_LEN - 10) as u16).to_le_bytes());

@@ -108,6 +108,20 @@ enum Link {
     Projection(Value),
 }
 
+/// What a model comes to, whatever the form of its file.
+pub struct Content {
+    /// All but the numbers: what the key `model` of the metadata holds.
+    pub model: Value,
+    /// The numbers, by name.
+    pub tensors: TensorsWriter,
+    /// BLAKE3 of both, hexadecimal.
+    pub digest: String,
+}
+
+fn unwritable(cause: serde_json::Error) -> Error {
+    error(format!("cannot be written ({cause})"))
+}
+
 fn error(message: impl Into<String>) -> Error {
     Error { file: FILE.to_owned(), message: message.into() }
 }
@@ -124,6 +138,16 @@ impl Portable {
     /// # Errors
     /// If an artifact is damaged.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let Content { model, tensors, digest } = self.content()?;
+        let envelope = serde_json::to_string(&Envelope { digest, model }).map_err(unwritable)?;
+        tensors.to_bytes(Some((KEY, envelope))).map_err(|cause| error(format!("cannot be written ({cause})")))
+    }
+
+    /// Its description, numbers and digest.
+    ///
+    /// # Errors
+    /// If an artifact is damaged.
+    pub fn content(&self) -> Result<Content, Error> {
         let mut tensors = TensorsWriter::new();
         let mut members = Vec::with_capacity(self.members.len());
         for (i, member) in self.members.iter().enumerate() {
@@ -150,11 +174,9 @@ impl Portable {
             members,
             answer: self.answer.clone(),
         };
-        let unwritable = |cause: serde_json::Error| error(format!("cannot be written ({cause})"));
         let model = serde_json::to_value(&description).map_err(unwritable)?;
         let digest = digest(&model, tensors.iter());
-        let envelope = serde_json::to_string(&Envelope { digest, model }).map_err(unwritable)?;
-        tensors.to_bytes(Some((KEY, envelope))).map_err(|cause| error(format!("cannot be written ({cause})")))
+        Ok(Content { model, tensors, digest })
     }
 
     /// Reads a model.

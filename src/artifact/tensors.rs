@@ -8,7 +8,7 @@ use std::io;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{Bytes, Error, Files, Sink};
+use super::{Bytes, Error, Files, Sink, npy};
 
 /// Longest header that is read, in bytes.
 const MAX_HEADER: usize = 1 << 24;
@@ -81,6 +81,21 @@ impl TensorsWriter {
     /// Name, shape and bytes of each tensor, in any order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[u8])> {
         self.tensors.iter().map(|(name, _, shape, bytes)| (name.as_str(), shape.clone(), bytes.as_slice()))
+    }
+
+    /// The tensors as arrays for NumPy, by name.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (&str, npy::Kind, &[usize], &[u8])> {
+        let kind = |dtype: Dtype| match dtype {
+            Dtype::F32 => npy::Kind::F32,
+            Dtype::F64 => npy::Kind::F64,
+            Dtype::U32 => npy::Kind::U32,
+            _ => npy::Kind::U8,
+        };
+        let mut tensors: Vec<_> = self.tensors.iter().collect();
+        tensors.sort_unstable_by_key(|(name, ..)| name);
+        tensors
+            .into_iter()
+            .map(move |(name, dtype, shape, bytes)| (name.as_str(), kind(*dtype), shape.as_slice(), bytes.as_slice()))
     }
 
     /// The file's bytes, with at most one key of metadata.

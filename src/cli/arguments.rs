@@ -115,7 +115,7 @@ pub enum Verb {
     Report(ReportArguments),
     /// Predict the classes of images with a finished model, as CSV on stdout.
     Predict(PredictArguments),
-    /// Write a finished model to one file that needs neither manifest nor store.
+    /// Write a finished model to one file that needs neither manifest nor store, or its trainings for TensorBoard.
     Export {
         /// In which form.
         #[command(subcommand)]
@@ -431,6 +431,64 @@ pub struct PredictArguments {
 pub enum ExportVerb {
     /// One safetensors file: the networks' weights, the preprocessing before them, the classes. `convoy predict` reads it.
     Safetensors(ExportArguments),
+    /// One ONNX file: from the bytes of decoded images to probabilities and a label, preprocessing and ensemble included.
+    Onnx(ModelExportArguments),
+    /// One NPZ file: every number of the networks and of the preprocessing before them, for NumPy.
+    Npz(ModelExportArguments),
+    /// A folder of event files: loss, accuracy, learning rate and norms of layers by epoch, for TensorBoard.
+    Tensorboard(TensorboardArguments),
+}
+
+/// `export onnx`, `export npz`.
+#[derive(Args, Debug)]
+pub struct ModelExportArguments {
+    /// A manifest that has been run (its last ensemble, else its last model, or --stage), or a file that `convoy export
+    /// safetensors` wrote [default: the only *.toml with a [stages…] table here].
+    pub model: Option<PathBuf>,
+    /// Export this stage of the manifest.
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Where to write it [default: out/NAME/STAGE.onnx or .npz; beside MODEL, if that is a file].
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Override a key of the manifest, as `run` was told to (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Apply the overrides of [profile.NAME], as `run` was told to.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Where `out` is, as `run` was told [env: CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
+    pub out_dir: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `export tensorboard`.
+#[derive(Args, Debug)]
+pub struct TensorboardArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Only the trainings of this stage.
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// The log directory to write to [default: out/NAME/tensorboard].
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Where `out` is, as `run` was told [env: CONVOY_OUT].
+    #[arg(long, value_name = "DIR", env = "CONVOY_OUT", hide_env = true)]
+    pub out_dir: Option<PathBuf>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `export`.

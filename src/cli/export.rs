@@ -1,21 +1,26 @@
 //! `export`, and how a verb gets a finished model: out of the store by its manifest, or from an exported file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 
 use super::Exit;
-use super::arguments::{ExportArguments, ManifestArguments, PlaceArguments};
+use super::arguments::{
+    ExportArguments, ExportVerb, ManifestArguments, ModelExportArguments, PlaceArguments, TensorboardArguments,
+};
 use super::manifest::{self, run_error, threads, unknown_stage};
 use super::terminal::Terminal;
-use crate::artifact::Bytes;
 use crate::artifact::portable::{self, Portable};
+use crate::artifact::{Bytes, npz};
+use crate::data::catalogue;
 use crate::files;
 use crate::manifest::{Manifest, shown_path, stage_name};
-use crate::report;
-use crate::runner::{Options, Plan, Session, State, variant_name};
-use crate::stages::{Output, predict};
+use crate::report::{self, tensorboard};
+use crate::runner::{Options, Plan, PlannedTask, Session, State, variant_name};
+use crate::stages::predict::{self, onnx};
+use crate::stages::{Output, Part};
 use crate::store::Access;
 
 /// A model that was found, or how the program ends without it (what is wrong has been said).
@@ -34,10 +39,22 @@ pub struct Model {
     pub default_path: PathBuf,
     /// The same, within `out`.
     pub place: PathBuf,
+    /// Under which terms its data are, where a catalogue says so.
+    pub licence: Option<String>,
+}
+
+/// `export`.
+pub fn export(form: &ExportVerb, terminal: &Terminal) -> anyhow::Result<Exit> {
+    match form {
+        ExportVerb::Safetensors(arguments) => safetensors(arguments, terminal),
+        ExportVerb::Onnx(arguments) => model(arguments, "onnx", terminal),
+        ExportVerb::Npz(arguments) => model(arguments, "npz", terminal),
+        ExportVerb::Tensorboard(arguments) => tensorboard(arguments, terminal),
+    }
 }
 
 /// `export safetensors`.
-pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+fn safetensors(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let opened = from_manifest(&arguments.manifest, &arguments.places, arguments.stage.as_deref(), terminal)?;
     let model = match opened {
         Ok(model) => model,
@@ -46,7 +63,52 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
     let bytes = model.model.to_bytes()?;
     let in_out = arguments.out_dir.as_ref().map(|out| out.join(&model.place));
     let path = arguments.output.as_ref().or(in_out.as_ref()).unwrap_or(&model.default_path);
-    files::replace(path, &bytes, false)?;
+    write(&model, path, &bytes, arguments.json, terminal)
+}
+
+/// `export onnx`, `export npz`: the form is also the file's ending.
+fn model(arguments: &ModelExportArguments, form: &str, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let manifest = ManifestArguments {
+        manifest: arguments.model.clone(),
+        sets: arguments.sets.clone(),
+        profile: arguments.profile.clone(),
+    };
+    let (places, stage) = (&arguments.places, arguments.stage.as_deref());
+    let opened = match &arguments.model {
+        Some(path) => open(&manifest, path, places, stage, terminal)?,
+        None => from_manifest(&manifest, places, stage, terminal)?,
+    };
+    let model = match opened {
+        Ok(model) => model,
+        Err(exit) => return Ok(exit),
+    };
+    let in_out = arguments.out_dir.as_ref().map(|out| out.join(&model.place).with_extension(form));
+    let default = || in_out.unwrap_or_else(|| model.default_path.with_extension(form));
+    let path = arguments.output.clone().unwrap_or_else(default);
+    let real = |path: &Path| path.canonicalize().ok();
+    if let Some(source) =
+        arguments.model.as_deref().and_then(real).filter(|source| real(&path).as_ref() == Some(source))
+    {
+        let message = format!("`{}` is the model that is exported", shown_path(&source));
+        terminal.fault(&message, Some("name another file to write to"));
+        return Ok(Exit::Usage);
+    }
+    let bytes = match form {
+        "npz" => npz::to_bytes(&model.model).map_err(|error| (error.message, None)),
+        _ => onnx::to_bytes(&model.model, model.licence.as_deref()).map_err(|error| (error.to_string(), error.help)),
+    };
+    match bytes {
+        Ok(bytes) => write(&model, &path, &bytes, arguments.json, terminal),
+        Err((message, help)) => {
+            terminal.fault(&format!("{}: {message}", model.name), help.as_deref());
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+/// Puts a model's file where it belongs and says so.
+fn write(model: &Model, path: &Path, bytes: &[u8], is_json: bool, terminal: &Terminal) -> anyhow::Result<Exit> {
+    files::replace(path, bytes, false)?;
     terminal.note(&format!(
         "{}: {}, {} classes, {}",
         model.name,
@@ -54,7 +116,7 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
         model.model.classes.len(),
         report::text::bytes(bytes.len() as u64)
     ));
-    if arguments.json {
+    if is_json {
         terminal.json(serde_json::json!({
             "path": shown_path(path), "model": model.name, "networks": model.model.members.len(),
             "classes": model.model.classes, "bytes": bytes.len(),
@@ -63,6 +125,100 @@ pub fn export(arguments: &ExportArguments, terminal: &Terminal) -> anyhow::Resul
         terminal.result(&format!("{}\n", shown_path(path)));
     }
     Ok(Exit::Done)
+}
+
+/// `export tensorboard`.
+fn tensorboard(arguments: &TensorboardArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let Some(manifest) = manifest::load_without_warnings(&arguments.manifest, terminal)? else {
+        return Ok(Exit::Usage);
+    };
+    let shown = shown_path(&manifest.path);
+    let places = &arguments.places;
+    let wanted = arguments.stage.as_deref();
+    if wanted.is_some_and(|wanted| manifest.stage(wanted).is_none()) {
+        unknown_stage(&manifest, wanted.unwrap_or_default(), terminal);
+        return Ok(Exit::Usage);
+    }
+    let cancel = AtomicBool::new(false);
+    let options = Options::new(threads(places), &cancel);
+    let planned = Session::open(&manifest, places.data_dir.as_deref(), places.cache_dir.as_deref(), Access::Look)
+        .and_then(|session| Ok((session.plan(&options)?, session)));
+    let (plan, session) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return Ok(run_error(&error, &manifest, terminal)),
+    };
+    let graph = &plan.graph;
+    // A trial is a training of the stage that it varies.
+    let own = |stage: usize| graph.trial(stage).map_or(stage, |trial| trial.of);
+    let is_wanted = |stage: usize| {
+        let name = &graph.nodes[own(stage)].name;
+        wanted.is_none_or(|wanted| name == wanted || stage_name(name) == wanted)
+    };
+    let trains = |task: &&PlannedTask| {
+        graph.nodes[task.stage].stage.kind() == "train" && task.part != Part::Sanity && is_wanted(task.stage)
+    };
+    let (mut artifacts, mut n_absent) = (Vec::new(), 0);
+    for task in plan.tasks.iter().filter(trains) {
+        match &task.entry {
+            Some(entry) if task.state == State::Fresh && task.absent.is_none() => {
+                let files = session.store.open_files(entry, &|file| tensorboard::READS.contains(&file))?;
+                artifacts.push((task.stage, task.part, files));
+            }
+            _ => n_absent += 1,
+        }
+    }
+    session.store.save_stamps();
+    let finished = artifacts.iter().map(|(stage, part, files)| report::Finished {
+        stage: &graph.nodes[own(*stage)].name,
+        kind: "train",
+        part: *part,
+        trial: graph.trial_name(*stage),
+        files,
+    });
+    let events = tensorboard::event_files(&finished.collect::<Vec<_>>());
+    let run = format!("`convoy run {}`", run_arguments(&arguments.manifest, &shown));
+    if events.is_empty() {
+        let what = wanted.map_or_else(|| format!("`{shown}`"), |stage| format!("`{stage}` of `{shown}`"));
+        terminal.fault(&format!("{what} has no finished training"), Some(&format!("train first: {run}")));
+        return Ok(Exit::Stale);
+    }
+    let place = Path::new(&variant_name(&manifest)).join("tensorboard");
+    let out = arguments.out_dir.clone().unwrap_or_else(|| session.store.base().join("out"));
+    let dir = arguments.output.clone().unwrap_or_else(|| out.join(place));
+    for (name, bytes) in &events {
+        files::replace(&dir.join(name), bytes, false)?;
+    }
+    // The default place is this verb's alone: what an earlier export wrote there and this one does not is gone.
+    if arguments.output.is_none() && wanted.is_none() {
+        remove_other_events(&dir, &events);
+    }
+    if n_absent > 0 {
+        let trainings = report::text::counted(n_absent, "training is", "trainings are");
+        terminal.note(&format!("{trainings} not there yet: {run}"));
+    }
+    let n_scalars = report::text::counted(artifacts.len() as u64, "training", "trainings");
+    terminal.note(&format!("{}: {n_scalars}; look with `tensorboard --logdir {}`", manifest.name, shown_path(&dir)));
+    if arguments.json {
+        let names: Vec<String> = events.keys().map(|path| shown_path(path)).collect();
+        terminal.json(serde_json::json!({
+            "path": shown_path(&dir), "pipeline": manifest.name, "trainings": artifacts.len(), "absent": n_absent,
+            "files": names,
+        }));
+    } else {
+        terminal.result(&format!("{}\n", shown_path(&dir)));
+    }
+    Ok(Exit::Done)
+}
+
+/// Removes event files of this program below `dir` that are not among `events`; what cannot be removed stays.
+fn remove_other_events(dir: &Path, events: &BTreeMap<PathBuf, Vec<u8>>) {
+    for file in walkdir::WalkDir::new(dir).into_iter().filter_map(Result::ok) {
+        let is_own = file.file_type().is_file() && file.file_name() == tensorboard::EVENTS;
+        let is_kept = || file.path().strip_prefix(dir).is_ok_and(|name| events.contains_key(name));
+        if let Some(folder) = file.path().parent().filter(|_| is_own && !is_kept()) {
+            let _ = files::Folder::open(folder).and_then(|folder| folder.remove(tensorboard::EVENTS));
+        }
+    }
 }
 
 /// `1 network`, `5 networks`.
@@ -103,7 +259,10 @@ pub fn open(
     }
     let bytes = files::read_regular(path, MOST_MODEL)?;
     match Portable::from_bytes(Bytes::new(bytes)) {
-        Ok(model) => Ok(Ok(Model { model, name: shown, default_path: path.to_owned(), place: PathBuf::new() })),
+        Ok(model) => {
+            let place = path.file_name().map(PathBuf::from).unwrap_or_default();
+            Ok(Ok(Model { model, name: shown, default_path: path.to_owned(), place, licence: None }))
+        }
         Err(error) => {
             terminal.fault(&format!("`{shown}` {}", error.message), Some("export it again"));
             Ok(Err(Exit::Failed))
@@ -152,7 +311,21 @@ fn from_manifest(
     let name = &manifest.nodes[stage].name;
     let place = Path::new(&variant_name(&manifest)).join(format!("{name}.safetensors"));
     let default_path = session.store.base().join("out").join(&place);
-    Ok(Ok(Model { model, name: format!("{}, {name}", manifest.name), default_path, place }))
+    let licence = licence(&manifest, stage, session.store.base());
+    Ok(Ok(Model { model, name: format!("{}, {name}", manifest.name), default_path, place, licence }))
+}
+
+/// Under which terms the data are that `stage` learns from, where their catalogue says so.
+fn licence(manifest: &Manifest, stage: usize, project_root: &Path) -> Option<String> {
+    let mut at = stage;
+    while manifest.nodes[at].flow.output != Output::Dataset {
+        at = *manifest.nodes[at].inputs.first()?;
+    }
+    let source = manifest.entries[at].places.iter().find(|place| place.key == "source")?;
+    let source = source.value.trim_matches('"');
+    let name = source.strip_prefix("builtin:").unwrap_or(source);
+    let entry = catalogue::is_name(name).then(|| catalogue::find_entry(name, project_root).ok().flatten());
+    entry.flatten().map(|entry| entry.licence)
 }
 
 /// The stage that `wanted` names, else the last ensemble, else the last model.

@@ -165,7 +165,11 @@ fn named_outputs(verb: &Verb) -> Vec<&Path> {
     let named = match verb {
         Verb::Run(run) => vec![&run.junit, &run.events],
         Verb::Check(check) => vec![&check.code_quality],
-        Verb::Export { form: ExportVerb::Safetensors(export) } => vec![&export.output],
+        Verb::Export { form } => vec![match form {
+            ExportVerb::Safetensors(export) => &export.output,
+            ExportVerb::Onnx(export) | ExportVerb::Npz(export) => &export.output,
+            ExportVerb::Tensorboard(export) => &export.output,
+        }],
         Verb::Data(data) => match &data.verb {
             DataVerb::Show { sheet, .. } => vec![sheet],
             _ => Vec::new(),
@@ -193,7 +197,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     match arguments.verb {
         Verb::Check(arguments) => check::check(&arguments, terminal),
         Verb::Predict(arguments) => predict::predict(&arguments, terminal),
-        Verb::Export { form: ExportVerb::Safetensors(arguments) } => export::export(&arguments, terminal),
+        Verb::Export { form } => export::export(&form, terminal),
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {
             terminal.keep(terminal.part(&complete::script(arguments.shell)?));

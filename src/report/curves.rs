@@ -34,7 +34,12 @@ impl Columns {
         Some(Columns(header.iter().map(str::to_owned).zip(columns).collect()))
     }
 
-    fn texts(&self, name: &str) -> &[String] {
+    /// Names of its columns, in alphabetical order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    pub(super) fn texts(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], |column| column)
     }
 

@@ -19,6 +19,7 @@ mod reads;
 mod search;
 pub(crate) mod summary;
 pub(crate) mod svg;
+pub(crate) mod tensorboard;
 pub(crate) mod text;
 
 use std::collections::BTreeMap;

@@ -215,6 +215,11 @@ impl Spectrum {
 }
 
 impl Projection {
+    /// The step that takes its mean off, if it has one: the last before the weights.
+    pub fn centring(&self) -> Option<Fitted> {
+        (!self.mean.is_empty()).then(|| centring(&self.mean))
+    }
+
     /// Makes ready to project samples of `feed`.
     ///
     /// # Panics
@@ -258,8 +263,12 @@ impl Projector {
 /// `feed` with `mean` (one number for each value of a sample) taken off at the end.
 fn centred(feed: &Feed, mean: &[f64]) -> Feed {
     let mut steps = feed.chain().fitted().to_vec();
-    steps.push(Fitted::Affine(Affine { subtract: mean.to_vec(), ..Affine::identity(Per::Pixel, mean.len()) }));
+    steps.push(centring(mean));
     Feed::new(Arc::clone(feed.samples()), steps)
+}
+
+fn centring(mean: &[f64]) -> Fitted {
+    Fitted::Affine(Affine { subtract: mean.to_vec(), ..Affine::identity(Per::Pixel, mean.len()) })
 }
 
 /// The number that a count of things takes: "1 image", "20 images".

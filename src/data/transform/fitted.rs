@@ -109,26 +109,11 @@ impl Chain {
     /// # Panics
     /// If they were fitted on samples of another shape.
     pub fn new(shape: SampleShape, fitted: Vec<Fitted>) -> Chain {
-        let mut passes = Vec::new();
-        let mut open: Option<Affine> = None;
-        for step in &fitted {
-            match step {
-                Fitted::Affine(affine) => {
-                    let counts = [affine.subtract.len(), affine.multiply.len(), affine.add.len()];
-                    let n = affine.per.count(shape);
-                    assert_eq!(counts, [n; 3], "numbers of a transform per {}, shape {shape}", affine.per.word());
-                    open = Some(match open {
-                        Some(first) => fused(&first, affine, shape),
-                        None => affine.clone(),
-                    });
-                }
-                Fitted::StandardizeImage => {
-                    passes.extend(open.take().map(|affine| Pass::Affine(run(&affine))));
-                    passes.push(Pass::StandardizeImage);
-                }
-            }
-        }
-        passes.extend(open.map(|affine| Pass::Affine(run(&affine))));
+        let pass = |step: Fitted| match step {
+            Fitted::Affine(affine) => Pass::Affine(run(&affine)),
+            Fitted::StandardizeImage => Pass::StandardizeImage,
+        };
+        let passes = fuse(shape, &fitted).into_iter().map(pass).collect();
         Chain { fitted, passes }
     }
 
@@ -173,6 +158,27 @@ fn pass_over(passes: &[Pass], sample: &mut [f32]) {
             Pass::StandardizeImage => standardize_image(sample),
         }
     }
+}
+
+/// The steps that a chain applies: neighbouring affine ones are one. Their numbers are rounded to single precision then.
+///
+/// # Panics
+/// If one was fitted on samples of another shape.
+pub fn fuse(shape: SampleShape, fitted: &[Fitted]) -> Vec<Fitted> {
+    let mut steps: Vec<Fitted> = Vec::new();
+    for step in fitted {
+        if let Fitted::Affine(affine) = step {
+            let counts = [affine.subtract.len(), affine.multiply.len(), affine.add.len()];
+            let n = affine.per.count(shape);
+            assert_eq!(counts, [n; 3], "numbers of a transform per {}, shape {shape}", affine.per.word());
+            if let Some(Fitted::Affine(first)) = steps.last_mut() {
+                *first = fused(first, affine, shape);
+                continue;
+            }
+        }
+        steps.push(step.clone());
+    }
+    steps
 }
 
 /// Both steps as one, at the finer of their granularities.

@@ -12,7 +12,7 @@ pub(crate) mod standardize_image;
 
 use std::fmt;
 
-pub use fitted::{Affine, Chain, Fitted, Per};
+pub use fitted::{Affine, Chain, Fitted, Per, fuse};
 use moments::{Moments, Statistics};
 
 use super::feed::TrainingSamples;

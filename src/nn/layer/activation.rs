@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Activation, Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, ShapeError};
+use super::{
+    Action, Activation, Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, ShapeError,
+};
 use crate::config::{Bounds, Section};
 use crate::engine;
 use crate::tensor::SampleShape;
@@ -59,6 +61,10 @@ impl LayerConfig for ActivationConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(input)
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Activate(self.0))
     }
 
     fn action(&self) -> Action {

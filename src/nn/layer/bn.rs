@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{
-    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Norm, Pass, Role, ShapeError, Start, TensorSpec,
+    Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Norm, Pass, Role, ShapeError, Start,
+    TensorSpec,
 };
 use crate::config::{Bounds, Section};
 use crate::engine::{BatchNorm, GradientSums, InputGradient, Normalised};
@@ -69,6 +70,10 @@ impl LayerConfig for BnConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(input)
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Norm { epsilon: self.epsilon })
     }
 
     fn tensors(&self, input: SampleShape) -> Vec<TensorSpec> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::window::{Padding, Window};
 use super::{
-    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
-    Weights, epilogue, image,
+    Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec,
+    WeightKeys, Weights, epilogue, image,
 };
 use crate::config::{Entry, Node, Problem, Section, Span, Table, Value};
 use crate::engine::{self, Algorithm, BackwardData, GradOutput};
@@ -145,6 +145,10 @@ impl LayerConfig for ConvConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         self.output(input).map(SampleShape::Image)
+    }
+
+    fn inference(&self, input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Conv { windows: self.window.windows("conv", input)?, groups: self.groups })
     }
 
     fn tensors(&self, input: SampleShape) -> Vec<TensorSpec> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
-    Weights, epilogue,
+    Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec,
+    WeightKeys, Weights, epilogue,
 };
 use crate::config::Section;
 use crate::engine;
@@ -50,6 +50,10 @@ impl LayerConfig for FcConfig {
             None => Err(ShapeError::new("this `fc` needs `units`; only the last `fc` takes the number of classes")
                 .help("give it a width: `FC(128)` or `{ fc = { units = 128 } }`")),
         }
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Dense)
     }
 
     fn tensors(&self, input: SampleShape) -> Vec<TensorSpec> {

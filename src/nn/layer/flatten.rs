@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Build, Layer, LayerConfig, LayerKind, Reach, ShapeError};
+use super::{Action, Build, Inference, Layer, LayerConfig, LayerKind, Reach, ShapeError};
 use crate::tensor::SampleShape;
 
 pub(super) const KIND: LayerKind = LayerKind {
@@ -25,6 +25,10 @@ impl LayerConfig for FlattenConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(SampleShape::Flat(input.len()))
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Flatten)
     }
 
     fn reach(&self, _input: SampleShape) -> Reach {

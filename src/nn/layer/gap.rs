@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Backward, Build, Forward, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
+use super::{Backward, Build, Forward, Inference, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
 use crate::engine;
 use crate::tensor::SampleShape;
 
@@ -26,6 +26,10 @@ impl LayerConfig for GapConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(SampleShape::Flat(image("gap", input)?.channels))
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::GlobalAverage)
     }
 
     fn reach(&self, _input: SampleShape) -> Reach {

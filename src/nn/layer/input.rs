@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Build, Layer, LayerConfig, LayerKind, ShapeError};
+use super::{Action, Build, Inference, Layer, LayerConfig, LayerKind, ShapeError};
 use crate::config::{self, Form, Section, Value};
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -69,6 +69,10 @@ impl LayerConfig for InputConfig {
             }
             _ => Ok(input),
         }
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Identity)
     }
 
     fn action(&self) -> Action {

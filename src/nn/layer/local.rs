@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::window::{Padding, Window};
 use super::{
-    Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec, WeightKeys,
-    Weights, epilogue, image,
+    Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, TensorSpec,
+    WeightKeys, Weights, epilogue, image,
 };
 use crate::config::Section;
 use crate::engine;
@@ -61,6 +61,10 @@ impl LayerConfig for LocalConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         self.output(input).map(SampleShape::Image)
+    }
+
+    fn inference(&self, input: SampleShape) -> Result<Inference, ShapeError> {
+        self.window.windows("local", input).map(Inference::Local)
     }
 
     fn tensors(&self, input: SampleShape) -> Vec<TensorSpec> {

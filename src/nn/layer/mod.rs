@@ -177,6 +177,56 @@ pub enum Action {
     Compute,
 }
 
+/// What a layer computes when it predicts, for who writes a network down in another form. Its tensors are those of
+/// [`LayerConfig::tensors`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Inference {
+    /// Nothing: what goes in comes out.
+    Identity,
+    /// Its input as a row of features, channels innermost.
+    Flatten,
+    /// A function of each value.
+    Activate(Activation),
+    /// `weights` `[kernel_h, kernel_w, channels_in / groups, filters]`, and `bias` where there is one.
+    Conv {
+        /// Where the kernel is laid.
+        windows: Windows,
+        /// Groups of channels that do not see each other.
+        groups: usize,
+    },
+    /// `weights` `[height_out, width_out, kernel_h, kernel_w, channels_in, filters]`, and `bias` `[height_out, width_out,
+    /// filters]` where there is one.
+    Local(Windows),
+    /// The largest value of each window of each channel; padding is never it.
+    MaxPool(Windows),
+    /// The mean of each window of each channel; padding does not count.
+    AveragePool(Windows),
+    /// The mean of each channel, as a row.
+    GlobalAverage,
+    /// `scale * (x - running_mean) / sqrt(running_variance + epsilon) + shift`, by channel (of a row: by feature).
+    Norm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// The input as a row times `weights` `[inputs, units]`, plus `bias` where there is one.
+    Dense,
+}
+
+/// Windows laid over an image; pairs are `(height, width)`, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Rows and columns of values that one window takes.
+    pub size: (usize, usize),
+    /// From one window to the next.
+    pub stride: (usize, usize),
+    /// From one value of a window to the next.
+    pub dilation: (usize, usize),
+    /// Padding above and to the left.
+    pub before: (usize, usize),
+    /// Padding below and to the right.
+    pub after: (usize, usize),
+}
+
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
@@ -229,6 +279,12 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
     fn action(&self) -> Action {
         Action::Compute
     }
+
+    /// What it computes when it predicts.
+    ///
+    /// # Errors
+    /// If the layer cannot take `input`.
+    fn inference(&self, input: SampleShape) -> Result<Inference, ShapeError>;
 
     /// The layer with `units = n_classes`, if its `units` were left to the network.
     fn with_classes(&self, _n_classes: usize) -> Option<Arc<dyn LayerConfig>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, ShapeError};
+use super::{Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, ShapeError};
 use crate::config::{Bounds, Section};
 use crate::engine;
 use crate::tensor::SampleShape;
@@ -42,6 +42,10 @@ impl LayerConfig for NoiseConfig {
 
     fn output_shape(&self, input: SampleShape) -> Result<SampleShape, ShapeError> {
         Ok(input)
+    }
+
+    fn inference(&self, _input: SampleShape) -> Result<Inference, ShapeError> {
+        Ok(Inference::Identity)
     }
 
     fn fusion(&self) -> Fusion {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::window::{Padding, Window};
-use super::{Backward, Build, Forward, Fusion, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image};
+use super::{
+    Backward, Build, Forward, Fusion, Inference, Layer, LayerConfig, LayerKind, Pass, Reach, ShapeError, image,
+};
 use crate::config::Section;
 use crate::engine::{self, PoolShape};
 use crate::tensor::{ImageShape, SampleShape};
@@ -79,6 +81,14 @@ impl LayerConfig for PoolConfig {
             width: placed.width_out,
             channels: input.channels,
         }))
+    }
+
+    fn inference(&self, input: SampleShape) -> Result<Inference, ShapeError> {
+        let windows = self.window.windows(self.word(), input)?;
+        Ok(match self.kind {
+            PoolKind::Max => Inference::MaxPool(windows),
+            PoolKind::Average => Inference::AveragePool(windows),
+        })
     }
 
     fn reach(&self, _input: SampleShape) -> Reach {

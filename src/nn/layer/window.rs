@@ -2,8 +2,8 @@
 
 use crate::config::{Form, Section, Value, quote};
 use crate::engine::{ConvShape, PoolShape};
-use crate::nn::layer::{Build, Reach, ShapeError};
-use crate::tensor::ImageShape;
+use crate::nn::layer::{Build, Reach, ShapeError, Windows, image};
+use crate::tensor::{ImageShape, SampleShape};
 
 /// The largest kernel, stride, dilation or padding that a manifest may ask for.
 const LARGEST: u64 = 1024;
@@ -90,6 +90,14 @@ impl Window {
                 })
             }
         }
+    }
+
+    /// The window as it is laid over `input`, for who writes a network down.
+    pub fn windows(&self, word: &str, input: SampleShape) -> Result<Windows, ShapeError> {
+        let placed = self.place(word, image(word, input)?)?;
+        let Window { size, stride, dilation, .. } = *self;
+        let (before, after) = ((placed.pad_top, placed.pad_left), (placed.pad_bottom, placed.pad_right));
+        Ok(Windows { size, stride, dilation, before, after })
     }
 
     fn placed(&self, build: &Build<'_>) -> (ImageShape, Placed) {

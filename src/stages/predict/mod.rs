@@ -5,6 +5,7 @@
 //! networks, and the ensemble's rule. An image of the test split gets the bits that `predictions.csv` has.
 
 mod assemble;
+pub mod onnx;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::data::transform::Fitted;
 use crate::engine::Engine;
 use crate::memory;
 use crate::nn::architecture;
-use crate::nn::network::Network;
+use crate::nn::network::{NamedTensor, Network};
 use crate::nn::plan::NetworkPlan;
 use crate::tensor::{ImageShape, SampleShape};
 
@@ -220,6 +221,21 @@ impl Loaded {
 }
 
 fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, StageError> {
+    let Described { steps, plan, weights } = describe(member, model)?;
+    memory::check("its network", plan.prediction_bytes(BATCH)).map_err(StageError::new)?;
+    let mut network = Network::new(engine, &plan, BATCH);
+    network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
+    Ok(Loaded { steps, network })
+}
+
+/// What a member is made of; it may be far larger in memory.
+struct Described {
+    steps: Vec<Step>,
+    plan: NetworkPlan,
+    weights: Vec<NamedTensor>,
+}
+
+fn describe(member: &Member, model: &Portable) -> Result<Described, StageError> {
     let misfit = |what: &str, got: SampleShape, expected: SampleShape| {
         StageError::new(format!("{what} takes samples of {got}, what stands before gives {expected}"))
     };
@@ -261,10 +277,7 @@ fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, St
         let message = problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
         StageError::new(format!("its architecture does not fit its input: {message}"))
     })?;
-    memory::check("its network", plan.prediction_bytes(BATCH)).map_err(StageError::new)?;
-    let mut network = Network::new(engine, &plan, BATCH);
-    network.load(&read_weights(&member.network)?).map_err(|error| StageError::new(error.to_string()))?;
-    Ok(Loaded { steps, network })
+    Ok(Described { steps, plan, weights: read_weights(&member.network)? })
 }
 
 /// An answer whose rules are known and whose members are there.
