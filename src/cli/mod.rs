@@ -13,6 +13,7 @@ mod dataset;
 mod diff;
 mod doctor;
 mod event_log;
+mod embed;
 mod export;
 mod gates;
 mod git;

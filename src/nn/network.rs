@@ -196,6 +196,31 @@ impl Network {
         }
     }
 
+    /// The values that the last layer reads of each image, in inference mode: what the network has made of the image
+    /// before it scores classes. Any number of samples.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, ...input]`
+    /// - returns `[n, n_values]` and `n_values`; those of the image itself where there is one layer
+    ///
+    /// # Panics
+    /// If shapes do not fit.
+    pub fn embed(&mut self, images: &[f32]) -> (Vec<f32>, usize) {
+        let (sample, last) = (self.plan.input.len(), self.plan.ops.len() - 1);
+        let n_values = self.plan.ops[last].input_len;
+        let mut out = Vec::with_capacity(images.len() / sample * n_values);
+        for images in images.chunks(self.batch * sample) {
+            let n = images.len() / sample;
+            self.forward(images, n, None);
+            match last.checked_sub(1) {
+                // Predicting, the slot of the op before the last is left alone by the last.
+                Some(before) => out.extend_from_slice(self.value(before, n)),
+                None => out.extend_from_slice(images),
+            }
+        }
+        (out, n_values)
+    }
+
     /// What the last pass says of its `n` samples.
     fn probabilities(&self, n: usize, rows: &mut [f32]) {
         rows.copy_from_slice(self.value(self.plan.ops.len() - 1, n));
