@@ -34,7 +34,8 @@ impl Embeddings {
     ) -> Option<Embeddings> {
         let n = predictor.n_members();
         if file.extension().is_none_or(|ending| ending != "npy") {
-            let message = format!("`--embeddings` writes an NPY file, but `{}` does not end in `.npy`", shown_path(file));
+            let message =
+                format!("`--embeddings` writes an NPY file, but `{}` does not end in `.npy`", shown_path(file));
             terminal.fault(&message, Some("its index is written beside it, as `.csv`"));
             return None;
         }

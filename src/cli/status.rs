@@ -180,7 +180,8 @@ fn name(stage: &str, parts: &[Part]) -> String {
     let folds = parts.iter().filter_map(|part| if let Part::Fold(f) = part { Some(*f) } else { None });
     let rounds = parts.iter().filter_map(|part| if let Part::Round(r) = part { Some(*r) } else { None });
     let predicting = parts.iter().filter_map(|part| if let Part::Predict(f @ 1..) = part { Some(*f) } else { None });
-    let all = [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect()), ("predict fold", predicting.collect())];
+    let all =
+        [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect()), ("predict fold", predicting.collect())];
     for (word, numbers) in all {
         if let Some(numbers) = numbered(word, &numbers) {
             let _ = write!(text, ", {numbers}");

@@ -47,7 +47,8 @@ fn answered(own: &Abstained) -> String {
 
 /// `1.8 %`, with as many digits as it takes to see something.
 pub fn percent(share: f64) -> String {
-    let text = if share > 0.0 && share < 0.001 { format!("{:.3}", 100.0 * share) } else { format!("{:.1}", 100.0 * share) };
+    let text =
+        if share > 0.0 && share < 0.001 { format!("{:.3}", 100.0 * share) } else { format!("{:.1}", 100.0 * share) };
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 

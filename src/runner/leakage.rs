@@ -336,6 +336,14 @@ mod tests {
             self.inner.accepts()
         }
 
+        fn takes_members(&self) -> bool {
+            self.inner.takes_members()
+        }
+
+        fn reads_names(&self) -> bool {
+            self.inner.reads_names()
+        }
+
         fn parts(&self, flow: &Flow) -> Vec<Part> {
             self.inner.parts(flow)
         }
@@ -369,7 +377,9 @@ mod tests {
         ) -> Result<(), StageError> {
             let mut inputs = task.inputs.clone();
             if self.leak == Leak::Said {
-                for files in inputs.iter_mut().filter(|input| input.output == Output::Model).map(|input| &mut input.files) {
+                for files in
+                    inputs.iter_mut().filter(|input| input.output == Output::Model).map(|input| &mut input.files)
+                {
                     if let Some(said) = files.0.get("test.safetensors").cloned() {
                         files.0.retain(|name, _| !name.starts_with("validation"));
                         files.0.insert("validation.safetensors".to_owned(), said);
@@ -534,9 +544,8 @@ abstain = { error = 0.5 }
         // The folds of the first, which the second has as well, all rows, two calibrations, and the ensemble.
         assert_eq!((found, n), (Vec::new(), 2 + 1 + 2 + 1));
         let file = || "calibration.json".to_owned();
-        let train = |s: &mut Section<'_>| -> Box<dyn Stage> {
-            Box::new(Leaking { inner: read("train", s), leak: Leak::Said })
-        };
+        let train =
+            |s: &mut Section<'_>| -> Box<dyn Stage> { Box::new(Leaking { inner: read("train", s), leak: Leak::Said }) };
         let (found, _) = moved(CALIBRATED, kinds(train, "train"));
         let expected = ["train, calibration", "viewed, calibration", "both"].map(|task| (task.to_owned(), file()));
         let found: BTreeSet<(String, String)> = found.into_iter().collect();

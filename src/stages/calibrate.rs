@@ -52,7 +52,8 @@ impl Calibrate {
             meaning: "One number that logarithms of probabilities are divided by (Guo et al. 2017).",
             read: |_| (),
         }];
-        let meaning = "How probabilities are made as sure as they are right, out of fold; absent: they stay as they are.";
+        let meaning =
+            "How probabilities are made as sure as they are right, out of fold; absent: they stay as they are.";
         let has_temperature = section.key("calibrate", meaning, "\"temperature\"").choice(choices, None).is_some();
         let meaning = "The model answers where it is sure enough, and abstains elsewhere; absent: it always answers.";
         let key = section.key("abstain", meaning, "{ error = 0.02 }");
@@ -127,11 +128,7 @@ impl Calibrate {
     ///
     /// # Errors
     /// If a model has said nothing out of fold, or speaks of another data set.
-    pub fn fit(
-        self,
-        models: &[Vec<OutOfFold>],
-        dataset: &Numbers,
-    ) -> Result<(Calibration, Vec<String>), StageError> {
+    pub fn fit(self, models: &[Vec<OutOfFold>], dataset: &Numbers) -> Result<(Calibration, Vec<String>), StageError> {
         let mut fitted = Vec::with_capacity(models.len());
         for folds in models {
             if folds.iter().all(|said| said.is_empty()) {
@@ -140,7 +137,8 @@ impl Calibrate {
             }
             let n_samples = dataset.n_samples();
             let is_other = |said: &OutOfFold| {
-                said.n_classes() != dataset.n_classes() || said.rows().last().is_some_and(|&row| row as usize >= n_samples)
+                said.n_classes() != dataset.n_classes()
+                    || said.rows().last().is_some_and(|&row| row as usize >= n_samples)
             };
             if folds.iter().any(is_other) {
                 return Err(StageError::new("a model that is to be calibrated predicts another data set than its own"));
@@ -232,7 +230,7 @@ fn is_at_end(temperature: f64) -> bool {
 fn temperature(folds: &[&Rows<'_>]) -> f64 {
     let (mut low, mut high) = (1.0 / MOST, MOST);
     let mut b = 1.0;
-    for (end, is_beyond) in [(low, (|slope| slope > 0.0) as fn(f64) -> bool), (high, |slope| slope < 0.0)] {
+    for (end, is_beyond) in [(low, (|slope| slope >= 0.0) as fn(f64) -> bool), (high, |slope| slope <= 0.0)] {
         if is_beyond(derivatives(folds, end).0) {
             return 1.0 / end;
         }
@@ -384,8 +382,7 @@ mod tests {
     fn the_temperature_undoes_what_was_made_too_sure_or_not_sure_enough() {
         for sharpness in [0.4, 1.0, 3.0] {
             let (labels, folds) = drawn(8000, sharpness);
-            let (fitted, warnings) =
-                TEMPERED.fit(std::slice::from_ref(&folds), &numbers(&labels, 3)).unwrap();
+            let (fitted, warnings) = TEMPERED.fit(std::slice::from_ref(&folds), &numbers(&labels, 3)).unwrap();
             let found = fitted.models[0].all.temperature.unwrap();
             assert!((found / sharpness - 1.0).abs() < 0.06, "{found} for {sharpness}");
             assert_eq!((warnings.len(), fitted.models[0].all.n), (0, 8000));

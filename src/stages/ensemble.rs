@@ -280,8 +280,7 @@ impl Stage for EnsembleStage {
         }
         if self.calibrate.is_asked() {
             let dataset = lineage::numbers(task)?;
-            let (calibration, warnings) =
-                self.calibrate.fit(&[out_of_fold], &dataset)?;
+            let (calibration, warnings) = self.calibrate.fit(&[out_of_fold], &dataset)?;
             warnings.iter().for_each(|warning| context.warn(warning));
             calibration.write(sink)?;
         }

@@ -12,9 +12,9 @@ mod gain;
 mod gate;
 mod listed;
 mod tables;
-mod trust;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::BTreeMap;
 
@@ -365,7 +365,8 @@ impl Stage for Evaluate {
         details.write(sink)?;
         let trust::Trust { calibrated, abstained, .. } = trust;
         let model = input.name.clone();
-        Evaluation { format: 2, model, scores, report, gains, comparisons, gates, calibrated, abstained }.write(sink)?;
+        Evaluation { format: 2, model, scores, report, gains, comparisons, gates, calibrated, abstained }
+            .write(sink)?;
         Ok(())
     }
 }

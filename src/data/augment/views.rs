@@ -274,7 +274,7 @@ mod tests {
         let flat = "`flip` needs an image with a height and a width, got 7 flat features".to_owned();
         assert_eq!(misfits(&[FLIP], Some(SampleShape::Flat(7))), [(0, flat)]);
         let far = Operation::Shift { pixels: 2, fill: Fill::Edge };
-        let message = "`shift` by 2 pixels moves a 2x3x1 image out of sight".to_owned();
+        let message = "`shift` by 2 pixels moves a 3x2x1 image out of sight".to_owned();
         assert_eq!(misfits(&[FLIP, far], image), [(1, message)]);
         let message = "`flip` stands in `predict` twice, expected once".to_owned();
         assert_eq!(misfits(&[FLIP, FLIP], None), [(1, message)]);

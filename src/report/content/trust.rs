@@ -63,9 +63,8 @@ fn answers(evaluation: &Evaluation) -> Vec<Block> {
     let share = |share: Option<f64>| cell(share.map_or_else(String::new, percent));
     for own in &evaluation.abstained {
         let threshold = own.threshold.map_or_else(|| "nothing".to_owned(), |threshold| format!("{threshold:.4}"));
-        let interval = own.error_interval.map_or_else(String::new, |(low, high)| {
-            format!("[{}, {}]", percent(low), percent(high))
-        });
+        let interval =
+            own.error_interval.map_or_else(String::new, |(low, high)| format!("[{}, {}]", percent(low), percent(high)));
         table.rows.push(vec![
             vec![name(&own.model)],
             cell(own.split.replace('_', " ")),

@@ -136,12 +136,12 @@ impl Trust {
 
     /// Puts what was before temperatures into what pictures are drawn from.
     pub fn complete(&self, details: &mut Details) {
-        let is_tempered = |model: &str, split: &str| {
-            self.calibrated.iter().any(|known| known.model == model && known.split == split)
-        };
+        let is_tempered =
+            |model: &str, split: &str| self.calibrated.iter().any(|known| known.model == model && known.split == split);
         for split in &mut details.splits {
-            let is_before =
-                |(model, of, is_after, _): &&(String, &str, bool, Bins)| *model == split.model && *of == split.split && !is_after;
+            let is_before = |(model, of, is_after, _): &&(String, &str, bool, Bins)| {
+                *model == split.model && *of == split.split && !is_after
+            };
             if is_tempered(&split.model, &split.split)
                 && let Some((.., bins)) = self.bins.iter().find(is_before)
             {

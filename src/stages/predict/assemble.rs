@@ -1,10 +1,10 @@
 //! From the artifacts of a model stage to a model that needs nothing else.
 
+use crate::artifact::calibration::{Calibration, Fit};
 use crate::artifact::dataset::{Names, Numbers, read_decode_policy};
 use crate::artifact::ensemble::Ensemble;
 use crate::artifact::features::Features;
 use crate::artifact::model::{MODEL, WEIGHTS};
-use crate::artifact::calibration::{Calibration, Fit};
 use crate::artifact::portable::{Abstain, Answer, Member, Portable};
 use crate::artifact::predictions::file_of;
 use crate::artifact::{Files, features, views};
@@ -46,11 +46,7 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
 }
 
 /// Where the final model of `stage` abstains.
-fn abstain<E: From<StageError>>(
-    nodes: &[Node],
-    stage: usize,
-    deliver: Deliver<'_, E>,
-) -> Result<Option<Abstain>, E> {
+fn abstain<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deliver<'_, E>) -> Result<Option<Abstain>, E> {
     if !nodes[stage].flow.abstains {
         return Ok(None);
     }

@@ -54,8 +54,7 @@ pub(super) fn predict(
     views::write(&stage.views, sink)?;
     let held_out = lineage::fit_set(&splits, task.part).validation().indices();
     let test_rows = splits.test_rows().indices();
-    let validation =
-        if description.is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
+    let validation = if description.is_selected { predictions::VALIDATION_SELECTED } else { predictions::VALIDATION };
     let snapshots = description.snapshots.len().max(1) as u32;
     for number in 1..=snapshots {
         network.load(&weights_of(trained, number)?).map_err(|error| StageError::new(error.to_string()))?;
