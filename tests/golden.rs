@@ -644,6 +644,22 @@ fn models() {
 }
 
 #[test]
+fn what_a_model_answers() {
+    let keys = "predict = [\"flip\"]\ncalibrate = \"temperature\"\nabstain = { error = 0.3 }\n\n[stages.ensemble]";
+    check("answers", &SMALL.replace("[stages.ensemble]", keys), |project| {
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.edit("small.toml", "error = 0.3", "error = 0.001");
+        project.convoy(&["why", "train"]);
+        project.convoy(&["run", "-q", "--threads", "1"]);
+        project.write("a.pgm", &format!("P2\n8 8\n255\n{}", "7 90 ".repeat(32)));
+        project.convoy(&["predict", "-q", "--stage", "train", "small.toml", "a.pgm"]);
+        project.each("predict|-q|--stage|train|--embeddings|e.npy|small.toml|a.pgm");
+        project.each("predict|-q|--stage|train|--embeddings|e.npy|--network|2|small.toml|a.pgm");
+        project.was_slow = false;
+    });
+}
+
+#[test]
 fn a_search_ends_with_its_best_settings() {
     let manifest = SMALL.replace("[stages.ensemble]\n", "").replace("epochs        = 4", "epochs        = 2")
         + "\n[stages.search]\ntune = \"train\"\nrounds = [{ trials = 3, epochs = 1, keep = 2 }, {}]\n\n\

@@ -33,6 +33,8 @@ kind = "train"
 architecture = "INPUT - CONV(4) - BN - LEAKY - POOL - DROPOUT(0.2) - FC(5, l2=0.01) - RELU - FC"
 sanity       = false
 epochs = 2
+predict      = ["flip", { shift = 1 }]
+calibrate    = "temperature"
 
 [stages.pca]
 kind = "reduce"
@@ -49,6 +51,7 @@ architecture = "INPUT - FC(6) - ELU - FC"
 sanity       = false
 epochs = 2
 final = "refit"
+calibrate    = "temperature"
 
 [stages.random]
 kind = "reduce"
@@ -74,6 +77,8 @@ combine = "vote"
 kind = "ensemble"
 members = ["cnn", "mlp", "linear"]
 combine = "weighted"
+calibrate = "temperature"
+abstain = { error = 0.5 }
 
 [stages.stacked]
 kind = "ensemble"

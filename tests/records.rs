@@ -121,6 +121,7 @@ architecture = "INPUT - FC({units}) - RELU - FC"
 vars = { units = 4 }
 epochs = 2
 final = "refit"
+calibrate = "temperature"
 optimizer = { sgd = { momentum = 0.5 } }
 
 [stages.cnn]
@@ -131,6 +132,8 @@ epochs = 2
 batch_size = 5
 augment = [{ flip = { probability = 0.25 } }]
 class_weights = "balanced"
+predict = ["flip", { shift = { pixels = 1, fill = "edge" } }]
+abstain = { error = 0.6 }
 
 [stages.tuned]
 kind = "train"
@@ -138,6 +141,9 @@ input = "preprocess"
 architecture = "INPUT - POOL({a}) - POOL({b}) - FC"
 vars = { a = 2, b = 2 }
 epochs = 1
+final = "refit"
+predict = [{ flip = "both" }]
+calibrate = "temperature"
 
 [stages.search]
 tune = "tuned"
@@ -151,11 +157,13 @@ keep = 2
 kind = "ensemble"
 members = ["mlp", "cnn", "search"]
 combine = "stacking"
+calibrate = "temperature"
 
 [stages.voted]
 kind = "ensemble"
 members = ["mlp", "cnn"]
 combine = "vote"
+abstain = { error = 0.5 }
 
 [stages.evaluate]
 bootstrap = 100
@@ -178,7 +186,8 @@ fn tasks_of_every_kind_can_be_repeated_from_their_records() {
     let recorded: Vec<&(String, String)> = done.iter().flat_map(|(record, _)| &record.keys).collect();
     let unfit = |key: &&(String, String)| key.0.starts_with("trials[r1") && key.0.ends_with("].trained");
     assert!(recorded.iter().any(unfit), "no trial of the search is one that nothing can be trained with");
-    for part in [Part::Whole, Part::Fold(2), Part::All, Part::Round(1), Part::Round(2), Part::Sanity, Part::Pictures] {
+    let parts = [Part::Whole, Part::Fold(2), Part::All, Part::Round(1), Part::Round(2), Part::Sanity, Part::Pictures];
+    for part in parts.into_iter().chain([Part::Predict(0), Part::Predict(2), Part::Calibration]) {
         assert!(done.iter().any(|(_, done)| *done == part), "no task `{part}`");
     }
 }

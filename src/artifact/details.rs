@@ -37,6 +37,9 @@ pub struct SplitDetails {
     pub classes: Vec<ClassDetails>,
     /// By confidence, bins of the same width from 0 to 1: how many, how many of them right, mean confidence.
     pub calibration: Vec<(u64, u64, Option<f64>)>,
+    /// The same before the model's temperature, where it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calibration_before: Vec<(u64, u64, Option<f64>)>,
     /// Of the second of two classes; of more, of the five that are told apart worst (least area under the ROC curve).
     pub curves: Vec<ClassCurve>,
 }

@@ -24,6 +24,13 @@ pub const GAINS: &str = "gains.csv";
 /// The table of McNemar's tests: `split,model_a,model_b,n,both_correct,only_a_correct,only_b_correct,both_wrong,method,
 /// statistic,p_value,p_holm`.
 pub const COMPARISONS: &str = "comparisons.csv";
+/// Where a model has a temperature, the table of confidences: `model,split,calibrated,prob_pred,prob_true,count`.
+pub const CALIBRATION: &str = "calibration.csv";
+/// And what the temperature does:
+/// `model,split,temperature,n,log_loss_before,log_loss_after,calibration_error_before,calibration_error_after`.
+pub const TEMPERATURES: &str = "temperatures.csv";
+/// Where a model may abstain, what thresholds give: `model,split,threshold,chosen,coverage,error,n_answered,n_wrong`.
+pub const COVERAGE: &str = "coverage.csv";
 /// The table of confusions: `model,split,actual,predicted,count`.
 pub const CONFUSION: &str = "confusion.csv";
 
@@ -44,6 +51,63 @@ pub struct Evaluation {
     pub comparisons: Vec<Comparison>,
     /// Every gate, as written.
     pub gates: Vec<GateResult>,
+    /// What the temperature of a model does, where it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calibrated: Vec<Calibrated>,
+    /// How many images a model answers, where it may abstain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abstained: Vec<Abstained>,
+}
+
+/// What the temperature of one model does on one split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// Name of the model.
+    pub model: String,
+    /// `test`, `out_of_fold` or `validation_selected`.
+    pub split: String,
+    /// The temperature of its final model; out of fold each fold has its own, fitted without it.
+    pub temperature: f64,
+    /// Samples.
+    pub n: usize,
+    /// The mean log loss in nats, before and after.
+    pub log_loss: (Option<f64>, Option<f64>),
+    /// The expected calibration error, before and after.
+    pub calibration_error: (Option<f64>, Option<f64>),
+}
+
+/// How many images of a split a model answers that abstains where it is not sure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Abstained {
+    /// Name of the model.
+    pub model: String,
+    /// `test`, `out_of_fold`, or `validation_selected` where the threshold was chosen on those rows.
+    pub split: String,
+    /// The wanted error among answered images.
+    pub error: f64,
+    /// The confidence from which on its final model answers; `None`: it answers nothing. Out of fold each fold has its own,
+    /// chosen without it.
+    pub threshold: Option<f32>,
+    /// Samples.
+    pub n: u64,
+    /// Those that are answered.
+    pub n_answered: u64,
+    /// Those of them that are wrong.
+    pub n_wrong: u64,
+    /// The 95 % interval (Wilson) of the error among answered images.
+    pub error_interval: Option<(f64, f64)>,
+}
+
+impl Abstained {
+    /// Which share of the images is answered.
+    pub fn coverage(&self) -> Option<f64> {
+        (self.n > 0).then(|| self.n_answered as f64 / self.n as f64)
+    }
+
+    /// Which share of the answers is wrong.
+    pub fn error_found(&self) -> Option<f64> {
+        (self.n_answered > 0).then(|| self.n_wrong as f64 / self.n_answered as f64)
+    }
 }
 
 /// The numbers of one model on one split.

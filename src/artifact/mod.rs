@@ -3,6 +3,7 @@
 //! An artifact is a named set of files. A stage writes them through a [`Sink`] and reads those of the stages above
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
+pub(crate) mod calibration;
 pub mod dataset;
 pub(crate) mod details;
 pub(crate) mod difference;
@@ -11,7 +12,7 @@ pub(crate) mod evaluation;
 pub(crate) mod features;
 pub(crate) mod gallery;
 pub(crate) mod model;
-mod npy;
+pub(crate) mod npy;
 pub(crate) mod npz;
 pub(crate) mod onnx;
 pub(crate) mod portable;
@@ -24,6 +25,7 @@ pub(crate) mod splits;
 pub(crate) mod table;
 pub(crate) mod tensors;
 pub(crate) mod transform;
+pub(crate) mod views;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -8,8 +8,9 @@
 //! | `model.classes` | names, by label |
 //! | `model.image`, `model.depth` | axes and bits per value of an image after decoding |
 //! | `model.decode` | how images are decoded: channels, alpha, EXIF, resize |
-//! | `model.members` | each network (its `model.json`), and the transforms and projections before it, in order |
+//! | `model.members` | each network (its `model.json`), the transforms and projections before it, in order, and under `predict` the views of an image over which its probabilities are averaged; absent: the image alone |
 //! | `model.answer` | how the members' probabilities become one |
+//! | `model.abstain` | `error`, the wanted error among answered images, and `threshold`, the highest probability from which on an image is answered (absent: none is); absent: all are |
 //!
 //! Tensors are named `members.0.chain.1.mean`, `members.0.network.1.conv.weights`, after the artifact that they are
 //! from.
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use super::tensors::{Tensors, TensorsWriter};
 use super::{Bytes, Error, Files, features, model, transform};
+use crate::data::augment::Views;
 use crate::data::decode::DecodePolicy;
 use crate::data::pixels::Depth;
 use crate::data::reader::classes::MAX_CLASSES;
@@ -33,6 +35,9 @@ const FILE: &str = "model";
 /// The version of the description. In 1, convolutions were computed the direct way unless they said otherwise, and a
 /// stacked ensemble read logarithms of probabilities.
 const FORMAT: u32 = 2;
+/// The version of one that has views, a temperature or a threshold. A program that knows none of them would give other
+/// probabilities, or answers where there are none; one without them keeps the older version and its bytes.
+const FORMAT_WITH_CALIBRATION: u32 = 3;
 /// Tensors of a projection that only people need.
 const FOR_PEOPLE: [&str; 3] = ["components", "explained_variance", "total_variance"];
 
@@ -51,6 +56,25 @@ pub struct Portable {
     pub members: Vec<Member>,
     /// What is made of what they say.
     pub answer: Answer,
+    /// Where it abstains; `None`: nowhere.
+    pub abstain: Option<Abstain>,
+}
+
+/// Which images a model does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Abstain {
+    /// The error that was wanted among answered images.
+    pub error: f64,
+    /// The highest probability from which on an image is answered; `None`: no image is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+}
+
+impl Abstain {
+    /// Whether an image is answered whose highest probability is this.
+    pub fn answers(&self, confidence: f32) -> bool {
+        self.threshold.is_some_and(|threshold| confidence >= threshold)
+    }
 }
 
 /// A network and what its images go through before.
@@ -60,6 +84,8 @@ pub struct Member {
     pub chain: Vec<Files>,
     /// The network's own artifact.
     pub network: Files,
+    /// The views of an image over which its probabilities are averaged, in double precision and in their order.
+    pub views: Views,
 }
 
 /// How probabilities of members become one answer.
@@ -75,6 +101,23 @@ pub enum Answer {
         /// In the order in which they are summed.
         of: Vec<Answer>,
     },
+    /// Another answer at a temperature: `softmax(ln(p) / temperature)`.
+    Tempered {
+        /// Above 0.
+        temperature: f64,
+        /// What is tempered.
+        of: Box<Answer>,
+    },
+}
+
+impl Answer {
+    fn is_tempered(&self) -> bool {
+        match self {
+            Answer::Member(_) => false,
+            Answer::Combined { of, .. } => of.iter().any(Answer::is_tempered),
+            Answer::Tempered { .. } => true,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,12 +135,16 @@ struct Description {
     decode: DecodePolicy,
     members: Vec<MemberDescription>,
     answer: Answer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    abstain: Option<Abstain>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct MemberDescription {
     chain: Vec<Link>,
     network: Value,
+    #[serde(default, skip_serializing_if = "Views::is_empty")]
+    predict: Views,
 }
 
 /// What a fitted stage says of itself.
@@ -163,16 +210,21 @@ impl Portable {
             }
             let weights = Tensors::open(&member.network, model::WEIGHTS)?;
             tensors.copy(&weights, |_| true, |name| format!("members.{i}.network.{name}"));
-            members.push(MemberDescription { chain, network: member.network.document(model::MODEL, None)? });
+            let (network, predict) = (member.network.document(model::MODEL, None)?, member.views.clone());
+            members.push(MemberDescription { chain, network, predict });
         }
+        let is_plain = self.abstain.is_none()
+            && !self.answer.is_tempered()
+            && self.members.iter().all(|member| member.views.is_empty());
         let description = Description {
-            format: FORMAT,
+            format: if is_plain { FORMAT } else { FORMAT_WITH_CALIBRATION },
             classes: self.classes.clone(),
             image: [self.shape.height, self.shape.width, self.shape.channels],
             depth: self.depth.bits(),
             decode: self.decode.clone(),
             members,
             answer: self.answer.clone(),
+            abstain: self.abstain,
         };
         let model = serde_json::to_value(&description).map_err(unwritable)?;
         let digest = digest(&model, tensors.iter());
@@ -190,14 +242,17 @@ impl Portable {
             metadata.get(KEY).ok_or_else(|| error("is a safetensors file, but not one that `convoy export` wrote"))?;
         let unreadable = |cause: serde_json::Error| error(format!("has an unreadable description ({cause})"));
         let envelope: Envelope = serde_json::from_str(envelope).map_err(unreadable)?;
-        if let Some(format) = envelope.model.get("format").filter(|format| **format != FORMAT) {
+        let is_known = |format: &Value| *format == FORMAT || *format == FORMAT_WITH_CALIBRATION;
+        if let Some(format) = envelope.model.get("format").filter(|format| !is_known(format)) {
             let is_older = format.as_u64().is_some_and(|format| format < FORMAT.into());
             let advice = if is_older {
                 "an older version of Convoy wrote it, export it again"
             } else {
                 "a newer version of Convoy wrote it"
             };
-            return Err(error(format!("has format {format}, expected {FORMAT}: {advice}")));
+            return Err(error(format!(
+                "has format {format}, expected {FORMAT} or {FORMAT_WITH_CALIBRATION}: {advice}"
+            )));
         }
         let tensors = Tensors::open(&file, FILE)?;
         if digest(&envelope.model, tensors.iter()) != envelope.digest {
@@ -236,7 +291,7 @@ impl Portable {
             }
             let prefix = format!("members.{i}.network.");
             let network = artifact(model::MODEL, &member.network, model::WEIGHTS, &prefix)?;
-            members.push(Member { chain, network });
+            members.push(Member { chain, network, views: member.predict.clone() });
         }
         let [height, width, channels] = description.image;
         Ok(Portable {
@@ -246,6 +301,7 @@ impl Portable {
             decode: description.decode,
             members,
             answer: description.answer,
+            abstain: description.abstain,
         })
     }
 }

@@ -204,6 +204,17 @@ impl OutOfFold {
         self.is_selected
     }
 
+    /// The same rows, of which something else is said; `is_selected`: which those rows chose.
+    ///
+    /// # Panics
+    /// If it is said of other rows.
+    pub(crate) fn changed(self, is_selected: bool, change: impl FnOnce(Predictions) -> Predictions) -> OutOfFold {
+        let rows = self.predictions.rows.clone();
+        let predictions = change(self.predictions);
+        assert_eq!(predictions.rows, rows, "what is said out of fold is of the same rows");
+        OutOfFold { predictions, is_selected: self.is_selected || is_selected }
+    }
+
     /// What is said, where nothing is learned from it.
     pub fn into_predictions(self) -> Predictions {
         self.predictions

@@ -409,6 +409,13 @@ pub struct PredictArguments {
     /// Print the K most probable classes of each image instead of every class's probability.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
     pub top: Option<u16>,
+    /// Instead of predictions, write what one network makes of each image before its last layer: an array of single
+    /// precision, a row an image, and beside it an index of the images' paths (`FILE.csv`).
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "top")]
+    pub embeddings: Option<PathBuf>,
+    /// Which of the model's networks `--embeddings` is about, from 1.
+    #[arg(long, value_name = "N", requires = "embeddings", value_parser = clap::value_parser!(u16).range(1..))]
+    pub network: Option<u16>,
     /// Override a key of the manifest, as `run` was told to (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,

@@ -12,6 +12,7 @@ mod data;
 mod dataset;
 mod diff;
 mod doctor;
+mod embed;
 mod event_log;
 mod export;
 mod gates;

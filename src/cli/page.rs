@@ -266,6 +266,8 @@ mod tests {
             gains: Vec::new(),
             comparisons: Vec::new(),
             gates,
+            calibrated: Vec::new(),
+            abstained: Vec::new(),
         };
         summary.report.evaluations = vec![("evaluate".into(), evaluation)];
         summary.tasks = (0..200).map(task).collect();

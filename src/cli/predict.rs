@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::Exit;
 use super::arguments::{ManifestArguments, PredictArguments};
+use super::embed::Embeddings;
 use super::export::{self, Model};
 use super::manifest::threads;
 use super::progress::{Progress, Told};
@@ -62,11 +63,19 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
             return Ok(Exit::Failed);
         }
     };
+    let embeddings = match &arguments.embeddings {
+        None => None,
+        Some(file) => match Embeddings::of(file, arguments.network, &predictor, &name, terminal) {
+            Some(embeddings) => Some(embeddings),
+            None => return Ok(Exit::Usage),
+        },
+    };
     let images = Images::of(&named(&arguments.files)?);
     let progress = Progress::new(*terminal, arguments.quiet);
     progress.begin(Told { task: PROGRESS, stage: PROGRESS, is_trial: false }, &name);
     let n_images = images.n_samples();
     let mut printer = Printer::new(arguments, predictor, *terminal, n_images, &progress);
+    printer.embeddings = embeddings;
     let policy = printer.predictor.decode_policy().clone();
     let plan = Plan { policy: &policy, pick: Pick::new(n_images, None), threads: n_threads, known: None };
     let done = load(&images, &plan, &mut |loaded| printer.take(loaded)).and_then(|()| printer.flush());
@@ -77,10 +86,16 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
         terminal.note(&format!("{files} left out, first `{}`", first));
     }
     let failed = if n_failed > 0 { format!(", {} could not be read", grouped(n_failed)) } else { String::new() };
-    let asked = export::networks(printer.predictor.n_members());
+    let asked = export::networks(if printer.embeddings.is_some() { 1 } else { printer.predictor.n_members() });
+    let abstained = printer.predictor.abstain().filter(|_| printer.embeddings.is_none());
+    let abstained = abstained.map_or_else(String::new, |_| format!(", {} abstained", grouped(printer.n_abstained)));
     progress.close(
         PROGRESS,
-        &format!("{} image{} with {asked}{failed},", grouped(n_predicted), if n_predicted == 1 { "" } else { "s" }),
+        &format!(
+            "{} image{} with {asked}{abstained}{failed},",
+            grouped(n_predicted),
+            if n_predicted == 1 { "" } else { "s" }
+        ),
     );
     match done {
         Ok(()) => {}
@@ -94,6 +109,9 @@ pub fn predict(arguments: &PredictArguments, terminal: &Terminal) -> anyhow::Res
             terminal.fault(&error.message, error.help.as_deref());
             return Ok(Exit::Failed);
         }
+    }
+    if let Some(embeddings) = printer.embeddings.take() {
+        embeddings.write(arguments.json, terminal)?;
     }
     Ok(if n_failed > 0 { Exit::Failed } else { Exit::Done })
 }
@@ -133,6 +151,9 @@ struct Printer<'a> {
     n_images: u64,
     n_predicted: u64,
     n_failed: u64,
+    n_abstained: u64,
+    /// Instead of predictions.
+    embeddings: Option<Embeddings>,
 }
 
 impl<'a> Printer<'a> {
@@ -146,6 +167,7 @@ impl<'a> Printer<'a> {
         let classes = predictor.classes();
         let top = arguments.top.map(|k| usize::from(k).min(classes.len()));
         let mut header = vec!["path".to_owned(), "predicted".to_owned(), "confidence".to_owned()];
+        header.extend(predictor.abstain().map(|_| "abstained".to_owned()));
         match top {
             Some(k) => header.extend((2..=k).flat_map(|i| [format!("predicted_{i}"), format!("confidence_{i}")])),
             None => header.extend(classes.iter().map(|class| format!("p_{class}"))),
@@ -163,6 +185,8 @@ impl<'a> Printer<'a> {
             n_images,
             n_predicted: 0,
             n_failed: 0,
+            n_abstained: 0,
+            embeddings: None,
         }
     }
 
@@ -190,11 +214,20 @@ impl<'a> Printer<'a> {
         let mut out = Vec::new();
         let paths = std::mem::take(&mut self.paths);
         let failed = std::mem::take(&mut self.failed);
+        if let Some(embeddings) = &mut self.embeddings {
+            embeddings.take(&mut self.predictor, &paths);
+            self.count(paths.len());
+            return Ok(());
+        }
         let predictions = match paths.is_empty() {
             true => Predictions::new(Vec::new(), self.predictor.classes().len(), Vec::new()),
             false => self.predictor.predict().map_err(Stop::Model)?,
         };
         let mut failed = failed.into_iter().peekable();
+        for i in 0..paths.len() {
+            let confidence = predictions.row(i)[predictions.class(i)];
+            self.n_abstained += u64::from(self.abstains(confidence) == Some(true));
+        }
         for (i, path) in paths.iter().enumerate() {
             while let Some((_, path, reason)) = failed.next_if(|(before, ..)| *before <= i) {
                 out.extend(document(serde_json::json!({ "path": path, "error": reason })).into_bytes());
@@ -211,23 +244,35 @@ impl<'a> Printer<'a> {
         if !self.is_json {
             out = self.table.take();
         }
-        self.n_predicted += paths.len() as u64;
-        let n_done = self.n_predicted + self.n_failed;
-        if n_done < self.n_images {
-            self.progress.update(PROGRESS, n_done, self.n_images, "images", "");
-        }
+        self.count(paths.len());
         self.terminal.part(&out).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Stop::Closed,
             _ => Stop::Output(error),
         })
     }
 
+    fn count(&mut self, n: usize) {
+        self.n_predicted += n as u64;
+        let n_done = self.n_predicted + self.n_failed;
+        if n_done < self.n_images {
+            self.progress.update(PROGRESS, n_done, self.n_images, "images", "");
+        }
+    }
+
+    /// Whether the model abstains on an image of this confidence, if it may.
+    fn abstains(&self, confidence: f32) -> Option<bool> {
+        self.predictor.abstain().map(|abstain| !abstain.answers(confidence))
+    }
+
     fn write_row(&mut self, path: &str, probabilities: &[f32]) {
         let ranked = ranked(probabilities, self.top.unwrap_or(1));
         let classes = self.predictor.classes();
         let mut cells: Vec<Cell<'_>> = vec![path.into()];
-        for class in ranked {
+        for (rank, class) in ranked.into_iter().enumerate() {
             cells.extend([Cell::from(&classes[class]), probabilities[class].into()]);
+            if rank == 0 {
+                cells.extend(self.abstains(probabilities[class]).map(Cell::from));
+            }
         }
         if self.top.is_none() {
             cells.extend(probabilities.iter().map(|&p| Cell::from(p)));
@@ -246,6 +291,7 @@ impl<'a> Printer<'a> {
             path,
             predicted: &classes[best],
             confidence: probabilities[best],
+            abstained: self.abstains(probabilities[best]),
             probabilities: shown.into_iter().map(|class| (classes[class].as_str(), probabilities[class])).collect(),
         };
         out.extend(document(line).into_bytes());
@@ -258,6 +304,8 @@ struct Line<'a> {
     path: &'a str,
     predicted: &'a str,
     confidence: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    abstained: Option<bool>,
     probabilities: Probabilities<'a>,
 }
 

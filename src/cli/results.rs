@@ -12,7 +12,7 @@ use crate::manifest::{Combination, Manifest, stage_name, variant_of};
 use crate::report::best::Best;
 use crate::report::matrix::{self, FIRST, cut};
 use crate::report::text::{Align, COLUMNS, aligned, width, wrapped};
-use crate::report::{Finished, compare};
+use crate::report::{Finished, compare, trust};
 use crate::runner::Graph;
 use crate::stages::Part;
 
@@ -223,6 +223,13 @@ impl Results {
                 text.push_str(if gains.is_empty() { "" } else { "\n" });
                 text.push_str(&gains);
             }
+            if !is_brief {
+                let lines = trust::lines(evaluation);
+                text.push_str(if lines.is_empty() { "" } else { "\n" });
+                lines.iter().for_each(|line| {
+                    let _ = writeln!(text, "{}", wrapped(line, COLUMNS, "  "));
+                });
+            }
             text.push_str(if is_brief || evaluation.gates.is_empty() { "" } else { "\n" });
             for gate in &evaluation.gates {
                 let (verdict, style) = if gate.is_passed { ("passed", GREEN) } else { ("FAILED", RED) };
@@ -427,6 +434,8 @@ both      test   log-loss  0.0300 better             0.0020 worse (cnn)
             gains: Vec::new(),
             comparisons: Vec::new(),
             gates: Vec::new(),
+            calibrated: Vec::new(),
+            abstained: Vec::new(),
         }
     }
 

@@ -179,16 +179,19 @@ fn name(stage: &str, parts: &[Part]) -> String {
     let mut text = stage.to_owned();
     let folds = parts.iter().filter_map(|part| if let Part::Fold(f) = part { Some(*f) } else { None });
     let rounds = parts.iter().filter_map(|part| if let Part::Round(r) = part { Some(*r) } else { None });
-    for (word, numbers) in [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect())] {
+    let predicting = parts.iter().filter_map(|part| if let Part::Predict(f @ 1..) = part { Some(*f) } else { None });
+    let all =
+        [("round", rounds.collect::<Vec<u32>>()), ("fold", folds.collect()), ("predict fold", predicting.collect())];
+    for (word, numbers) in all {
         if let Some(numbers) = numbered(word, &numbers) {
             let _ = write!(text, ", {numbers}");
         }
     }
-    if parts.contains(&Part::All) {
-        text.push_str(", all");
+    for (part, word) in [(Part::All, ", all"), (Part::Predict(0), ", predict all")] {
+        text.push_str(if parts.contains(&part) { word } else { "" });
     }
-    for (part, word) in [(Part::Sanity, ", sanity"), (Part::Pictures, ", pictures")] {
-        text.push_str(if parts == [part] { word } else { "" });
+    for part in [Part::Sanity, Part::Pictures, Part::Calibration].into_iter().filter(|&part| parts == [part]) {
+        let _ = write!(text, ", {part}");
     }
     text
 }

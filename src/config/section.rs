@@ -450,11 +450,22 @@ impl<'k, 'a> Key<'k, 'a> {
     }
 
     /// A list of choices, in order. An absent key is an empty list.
-    pub fn choices<T>(mut self, choices: &[Choice<T>]) -> Vec<T> {
+    pub fn choices<T>(self, choices: &[Choice<T>]) -> Vec<T> {
+        self.choices_or(choices, true)
+    }
+
+    /// The same, but that an empty list is not recorded.
+    pub fn optional_choices<T>(self, choices: &[Choice<T>]) -> Vec<T> {
+        self.choices_or(choices, false)
+    }
+
+    fn choices_or<T>(mut self, choices: &[Choice<T>], records_empty: bool) -> Vec<T> {
         let form = || Form::List(Box::new(Form::Choice(Section::alternatives(choices))), 0..=usize::MAX);
-        self.declare(form, Some("[]".to_owned()), false, false);
+        self.declare(form, records_empty.then(|| "[]".to_owned()), false, false);
         let Some(node) = self.node() else {
-            self.section.record(self.key, "[]", None);
+            if records_empty {
+                self.section.record(self.key, "[]", None);
+            }
             return Vec::new();
         };
         let Value::List(items) = &node.value else {
@@ -470,7 +481,7 @@ impl<'k, 'a> Key<'k, 'a> {
             }
             return Vec::new();
         };
-        if items.is_empty() {
+        if items.is_empty() && records_empty {
             self.section.record(self.key, "[]", Some(node.span));
         }
         self.section.log.lists.push((format!("{}{}", self.section.prefix, self.key), node.span));

@@ -230,6 +230,9 @@ fn unknown(accepts: &[Output]) -> Flow {
         has_test: output != Output::Dataset,
         refit: false,
         models: 1,
+        has_views: false,
+        has_temperature: false,
+        abstains: false,
     }
 }
 

@@ -41,6 +41,9 @@ impl Stage for Toy {
             has_test: false,
             refit: false,
             models: 1,
+            has_views: false,
+            has_temperature: false,
+            abstains: false,
         }
     }
     fn accepts(&self) -> &'static [Output] {

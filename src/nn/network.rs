@@ -196,6 +196,31 @@ impl Network {
         }
     }
 
+    /// The values that the last layer reads of each image, in inference mode: what the network has made of the image
+    /// before it scores classes. Any number of samples.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, ...input]`
+    /// - returns `[n, n_values]` and `n_values`; those of the image itself where there is one layer
+    ///
+    /// # Panics
+    /// If shapes do not fit.
+    pub fn embed(&mut self, images: &[f32]) -> (Vec<f32>, usize) {
+        let (sample, last) = (self.plan.input.len(), self.plan.ops.len() - 1);
+        let n_values = self.plan.ops[last].input_len;
+        let mut out = Vec::with_capacity(images.len() / sample * n_values);
+        for images in images.chunks(self.batch * sample) {
+            let n = images.len() / sample;
+            self.forward(images, n, None);
+            match last.checked_sub(1) {
+                // Predicting, the slot of the op before the last is left alone by the last.
+                Some(before) => out.extend_from_slice(self.value(before, n)),
+                None => out.extend_from_slice(images),
+            }
+        }
+        (out, n_values)
+    }
+
     /// What the last pass says of its `n` samples.
     fn probabilities(&self, n: usize, rows: &mut [f32]) {
         rows.copy_from_slice(self.value(self.plan.ops.len() - 1, n));
@@ -305,4 +330,40 @@ pub(super) fn take(tensors: &[NamedTensor], name: &str, shape: &[usize], into: &
     }
     into.copy_from_slice(&tensor.values);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::layer::network_of;
+    use crate::nn::training::{Trainer, Training};
+    use crate::tensor::{ImageShape, SampleShape};
+
+    #[test]
+    fn embeddings_are_what_the_last_layer_reads() {
+        let shape = ImageShape { height: 6, width: 5, channels: 2 };
+        let images: Vec<f32> = (0..7 * shape.len()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        let engine = Engine::new(2);
+        for layers in ["input | conv filters=3 | relu | pool | fc units=4 | relu | dropout rate=0.5 | fc", "input | fc"]
+        {
+            let plan = NetworkPlan::new(&network_of(layers), SampleShape::Image(shape), 3).unwrap();
+            let mut network = Network::new(&engine, &plan, 4);
+            network.load(&Trainer::new(&engine, &plan, 4, Training::default()).network().save()).unwrap();
+            let mut probabilities = vec![0.0; 7 * 3];
+            network.predict(&images, &mut probabilities);
+            let (embeddings, n_values) = network.embed(&images);
+            assert_eq!((embeddings.len(), n_values), (7 * n_values, if layers == "input | fc" { 60 } else { 4 }));
+            let saved = network.save();
+            let (weights, biases) = (&saved[saved.len() - 2].values, &saved[saved.len() - 1].values);
+            for (values, expected) in embeddings.chunks(n_values).zip(probabilities.chunks(3)) {
+                let mut logits = biases.clone();
+                for (x, weights) in values.iter().zip(weights.chunks(3)) {
+                    logits.iter_mut().zip(weights).for_each(|(logit, w)| *logit += x * w);
+                }
+                engine::softmax(&engine, 3, &mut logits);
+                let is_near = logits.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(is_near, "{layers}: {logits:?}, {expected:?}");
+            }
+        }
+    }
 }

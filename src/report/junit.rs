@@ -214,6 +214,8 @@ mod tests {
                         gains: Vec::new(),
                         comparisons: Vec::new(),
                         gates: vec![gate, passed],
+                        calibrated: Vec::new(),
+                        abstained: Vec::new(),
                     },
                 )],
                 checks: vec![Check {

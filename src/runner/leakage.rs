@@ -295,7 +295,7 @@ mod tests {
     use crate::manifest::{Manifest, Overrides};
     use crate::runner::{Options, Silent};
     use crate::stages::testing::{self, MemorySink};
-    use crate::stages::{self, Context, Flow, Kind, Need, Part, Places, Stage, StageError, Task, Upstream};
+    use crate::stages::{self, Context, Flow, Kind, Need, Part, Places, Reads, Stage, StageError, Task, Upstream};
     use crate::store::Access;
     use crate::tensor::ImageShape;
 
@@ -304,6 +304,8 @@ mod tests {
     enum Leak {
         Test,
         Validation,
+        /// What was said of test rows is taken for what was said out of fold.
+        Said,
     }
 
     /// A stage that takes every other one of those rows for training rows.
@@ -334,12 +336,24 @@ mod tests {
             self.inner.accepts()
         }
 
+        fn takes_members(&self) -> bool {
+            self.inner.takes_members()
+        }
+
+        fn reads_names(&self) -> bool {
+            self.inner.reads_names()
+        }
+
         fn parts(&self, flow: &Flow) -> Vec<Part> {
             self.inner.parts(flow)
         }
 
         fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
-            self.inner.needs(part, upstream)
+            let mut needs = self.inner.needs(part, upstream);
+            if self.leak == Leak::Said && part == Part::Calibration {
+                needs.iter_mut().filter(|need| need.part != Part::Whole).for_each(|need| need.files = Reads::ALL);
+            }
+            needs
         }
 
         fn uses_seed(&self) -> bool {
@@ -362,6 +376,17 @@ mod tests {
             sink: &mut dyn Sink,
         ) -> Result<(), StageError> {
             let mut inputs = task.inputs.clone();
+            if self.leak == Leak::Said {
+                for files in
+                    inputs.iter_mut().filter(|input| input.output == Output::Model).map(|input| &mut input.files)
+                {
+                    if let Some(said) = files.0.get("test.safetensors").cloned() {
+                        files.0.retain(|name, _| !name.starts_with("validation"));
+                        files.0.insert("validation.safetensors".to_owned(), said);
+                    }
+                }
+                return self.inner.run(&Task { part: task.part, seed: task.seed, inputs }, places, context, sink);
+            }
             let numbers = Numbers::read(task.input(Output::Dataset))?;
             let own = match task.part {
                 Part::Fold(fold) => Place::Fold(fold),
@@ -374,6 +399,7 @@ mod tests {
                     let leaks = match self.leak {
                         Leak::Test => *place == Place::Test,
                         Leak::Validation => *place == own,
+                        Leak::Said => false,
                     };
                     n += usize::from(leaks);
                     if leaks && n % 2 == 1 { Place::Train } else { *place }
@@ -474,6 +500,62 @@ combine = "stacking"
         // Two folds and all of `preprocess` and of `reduce`; two folds of `train`, with its checks, which are those of
         // `early`; two folds and all of that; the weights.
         assert_eq!(n, 3 + 3 + 3 + 3 + 1);
+    }
+
+    const CALIBRATED: &str = r#"
+schema = 1
+seed = 5
+
+[stages.ingest]
+source = "builtin:digits"
+limit = 120
+
+[stages.split]
+test = 0.2
+folds = 2
+
+[stages.train]
+architecture = "INPUT - FC"
+sanity = false
+epochs = 1
+calibrate = "temperature"
+abstain = { error = 0.5 }
+
+[stages.viewed]
+kind = "train"
+input = "split"
+architecture = "INPUT - FC"
+sanity = false
+epochs = 1
+final = "refit"
+predict = [{ shift = 1 }]
+calibrate = "temperature"
+
+[stages.both]
+kind = "ensemble"
+members = ["train", "viewed"]
+calibrate = "temperature"
+abstain = { error = 0.5 }
+"#;
+
+    #[test]
+    fn temperatures_and_thresholds_are_moved_by_no_test_row_and_a_planted_leak_is_found() {
+        let (found, n) = moved(CALIBRATED, stages::KINDS);
+        // The folds of the first, which the second has as well, all rows, two calibrations, and the ensemble.
+        assert_eq!((found, n), (Vec::new(), 2 + 1 + 2 + 1));
+        let file = || "calibration.json".to_owned();
+        let train =
+            |s: &mut Section<'_>| -> Box<dyn Stage> { Box::new(Leaking { inner: read("train", s), leak: Leak::Said }) };
+        let (found, _) = moved(CALIBRATED, kinds(train, "train"));
+        let expected = ["train, calibration", "viewed, calibration", "both"].map(|task| (task.to_owned(), file()));
+        let found: BTreeSet<(String, String)> = found.into_iter().collect();
+        assert!(found.is_superset(&expected[..1].iter().cloned().collect()), "{found:?}");
+        assert!(found.contains(&expected[1]), "{found:?}");
+        let ensemble = |s: &mut Section<'_>| -> Box<dyn Stage> {
+            Box::new(Leaking { inner: read("ensemble", s), leak: Leak::Said })
+        };
+        let (found, _) = moved(CALIBRATED, kinds(ensemble, "ensemble"));
+        assert_eq!(found, [expected[2].clone()]);
     }
 
     #[test]

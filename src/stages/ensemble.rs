@@ -20,10 +20,12 @@ pub mod weights;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use super::calibrate::{self, Calibrate};
 use super::{
     Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
 };
 use crate::artifact::Sink;
+use crate::artifact::calibration::CALIBRATION;
 use crate::artifact::dataset::{NUMBERS_FILES, Numbers};
 use crate::artifact::ensemble::{Ensemble, MEMBERS, Member, STACKING, Stacking, WEIGHTS, validation_name};
 use crate::artifact::predictions::{OutOfFold, TEST};
@@ -76,6 +78,8 @@ impl CombineConfig {
 pub struct EnsembleStage {
     /// "mean-probability" (the default), "vote", "weighted" or "stacking" (or `{ stacking = { l2 = 0.001 } }`).
     combine: CombineConfig,
+    /// What is fitted to the combined probabilities: `calibrate`, `abstain` [nothing].
+    calibrate: Calibrate,
 }
 
 /// The choices of `combine`.
@@ -99,8 +103,8 @@ const CHOICES: &[Choice<CombineConfig>] = &[
 
 fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     let key = section.key("combine", "How what members say becomes one answer.", "\"weighted\"");
-    let combine = key.choice(CHOICES, Some(WORDS[0]));
-    Box::new(EnsembleStage { combine: combine.unwrap_or(CombineConfig::MeanProbability) })
+    let combine = key.choice(CHOICES, Some(WORDS[0])).unwrap_or(CombineConfig::MeanProbability);
+    Box::new(EnsembleStage { combine, calibrate: Calibrate::read(section) })
 }
 
 impl Stage for EnsembleStage {
@@ -108,9 +112,11 @@ impl Stage for EnsembleStage {
         KIND.name
     }
 
-    fn rooms(&self, _part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+    fn rooms(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
         // Several folds of a member are its mean, however members are combined.
-        vec![KIND.name, WORDS[0], self.combine.word()]
+        let own = [KIND.name, WORDS[0], self.combine.word()].into_iter().chain(self.calibrate.rooms());
+        let members = &upstream.nodes[upstream.own].inputs;
+        own.chain(members.iter().flat_map(|&member| calibrate::rooms_of(&upstream.nodes[member].flow))).collect()
     }
 
     fn accepts(&self) -> &'static [Output] {
@@ -152,6 +158,17 @@ impl Stage for EnsembleStage {
             let problem = Problem::warning(log.span_of("combine", span), message);
             log.push(problem.help("use more `folds`, over which it is cross-fitted"));
         }
+        if self.calibrate.is_asked() && n_models == 1 {
+            let (key, what) = match first.output {
+                Output::Model => (self.calibrate.key(), "the folds of one model have none in common"),
+                _ => (self.calibrate.key(), "a single ensemble has its own"),
+            };
+            let message = format!("`{key}` is fitted on out-of-fold predictions of the ensemble, and {what}");
+            let help = format!("put `{key}` into the stage that is its member, or name several `members`");
+            log.push(Problem::error(log.span_of(key, span), message).help(help));
+        } else if self.calibrate.is_asked() {
+            self.calibrate.warn_of_one_fold(first.folds, span, log);
+        }
         if voters == 2 && self.combine == CombineConfig::Vote {
             let message = "with two voters every disagreement is a tie, and the mean probability decides";
             let problem = Problem::warning(log.span_of("combine", span), message);
@@ -163,7 +180,15 @@ impl Stage for EnsembleStage {
         }) {
             log.push(Problem::error(span, format!("members have {a} and {b} classes, expected the same")));
         }
-        Flow { output: Output::Ensemble, refit: false, models: 1, ..first.clone() }
+        Flow {
+            output: Output::Ensemble,
+            refit: false,
+            models: 1,
+            has_views: false,
+            has_temperature: self.calibrate.has_temperature(),
+            abstains: self.calibrate.abstains(),
+            ..first.clone()
+        }
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
@@ -172,7 +197,7 @@ impl Stage for EnsembleStage {
 
     fn needs(&self, _part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
         let mut needs = Vec::new();
-        if self.combine.is_fitted() {
+        if self.is_fitted() {
             // The truth.
             needs.extend(lineage::dataset_need(upstream, NUMBERS_FILES));
         }
@@ -188,16 +213,17 @@ impl Stage for EnsembleStage {
 
     fn learns(&self, _part: Part) -> Option<Learns> {
         // Means and votes have nothing to learn.
+        let chosen = if self.combine.is_fitted() { "weighs its members" } else { self.calibrate.chosen() };
         let learns = Learns {
-            fitted: Reads(&[MEMBERS, STACKING, WEIGHTS]),
+            fitted: Reads(&[MEMBERS, STACKING, WEIGHTS, CALIBRATION]),
             says: Reads(&[TEST]),
-            chosen: Some("weighs its members"),
+            chosen: Some(chosen),
         };
-        self.combine.is_fitted().then_some(learns)
+        self.is_fitted().then_some(learns)
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
-        let models = models(task);
+        let models = models(task)?;
         let folds = said_of_folds(&models)?;
         let rules = self.rules(task, &models, &folds, context)?;
 
@@ -237,6 +263,7 @@ impl Stage for EnsembleStage {
         if !test.is_empty() {
             rules.last.apply(&test)?.write(sink, TEST)?;
         }
+        let mut out_of_fold = Vec::new();
         for (i, fold) in folds.iter().enumerate() {
             // A single model's fold stays what it is: a vote of one would change its probabilities.
             let rule = match fold.said.len() {
@@ -244,8 +271,18 @@ impl Stage for EnsembleStage {
                 _ => rules.by_fold.get(i).unwrap_or(&rules.last),
             };
             let is_selected = fold.is_selected() || self.combine.is_fitted() && folds.len() == 1;
-            rule.apply(&fold.said)?.write(sink, &validation_name(fold.number, is_selected))?;
+            let said = rule.apply(&fold.said)?;
+            said.write(sink, &validation_name(fold.number, is_selected))?;
+            if let (true, Some(first)) = (self.calibrate.is_asked(), fold.said.first()) {
+                out_of_fold.push(first.clone().changed(is_selected, |_| said));
+            }
             context.progress(i as u64 + 1, folds.len() as u64, "folds", "");
+        }
+        if self.calibrate.is_asked() {
+            let dataset = lineage::numbers(task)?;
+            let (calibration, warnings) = self.calibrate.fit(&[out_of_fold], &dataset)?;
+            warnings.iter().for_each(|warning| context.warn(warning));
+            calibration.write(sink)?;
         }
         Ok(())
     }
@@ -293,6 +330,11 @@ struct Rules {
 }
 
 impl EnsembleStage {
+    /// Whether anything is learned.
+    fn is_fitted(&self) -> bool {
+        self.combine.is_fitted() || self.calibrate.is_asked()
+    }
+
     fn rules(
         &self,
         task: &Task,

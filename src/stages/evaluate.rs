@@ -14,9 +14,11 @@ mod listed;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::BTreeMap;
 
+use super::calibrate;
 use super::ensemble::{Model, models, prediction_needs};
 use super::{
     Context, Flow, Glance, Kind, Learns, Need, Output, Part, Places, Source, Stage, StageError, Task, Tried, Upstream,
@@ -170,13 +172,21 @@ impl Stage for Evaluate {
         KIND.name
     }
 
-    fn rooms(&self, part: Part, _upstream: &Upstream<'_>) -> Vec<&'static str> {
+    fn rooms(&self, part: Part, upstream: &Upstream<'_>) -> Vec<&'static str> {
+        let input = upstream.nodes[upstream.own].inputs.first().copied();
+        let temperature = |stage: usize| calibrate::rooms_of(&upstream.nodes[stage].flow);
         if part == Part::Pictures {
-            return vec!["mean-probability", "pictures"];
+            return ["mean-probability", "pictures"].into_iter().chain(input.and_then(temperature)).collect();
         }
-        let bootstrap = self.bootstrap.map(|_| "bootstrap");
+        let models = input.map(|input| evaluated(input, upstream)).unwrap_or_default();
+        let is_calibrated = models.iter().any(|&stage| upstream.nodes[stage].flow.is_calibrated());
         // What a model says of the test split is the mean of its folds.
-        [KIND.name, "intervals", "mean-probability", "metrics"].into_iter().chain(bootstrap).collect()
+        [KIND.name, "intervals", "mean-probability", "metrics"]
+            .into_iter()
+            .chain(self.bootstrap.map(|_| "bootstrap"))
+            .chain(is_calibrated.then_some("trust"))
+            .chain(models.into_iter().find_map(temperature))
+            .collect()
     }
 
     fn accepts(&self) -> &'static [Output] {
@@ -304,7 +314,7 @@ impl Stage for Evaluate {
         }
         let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let folds = lineage::splits(task)?.folds();
-        let models = models(task);
+        let models = models(task)?;
         let Some(input) = models.first() else { return Err(StageError::new("there is no model to evaluate")) };
         let mut looks = Vec::new();
         for (i, model) in models.iter().enumerate() {
@@ -342,14 +352,21 @@ impl Stage for Evaluate {
         let gains = gain::gains(&models, &looks, &figures, &self.compared())?;
         let comparisons = gain::comparisons(&looks, &dataset);
         let listed: Vec<&str> = self.metrics.iter().map(|metric| metric.name).collect();
+        let trust = trust::Trust::of(&models, &looks, &dataset, folds)?;
 
         sink.put(METRICS_TABLE, &tables::metrics(&looks, &figures, &scores, &listed, names.classes()))?;
         sink.put(GAINS, &tables::gains(&gains))?;
         sink.put(COMPARISONS, &tables::comparisons(&comparisons))?;
         sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset, &names))?;
         sink.put(CONFUSION, &tables::confusion(&looks, &figures, names.classes()))?;
-        details::details(&input.name, &looks, &figures, &dataset, names.classes()).write(sink)?;
-        Evaluation { format: 2, model: input.name.clone(), scores, report, gains, comparisons, gates }.write(sink)?;
+        trust.write(sink)?;
+        let mut details = details::details(&input.name, &looks, &figures, &dataset, names.classes());
+        trust.complete(&mut details);
+        details.write(sink)?;
+        let trust::Trust { calibrated, abstained, .. } = trust;
+        let model = input.name.clone();
+        Evaluation { format: 2, model, scores, report, gains, comparisons, gates, calibrated, abstained }
+            .write(sink)?;
         Ok(())
     }
 }
@@ -381,7 +398,7 @@ fn draw_pictures(task: &Task, context: &dyn Context, sink: &mut dyn Sink) -> Res
         return Err(StageError::cancelled());
     }
     let (dataset, names, splits) = (lineage::dataset(task)?, lineage::names(task)?, lineage::splits(task)?);
-    let models = models(task);
+    let models = models(task)?;
     let Some(input) = models.first() else { return Err(StageError::new("there is no model to evaluate")) };
     let is_shown = |i: usize| splits.places()[i] != Place::Test;
     let samples = pictures::samples(&dataset, is_shown, |i| dataset.values(i), None, sink)?;

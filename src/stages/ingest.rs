@@ -606,6 +606,9 @@ impl Stage for Ingest {
             has_test: false,
             refit: false,
             models: 1,
+            has_views: false,
+            has_temperature: false,
+            abstains: false,
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod ingest;
 #[cfg(test)]
 pub(crate) mod testing;
 
+mod calibrate;
 pub mod ensemble;
 pub(crate) mod evaluate;
 mod held_out;
@@ -70,6 +71,30 @@ pub enum Part {
     Sanity,
     /// Pictures of images for the report, which nothing else reads.
     Pictures,
+    /// What the model of a fold says over several views of each image; 0: that of fit set `all`.
+    Predict(u32),
+    /// What is fitted to the probabilities of all folds together.
+    Calibration,
+}
+
+impl Part {
+    /// The task that holds what a model says, where that is not the one that trained it.
+    pub fn predicting(self) -> Part {
+        match self {
+            Part::Fold(fold) => Part::Predict(fold),
+            Part::All => Part::Predict(0),
+            other => other,
+        }
+    }
+
+    /// The task that trained what this one predicts with; any other task itself.
+    pub fn trained(self) -> Part {
+        match self {
+            Part::Predict(0) => Part::All,
+            Part::Predict(fold) => Part::Fold(fold),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Part {
@@ -81,6 +106,8 @@ impl fmt::Display for Part {
             Part::Round(round) => write!(f, "round {round}"),
             Part::Sanity => f.write_str("sanity"),
             Part::Pictures => f.write_str("pictures"),
+            Part::Predict(_) => write!(f, "predict {}", self.trained()),
+            Part::Calibration => f.write_str("calibration"),
         }
     }
 }
@@ -90,6 +117,10 @@ impl std::str::FromStr for Part {
 
     /// What `Display` wrote.
     fn from_str(text: &str) -> Result<Part, ()> {
+        if let Some(trained) = text.strip_prefix("predict ") {
+            let part = trained.parse::<Part>()?.predicting();
+            return if part.to_string() == text { Ok(part) } else { Err(()) };
+        }
         let (word, number) = text.split_once(' ').map_or((text, None), |(word, number)| (word, number.parse().ok()));
         let part = match (word, number) {
             ("whole", None) => Part::Whole,
@@ -98,6 +129,7 @@ impl std::str::FromStr for Part {
             ("round", Some(round)) => Part::Round(round),
             ("sanity", None) => Part::Sanity,
             ("pictures", None) => Part::Pictures,
+            ("calibration", None) => Part::Calibration,
             _ => return Err(()),
         };
         if part.to_string() == text { Ok(part) } else { Err(()) }
@@ -164,6 +196,20 @@ pub struct Flow {
     pub refit: bool,
     /// Models that each task of a model stage hands on: snapshots of its training, the best of a search; else 1.
     pub models: u32,
+    /// Whether what a model stage says stands in tasks of their own ([`Part::Predict`]).
+    pub has_views: bool,
+    /// Whether probabilities of a model stage get a temperature, fitted in [`Part::Calibration`] (of an ensemble, beside
+    /// its members).
+    pub has_temperature: bool,
+    /// Whether a model stage abstains where it is not sure, by a threshold that is fitted there.
+    pub abstains: bool,
+}
+
+impl Flow {
+    /// Whether something is fitted to what a model stage says.
+    pub fn is_calibrated(&self) -> bool {
+        self.has_temperature || self.abstains
+    }
 }
 
 /// The data set's own splits.

@@ -229,6 +229,9 @@ mod tests {
             has_test: true,
             refit: false,
             models: 1,
+            has_views: false,
+            has_temperature: false,
+            abstains: false,
         };
         let out = empty.check(&[flow], Span::default(), &mut log);
         assert_eq!(empty.parts(&out), [Part::Fold(1), Part::Fold(2), Part::Fold(3)]);

@@ -30,6 +30,7 @@ const fn room(name: &'static str, revision: u32, golden: &'static str) -> Room {
 /// Every room, by name.
 #[rustfmt::skip]
 pub const ROOMS: &[Room] = &[
+    room("abstain", 1, "f76a9fc989463cb5"),
     room("adagrad", 2, "bb07ab99c4897eaf"),
     room("adam", 2, "21fd67dfba73b825"),
     room("adamw", 2, "15199bb0ea79f5b0"),
@@ -90,7 +91,10 @@ pub const ROOMS: &[Room] = &[
     room("stacking", 2, "f5dfee0d1a7ee7d1"),
     room("standardize-image", 1, "a91729826afc21a1"),
     room("step", 1, "e55b6edfd16cc690"),
+    room("temperature", 1, "56a9c33135f87625"),
     room("train", 3, "60cb0733784b8c99"),
+    room("trust", 1, "3e062c40d89985a7"),
+    room("views", 1, "3824b1d9a890be8b"),
     room("vote", 1, "23b155759e8ffbda"),
     room("weighted", 1, "c93f5cc52e900307"),
     room("winograd", 2, "33c44edb52c24a4e"),

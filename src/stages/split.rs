@@ -420,6 +420,9 @@ mod tests {
             has_test: false,
             refit: false,
             models: 1,
+            has_views: false,
+            has_temperature: false,
+            abstains: false,
         }
     }
 

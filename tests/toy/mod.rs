@@ -127,6 +127,9 @@ impl Stage for Toy {
             has_test: true,
             refit: self.is_refit,
             models: 1,
+            has_views: false,
+            has_temperature: false,
+            abstains: false,
         }
     }
 
@@ -213,7 +216,7 @@ impl Stage for Toy {
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let fold = match task.part {
             Part::Fold(fold) => u64::from(fold),
-            Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures => 0,
+            _ => 0,
         };
         if self.fail == Some(fold) {
             return Err(StageError::new("loss is not finite").key("a"));

@@ -1,10 +1,13 @@
 //! Pixels that move: mirroring, shifting, turning, cutting out. Images are `[height, width, channels]`, f32.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Section;
 use crate::tensor::ImageShape;
 
 /// What stands where the image does not reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fill {
     /// 0: black pixels; the mean of whitened images. The default.
     Black,

@@ -16,6 +16,9 @@
 
 mod draw;
 mod geometry;
+mod views;
+
+use serde::{Deserialize, Serialize};
 
 use super::feed::Feed;
 use super::fit_set::TrainingRow;
@@ -26,6 +29,7 @@ use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};
 
 pub use geometry::Fill;
+pub use views::Views;
 
 /// Draws that one view of one sample may take from the stream of an operation.
 const DRAWS: u64 = 64;
@@ -82,7 +86,8 @@ pub enum Operation {
 }
 
 /// `direction` of a flip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// Left and right change places.
     Horizontal,

@@ -6,6 +6,7 @@ mod plots;
 mod provenance;
 mod results;
 mod training;
+mod trust;
 mod verdict;
 
 use std::collections::BTreeMap;

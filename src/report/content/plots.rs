@@ -87,8 +87,10 @@ pub(super) fn classes(details: &Details, split: &SplitDetails, on: &str) -> Opti
 
 /// How often predictions are right, against how sure they are.
 pub(super) fn reliability(split: &SplitDetails, on: &str) -> Option<Figure> {
-    let bins = split.calibration.iter().filter_map(|(n, n_correct, confidence)| Some((*n, *n_correct, (*confidence)?)));
-    let bins: Vec<(u64, u64, f64)> = bins.collect();
+    let there = |bins: &[(u64, u64, Option<f64>)]| -> Vec<(u64, u64, f64)> {
+        bins.iter().filter_map(|(n, n_correct, confidence)| Some((*n, *n_correct, (*confidence)?))).collect()
+    };
+    let (bins, before) = (there(&split.calibration), there(&split.calibration_before));
     if bins.is_empty() {
         return None;
     }
@@ -97,6 +99,9 @@ pub(super) fn reliability(split: &SplitDetails, on: &str) -> Option<Figure> {
         "below the dashed line: surer than right; lines: 95 % intervals",
     );
     figure.description = "share of right predictions against their confidence, and how many there are".to_owned();
+    if !before.is_empty() {
+        figure.description.push_str(", before and after the temperature");
+    }
     let share = |label: &str| Axis::linear(label).within(0.0, 1.0);
     let mut plot = Plot::new("Reliability", share("mean confidence"), share("share that is right"));
     plot.series.push(Series { name: None, ..Series::line("", Colour::Grey, vec![(0.0, 0.0), (1.0, 1.0)]).dashed() });
@@ -106,9 +111,17 @@ pub(super) fn reliability(split: &SplitDetails, on: &str) -> Option<Figure> {
             plot.series.push(Series { name: None, opacity: 0.6, ..line });
         }
     }
-    let points = bins.iter().map(|(n, n_correct, confidence)| (*confidence, *n_correct as f64 / *n as f64)).collect();
-    let notes = bins.iter().map(|(n, n_correct, _)| format!("{n_correct} of {n} right")).collect();
-    plot.series.push(Series { name: None, opacity: 1.0, notes, ..Series::dots("", categorical(0), points) });
+    let dots = |name: &str, colour: Colour, bins: &[(u64, u64, f64)]| {
+        let points =
+            bins.iter().map(|(n, n_correct, confidence)| (*confidence, *n_correct as f64 / *n as f64)).collect();
+        let notes = bins.iter().map(|(n, n_correct, _)| format!("{n_correct} of {n} right")).collect();
+        let name = (!before.is_empty()).then(|| name.to_owned());
+        Series { name, opacity: 1.0, notes, ..Series::dots("", colour, points) }
+    };
+    if !before.is_empty() {
+        plot.series.push(dots("before the temperature", categorical(1), &before));
+    }
+    plot.series.push(dots("after", categorical(0), &bins));
     figure.charts.push(Chart::Plot(plot));
     let most = bins.iter().map(|(n, ..)| *n).max().unwrap_or(1) as f64;
     let mut plot = Plot::new("Confidences", share("confidence"), Axis::whole("images").within(0.0, 1.05 * most));

@@ -1,7 +1,7 @@
 //! The results: models by split, confusions, classes, calibration, curves, how models compare.
 
 use super::verdict::{interval, split_in_words};
-use super::{Pictures, plots};
+use super::{Pictures, plots, trust};
 use crate::artifact::details::{Details, SplitDetails};
 use crate::artifact::evaluation::{Evaluation, Score};
 use crate::report::document::{Block, Column, Table, cell, name, plain};
@@ -30,6 +30,7 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
         }
         blocks.extend(gains(evaluation));
         blocks.extend(comparisons(evaluation));
+        blocks.extend(trust::blocks(evaluation));
         let Some((_, details)) = report.details.iter().find(|(known, _)| known == stage) else { continue };
         for (i, split) in details.splits.iter().enumerate() {
             let own = split_blocks(stage, details, split, pictures);

@@ -3,11 +3,11 @@
 use std::borrow::Borrow;
 
 use super::super::StageError;
+use super::super::calibrate::softmax;
 use crate::artifact::ensemble::{Ensemble, Stacking};
 use crate::artifact::predictions::Predictions;
 use crate::artifact::{Error, Files};
 use crate::data::metrics::arg_max;
-use crate::elementary::exp;
 
 /// The words of the manifest.
 pub(super) const WORDS: [&str; 4] = ["mean-probability", "vote", "weighted", "stacking"];
@@ -144,16 +144,4 @@ fn stack(members: &[&Predictions], stacking: &Stacking, i: usize, out: &mut [f64
         }
     }
     softmax(out);
-}
-
-/// Scores become probabilities; returns the logarithm of what they were divided by, plus the largest score.
-pub(super) fn softmax(scores: &mut [f64]) -> f64 {
-    let largest = scores.iter().fold(f64::NEG_INFINITY, |largest, &score| largest.max(score));
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = exp(*score - largest);
-        sum += *score;
-    }
-    scores.iter_mut().for_each(|score| *score /= sum);
-    largest + crate::elementary::ln(sum)
 }

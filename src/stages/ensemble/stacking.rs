@@ -5,7 +5,7 @@
 //! Minimises the mean log loss plus `l2 / 2 * |coefficients|^2` (intercepts are not shrunk) with L-BFGS (Nocedal, 1980;
 //! Liu and Nocedal, 1989), which is scikit-learn's `LogisticRegression` with `C = 1 / (l2 * n)`.
 
-use super::combine::softmax;
+use super::super::calibrate::softmax;
 use crate::artifact::ensemble::Stacking;
 
 /// Largest entry of the gradient at which it stops.

@@ -3,7 +3,7 @@
 use super::{Figures, Look, number};
 use crate::artifact::dataset::Numbers;
 use crate::artifact::details::{ClassCurve, ClassDetails, Details, SplitDetails};
-use crate::data::metrics::{Curve, Scored, Step, calibration, wilson_interval};
+use crate::data::metrics::{CalibrationBin, Curve, Scored, Step, calibration, wilson_interval};
 
 /// Curves are drawn of so many classes.
 const MOST_CURVES: usize = 5;
@@ -52,12 +52,16 @@ fn of_split(look: &Look, figures: &Figures, dataset: &Numbers) -> SplitDetails {
         split: look.split.to_owned(),
         confusion: counts.filter(|(.., count)| *count > 0).collect(),
         classes: (0..n_classes).map(class).collect(),
-        calibration: calibration(&scored)
-            .iter()
-            .map(|bin| (bin.n, bin.n_correct, number(bin.confidence / bin.n as f64)))
-            .collect(),
+        calibration: bins(&scored),
+        calibration_before: Vec::new(),
         curves: curves(&scored),
     }
+}
+
+/// By confidence: how many, how many of them right, mean confidence.
+pub(super) fn bins(scored: &Scored<'_>) -> Vec<(u64, u64, Option<f64>)> {
+    let bin = |bin: &CalibrationBin| (bin.n, bin.n_correct, number(bin.confidence / bin.n as f64));
+    calibration(scored).iter().map(bin).collect()
 }
 
 fn curves(scored: &Scored<'_>) -> Vec<ClassCurve> {

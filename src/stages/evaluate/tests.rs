@@ -57,6 +57,9 @@ fn flow(output: Output, folds: u32, has_test: bool) -> Flow {
         has_test,
         refit: false,
         models: 1,
+        has_views: false,
+        has_temperature: false,
+        abstains: false,
     }
 }
 

@@ -1,12 +1,14 @@
 //! From the artifacts of a model stage to a model that needs nothing else.
 
+use crate::artifact::calibration::{Calibration, Fit};
 use crate::artifact::dataset::{Names, Numbers, read_decode_policy};
 use crate::artifact::ensemble::Ensemble;
 use crate::artifact::features::Features;
 use crate::artifact::model::{MODEL, WEIGHTS};
-use crate::artifact::portable::{Answer, Member, Portable};
+use crate::artifact::portable::{Abstain, Answer, Member, Portable};
 use crate::artifact::predictions::file_of;
-use crate::artifact::{Files, features};
+use crate::artifact::{Files, features, views};
+use crate::data::augment::Views;
 use crate::data::decode::{Channels, DecodePolicy, DepthPolicy};
 use crate::data::pixels::Depth;
 use crate::stages::ensemble::Combine;
@@ -39,7 +41,44 @@ pub fn assemble<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deli
         decode: effective(&policy, &dataset),
         members,
         answer,
+        abstain: abstain(nodes, stage, deliver)?,
     })
+}
+
+/// Where the final model of `stage` abstains.
+fn abstain<E: From<StageError>>(nodes: &[Node], stage: usize, deliver: Deliver<'_, E>) -> Result<Option<Abstain>, E> {
+    if !nodes[stage].flow.abstains {
+        return Ok(None);
+    }
+    let Some((calibration, fit)) = fitted(nodes, stage, 1, deliver)? else { return Ok(None) };
+    Ok(calibration.error.map(|error| Abstain { error, threshold: fit.threshold }))
+}
+
+/// What was fitted to the probabilities of the `model`-th (from 1) of the final models of `stage`.
+fn fitted<E: From<StageError>>(
+    nodes: &[Node],
+    stage: usize,
+    model: u32,
+    deliver: Deliver<'_, E>,
+) -> Result<Option<(Calibration, Fit)>, E> {
+    let flow = &nodes[stage].flow;
+    if !flow.is_calibrated() {
+        return Ok(None);
+    }
+    let part = if flow.output == Output::Ensemble { Part::Whole } else { Part::Calibration };
+    let calibration = Calibration::read_optional(&deliver(stage, &part.to_string())?).map_err(StageError::from)?;
+    Ok(calibration.and_then(|found| {
+        let fit = found.models.get(model as usize - 1)?.of(None);
+        Some((found, fit))
+    }))
+}
+
+/// The answer at the temperature that was fitted, if one was.
+fn tempered(answer: Answer, fitted: Option<(Calibration, Fit)>) -> Answer {
+    match fitted.and_then(|(_, fit)| fit.temperature) {
+        Some(temperature) => Answer::Tempered { temperature, of: Box::new(answer) },
+        None => answer,
+    }
 }
 
 /// The policy with what the data set settled: where all its images were grey, say, `keep` would refuse one in colour,
@@ -84,7 +123,8 @@ fn answer_of_stage<E: From<StageError>>(
         };
         of.push(answer_of_parts(nodes, above, (&member.parts, member.model), deliver, members)?);
     }
-    Ok(Answer::Combined { combine: rule(&combine)?, of })
+    let answer = Answer::Combined { combine: rule(&combine)?, of };
+    Ok(tempered(answer, fitted(nodes, stage, 1, deliver)?))
 }
 
 /// A rule as a portable model holds it.
@@ -142,8 +182,14 @@ fn answer_of_part<E: From<StageError>>(
             chain.push(files);
         }
     }
-    members.push(Member { chain, network: network(&deliver(stage, part)?, model)? });
-    Ok(Answer::Member(members.len() - 1))
+    let views = match part.parse::<Part>().map(Part::predicting) {
+        Ok(predicting) if nodes[stage].flow.has_views => {
+            views::read(&deliver(stage, &predicting.to_string())?).map_err(StageError::from)?
+        }
+        _ => Views::default(),
+    };
+    members.push(Member { chain, network: network(&deliver(stage, part)?, model)?, views });
+    Ok(tempered(Answer::Member(members.len() - 1), fitted(nodes, stage, model, deliver)?))
 }
 
 /// The files of the `model`-th (from 1) of the networks that a task hands on, under the names of the first.

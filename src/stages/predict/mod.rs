@@ -10,12 +10,14 @@ pub mod onnx;
 use std::sync::Arc;
 
 use super::StageError;
+use super::calibrate::tempered;
 use super::ensemble::Combine;
 use crate::artifact::features::read_projection;
 use crate::artifact::model::{Description, read_weights};
-use crate::artifact::portable::{Answer, Member, Portable};
+use crate::artifact::portable::{Abstain, Answer, Member, Portable};
 use crate::artifact::predictions::Predictions;
 use crate::artifact::transform;
+use crate::data::augment::Views;
 use crate::data::decode::{DecodePolicy, Decoded};
 use crate::data::feed::Feed;
 use crate::data::pixels::Depth;
@@ -47,6 +49,7 @@ pub struct Predictor {
     decode: DecodePolicy,
     members: Vec<Loaded>,
     answer: Answering,
+    abstain: Option<Abstain>,
     images: Images,
 }
 
@@ -55,6 +58,7 @@ pub struct Predictor {
 struct Loaded {
     steps: Vec<Step>,
     network: Network,
+    views: Views,
 }
 
 /// What images go through before a network.
@@ -133,6 +137,7 @@ impl Predictor {
             decode: model.decode.clone(),
             members,
             answer,
+            abstain: model.abstain,
             images: Images { shape: SampleShape::Image(model.shape), depth: model.depth, pixels: Vec::new() },
         })
     }
@@ -150,6 +155,11 @@ impl Predictor {
     /// Networks that it asks.
     pub fn n_members(&self) -> usize {
         self.members.len()
+    }
+
+    /// Which images it does not answer; `None`: it answers all.
+    pub fn abstain(&self) -> Option<Abstain> {
+        self.abstain
     }
 
     /// How many images [`Predictor::predict`] wants at a time.
@@ -188,14 +198,32 @@ impl Predictor {
     pub fn predict(&mut self) -> Result<Predictions, StageError> {
         let pixels = std::mem::take(&mut self.images.pixels);
         let images: Arc<dyn Samples> = Arc::new(Images { pixels, ..self.images });
-        let said: Vec<Predictions> =
-            self.members.iter_mut().map(|member| member.predict(&self.engine, Arc::clone(&images))).collect();
-        self.answer.of(&said)
+        let said = self.members.iter_mut().map(|member| member.predict(&self.engine, Arc::clone(&images)));
+        self.answer.of(&said.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The activations before the last layer of the network at `member`, for the images that were pushed, in their order,
+    /// which it forgets: of each the image itself, whatever views it is predicted over.
+    ///
+    /// # Shapes
+    /// - returns `[n, n_activations]`, and `n_activations`
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn embed(&mut self, member: usize) -> (Vec<f32>, usize) {
+        let pixels = std::mem::take(&mut self.images.pixels);
+        let images: Arc<dyn Samples> = Arc::new(Images { pixels, ..self.images });
+        let member = &mut self.members[member];
+        let (feed, rows) = member.feed(&self.engine, images);
+        let mut inputs = vec![0.0; rows.len() * feed.sample_shape().len()];
+        feed.load_on(&self.engine, &rows, &mut inputs);
+        member.network.embed(&inputs)
     }
 }
 
 impl Loaded {
-    fn predict(&mut self, engine: &Engine, mut samples: Arc<dyn Samples>) -> Predictions {
+    /// These samples as its network takes them, and their rows.
+    fn feed(&self, engine: &Engine, mut samples: Arc<dyn Samples>) -> (Feed, Vec<u32>) {
         let rows: Vec<u32> = (0..samples.n_samples() as u32).collect();
         let mut fitted: Vec<Fitted> = Vec::new();
         for step in &self.steps {
@@ -210,13 +238,27 @@ impl Loaded {
                 }
             }
         }
-        let feed = Feed::new(samples, fitted);
+        (Feed::new(samples, fitted), rows)
+    }
+
+    fn predict(&mut self, engine: &Engine, samples: Arc<dyn Samples>) -> Result<Predictions, StageError> {
+        let (feed, rows) = self.feed(engine, samples);
         let n_classes = self.network.plan().n_classes;
         let mut inputs = vec![0.0; rows.len() * feed.sample_shape().len()];
-        feed.load_on(engine, &rows, &mut inputs);
-        let mut probabilities = vec![0.0; rows.len() * n_classes];
-        self.network.predict(&inputs, &mut probabilities);
-        Predictions::new(rows, n_classes, probabilities)
+        let mut said = Vec::with_capacity(self.views.n());
+        for view in 0..self.views.n() {
+            self.views.load_on(engine, view, &feed, &rows, &mut inputs);
+            let mut probabilities = vec![0.0; rows.len() * n_classes];
+            self.network.predict(&inputs, &mut probabilities);
+            said.push(Predictions::new(rows.clone(), n_classes, probabilities));
+        }
+        match (said.pop(), said.is_empty()) {
+            (Some(one), true) => Ok(one),
+            (last, _) => {
+                said.extend(last);
+                Combine::MeanProbability.apply(&said)
+            }
+        }
     }
 }
 
@@ -225,7 +267,7 @@ fn load(engine: &Engine, member: &Member, model: &Portable) -> Result<Loaded, St
     memory::check("its network", plan.prediction_bytes(BATCH)).map_err(StageError::new)?;
     let mut network = Network::new(engine, &plan, BATCH);
     network.load(&weights).map_err(|error| StageError::new(error.to_string()))?;
-    Ok(Loaded { steps, network })
+    Ok(Loaded { steps, network, views: member.views.clone() })
 }
 
 /// What a member is made of; it may be far larger in memory.
@@ -277,6 +319,9 @@ fn describe(member: &Member, model: &Portable) -> Result<Described, StageError> 
         let message = problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
         StageError::new(format!("its architecture does not fit its input: {message}"))
     })?;
+    if let Some(misfit) = member.views.misfits(Some(shape)).into_iter().next() {
+        return Err(StageError::new(misfit.message));
+    }
     Ok(Described { steps, plan, weights: read_weights(&member.network)? })
 }
 
@@ -285,6 +330,7 @@ fn describe(member: &Member, model: &Portable) -> Result<Described, StageError> 
 enum Answering {
     Member(usize),
     Combined(Combine, Vec<Answering>),
+    Tempered(f64, Box<Answering>),
 }
 
 impl Answering {
@@ -299,6 +345,12 @@ impl Answering {
                 let of = of.iter().map(|answer| Answering::new(answer, n_members)).collect::<Result<_, _>>()?;
                 Ok(Answering::Combined(rule, of))
             }
+            Answer::Tempered { temperature, of } if temperature.is_finite() && *temperature > 0.0 => {
+                Ok(Answering::Tempered(*temperature, Box::new(Answering::new(of, n_members)?)))
+            }
+            Answer::Tempered { temperature, .. } => {
+                Err(StageError::new(format!("it has the temperature {temperature}, expected a number above 0")))
+            }
         }
     }
 
@@ -309,6 +361,7 @@ impl Answering {
             Answering::Combined(rule, of) => {
                 rule.apply(&of.iter().map(|answer| answer.of(said)).collect::<Result<Vec<_>, _>>()?)
             }
+            Answering::Tempered(temperature, of) => Ok(tempered(&of.of(said)?, *temperature)),
         }
     }
 }

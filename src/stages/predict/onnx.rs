@@ -12,6 +12,7 @@
 use super::{Answering, Described, Step, describe};
 use crate::artifact::onnx::{About, Attribute, Graph, Port, Type};
 use crate::artifact::portable::{Member, Portable};
+use crate::data::augment::Views;
 use crate::data::decode::{Alpha, Channels, Exif};
 use crate::data::pixels::Depth;
 use crate::data::transform::{Fitted, fuse};
@@ -41,7 +42,7 @@ pub fn to_bytes(model: &Portable, licence: Option<&str>) -> Result<Vec<u8>, Stag
 
 fn within(model: &Portable, licence: Option<&str>, most: usize) -> Result<Vec<u8>, StageError> {
     // All of them: a part of a model that no node repeats must not be forgotten.
-    let Portable { classes, shape: image, depth, decode: _, members, answer } = model;
+    let Portable { classes, shape: image, depth, decode: _, members, answer, abstain: _ } = model;
     let (image, n_classes) = (*image, classes.len());
     let answer = Answering::new(answer, members.len())?;
     let mut builder = Builder { graph: Graph::new() };
@@ -49,10 +50,10 @@ fn within(model: &Portable, licence: Option<&str>, most: usize) -> Result<Vec<u8
     let mut said = Vec::with_capacity(members.len());
     for (i, member) in members.iter().enumerate() {
         let at = |error: StageError| StageError::new(format!("member {}: {error}", i + 1));
-        let Member { chain: _, network: _ } = member;
+        let Member { chain: _, network: _, views } = member;
         let described = describe(member, model).map_err(at)?;
         let start = Value { name: pixels.clone(), shape: SampleShape::Image(image), is_nchw: false };
-        said.push(builder.member(&format!("members.{i}"), start, &described).map_err(at)?);
+        said.push(builder.member(&format!("members.{i}"), start, &described, views).map_err(at)?);
         if builder.graph.len() > most {
             let message = format!("its {} networks are more than the 2 GB that an ONNX file may have", said.len());
             let help = "export a member alone with `--stage`, or all of them with `convoy export safetensors`";
@@ -105,6 +106,10 @@ fn about(model: &Portable, licence: Option<&str>) -> Result<About, StageError> {
         ("resize", resize),
         ("digest", model.content()?.digest),
     ];
+    if let Some(abstain) = model.abstain {
+        // Not a node: who does not want to abstain reads on.
+        metadata.push(("abstain", json(serde_json::to_string(&abstain))?));
+    }
     metadata.extend(licence.map(|licence| ("data_licence", licence.to_owned())));
     let text = format!(
         "{IMAGES}: decoded images, values as stored, [batch, height, width, channels]. {PROBABILITIES}: by class, in the \
@@ -149,7 +154,13 @@ impl Builder {
     }
 
     /// From decoded images to the probabilities of one network.
-    fn member(&mut self, name: &str, mut value: Value, described: &Described) -> Result<String, StageError> {
+    fn member(
+        &mut self,
+        name: &str,
+        mut value: Value,
+        described: &Described,
+        views: &Views,
+    ) -> Result<String, StageError> {
         let Described { steps, plan, weights } = described;
         let mut fitted: Vec<Fitted> = Vec::new();
         for (k, step) in steps.iter().enumerate() {
@@ -172,6 +183,7 @@ impl Builder {
                 }
             }
         }
+        value = self.views(&format!("{name}.views"), value, views);
         value = self.transforms(&format!("{name}.chain.{}", steps.len()), value, &fitted);
         for (i, layer) in plan.layers.iter().enumerate() {
             let own = format!("{i}.{}", layer.config.word());
@@ -179,7 +191,42 @@ impl Builder {
             let named = format!("{name}.network.{own}");
             value = self.layer(&named, value, inference, &Weights { all: weights, layer: own }, layer.output)?;
         }
-        Ok(self.softmax(&format!("{name}.network"), &value.name))
+        let said = self.softmax(&format!("{name}.network"), &value.name);
+        if views.is_empty() {
+            return Ok(said);
+        }
+        let axes = [views.n() as i64, -1, plan.n_classes as i64];
+        let apart = self.reshape(&format!("{name}.views.said"), &said, &axes);
+        let axes = [("axes", Attribute::Ints(vec![0])), ("keepdims", Attribute::Int(0))];
+        Ok(self.node("ReduceMean", &format!("{name}.views.mean"), &[&apart], &axes))
+    }
+
+    /// All views of images, one batch after the other.
+    fn views(&mut self, name: &str, value: Value, views: &Views) -> Value {
+        let (SampleShape::Image(image), false) = (value.shape, views.is_empty()) else { return value };
+        let value = self.nhwc(name, value);
+        let n_pixels = image.height * image.width;
+        let pixels = [0, n_pixels as i64, image.channels as i64];
+        let pixels = self.reshape(&format!("{name}.pixels"), &value.name, &pixels);
+        let mut all = vec![pixels.clone()];
+        for view in 1..views.n() {
+            let name = format!("{name}.{view}");
+            let sources = views.sources(view, image);
+            let from: Vec<i64> = sources.iter().map(|source| source.unwrap_or(0) as i64).collect();
+            let from = self.graph.wholes(&format!("{name}.from"), &[n_pixels], &from);
+            let mut moved =
+                self.node("Gather", &format!("{name}.moved"), &[&pixels, &from], &[("axis", Attribute::Int(1))]);
+            if sources.contains(&None) {
+                let seen: Vec<f32> = sources.iter().map(|source| f32::from(u8::from(source.is_some()))).collect();
+                let seen = self.graph.floats(&format!("{name}.seen"), &[n_pixels, 1], &seen);
+                moved = self.node("Mul", &format!("{name}.black"), &[&moved, &seen], &[]);
+            }
+            all.push(moved);
+        }
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let joined = self.node("Concat", &format!("{name}.joined"), &all, &[("axis", Attribute::Int(0))]);
+        let axes = [0, image.height as i64, image.width as i64, image.channels as i64];
+        Value { name: self.reshape(name, &joined, &axes), ..value }
     }
 
     fn softmax(&mut self, name: &str, scores: &str) -> String {
@@ -408,6 +455,16 @@ impl Builder {
         let (rule, of) = match answer {
             Answering::Member(i) => return said[*i].clone(),
             Answering::Combined(rule, of) => (rule, of),
+            Answering::Tempered(temperature, of) => {
+                let said = self.answer(&format!("{name}.of"), of, said, n_classes);
+                // As where it was fitted: 0 has a logarithm.
+                let least = self.graph.floats(&format!("{name}.least"), &[1], &[f32::MIN_POSITIVE]);
+                let said = self.node("Max", &format!("{name}.positive"), &[&said, &least], &[]);
+                let logs = self.node("Log", &format!("{name}.logs"), &[&said], &[]);
+                let by = self.graph.floats(&format!("{name}.temperature"), &[1], &[*temperature as f32]);
+                let logs = self.node("Div", &format!("{name}.tempered"), &[&logs, &by], &[]);
+                return self.softmax(name, &logs);
+            }
         };
         let inner =
             of.iter().enumerate().map(|(i, answer)| self.answer(&format!("{name}.{i}"), answer, said, n_classes));
@@ -521,8 +578,9 @@ mod tests {
             shape,
             depth: Depth::U8,
             decode: DecodePolicy::default(),
-            members: vec![Member { chain: Vec::new(), network: sink.files() }],
+            members: vec![Member { chain: Vec::new(), network: sink.files(), views: Views::default() }],
             answer: Answer::Member(0),
+            abstain: None,
         };
         assert!(within(&model, None, 56).is_ok());
         let refused = within(&model, None, 55).unwrap_err();

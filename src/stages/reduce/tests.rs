@@ -341,6 +341,9 @@ fn too_many_components_are_told_when_they_are_known() {
         has_test: true,
         refit: false,
         models: 1,
+        has_views: false,
+        has_temperature: false,
+        abstains: false,
     };
     let told = |method: &str, keys: &[(&str, Value)], flow: &Flow| {
         let (stage, mut log) = read_stage(method, keys);

@@ -365,6 +365,14 @@ fn model(stage: usize) -> Vec<Delivered> {
     (1..=3).map(fold).collect()
 }
 
+/// What is fitted to that model.
+fn calibration(stage: usize, keys: &str) -> Delivered {
+    let train = self::stage(&stages::train::KIND, &format!("architecture = \"INPUT - FC\"\n{keys}"));
+    let inputs = [inputs().into_iter().take(1).collect(), model(stage)].concat();
+    let files = run(&*train, Part::Calibration, inputs, &Places::default());
+    delivered(stage, Part::Calibration, Output::Model, files)
+}
+
 fn combined(made: &mut Made, rule: &Combine) {
     let rows: Vec<u32> = (0..N as u32).collect();
     made.f32s(
@@ -748,6 +756,27 @@ fn made(name: &str) -> Made {
             let stage = self::stage(&stages::train::KIND, "architecture = \"INPUT - FC\"\naugment = [\"flip\"]");
             made.files(&run(&*stage, Part::Pictures, inputs(), &places));
         }
+        "temperature" | "abstain" => {
+            let key = if name == "abstain" { "abstain = { error = 0.4 }" } else { "calibrate = \"temperature\"" };
+            let stage = stage(&stages::ensemble::KIND, key);
+            made.files(&run(&*stage, Part::Whole, [inputs(), model(2), model(3)].concat(), &places));
+            made.files(&calibration(2, key).files);
+        }
+        "trust" => {
+            let stage = stage(&stages::evaluate::KIND, "");
+            let keys = "calibrate = \"temperature\"\nabstain = { error = 0.3 }";
+            let inputs = [inputs(), model(2), vec![calibration(2, keys)], model(3)].concat();
+            let files = run(&*stage, Part::Whole, inputs, &places);
+            let tables = ["calibration.csv", "coverage.csv", "temperatures.csv"];
+            tables.into_iter().for_each(|name| made.bytes(&files.0[name]));
+        }
+        "views" => {
+            let keys = "architecture = \"INPUT - FC\"\nepochs = 1\npredict = [\"flip\", { shift = 2 }]";
+            let stage = stage(&stages::train::KIND, keys);
+            let trained = run(&*stage, Part::Fold(1), inputs(), &places);
+            let fold = delivered(2, Part::Fold(1), Output::Model, trained);
+            made.files(&run(&*stage, Part::Predict(1), [inputs(), vec![fold]].concat(), &places));
+        }
         name => panic!("room `{name}` is in the table, but not among what is computed here"),
     }
     std::mem::take(made)
@@ -895,6 +924,8 @@ fn every_kind_of_stage_needs_what_is_there_and_names_its_own_room() {
             let own = match part {
                 Part::Sanity => "sanity",
                 Part::Pictures => "pictures",
+                Part::Predict(_) => "views",
+                Part::Calibration => "temperature",
                 _ => &stage,
             };
             assert!(rooms.contains(own), "{stage}, {part}: not its own room, but {rooms:?}");
@@ -929,6 +960,16 @@ fn a_task_names_exactly_the_rooms_that_it_computes_with() {
     let reduced = format!("{above}[stages.reduce]\nmethod = {{ pca = {{ zca = true }} }}\n{plain}");
     check_rooms(&reduced, "reduce", fold, &["affine", "pca", "reduce", "standardize-image", "zca"]);
     check_rooms(&reduced, "train", fold, &["adam", "constant", "fc", "init", "input", "softmax", "train"]);
+    let after = format!("{plain}predict = [\"flip\"]\ncalibrate = \"temperature\"\nfinal = \"refit\"\n");
+    check_rooms(&after, "train", fold, &["adam", "constant", "fc", "init", "input", "softmax", "train"]);
+    let predicting = ["fc", "input", "mean-probability", "softmax", "views"];
+    check_rooms(&after, "train", Part::Predict(2), &predicting);
+    check_rooms(&after, "train", Part::Predict(0), &predicting);
+    check_rooms(&after, "train", Part::Calibration, &["temperature"]);
+    let scored = format!("{after}[stages.evaluate]\n");
+    let judged = ["evaluate", "intervals", "mean-probability", "metrics", "temperature", "trust"];
+    check_rooms(&scored, "evaluate", Part::Whole, &judged);
+    check_rooms(&scored, "evaluate", Part::Pictures, &["mean-probability", "pictures", "temperature"]);
     let scored = format!("{plain}[stages.evaluate]\nbootstrap = 100\n");
     check_rooms(
         &scored,
@@ -968,6 +1009,8 @@ fn no_room_is_unused() {
         let ensemble = format!("[stages.ensemble]\nmembers = [\"a\", \"b\"]\ncombine = \"{combine}\"\n");
         add(manifest(&format!("{two}{ensemble}[stages.evaluate]\nbootstrap = 100\n")));
     }
+    let after = train("predict = [\"flip\"]\ncalibrate = \"temperature\"\nabstain = { error = 0.1 }");
+    add(manifest(&format!("{after}[stages.evaluate]\n")));
     for room in ROOMS {
         assert!(used.contains(room.name), "no task computes with room `{}`", room.name);
     }

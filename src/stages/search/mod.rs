@@ -15,7 +15,7 @@ mod rebuild;
 mod space;
 
 use super::{
-    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage,
+    Context, Flow, Kind, Learns, Need, Output, Part, Places, Reads, Stage, StageError, Task, Upstream, lineage, train,
 };
 use crate::artifact::dataset::NUMBERS_FILES;
 use crate::artifact::model::{Description, MODEL};
@@ -559,7 +559,8 @@ impl Stage for Search {
 
     fn parts(&self, flow: &Flow) -> Vec<Part> {
         let rounds = (1..=self.rounds.len() as u32).filter(|_| self.rank == 1).map(Part::Round);
-        rounds.chain((1..=flow.folds).map(Part::Fold)).chain(flow.refit.then_some(Part::All)).collect()
+        let handed_on = (1..=flow.folds).map(Part::Fold).chain(flow.refit.then_some(Part::All));
+        rounds.chain(handed_on).chain(train::parts_after(flow)).collect()
     }
 
     fn is_open(&self, part: Part) -> bool {

@@ -3,6 +3,7 @@
 //! This file has the keys and what can be checked before anything runs; [`fit`] has the epochs. A task writes its
 //! weights, its learning curves, and its predictions on the rows that it did not learn from.
 
+mod after;
 mod batches;
 mod checkpoint;
 mod fit;
@@ -16,17 +17,19 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::calibrate::Calibrate;
 use super::{
     Advice, Context, Flow, Kind, Learns, Need, Output, Part, Places, Price, Reads, Stage, StageError, Task, Trained,
     Upstream, lineage, pictures,
 };
-use crate::artifact::dataset::{DATASET_FILES, Dataset};
+use crate::artifact::calibration::CALIBRATION;
+use crate::artifact::dataset::{DATASET_FILES, Dataset, NUMBERS_FILES};
 use crate::artifact::model::MODEL;
 use crate::artifact::sanity::Findings;
 use crate::artifact::search::EXPLODED;
 use crate::artifact::{Files, Sink};
 use crate::config::{Bounds, Form, Log, Problem, Section, Short, Span, Table, Value};
-use crate::data::augment::{Augmentation, Augmenter};
+use crate::data::augment::{Augmentation, Augmenter, Views};
 use crate::data::feed::Feed;
 use crate::data::fit_set::TrainingRow;
 use crate::data::pixels::Depth;
@@ -51,6 +54,18 @@ pub const KIND: Kind = Kind {
 const LAST_LAYER_GAIN: f64 = 0.1;
 /// The most that it may be: no first loss of a network that starts so is worth a training.
 const MOST_GAIN: f64 = 10.0;
+
+/// What is read of a training to predict with its networks.
+const TRAINED: Reads = Reads(&[MODEL, "weights*.safetensors", EXPLODED]);
+/// What is read of a fold to fit something to its probabilities.
+const OUT_OF_FOLD: Reads = Reads(&["validation*.safetensors", EXPLODED]);
+
+/// The tasks that follow the training of a model stage: what its models say over several views, and what is fitted to that.
+pub(super) fn parts_after(flow: &Flow) -> Vec<Part> {
+    let trained = (1..=flow.folds).map(Part::Fold).chain(flow.refit.then_some(Part::All));
+    let predicted = trained.map(Part::predicting).filter(|_| flow.has_views);
+    predicted.chain(flow.is_calibrated().then_some(Part::Calibration)).collect()
+}
 
 /// Trains a network.
 #[derive(Debug)]
@@ -101,6 +116,11 @@ pub struct Train {
     snapshots: Option<u32>,
     /// The model that `evaluate` and `predict` use ["fold-ensemble", or "refit"].
     last: Final,
+    /// The views of an image over which its probabilities are averaged when it is predicted, see
+    /// [`crate::data::augment`] [the image alone].
+    views: Views,
+    /// What is fitted to the probabilities of all folds together: `calibrate`, `abstain` [nothing].
+    calibrate: Calibrate,
     /// Share of the training images that is learned from, above 0, at most 1 [1]; as many of every class as that share
     /// of the class has.
     data_fraction: f64,
@@ -219,6 +239,8 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             ("fold-ensemble", "The mean of the folds' probabilities.", Final::FoldEnsemble),
             ("refit", "One network trained on all rows outside the test split.", Final::Refit),
         ]),
+        views: Views::read(section),
+        calibrate: Calibrate::read(section),
         data_fraction: section
             .key("data_fraction", "Share of the training images that is learned from.", "0.5")
             .number(Bounds::Share)
@@ -400,13 +422,21 @@ impl Stage for Train {
             // Nothing is mixed there.
             return self.augment.words().filter(|word| *word != "mixup").chain(["pictures"]).collect();
         }
+        if part == Part::Calibration {
+            return self.calibrate.rooms().collect();
+        }
         let mut rooms = lineage::rooms(upstream);
-        rooms.extend(["init", "softmax"]);
+        rooms.push("softmax");
+        rooms.extend((!matches!(part, Part::Predict(_))).then_some("init"));
         let layers = self.architecture.iter().flat_map(|architecture| &architecture.layers);
         match part {
             Part::Sanity => {
                 rooms.extend(layers.filter(|layer| sanity::keeps(layer.word())).flat_map(|layer| layer.rooms()));
                 rooms.extend(["adam", "sanity"]);
+            }
+            Part::Predict(_) => {
+                rooms.extend(layers.flat_map(|layer| layer.rooms()));
+                rooms.extend(["mean-probability", "views"]);
             }
             _ => {
                 rooms.extend(layers.flat_map(|layer| layer.rooms()));
@@ -447,10 +477,18 @@ impl Stage for Train {
             let at = log.span_of(&format!("augment[{}]", misfit.at), span);
             log.push(misfit.error(at));
         }
+        for misfit in self.views.misfits(flow.shape) {
+            let at = log.span_of(&format!("predict[{}]", misfit.at), span);
+            log.push(misfit.error(at));
+        }
+        self.calibrate.warn_of_one_fold(flow.folds, span, log);
         Flow {
             output: Output::Model,
             refit: self.last == Final::Refit,
             models: self.snapshots.unwrap_or(1),
+            has_views: !self.views.is_empty(),
+            has_temperature: self.calibrate.has_temperature(),
+            abstains: self.calibrate.abstains(),
             ..flow.clone()
         }
     }
@@ -458,7 +496,8 @@ impl Stage for Train {
     fn parts(&self, flow: &Flow) -> Vec<Part> {
         let folds = (1..=flow.folds).map(Part::Fold).chain(self.sanity.then_some(Part::Sanity));
         let all = (self.last == Final::Refit).then_some(Part::All);
-        folds.chain(all).chain(self.has_pictures().then_some(Part::Pictures)).collect()
+        let trained = folds.chain(all).chain(self.has_pictures().then_some(Part::Pictures));
+        trained.chain(if self.is_trial { Vec::new() } else { parts_after(flow) }).collect()
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
@@ -468,6 +507,20 @@ impl Stage for Train {
                 .into_iter()
                 .chain(lineage::splits_need(upstream))
                 .collect();
+        }
+        if part == Part::Calibration {
+            let folds = upstream.nodes[upstream.own].flow.folds;
+            let said = |fold| match self.views.is_empty() {
+                true => Part::Fold(fold),
+                false => Part::Predict(fold),
+            };
+            let said = (1..=folds).map(|fold| Need { stage: upstream.own, part: said(fold), files: OUT_OF_FOLD });
+            return lineage::dataset_need(upstream, NUMBERS_FILES).into_iter().chain(said).collect();
+        }
+        if let Part::Predict(_) = part {
+            let mut needs = lineage::needs(part.trained(), upstream);
+            needs.push(Need { stage: upstream.own, part: part.trained(), files: TRAINED });
+            return needs;
         }
         // The checks look at what fold 1 learns from.
         let mut needs = lineage::needs(if part == Part::Sanity { Part::Fold(1) } else { part }, upstream);
@@ -492,8 +545,11 @@ impl Stage for Train {
             Part::Sanity => ["layers", "initializer", "last_layer_gain"].into_iter().any(is_below),
             // The layers are there to read the stage again.
             Part::Pictures => ["layers", "augment"].into_iter().any(is_below),
-            // Which model is the final one decides what is planned, not what a task computes; so do the checks.
-            _ => !["final", "sanity"].contains(&key),
+            Part::Predict(_) => ["layers", "predict"].into_iter().any(is_below),
+            Part::Calibration => is_below("layers") || Calibrate::owns(key) || key == "trial",
+            // Which model is the final one decides what is planned, not what a task computes; so do the checks, and what
+            // follows the training.
+            _ => !["final", "sanity"].contains(&key) && !is_below("predict") && !Calibrate::owns(key),
         }
     }
 
@@ -503,7 +559,7 @@ impl Stage for Train {
 
     fn gates(&self, part: Part) -> Vec<Part> {
         match part {
-            Part::Sanity | Part::Pictures => Vec::new(),
+            Part::Sanity | Part::Pictures | Part::Predict(_) | Part::Calibration => Vec::new(),
             _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
         }
     }
@@ -542,7 +598,11 @@ impl Stage for Train {
 
     fn learns(&self, part: Part) -> Option<Learns> {
         let chosen = match part {
-            Part::Pictures => return None,
+            Part::Pictures | Part::Predict(_) => return None,
+            Part::Calibration => {
+                let fitted = Reads(&[CALIBRATION, EXPLODED]);
+                return Some(Learns { fitted, says: Reads(&[]), chosen: Some(self.calibrate.chosen()) });
+            }
             Part::Sanity => return Some(Learns { fitted: Reads::ALL, says: Reads(&[]), chosen: None }),
             Part::All => Some("chose its epochs"),
             _ if self.early_stopping.is_some() => Some("chooses its epoch"),
@@ -575,6 +635,8 @@ impl Stage for Train {
         match task.part {
             Part::Sanity => sanity::check(self, task, context, sink),
             Part::Pictures => self.draw_pictures(task, context, sink),
+            Part::Predict(_) => after::predict(self, task, context, sink),
+            Part::Calibration => after::calibrate(self, task, context, sink),
             _ => fit::fit(self, task, context, sink),
         }
     }
