@@ -385,6 +385,7 @@ fn check(project: &mut Project, kind: &Kind, edit: &Edit, counted: &mut Counted)
             State::Fresh => {
                 let is_exempt = effect != Effect::All
                     || task.part == Part::Sanity && !OF_SANITY.contains(&edit.key.as_str())
+                    || task.part == Part::Suspects
                     || task.part == Part::Pictures && !edit.key.starts_with("augment");
                 assert!(task.stage != stage || is_exempt, "{about}: {name} is fresh");
                 continue;

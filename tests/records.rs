@@ -178,7 +178,16 @@ fn tasks_of_every_kind_can_be_repeated_from_their_records() {
     let recorded: Vec<&(String, String)> = done.iter().flat_map(|(record, _)| &record.keys).collect();
     let unfit = |key: &&(String, String)| key.0.starts_with("trials[r1") && key.0.ends_with("].trained");
     assert!(recorded.iter().any(unfit), "no trial of the search is one that nothing can be trained with");
-    for part in [Part::Whole, Part::Fold(2), Part::All, Part::Round(1), Part::Round(2), Part::Sanity, Part::Pictures] {
+    for part in [
+        Part::Whole,
+        Part::Fold(2),
+        Part::All,
+        Part::Round(1),
+        Part::Round(2),
+        Part::Sanity,
+        Part::Pictures,
+        Part::Suspects,
+    ] {
         assert!(done.iter().any(|(_, done)| *done == part), "no task `{part}`");
     }
 }

@@ -266,6 +266,7 @@ mod tests {
             gains: Vec::new(),
             comparisons: Vec::new(),
             gates,
+            by: Vec::new(),
         };
         summary.report.evaluations = vec![("evaluate".into(), evaluation)];
         summary.tasks = (0..200).map(task).collect();

@@ -187,7 +187,7 @@ fn name(stage: &str, parts: &[Part]) -> String {
     if parts.contains(&Part::All) {
         text.push_str(", all");
     }
-    for (part, word) in [(Part::Sanity, ", sanity"), (Part::Pictures, ", pictures")] {
+    for (part, word) in [(Part::Sanity, ", sanity"), (Part::Pictures, ", pictures"), (Part::Suspects, ", suspects")] {
         text.push_str(if parts == [part] { word } else { "" });
     }
     text

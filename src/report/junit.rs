@@ -214,6 +214,7 @@ mod tests {
                         gains: Vec::new(),
                         comparisons: Vec::new(),
                         gates: vec![gate, passed],
+                        by: Vec::new(),
                     },
                 )],
                 checks: vec![Check {

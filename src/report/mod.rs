@@ -72,6 +72,9 @@ const TABLES: &[Table] = &[
     Table { kind: "evaluate", file: "comparisons.csv", is_per_task: false },
     Table { kind: "evaluate", file: "predictions.csv", is_per_task: false },
     Table { kind: "evaluate", file: "confusion.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "curves.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "by.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "suspects.csv", is_per_task: false },
 ];
 
 /// Pictures that artifacts hold, by kind of stage and file name: each is a part of one in the folder of its own name, as
@@ -107,7 +110,7 @@ fn task_name(task: &Finished<'_>) -> String {
     match task.part {
         Part::Fold(fold) => format!("{}-fold-{fold}", task.stage),
         Part::All => format!("{}-all", task.stage),
-        Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures => task.stage.to_owned(),
+        Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => task.stage.to_owned(),
     }
 }
 
@@ -218,7 +221,7 @@ fn header(bytes: &[u8]) -> &[u8] {
 fn with_task_columns(bytes: &[u8], task: &Finished<'_>) -> Vec<u8> {
     let fold = match task.part {
         Part::Fold(fold) => Some(fold),
-        Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures => None,
+        Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => None,
     };
     let cells = [task.stage.into(), task.trial.as_ref().into(), fold.into()];
     table::with_columns(bytes, &["stage", "trial", "fold"], &cells)

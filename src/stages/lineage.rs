@@ -119,7 +119,7 @@ pub fn fit_set(splits: &Splits, part: Part) -> FitSet {
     splits.fit_set(match part {
         Part::Fold(fold) => Fit::Fold(fold),
         Part::All => Fit::All,
-        Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures => {
+        Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => {
             panic!("a task for the whole stage has no fit set")
         }
     })

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::{self, Files, Sink};
-use crate::config::{Complaint, Log, Section, Span};
+use crate::config::{Complaint, Form, Log, Section, Span, Value, quote};
 use crate::data::reader::GivenSplit;
 use crate::engine;
 use crate::files;
@@ -70,6 +70,8 @@ pub enum Part {
     Sanity,
     /// Pictures of images for the report, which nothing else reads.
     Pictures,
+    /// Images to look at by eye, which nothing else reads.
+    Suspects,
 }
 
 impl fmt::Display for Part {
@@ -81,6 +83,7 @@ impl fmt::Display for Part {
             Part::Round(round) => write!(f, "round {round}"),
             Part::Sanity => f.write_str("sanity"),
             Part::Pictures => f.write_str("pictures"),
+            Part::Suspects => f.write_str("suspects"),
         }
     }
 }
@@ -98,6 +101,7 @@ impl std::str::FromStr for Part {
             ("round", Some(round)) => Part::Round(round),
             ("sanity", None) => Part::Sanity,
             ("pictures", None) => Part::Pictures,
+            ("suspects", None) => Part::Suspects,
             _ => return Err(()),
         };
         if part.to_string() == text { Ok(part) } else { Err(()) }
@@ -524,6 +528,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// The columns of its source's table that it keeps beside the images.
+    fn columns(&self) -> &[String] {
+        &[]
+    }
+
     /// What a gate's artifact says: warnings for people, if the tasks behind it may begin.
     ///
     /// # Errors
@@ -641,6 +650,37 @@ pub struct Advice {
 fn read_seed(section: &mut Section<'_>) -> Option<u64> {
     let meaning = "The seed of this stage; absent: the manifest's.";
     section.key("seed", meaning, "7").whole(0..=i64::MAX as u64).optional()
+}
+
+/// Reads a list of names, none twice; recorded where it is set.
+fn read_names(
+    section: &mut Section<'_>,
+    key: &'static str,
+    meaning: &'static str,
+    example: &'static str,
+) -> Vec<String> {
+    let form = || Form::List(Box::new(Form::Text), 1..=usize::MAX);
+    let Some(node) = section.key(key, meaning, example).form(None, form) else { return Vec::new() };
+    let Value::List(items) = &node.value else {
+        section.expected(key, node, "a list of names");
+        if let Value::Text { text, .. } = &node.value {
+            section.advise(key, format!("write `{key} = [{}]`", quote(text)));
+        }
+        return Vec::new();
+    };
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        match &item.value {
+            Value::Text { text, .. } if names.contains(text) => {}
+            Value::Text { text, .. } => names.push(text.clone()),
+            _ => section.expected(key, item, "names as strings"),
+        }
+    }
+    if !names.is_empty() {
+        let canonical = names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+        section.record(key, format!("[{canonical}]"), Some(node.span));
+    }
+    names
 }
 
 /// Why a task failed: what and where, for people.

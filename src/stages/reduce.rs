@@ -192,7 +192,7 @@ impl Stage for Reduce {
         let engine = Engine::with_isa(context.threads(), Isa::detect());
         let number = match task.part {
             Part::Fold(fold) => u64::from(fold),
-            Part::All | Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures => 0,
+            Part::All | Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => 0,
         };
         let fitting = Fitting {
             samples: TrainingSamples::new(&feed, fit_set.training()),

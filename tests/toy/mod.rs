@@ -213,7 +213,7 @@ impl Stage for Toy {
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
         let fold = match task.part {
             Part::Fold(fold) => u64::from(fold),
-            Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures => 0,
+            Part::Whole | Part::All | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => 0,
         };
         if self.fail == Some(fold) {
             return Err(StageError::new("loss is not finite").key("a"));

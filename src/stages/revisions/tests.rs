@@ -748,6 +748,10 @@ fn made(name: &str) -> Made {
             let stage = self::stage(&stages::train::KIND, "architecture = \"INPUT - FC\"\naugment = [\"flip\"]");
             made.files(&run(&*stage, Part::Pictures, inputs(), &places));
         }
+        "suspects" => {
+            let stage = stage(&stages::evaluate::KIND, "");
+            made.files(&run(&*stage, Part::Suspects, [inputs(), model(2)].concat(), &places));
+        }
         name => panic!("room `{name}` is in the table, but not among what is computed here"),
     }
     std::mem::take(made)
@@ -895,6 +899,7 @@ fn every_kind_of_stage_needs_what_is_there_and_names_its_own_room() {
             let own = match part {
                 Part::Sanity => "sanity",
                 Part::Pictures => "pictures",
+                Part::Suspects => "suspects",
                 _ => &stage,
             };
             assert!(rooms.contains(own), "{stage}, {part}: not its own room, but {rooms:?}");

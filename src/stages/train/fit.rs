@@ -32,7 +32,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
     let feed = lineage::feed(task, &dataset)?;
     let fit_set_number = match task.part {
         Part::Fold(fold) => u64::from(fold),
-        Part::All | Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures => 0,
+        Part::All | Part::Whole | Part::Round(_) | Part::Sanity | Part::Pictures | Part::Suspects => 0,
     };
     let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
     let training_rows = match fit_set.training() {

@@ -503,7 +503,7 @@ impl Stage for Train {
 
     fn gates(&self, part: Part) -> Vec<Part> {
         match part {
-            Part::Sanity | Part::Pictures => Vec::new(),
+            Part::Sanity | Part::Pictures | Part::Suspects => Vec::new(),
             _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
         }
     }
