@@ -12,6 +12,7 @@ mod data;
 mod dataset;
 mod diff;
 mod doctor;
+mod evaluate;
 mod event_log;
 mod export;
 mod gates;
@@ -193,6 +194,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     match arguments.verb {
         Verb::Check(arguments) => check::check(&arguments, terminal),
         Verb::Predict(arguments) => predict::predict(&arguments, terminal),
+        Verb::Evaluate(arguments) => evaluate::evaluate(&arguments, terminal),
         Verb::Export { form: ExportVerb::Safetensors(arguments) } => export::export(&arguments, terminal),
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {

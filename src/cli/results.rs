@@ -64,16 +64,7 @@ fn stops_early(manifest: &Manifest, stage: &str) -> bool {
 impl Results {
     /// Reads them from what was finished.
     pub fn of(finished: &[Finished<'_>], manifest: &Manifest) -> anyhow::Result<Results> {
-        let evaluations = finished
-            .iter()
-            .filter(|task| task.kind == "evaluate" && task.part == Part::Whole)
-            .map(|task| Ok((task.stage.to_owned(), Evaluation::read(task.files)?)))
-            .collect::<anyhow::Result<_>>()?;
-        let suspects = finished
-            .iter()
-            .filter(|task| task.kind == "evaluate" && task.part == Part::Suspects)
-            .map(|task| Ok((task.stage.to_owned(), Suspects::read(task.files)?)))
-            .collect::<anyhow::Result<_>>()?;
+        let (evaluations, suspects) = evaluated(finished)?;
         let mut rounds: Vec<(&str, Round)> = Vec::new();
         for task in finished.iter().filter(|task| task.kind == "search" && matches!(task.part, Part::Round(_))) {
             let round = Round::read(task.files)?;
@@ -101,6 +92,12 @@ impl Results {
             });
         }
         Ok(Results { evaluations, suspects, searches, stopped })
+    }
+
+    /// Of evaluations alone, whatever they are from.
+    pub fn of_evaluations(finished: &[Finished<'_>]) -> anyhow::Result<Results> {
+        let (evaluations, suspects) = evaluated(finished)?;
+        Ok(Results { evaluations, suspects, searches: Vec::new(), stopped: Vec::new() })
     }
 
     /// The evaluations, by stage.
@@ -222,7 +219,7 @@ impl Results {
             }
             let (table, has_more) = scores_table(evaluation);
             text.push_str(&table);
-            if has_more {
+            if has_more && !folder.is_empty() {
                 let _ = writeln!(text, "(more metrics in {folder}/metrics.csv)");
             }
             if !is_brief {
@@ -234,7 +231,8 @@ impl Results {
             }
             let suspects = self.suspects.iter().filter(|(known, _)| known == stage && !is_brief);
             for told in suspects.filter_map(|(_, suspects)| suspects_line(suspects)) {
-                let line = format!("suspects: {told} (see {folder}/report.html)");
+                let place = if folder.is_empty() { String::new() } else { format!(" (see {folder}/report.html)") };
+                let line = format!("suspects: {told}{place}");
                 let _ = writeln!(text, "{}", wrapped(&line, COLUMNS, "  "));
             }
             by_lines(evaluation, is_brief).iter().for_each(|line| {
@@ -279,6 +277,22 @@ fn by_lines(evaluation: &Evaluation, is_brief: bool) -> Vec<String> {
         Some(format!("by {}, {}: accuracy from {} to {}", worst.0.column, first.split, told(worst), told(best)))
     };
     own.chunk_by(|a, b| a.column == b.column).filter_map(line).collect()
+}
+
+/// Documents by the stage that they are of.
+type ByStage<T> = Vec<(String, T)>;
+
+/// What was evaluated, and what there is to look at.
+fn evaluated(finished: &[Finished<'_>]) -> anyhow::Result<(ByStage<Evaluation>, ByStage<Suspects>)> {
+    let (mut evaluations, mut suspects) = (Vec::new(), Vec::new());
+    for task in finished.iter().filter(|task| task.kind == "evaluate") {
+        match task.part {
+            Part::Whole => evaluations.push((task.stage.to_owned(), Evaluation::read(task.files)?)),
+            Part::Suspects => suspects.push((task.stage.to_owned(), Suspects::read(task.files)?)),
+            _ => {}
+        }
+    }
+    Ok((evaluations, suspects))
 }
 
 /// The best settings as lines to paste.

@@ -72,6 +72,8 @@ pub struct Report {
 pub struct Origin {
     /// The manifest as it was run, defaults written out.
     pub manifest: String,
+    /// What was typed instead, where no manifest was run.
+    pub command: Option<String>,
     /// The key of every task of the manifest's own stages, and those that have none yet.
     pub keys: Vec<Key>,
     /// Gates that compare with a lock file: every run judges them anew, and its output tells how.

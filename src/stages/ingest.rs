@@ -60,8 +60,12 @@ pub struct Ingest {
     limit: Option<u64>,
 }
 
+fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    Box::new(read_config(section))
+}
+
 /// Reads the keys of `ingest`.
-pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+pub fn read_config(section: &mut Section<'_>) -> Ingest {
     let meaning = "A folder or file (relative to the manifest), a name of the catalogue, or `builtin:NAME`.";
     let source = section
         .key("source", meaning, "\"builtin:digits\"")
@@ -97,7 +101,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     }
     section.advise("max_corrupt", "write the number of images that may be left out, such as `max_corrupt = 10`");
     check_resize(&policy, section.span(), section.log());
-    Box::new(Ingest {
+    Ingest {
         source: source.map_or(String::new(), |(text, _)| text),
         labels,
         root,
@@ -120,7 +124,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             .key("limit", "At most this many images, evenly spread over the source; absent: all.", "1000")
             .whole(1..=i64::MAX as u64)
             .optional(),
-    })
+    }
 }
 
 /// Reads the names of classes that the source only numbers.
@@ -294,6 +298,21 @@ impl Ingest {
                 error.help(format!("paths are relative to the manifest's folder, `{folder}`{there}"))
             }
         }
+    }
+
+    /// The source, listed, and the names of its classes: for who reads labelled images without a data set.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be read.
+    pub fn open(&self, places: &Places) -> Result<(Box<dyn Reader>, Vec<String>), StageError> {
+        let resolved = self.resolve(places)?;
+        if let Resolved::Catalogue(entry, located) = &resolved {
+            located.verify(entry)?;
+        }
+        let reader = resolved.found().open(&self.policy.limits)?;
+        let mut classes = reader.classes().to_vec();
+        self.name_classes(&mut classes, &resolved)?;
+        Ok((reader, classes))
     }
 
     fn pack(
