@@ -210,6 +210,7 @@ const VERBS: &[&[&str]] = &[
     &["runs"],
     &["report"],
     &["predict"],
+    &["evaluate"],
     &["export"],
     &["export", "safetensors"],
     &["init"],
@@ -813,6 +814,9 @@ fn models() {
         project.convoy(&["export", "safetensors", "small.toml"]);
         project.convoy(&["export", "safetensors", "--json", "--stage", "dense", "small.toml"]);
         project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
+        project.convoy(&["evaluate", "-q", "small.toml", "photos", "-o", "new", "--gate", "accuracy>=0.99"]);
+        project.convoy(&["evaluate", "-q", "--json", "out/small/dense.safetensors", "photos", "--metric", "accuracy"]);
+        project.convoy(&["evaluate", "small.toml", "other"]);
         project.was_slow = false;
     });
 }

@@ -180,10 +180,18 @@ impl Results {
             .iter()
             .filter_map(|(stage, evaluation)| Some((stage.clone(), serde_json::to_value(evaluation).ok()?)))
             .collect();
+        let of_stage = |(stage, found): &(String, Suspects)| {
+            let counts = serde_json::json!({
+                "labels": found.n_confident(), "duplicates_with_another_label": found.n_duplicates_of_labels,
+                "duplicates_in_another_split": found.n_duplicates_of_splits, "unlike_class": found.n_unlike,
+            });
+            (stage.clone(), counts)
+        };
+        let suspects: serde_json::Map<String, serde_json::Value> = self.suspects.iter().map(of_stage).collect();
         // Of a run that did not come to its evaluations nobody knows.
         let passed = (!self.evaluations.is_empty()).then(|| self.failed_gates().next().is_none());
         serde_json::json!({
-            "evaluations": evaluations, "gates_passed": passed,
+            "evaluations": evaluations, "gates_passed": passed, "suspects": suspects,
             "searches": self.searches, "early_stopping": self.stopped,
         })
     }

@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(told, [Some(50.0), Some(75.0), None]);
         let found = contradicted(&labels, p.view());
         let told: Vec<_> = found.iter().map(|one| (one.row, one.suggested, one.is_confident)).collect();
-        assert_eq!(told, [(2, 1, true), (5, 0, false), (1, 1, false)]);
+        assert_eq!(told, [(2, 1, true), (1, 1, false), (5, 0, false)]);
         assert!((found[0].score() - 0.8).abs() < 1e-6);
     }
 

@@ -69,24 +69,28 @@ pub(super) fn groups(
 pub(super) fn table(scores: &[GroupScore], listed: &[&str]) -> Vec<u8> {
     let header = ["column", "group", "model", "split", "metric", "value", "ci_low", "ci_high", "n", "worst"];
     let mut table = Table::new(&header);
-    for score in scores {
-        for &metric in listed {
-            let interval = score.intervals.get(metric);
-            let siblings = scores.iter().filter(|other| score.is_beside(other));
+    for groups in scores.chunk_by(GroupScore::is_beside) {
+        let worst = |metric: &&str| {
             let is_higher_better = find(metric).is_some_and(|metric| metric.is_higher_better);
-            let worst = GroupScore::worst(siblings, metric, is_higher_better);
-            table.row(&[
-                (&score.column).into(),
-                (&score.group).into(),
-                (&score.model).into(),
-                (&score.split).into(),
-                metric.into(),
-                score.metrics.get(metric).copied().flatten().into(),
-                interval.map(|(low, _)| *low).into(),
-                interval.map(|(_, high)| *high).into(),
-                score.n.into(),
-                worst.is_some_and(|worst| worst.group == score.group).into(),
-            ]);
+            GroupScore::worst(groups.iter(), metric, is_higher_better).map(|worst| &worst.group)
+        };
+        let worst: Vec<Option<&String>> = listed.iter().map(worst).collect();
+        for score in groups {
+            for (&metric, worst) in listed.iter().zip(&worst) {
+                let interval = score.intervals.get(metric);
+                table.row(&[
+                    (&score.column).into(),
+                    (&score.group).into(),
+                    (&score.model).into(),
+                    (&score.split).into(),
+                    metric.into(),
+                    score.metrics.get(metric).copied().flatten().into(),
+                    interval.map(|(low, _)| *low).into(),
+                    interval.map(|(_, high)| *high).into(),
+                    score.n.into(),
+                    (*worst == Some(&score.group)).into(),
+                ]);
+            }
         }
     }
     table.into_bytes()
