@@ -335,6 +335,13 @@ fn a_finished_model_is_evaluated_on_new_labelled_images() {
     let (code, _, stderr) = evaluate("toy.safetensors", &[]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("the model has no class `bees`") && stderr.contains("did you mean `bee`?"), "{stderr}");
+    let (code, _, stderr) = common::ran(temp.path(), &["evaluate", "toy.safetensors", "nothing"]);
+    assert!(
+        code == Some(1) && stderr.contains("`nothing` does not exist") && stderr.contains("name a folder"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = common::ran(temp.path(), &["evaluate", "toy.safetensors", "new", "--by", "camera"]);
+    assert!(code == Some(1) && stderr.contains("`--by` names a column of a table"), "{stderr}");
     for (wrong, told) in [("accuracy=0.5", "is no gate"), ("acuracy>=0.5", "unknown metric `acuracy`")] {
         let (code, _, stderr) = common::ran(temp.path(), &["evaluate", "toy.safetensors", "new", "--gate", wrong]);
         assert!(code == Some(2) && stderr.contains(told), "{stderr}");

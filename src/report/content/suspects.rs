@@ -66,21 +66,27 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
             );
             blocks.extend(cards(sheet, png, of, pictures));
         }
-        let n_pairs = found.n_duplicates_of_labels + found.n_duplicates_of_splits;
         if let (Some(sheet), Some(png)) = (&found.pairs, &sheets.pairs) {
-            let images = counted(n_pairs as u64, "image is", "images are");
-            blocks.push(Block::Text(cell(format!(
-                "{images} nearly the same as an earlier one with another label ({}) or in another split ({}): one of two labels is \
-                 wrong, and what is learned and tested on at once makes scores too good. Set ",
-                grouped(found.n_duplicates_of_labels as u64),
-                grouped(found.n_duplicates_of_splits as u64),
-            ))));
-            if let Some(Block::Text(text)) = blocks.last_mut() {
+            let mut text = Vec::new();
+            let of = |n: usize| counted(n as u64, "image is", "images are");
+            if found.n_duplicates_of_labels > 0 {
+                let n = of(found.n_duplicates_of_labels);
+                text.push(plain(format!(
+                    "{n} nearly the same as an earlier one that has another label: one of the two is wrong. "
+                )));
+            }
+            if found.n_duplicates_of_splits > 0 {
+                let n = of(found.n_duplicates_of_splits);
+                text.push(plain(format!(
+                    "{n} nearly the same as an earlier one in another split or fold: what is learned and tested on at once \
+                     makes scores too good. "
+                )));
                 text.extend([
                     Span::Code("group".to_owned()),
-                    plain(" to keep images that belong together in one split."),
+                    plain(" of the split keeps images that belong together in one place."),
                 ]);
             }
+            blocks.push(Block::Text(text));
             let of = (format!("duplicates-{stage}.svg"), "Near duplicates", "pairs, those with two labels first");
             blocks.extend(cards(sheet, png, of, pictures));
         }

@@ -22,7 +22,7 @@ use crate::data::suspects::thumbnail::{Grey, UNIT};
 use crate::data::suspects::unlike::unlike;
 
 /// Labels, images unlike their class and pairs on the sheets.
-const SHOWN: [usize; 3] = [16, 8, 12];
+const SHOWN: [usize; 3] = [18, 6, 12];
 /// Cells in a row of the small pictures that are kept.
 const SMALL: usize = 16;
 /// What the correlation of small pictures is at least, in hundredths, where that of larger ones is looked at.

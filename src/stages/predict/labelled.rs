@@ -49,7 +49,7 @@ pub struct Evaluated {
 /// # Errors
 /// If the source cannot be read, names classes that the model does not know, or has images that the model does not take.
 pub fn evaluate(predictor: &mut Predictor, of: &Labelled<'_>, context: &dyn Context) -> Result<Evaluated, StageError> {
-    let (reader, named) = of.source.open(of.places)?;
+    let (reader, named) = of.source.open(of.places).map_err(without_manifest)?;
     let classes = predictor.classes().to_vec();
     let labels = labels(&named, &classes)?;
     let policy = predictor.decode_policy().clone();
@@ -167,6 +167,21 @@ pub fn evaluate(predictor: &mut Predictor, of: &Labelled<'_>, context: &dyn Cont
     artifacts.insert(0, ("split", Part::Whole, splits));
     artifacts.insert(0, ("ingest", Part::Whole, dataset));
     Ok(Evaluated { artifacts, n_images, n_failed })
+}
+
+/// What `ingest` says of a source, where no manifest names it.
+fn without_manifest(error: StageError) -> StageError {
+    if error.message.starts_with("`columns` are") {
+        let message = "`--by` names a column of a table of images, and this source is none";
+        return StageError::new(message)
+            .help("list the images in a table of paths with this column, or leave `--by` out");
+    }
+    match error.help.as_deref() {
+        Some(help) if help.starts_with("paths are relative to the manifest's folder") => {
+            error.help("name a folder with a folder a class, a table, an archive, or a data set of the catalogue")
+        }
+        _ => error,
+    }
 }
 
 /// The model's label of each class of the source, by name; `None` of one that it does not know.
