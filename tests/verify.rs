@@ -196,7 +196,7 @@ fn what_is_not_recorded_is_not_called_verified() {
     fs::write(&path, MANIFEST.replace("epochs = 2", "epochs = 3")).unwrap();
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "--all", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("4 tasks are not recorded"), "{stderr}");
+    assert!(stderr.contains("5 tasks are not recorded"), "{stderr}");
     assert!(stdout.contains("small: 4 tasks re-executed"), "{stdout}");
     let (run, _, stderr) = convoy(temp.path(), &["verify", "train", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");

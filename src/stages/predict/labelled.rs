@@ -11,7 +11,7 @@ use crate::artifact::predictions::{Predictions, TEST};
 use crate::artifact::splits::Splits;
 use crate::artifact::{Bytes, Files, Sink};
 use crate::config::did_you_mean;
-use crate::data::fit_set::{Partition, Place};
+use crate::data::fit_set::Partition;
 use crate::data::reader::classes::some_of;
 use crate::data::reader::load::{Loaded, Plan, load};
 use crate::data::reader::{GivenSplit, Pick};
@@ -139,10 +139,8 @@ pub fn evaluate(predictor: &mut Predictor, of: &Labelled<'_>, context: &dyn Cont
     let dataset = sink.files()?;
     let numbers = Numbers::read(&dataset)?;
     let n_images = numbers.n_samples();
-    // No fold, and nothing to learn from.
-    let partition = Partition::new(vec![Place::Test; n_images], 0).map_err(StageError::new)?;
     let mut sink = Scratch::default();
-    Splits::new(partition, &numbers).write(&numbers, &Names::read(&dataset)?, &mut sink)?;
+    Splits::new(Partition::held_out(n_images), &numbers).write(&numbers, &Names::read(&dataset)?, &mut sink)?;
     let splits = sink.files()?;
     let mut sink = Scratch::default();
     Predictions::new((0..n_images as u32).collect(), classes.len(), said).write(&mut sink, TEST)?;
