@@ -33,8 +33,9 @@ learning_rate = 0.005
 [stages.evaluate]
 "#;
 
-/// `ingest`, `split`, two folds of `preprocess` and of `train` with its checks, `ensemble`, `evaluate` and its pictures.
-const N_TASKS: usize = 10;
+/// `ingest`, `split`, two folds of `preprocess` and of `train` with its checks, `ensemble`, `evaluate`, its pictures and its
+/// suspects.
+const N_TASKS: usize = 11;
 
 /// Two clones of a project, the first one run: with its lock file in both.
 struct Clones {

@@ -28,6 +28,7 @@ const VERBS: &[&[&str]] = &[
     &["runs"],
     &["report"],
     &["predict"],
+    &["evaluate"],
     &["export"],
     &["export", "safetensors"],
     &["export", "onnx"],
@@ -639,6 +640,9 @@ fn models() {
             project.convoy(&["export", form, "--json", "--stage", "dense", "small.toml"]);
         }
         project.convoy(&["predict", "-q", "out/small/dense.safetensors", "other/a.pgm"]);
+        project.convoy(&["evaluate", "-q", "small.toml", "photos", "-o", "new", "--gate", "accuracy>=0.99"]);
+        project.convoy(&["evaluate", "-q", "--json", "out/small/dense.safetensors", "photos", "--metric", "accuracy"]);
+        project.convoy(&["evaluate", "small.toml", "other"]);
         project.was_slow = false;
     });
 }

@@ -21,7 +21,7 @@ use common::draw_images;
 
 /// The stages of the manifest, each with its keys, one a line.
 const BASE: &[(&str, &[(&str, &str)])] = &[
-    ("ingest", &[("source", "\"table.csv\"")]),
+    ("ingest", &[("source", "\"table.csv\""), ("columns", "[\"camera\", \"note\"]")]),
     ("split", &[("test", "0.25"), ("folds", "2")]),
     ("preprocess", &[("steps", "[\"center\", \"scale\"]")]),
     ("reduce", &[("method", "{ pca = { components = 4, whiten = true } }")]),
@@ -216,6 +216,7 @@ const GATES: &[(&str, &str, &str)] = &[
         "metric = \"accuracy\", baseline = 0.5, max_drop = 0.01",
         "metric = \"accuracy\", baseline = 0.5, max_drop = 0.02",
     ),
+    ("by", "metric = \"accuracy\", at_least = 0.1", "metric = \"accuracy\", at_least = 0.1, by = \"camera\""),
     (
         "within_noise",
         "metric = \"accuracy\", baseline = 0.1",
@@ -385,6 +386,7 @@ fn check(project: &mut Project, kind: &Kind, edit: &Edit, counted: &mut Counted)
             State::Fresh => {
                 let is_exempt = effect != Effect::All
                     || task.part == Part::Sanity && !OF_SANITY.contains(&edit.key.as_str())
+                    || task.part == Part::Suspects
                     || task.part == Part::Pictures && !edit.key.starts_with("augment");
                 assert!(task.stage != stage || is_exempt, "{about}: {name} is fresh");
                 continue;
@@ -450,11 +452,11 @@ fn try_all(kinds: &[&str]) {
     let mut project = Project { temp: tempfile::tempdir().unwrap(), n_stores: 0, seen: BTreeSet::new() };
     fs::create_dir(project.temp.path().join(".git")).unwrap();
     draw_images(project.temp.path());
-    let mut table = "path,label,group,split\n".to_owned();
+    let mut table = "path,label,group,split,camera,note\n".to_owned();
     for i in 0..24 {
         let (class, number) = (["ant", "bee"][i % 2], i / 2);
         let split = if number < 3 { "test" } else { "train" };
-        table += &format!("images/{class}/{number:02}.png,{class},g{number},{split}\n");
+        table += &format!("images/{class}/{number:02}.png,{class},g{number},{split},c{},n\n", i % 3);
     }
     fs::write(project.temp.path().join("table.csv"), table).unwrap();
     let mut counted = Counted::default();

@@ -38,11 +38,11 @@ fn the_first_repeat_is_the_plain_run_and_the_others_share_what_has_no_seed() {
     let folder = temp.path();
     manifest(folder, "seed = 7", EVALUATE);
     let plain = json(folder, &["run", "-q"]);
-    // Ingest, split, two folds, an evaluation and its pictures.
-    assert_eq!(plain["computed"], 6);
+    // Ingest, split, two folds, an evaluation, its pictures and its suspects.
+    assert_eq!(plain["computed"], 7);
     let repeated = json(folder, &["run", "-q", "--repeats", "3"]);
-    // Two more trainings of two folds, two more evaluations with pictures.
-    assert_eq!(repeated["computed"], 8);
+    // Two more trainings of two folds, two more evaluations with pictures and suspects.
+    assert_eq!(repeated["computed"], 10);
     assert_eq!(repeated["variants"].as_array().unwrap().len(), 3);
     assert_eq!(json(folder, &["run", "-q", "--set", "repeats=3"])["computed"], 0);
     let out = fs::read_dir(folder.join("out")).unwrap().map(|entry| entry.unwrap().path());
@@ -53,7 +53,7 @@ fn the_first_repeat_is_the_plain_run_and_the_others_share_what_has_no_seed() {
         assert_ne!(fs::read(out.join("repeat=2").join(file)).unwrap(), plain, "{file}");
     }
     // As many repeats again with one more: seeds do not depend on how many there are.
-    assert_eq!(json(folder, &["run", "-q", "--repeats", "4"])["computed"], 4);
+    assert_eq!(json(folder, &["run", "-q", "--repeats", "4"])["computed"], 5);
     let (_, told, _) = ran(folder, &["why", "train", "--set", "repeats=5"]);
     assert!(told.contains("train repeat=5, fold 1..2: stale\n  param: `seed` changed: 7 -> "), "{told}");
 }
@@ -66,8 +66,8 @@ fn a_matrix_is_one_run_one_lock_file_and_one_table() {
     manifest(folder, head, EVALUATE);
     let (code, told, error) = ran(folder, &["run"]);
     assert_eq!(code, Some(0), "{told}{error}");
-    // Ingest and split once, then two folds, an evaluation and its pictures for each of four variants.
-    assert!(error.contains("m: 18 of 18 tasks computed"), "{error}");
+    // Ingest and split once, then two folds, an evaluation, its pictures and its suspects for each of four variants.
+    assert!(error.contains("m: 22 of 22 tasks computed"), "{error}");
     let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("optimizer=")).collect();
     assert_eq!(lines.len(), 4, "{told}");
     assert!(lines.iter().all(|line| line.contains(" ± ") && line.ends_with("2") && line.len() <= 102), "{told}");
@@ -138,7 +138,7 @@ fn a_matrix_is_one_run_one_lock_file_and_one_table() {
     // What is no variant any more has no folder, and what somebody put there stays.
     fs::write(own.join("notes.txt"), "mine").unwrap();
     fs::remove_dir_all(own.join("out")).ok();
-    assert_eq!(json(folder, &["run", "-q"])["computed"], 8);
+    assert_eq!(json(folder, &["run", "-q"])["computed"], 10);
     assert!(!folder.join("out/m/seed=2,optimizer=sgd").exists());
     assert!(own.join("notes.txt").exists() && !own.join("metrics.csv").exists());
     assert!(folder.join("out/m/seed=3,optimizer=sgd/curves/train.svg").exists());

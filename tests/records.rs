@@ -187,7 +187,30 @@ fn tasks_of_every_kind_can_be_repeated_from_their_records() {
     let unfit = |key: &&(String, String)| key.0.starts_with("trials[r1") && key.0.ends_with("].trained");
     assert!(recorded.iter().any(unfit), "no trial of the search is one that nothing can be trained with");
     let parts = [Part::Whole, Part::Fold(2), Part::All, Part::Round(1), Part::Round(2), Part::Sanity, Part::Pictures];
-    for part in parts.into_iter().chain([Part::Predict(0), Part::Predict(2), Part::Calibration]) {
+    for part in parts.into_iter().chain([Part::Predict(0), Part::Predict(2), Part::Calibration, Part::Suspects]) {
         assert!(done.iter().any(|(_, done)| *done == part), "no task `{part}`");
     }
+}
+
+#[test]
+fn an_evaluation_by_columns_can_be_repeated_from_its_record() {
+    let temp = tempfile::tempdir().unwrap();
+    draw_images(temp.path());
+    let row = |i: u32| {
+        let class = ["ant", "bee"][i as usize % 2];
+        format!("images/{class}/{:02}.png,{class},c{}\n", i / 2, i / 3 % 2)
+    };
+    let rows: String = (0..24).map(row).collect();
+    std::fs::write(temp.path().join("table.csv"), format!("path,label,camera\n{rows}")).unwrap();
+    let text = "schema = 1\n[stages.ingest]\nsource = \"table.csv\"\ncolumns = [\"camera\"]\n[stages.split]\ntest = 0.25\n\
+        folds = 2\n[stages.train]\narchitecture = \"INPUT - FC\"\nepochs = 1\nsanity = false\n[stages.evaluate]\n\
+        by = [\"camera\"]\ngates = [{ metric = \"accuracy\", by = \"camera\", at_least = 0.01 }]\n";
+    let path = temp.path().join("columns.toml");
+    std::fs::write(&path, text).unwrap();
+    let manifest = Manifest::load(&path, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let table = temp.path().join("table.csv");
+    let done = check(&manifest, &[("source".to_owned(), quote(&table.to_string_lossy()))], "columns");
+    let keys = done.iter().flat_map(|(record, _)| record.keys.iter().map(|(key, _)| key.as_str()));
+    let keys: Vec<&str> = keys.collect();
+    assert!(["columns", "by", "gates[0].by"].iter().all(|key| keys.contains(key)), "{keys:?}");
 }

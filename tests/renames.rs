@@ -78,13 +78,13 @@ fn check(edit: &dyn Fn(&Path), change: (&str, &str), expected: &[&str]) {
 #[test]
 fn a_renamed_image_that_keeps_its_place_retrains_nothing() {
     let edit = |root: &Path| fs::rename(root.join("images/ant/03.png"), root.join("images/ant/03-old.png")).unwrap();
-    check(&edit, ("", ""), &["ingest", "split", "evaluate", "evaluate, pictures"]);
+    check(&edit, ("", ""), &["ingest", "split", "evaluate", "evaluate, pictures", "evaluate, suspects"]);
 }
 
 #[test]
 fn a_renamed_class_retrains_nothing() {
     let edit = |root: &Path| fs::rename(root.join("images/bee"), root.join("images/wasp")).unwrap();
-    check(&edit, ("", ""), &["ingest", "split", "evaluate", "evaluate, pictures"]);
+    check(&edit, ("", ""), &["ingest", "split", "evaluate", "evaluate, pictures", "evaluate, suspects"]);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn what_is_recorded_comes_out_again_and_the_store_is_left_alone() {
     let before = stored(temp.path());
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "small.toml", "--all", "--threads", "3"]);
     assert!(run.status.success(), "{stderr}");
-    assert!(stdout.starts_with("small: 8 tasks re-executed on 1 and 3 threads, "), "{stdout}");
+    assert!(stdout.starts_with("small: 9 tasks re-executed on 1 and 3 threads, "), "{stdout}");
     assert!(stdout.contains(": the same bytes ("), "{stdout}");
     assert_eq!(stored(temp.path()), before);
     let leftovers = fs::read_dir(temp.path().join(".convoy/tmp")).unwrap().count();
@@ -101,7 +101,7 @@ fn what_is_recorded_comes_out_again_and_the_store_is_left_alone() {
     let sample = || convoy(temp.path(), &["verify", "--sample", "3", "--json", "-q"]);
     let (first, again) = (sample(), sample());
     assert_eq!((first.0.status.code(), &first.1), (Some(0), &again.1));
-    assert_eq!(first.2, "3 of 8 recorded tasks, those with the smallest fingerprints\n");
+    assert_eq!(first.2, "3 of 9 recorded tasks, those with the smallest fingerprints\n");
     let json: serde_json::Value = serde_json::from_str(&first.1).unwrap();
     let mut fingerprints: Vec<&str> =
         json["tasks"].as_array().unwrap().iter().map(|task| task["fingerprint"].as_str().unwrap()).collect();
@@ -196,7 +196,7 @@ fn what_is_not_recorded_is_not_called_verified() {
     fs::write(&path, MANIFEST.replace("epochs = 2", "epochs = 3")).unwrap();
     let (run, stdout, stderr) = convoy(temp.path(), &["verify", "--all", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("4 tasks are not recorded"), "{stderr}");
+    assert!(stderr.contains("5 tasks are not recorded"), "{stderr}");
     assert!(stdout.contains("small: 4 tasks re-executed"), "{stdout}");
     let (run, _, stderr) = convoy(temp.path(), &["verify", "train", "-q"]);
     assert_eq!(run.status.code(), Some(3), "{stderr}");

@@ -9,6 +9,7 @@
 //! | `index.csv` | a row per image, in the order of the blob: label, digest of the pixels, number of its group, given split |
 //! | `dataset.json` | number of images and classes, shape, depth |
 //! | `names.csv` | a row per image: its path, the name of its group |
+//! | `columns.csv` | where asked for, a row per image: what other columns of the source's table say of it |
 //! | `classes.json` | the names of the classes, by label |
 //! | `decode.json` | how images were decoded: what `predict` repeats |
 //! | `data.csv` | what ingest saw, for people |
@@ -23,7 +24,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 
-use super::table::{Table, unguarded};
+use super::table::{Cell, Table, unguarded};
 use super::{Bytes, Error, Files, Sink, npy, put_document};
 use crate::data::decode::{DecodePolicy, Seen, pixel_digest, seen_format};
 use crate::data::pixels::Depth;
@@ -41,6 +42,8 @@ pub const INDEX: &str = "index.csv";
 pub const DESCRIPTION: &str = "dataset.json";
 /// The file name of the names of images and groups.
 pub const NAMES: &str = "names.csv";
+/// The file name of other columns of the source's table; only there where they were asked for.
+pub const COLUMNS: &str = "columns.csv";
 /// The file name of the names of the classes.
 pub const CLASSES: &str = "classes.json";
 /// The file name of how images were decoded.
@@ -56,6 +59,9 @@ pub const NUMBERS_FILES: &[&str] = &[INDEX, DESCRIPTION];
 pub const DATASET_FILES: &[&str] = &[IMAGES, INDEX, DESCRIPTION];
 /// What is read of a data set by who speaks to people: [`Numbers::read`] and [`Names::read`].
 pub const NAMES_FILES: &[&str] = &[INDEX, DESCRIPTION, NAMES, CLASSES];
+
+/// The same with what columns say of images: [`Columns::read`].
+pub const COLUMNS_FILES: &[&str] = &[INDEX, DESCRIPTION, NAMES, CLASSES, COLUMNS];
 
 /// The form of this artifact, in `dataset.json`.
 const FORMAT: u32 = 2;
@@ -347,6 +353,51 @@ impl Names {
     }
 }
 
+/// What columns of the source's table say of images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns(Vec<Grouping>);
+
+/// The images by what one column says of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grouping {
+    /// The column.
+    pub name: String,
+    /// What it says, sorted by its characters, each once.
+    pub groups: Vec<String>,
+    /// Which of these it says of each image; `None` where the cell is empty.
+    pub of_image: Vec<Option<u32>>,
+}
+
+impl Columns {
+    /// Reads [`COLUMNS`]; none where the data set has no such file.
+    ///
+    /// # Errors
+    /// If it is not what was written.
+    pub fn read(files: &Files) -> Result<Columns, Error> {
+        let Some(bytes) = files.0.get(COLUMNS) else { return Ok(Columns::default()) };
+        let mut rows = csv::ReaderBuilder::new().from_reader(&bytes[..]);
+        let header = rows.headers().map_err(|e| bad(COLUMNS, e))?.clone();
+        let names: Vec<String> = header.iter().skip(1).map(|name| unguarded(name).to_owned()).collect();
+        let mut cells: Vec<Vec<String>> = vec![Vec::new(); names.len()];
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row).map_err(|e| bad(COLUMNS, e))? {
+            cells.iter_mut().zip(row.iter().skip(1)).for_each(|(cells, cell)| cells.push(unguarded(cell).to_owned()));
+        }
+        let grouping = |(name, cells): (String, Vec<String>)| {
+            let groups: BTreeSet<String> = cells.iter().filter(|cell| !cell.is_empty()).cloned().collect();
+            let groups: Vec<String> = groups.into_iter().collect();
+            let of_image = cells.iter().map(|cell| groups.binary_search(cell).ok().map(|at| at as u32)).collect();
+            Grouping { name, groups, of_image }
+        };
+        Ok(Columns(names.into_iter().zip(cells).map(grouping).collect()))
+    }
+
+    /// The column of this name.
+    pub fn get(&self, name: &str) -> Option<&Grouping> {
+        self.0.iter().find(|grouping| grouping.name == name)
+    }
+}
+
 /// How the images of a data set were decoded.
 ///
 /// # Errors
@@ -447,6 +498,8 @@ pub struct Row {
     pub group: Option<String>,
     /// The split the source puts it in.
     pub given: Option<GivenSplit>,
+    /// What the columns that were asked for say of it.
+    pub cells: Vec<String>,
     /// The file format: "png", "idx", ….
     pub format: &'static str,
     /// Width as read, in pixels.
@@ -476,6 +529,7 @@ pub struct DatasetWriter {
     shape: ImageShape,
     depth: Depth,
     rows: Vec<(Row, u128)>,
+    columns: Vec<String>,
 }
 
 #[cfg(test)]
@@ -498,7 +552,12 @@ impl DatasetWriter {
     pub fn new(images: File, shape: ImageShape, depth: Depth) -> io::Result<DatasetWriter> {
         let mut images = BufWriter::with_capacity(1 << 20, images);
         images.write_all(&[0; npy::HEADER_LEN])?;
-        Ok(DatasetWriter { images, shape, depth, rows: Vec::new() })
+        Ok(DatasetWriter { images, shape, depth, rows: Vec::new(), columns: Vec::new() })
+    }
+
+    /// Keeps these columns: each row has a cell for each of them.
+    pub fn keep_columns(&mut self, columns: &[String]) {
+        self.columns = columns.to_vec();
     }
 
     /// The shape of every image.
@@ -576,6 +635,9 @@ impl DatasetWriter {
         put_document(sink, DECODE, decode)?;
         sink.put(INDEX, &self.index())?;
         sink.put(NAMES, &self.names())?;
+        if !self.columns.is_empty() {
+            sink.put(COLUMNS, &self.cells())?;
+        }
         sink.put(DATA, &self.data(classes))?;
         sink.put(SKIPPED, &skipped_table(skipped))
     }
@@ -605,6 +667,16 @@ impl DatasetWriter {
         let mut table = Table::new(&["id", "path", "group"]);
         for (id, (row, _)) in self.rows.iter().enumerate() {
             table.row(&[id.into(), (&row.path).into(), row.group.as_deref().into()]);
+        }
+        table.into_bytes()
+    }
+
+    fn cells(&self) -> Vec<u8> {
+        let header: Vec<&str> = std::iter::once("id").chain(self.columns.iter().map(String::as_str)).collect();
+        let mut table = Table::new(&header);
+        for (id, (row, _)) in self.rows.iter().enumerate() {
+            let cells = row.cells.iter().map(|cell| Cell::Text(cell));
+            table.row(&std::iter::once(id.into()).chain(cells).collect::<Vec<_>>());
         }
         table.into_bytes()
     }

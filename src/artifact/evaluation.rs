@@ -33,6 +33,11 @@ pub const TEMPERATURES: &str = "temperatures.csv";
 pub const COVERAGE: &str = "coverage.csv";
 /// The table of confusions: `model,split,actual,predicted,count`.
 pub const CONFUSION: &str = "confusion.csv";
+/// The table of ROC and precision-recall curves: `model,split,class,n_positive,n_negative,threshold,true_positives,
+/// false_positives,recall,precision,false_positive_rate`.
+pub const CURVES: &str = "curves.csv";
+/// The table of scores of groups: `column,group,model,split,metric,value,ci_low,ci_high,n,worst`; only there with `by`.
+pub const BY: &str = "by.csv";
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +62,9 @@ pub struct Evaluation {
     /// How many images a model answers, where it may abstain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abstained: Vec<Abstained>,
+    /// Scores of groups of images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<GroupScore>,
 }
 
 /// What the temperature of one model does on one split.
@@ -107,6 +115,44 @@ impl Abstained {
     /// Which share of the answers is wrong.
     pub fn error_found(&self) -> Option<f64> {
         (self.n_answered > 0).then(|| self.n_wrong as f64 / self.n_answered as f64)
+    }
+}
+
+/// The numbers of one model on the images of one split that are of one group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupScore {
+    /// The column that makes the groups.
+    pub column: String,
+    /// What it says of these images.
+    pub group: String,
+    /// Name of the stage.
+    pub model: String,
+    /// `test`, `out_of_fold`, `validation` or `validation_selected`.
+    pub split: String,
+    /// Images.
+    pub n: usize,
+    /// By metric.
+    pub metrics: BTreeMap<String, Option<f64>>,
+    /// Their 95 % intervals, where they have some: the accuracy's is that of Wilson.
+    pub intervals: BTreeMap<String, (f64, f64)>,
+}
+
+impl GroupScore {
+    /// Whether it is of another, or the same, group of the same column, model and split.
+    pub fn is_beside(&self, other: &GroupScore) -> bool {
+        (&self.column, &self.model, &self.split) == (&other.column, &other.model, &other.split)
+    }
+
+    /// The one of several groups where a metric is least good, of equals the first; `None` where fewer than two have a value.
+    pub fn worst<'s>(
+        groups: impl Iterator<Item = &'s GroupScore>,
+        metric: &str,
+        is_higher_better: bool,
+    ) -> Option<&'s GroupScore> {
+        let valued = groups.filter_map(|group| Some((group, group.metrics.get(metric).copied().flatten()?)));
+        let mut valued: Vec<(&GroupScore, f64)> = valued.collect();
+        valued.sort_by(|a, b| if is_higher_better { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) });
+        valued.first().filter(|_| valued.len() > 1).map(|(group, _)| *group)
     }
 }
 
@@ -228,22 +274,34 @@ pub struct GateResult {
     /// On the images of which group alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The column that makes the groups, where the gate names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The worst group, where every group has to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst: Option<String>,
     /// Whether the difference from a baseline may be luck, in words, where that was asked for and could be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged: Option<String>,
 }
 
 impl GateResult {
-    /// What it looks at, without the model: `accuracy`, `recall of class pneumonia in group clinic-3`.
+    /// What it looks at, without the model: `accuracy`, `recall of class pneumonia in group clinic-3`, `accuracy in the worst camera`.
     pub fn measured(&self) -> String {
         let class = self.class.as_ref().map(|class| format!(" of class {class}")).unwrap_or_default();
-        let group = self.group.as_ref().map(|group| format!(" in group {group}")).unwrap_or_default();
+        let group = match (&self.by, &self.group) {
+            (Some(by), Some(group)) => format!(" in {by} {group}"),
+            (Some(by), None) => format!(" in the worst {by}"),
+            (None, Some(group)) => format!(" in group {group}"),
+            (None, None) => String::new(),
+        };
         format!("{}{class}{group}", self.metric)
     }
 
     /// What came out: the number with four digits, and whether it differs from a baseline by more than noise.
     pub fn shown_value(&self) -> String {
         let value = self.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.4}"));
+        let value = self.worst.as_ref().map_or(value.clone(), |worst| format!("{value} in {worst}"));
         self.judged.as_ref().map_or(value.clone(), |judged| format!("{value}, {judged}"))
     }
 }

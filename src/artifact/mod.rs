@@ -22,6 +22,7 @@ pub(crate) mod sanity;
 pub(crate) mod search;
 pub(crate) mod sheet;
 pub(crate) mod splits;
+pub(crate) mod suspects;
 pub(crate) mod table;
 pub(crate) mod tensors;
 pub(crate) mod transform;

@@ -115,6 +115,8 @@ pub enum Verb {
     Report(ReportArguments),
     /// Predict the classes of images with a finished model, as CSV on stdout.
     Predict(PredictArguments),
+    /// Evaluate a finished model on new labelled images, with the whole report.
+    Evaluate(EvaluateArguments),
     /// Write a finished model to one file that needs neither manifest nor store, or its trainings for TensorBoard.
     Export {
         /// In which form.
@@ -429,6 +431,60 @@ pub struct PredictArguments {
     #[arg(long)]
     pub json: bool,
     /// No progress and no summary; unreadable images are still named.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `evaluate`.
+#[derive(Args, Debug)]
+pub struct EvaluateArguments {
+    /// A manifest that has been run (its last ensemble, else its last model, or --stage), or a file that `convoy export`
+    /// wrote.
+    pub model: PathBuf,
+    /// Labelled images, as `source` of `ingest` takes them: a folder with a folder a class, a table, an archive, a name of the
+    /// catalogue. Classes are matched with the model's by name. Nothing can tell whether the model has learned from them.
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// Write the whole report into this folder: report.html, tables, pictures.
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Evaluate only images that the source puts into this split: train, validation or test.
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// A metric to report (repeatable) [default: as `metrics` of `evaluate`].
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metrics: Vec<String>,
+    /// What a metric must reach, as 'accuracy>=0.9' (repeatable); exit code 6 where one is missed.
+    #[arg(long = "gate", value_name = "GATE")]
+    pub gates: Vec<String>,
+    /// Report also by the values of this column of the table (repeatable).
+    #[arg(long = "by", value_name = "COLUMN")]
+    pub by: Vec<String>,
+    /// Data sets drawn for the 95 % interval of every metric [default: only the accuracy has one].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub bootstrap: Option<u32>,
+    /// The file of labels, where the source has them apart.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<String>,
+    /// The folder that a table's paths are relative to.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<String>,
+    /// Evaluate this stage of the manifest.
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Override a key of the manifest, as `run` was told to (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Apply the overrides of [profile.NAME], as `run` was told to.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// Print the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress and no notes.
     #[arg(long, short)]
     pub quiet: bool,
 }

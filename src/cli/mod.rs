@@ -13,6 +13,7 @@ mod dataset;
 mod diff;
 mod doctor;
 mod embed;
+mod evaluate;
 mod event_log;
 mod export;
 mod gates;
@@ -198,6 +199,7 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     match arguments.verb {
         Verb::Check(arguments) => check::check(&arguments, terminal),
         Verb::Predict(arguments) => predict::predict(&arguments, terminal),
+        Verb::Evaluate(arguments) => evaluate::evaluate(&arguments, terminal),
         Verb::Export { form } => export::export(&form, terminal),
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {

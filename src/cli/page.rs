@@ -268,6 +268,7 @@ mod tests {
             gates,
             calibrated: Vec::new(),
             abstained: Vec::new(),
+            by: Vec::new(),
         };
         summary.report.evaluations = vec![("evaluate".into(), evaluation)];
         summary.tasks = (0..200).map(task).collect();

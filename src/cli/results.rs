@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::terminal::{GREEN, RED, Terminal};
-use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, GateResult, Score};
+use crate::artifact::evaluation::{ClassReport, Evaluation, Gain, GateResult, GroupScore, Score};
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::search::Round;
+use crate::artifact::suspects::Suspects;
 use crate::manifest::{Combination, Manifest, stage_name, variant_of};
 use crate::report::best::Best;
+use crate::report::content::suspects_line;
 use crate::report::matrix::{self, FIRST, cut};
-use crate::report::text::{Align, COLUMNS, aligned, width, wrapped};
+use crate::report::text::{Align, COLUMNS, aligned, counted, width, wrapped};
 use crate::report::{Finished, compare, trust};
 use crate::runner::Graph;
 use crate::stages::Part;
@@ -25,6 +27,8 @@ const MOST_CLASS: usize = 58;
 pub struct Results {
     /// By stage, in manifest order.
     evaluations: Vec<(String, Evaluation)>,
+    /// By stage that evaluates.
+    suspects: Vec<(String, Suspects)>,
     searches: Vec<Best>,
     stopped: Vec<Stopped>,
 }
@@ -46,7 +50,7 @@ pub fn by_records(n: usize) -> String {
 /// Whether [`Results::of`] reads the artifact of a task.
 pub fn reads(manifest: &Manifest, graph: &Graph, stage: usize, part: Part) -> bool {
     match (graph.nodes[stage].stage.kind(), part) {
-        ("evaluate", Part::Whole) | ("search", Part::Round(_)) => true,
+        ("evaluate", Part::Whole | Part::Suspects) | ("search", Part::Round(_)) => true,
         ("train", Part::Fold(_)) => graph.trial(stage).is_none() && stops_early(manifest, &graph.nodes[stage].name),
         _ => false,
     }
@@ -60,11 +64,7 @@ fn stops_early(manifest: &Manifest, stage: &str) -> bool {
 impl Results {
     /// Reads them from what was finished.
     pub fn of(finished: &[Finished<'_>], manifest: &Manifest) -> anyhow::Result<Results> {
-        let evaluations = finished
-            .iter()
-            .filter(|task| task.kind == "evaluate" && task.part == Part::Whole)
-            .map(|task| Ok((task.stage.to_owned(), Evaluation::read(task.files)?)))
-            .collect::<anyhow::Result<_>>()?;
+        let (evaluations, suspects) = evaluated(finished)?;
         let mut rounds: Vec<(&str, Round)> = Vec::new();
         for task in finished.iter().filter(|task| task.kind == "search" && matches!(task.part, Part::Round(_))) {
             let round = Round::read(task.files)?;
@@ -91,7 +91,13 @@ impl Results {
                 epochs: model.epochs,
             });
         }
-        Ok(Results { evaluations, searches, stopped })
+        Ok(Results { evaluations, suspects, searches, stopped })
+    }
+
+    /// Of evaluations alone, whatever they are from.
+    pub fn of_evaluations(finished: &[Finished<'_>]) -> anyhow::Result<Results> {
+        let (evaluations, suspects) = evaluated(finished)?;
+        Ok(Results { evaluations, suspects, searches: Vec::new(), stopped: Vec::new() })
     }
 
     /// The evaluations, by stage.
@@ -174,10 +180,18 @@ impl Results {
             .iter()
             .filter_map(|(stage, evaluation)| Some((stage.clone(), serde_json::to_value(evaluation).ok()?)))
             .collect();
+        let of_stage = |(stage, found): &(String, Suspects)| {
+            let counts = serde_json::json!({
+                "labels": found.n_confident(), "duplicates_with_another_label": found.n_duplicates_of_labels,
+                "duplicates_in_another_split": found.n_duplicates_of_splits, "unlike_class": found.n_unlike,
+            });
+            (stage.clone(), counts)
+        };
+        let suspects: serde_json::Map<String, serde_json::Value> = self.suspects.iter().map(of_stage).collect();
         // Of a run that did not come to its evaluations nobody knows.
         let passed = (!self.evaluations.is_empty()).then(|| self.failed_gates().next().is_none());
         serde_json::json!({
-            "evaluations": evaluations, "gates_passed": passed,
+            "evaluations": evaluations, "gates_passed": passed, "suspects": suspects,
             "searches": self.searches, "early_stopping": self.stopped,
         })
     }
@@ -213,7 +227,7 @@ impl Results {
             }
             let (table, has_more) = scores_table(evaluation);
             text.push_str(&table);
-            if has_more {
+            if has_more && !folder.is_empty() {
                 let _ = writeln!(text, "(more metrics in {folder}/metrics.csv)");
             }
             if !is_brief {
@@ -230,6 +244,15 @@ impl Results {
                     let _ = writeln!(text, "{}", wrapped(line, COLUMNS, "  "));
                 });
             }
+            let suspects = self.suspects.iter().filter(|(known, _)| known == stage && !is_brief);
+            for told in suspects.filter_map(|(_, suspects)| suspects_line(suspects)) {
+                let place = if folder.is_empty() { String::new() } else { format!(" (see {folder}/report.html)") };
+                let line = format!("suspects: {told}{place}");
+                let _ = writeln!(text, "{}", wrapped(&line, COLUMNS, "  "));
+            }
+            by_lines(evaluation, is_brief).iter().for_each(|line| {
+                let _ = writeln!(text, "{}", wrapped(line, COLUMNS, "  "));
+            });
             text.push_str(if is_brief || evaluation.gates.is_empty() { "" } else { "\n" });
             for gate in &evaluation.gates {
                 let (verdict, style) = if gate.is_passed { ("passed", GREEN) } else { ("FAILED", RED) };
@@ -247,6 +270,44 @@ impl Results {
         }
         text
     }
+}
+
+/// `by camera, test: accuracy from 0.8100 (phone, 31 images) to 0.9300 (slr, 200 images)`, a line a column of the model that was
+/// evaluated, on the first split that it has.
+fn by_lines(evaluation: &Evaluation, is_brief: bool) -> Vec<String> {
+    let Some(first) = evaluation.scores.iter().find(|score| score.model == evaluation.model && !is_brief) else {
+        return Vec::new();
+    };
+    let is_own = |group: &&GroupScore| (&group.model, &group.split) == (&first.model, &first.split);
+    let own: Vec<&GroupScore> = evaluation.by.iter().filter(is_own).collect();
+    let line = |groups: &[&GroupScore]| {
+        let accuracy = |group: &GroupScore| group.metrics.get("accuracy").copied().flatten();
+        let mut valued: Vec<(&GroupScore, f64)> =
+            groups.iter().filter_map(|group| Some((*group, accuracy(group)?))).collect();
+        valued.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let told = |(group, value): &(&GroupScore, f64)| {
+            format!("{value:.4} ({}, {})", group.group, counted(group.n as u64, "image", "images"))
+        };
+        let (worst, best) = (valued.first()?, valued.last()?);
+        Some(format!("by {}, {}: accuracy from {} to {}", worst.0.column, first.split, told(worst), told(best)))
+    };
+    own.chunk_by(|a, b| a.column == b.column).filter_map(line).collect()
+}
+
+/// Documents by the stage that they are of.
+type ByStage<T> = Vec<(String, T)>;
+
+/// What was evaluated, and what there is to look at.
+fn evaluated(finished: &[Finished<'_>]) -> anyhow::Result<(ByStage<Evaluation>, ByStage<Suspects>)> {
+    let (mut evaluations, mut suspects) = (Vec::new(), Vec::new());
+    for task in finished.iter().filter(|task| task.kind == "evaluate") {
+        match task.part {
+            Part::Whole => evaluations.push((task.stage.to_owned(), Evaluation::read(task.files)?)),
+            Part::Suspects => suspects.push((task.stage.to_owned(), Suspects::read(task.files)?)),
+            _ => {}
+        }
+    }
+    Ok((evaluations, suspects))
 }
 
 /// The best settings as lines to paste.
@@ -436,6 +497,7 @@ both      test   log-loss  0.0300 better             0.0020 worse (cnn)
             gates: Vec::new(),
             calibrated: Vec::new(),
             abstained: Vec::new(),
+            by: Vec::new(),
         }
     }
 

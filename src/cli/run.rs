@@ -676,7 +676,8 @@ pub fn reports(out_dir: &Path, finished: &[Finished<'_>], run: &Ran<'_>) -> anyh
             part: task.part.to_string(),
             key: task.entry.as_ref().map(|entry| entry.fingerprint.to_string()),
         });
-        let origin = Origin { manifest: text, keys: keys.collect(), n_lock_gates: n_lock_gates(manifest) };
+        let origin =
+            Origin { manifest: text, command: None, keys: keys.collect(), n_lock_gates: n_lock_gates(manifest) };
         let names: BTreeSet<&str> = nodes.iter().map(|&at| manifest.nodes[at].name.as_str()).collect();
         let warnings = outcome.warnings().into_iter();
         let warnings = warnings.filter(|(stage, _)| !manifest.has_variants() || names.contains(stage));

@@ -190,7 +190,9 @@ fn name(stage: &str, parts: &[Part]) -> String {
     for (part, word) in [(Part::All, ", all"), (Part::Predict(0), ", predict all")] {
         text.push_str(if parts.contains(&part) { word } else { "" });
     }
-    for part in [Part::Sanity, Part::Pictures, Part::Calibration].into_iter().filter(|&part| parts == [part]) {
+    for part in
+        [Part::Sanity, Part::Pictures, Part::Suspects, Part::Calibration].into_iter().filter(|&part| parts == [part])
+    {
         let _ = write!(text, ", {part}");
     }
     text

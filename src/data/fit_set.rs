@@ -63,6 +63,11 @@ impl Partition {
         }
     }
 
+    /// `n_samples` samples that are all held out: nothing can be learned from them.
+    pub fn held_out(n_samples: usize) -> Partition {
+        Partition { places: vec![Place::Test; n_samples], folds: 0 }
+    }
+
     /// Where each sample is.
     pub fn places(&self) -> &[Place] {
         &self.places

@@ -13,4 +13,5 @@ pub mod reduce;
 pub(crate) mod resize;
 pub mod samples;
 pub(crate) mod split;
+pub mod suspects;
 pub mod transform;

@@ -216,6 +216,7 @@ mod tests {
                         gates: vec![gate, passed],
                         calibrated: Vec::new(),
                         abstained: Vec::new(),
+                        by: Vec::new(),
                     },
                 )],
                 checks: vec![Check {

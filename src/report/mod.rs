@@ -77,6 +77,9 @@ const TABLES: &[Table] = &[
     Table { kind: "evaluate", file: "calibration.csv", is_per_task: false },
     Table { kind: "evaluate", file: "temperatures.csv", is_per_task: false },
     Table { kind: "evaluate", file: "coverage.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "curves.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "by.csv", is_per_task: false },
+    Table { kind: "evaluate", file: "suspects.csv", is_per_task: false },
 ];
 
 /// Pictures that artifacts hold, by kind of stage and file name: each is a part of one in the folder of its own name, as

@@ -13,6 +13,7 @@ use crate::artifact::gallery::{GALLERY_FILES, Gallery, MISTAKES, SAMPLES};
 use crate::artifact::model::{Description, MODEL};
 use crate::artifact::sanity::{Findings, SANITY, Status};
 use crate::artifact::search::{ROUND, Round};
+use crate::artifact::suspects::{PAIRS, SINGLES, SUSPECTS_FILES, Suspects};
 use crate::artifact::{Error, details, evaluation, splits};
 use crate::report::compare::MetricChange;
 use crate::stages::Part;
@@ -58,6 +59,8 @@ pub struct Report {
     pub searches: Vec<(String, Vec<Round>)>,
     /// By stage: pictures of images.
     pub galleries: Vec<(String, Sheets)>,
+    /// By stage that evaluates: images to look at.
+    pub suspects: Vec<(String, SuspectSheets)>,
     /// What stages told, each text once: the stage, and the text.
     pub warnings: Vec<(String, String)>,
     /// What it was made of.
@@ -69,6 +72,8 @@ pub struct Report {
 pub struct Origin {
     /// The manifest as it was run, defaults written out.
     pub manifest: String,
+    /// What was typed instead, where no manifest was run.
+    pub command: Option<String>,
     /// The key of every task of the manifest's own stages, and those that have none yet.
     pub keys: Vec<Key>,
     /// Gates that compare with a lock file: every run judges them anew, and its output tells how.
@@ -95,6 +100,17 @@ pub struct Sheets {
     pub samples: Option<Vec<u8>>,
     /// The worst mistakes.
     pub mistakes: Option<Vec<u8>>,
+}
+
+/// Images to look at: what they are, and the sheets of the first, as PNG.
+#[derive(Clone, Debug)]
+pub struct SuspectSheets {
+    /// What they are.
+    pub suspects: Suspects,
+    /// Of those that stand alone.
+    pub singles: Option<Vec<u8>>,
+    /// Of pairs.
+    pub pairs: Option<Vec<u8>>,
 }
 
 /// A network that was trained.
@@ -143,6 +159,12 @@ impl Report {
                     let (samples, mistakes) = (sheet(SAMPLES), sheet(MISTAKES));
                     report.galleries.push((stage, Sheets { gallery, samples, mistakes }));
                 }
+                ("evaluate", Part::Suspects) => {
+                    let sheet = |name: &str| files.0.get(name).map(|bytes| bytes.to_vec());
+                    let (singles, pairs) = (sheet(SINGLES), sheet(PAIRS));
+                    let suspects = Suspects::read(files)?;
+                    report.suspects.push((stage, SuspectSheets { suspects, singles, pairs }));
+                }
                 ("evaluate", _) => {
                     report.details.push((stage.clone(), Details::read(files)?));
                     report.evaluations.push((stage, Evaluation::read(files)?));
@@ -167,6 +189,7 @@ pub(super) fn reads(kind: &str, part: Part, name: &str) -> bool {
         ("split", _) => name == splits::SUMMARY,
         ("train", Part::Sanity) => name == SANITY,
         ("evaluate" | "train", Part::Pictures) => GALLERY_FILES.contains(&name),
+        ("evaluate", Part::Suspects) => SUSPECTS_FILES.contains(&name),
         // When the best epoch was.
         ("train", _) => name == MODEL,
         ("search", _) => name == ROUND,

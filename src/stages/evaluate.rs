@@ -10,7 +10,9 @@
 mod details;
 mod gain;
 mod gate;
+mod groups;
 mod listed;
+mod suspects;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -25,9 +27,12 @@ use super::{
     lineage, pictures,
 };
 use crate::artifact::Sink;
-use crate::artifact::dataset::{CLASSES, DESCRIPTION, IMAGES, INDEX, NAMES, NAMES_FILES, Numbers};
+use crate::artifact::dataset::{
+    CLASSES, COLUMNS_FILES, Columns, DESCRIPTION, IMAGES, INDEX, NAMES, NAMES_FILES, Numbers,
+};
 use crate::artifact::evaluation::{
-    COMPARISONS, CONFUSION, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE, PREDICTIONS, Score,
+    BY, COMPARISONS, CONFUSION, CURVES, ClassReport, ClassRow, Evaluation, GAINS, METRICS as METRICS_TABLE,
+    PREDICTIONS, Score,
 };
 use crate::artifact::gallery::Mistake;
 use crate::artifact::predictions::Predictions;
@@ -70,6 +75,8 @@ pub struct Evaluate {
     /// Data sets that are drawn for the 95 % percentile interval of every metric, from 100; absent: only the accuracy
     /// has an interval, that of Wilson, which it keeps.
     bootstrap: Option<u32>,
+    /// Columns that `ingest` keeps: every metric also of the images of each of their values apart.
+    by: Vec<String>,
 }
 
 impl std::fmt::Debug for Evaluate {
@@ -81,6 +88,7 @@ impl std::fmt::Debug for Evaluate {
             .field("gates", &self.gates)
             .field("listed", &self.listed)
             .field("bootstrap", &self.bootstrap)
+            .field("by", &self.by)
             .finish()
     }
 }
@@ -98,8 +106,10 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
         .whole(100..=1_000_000)
         .optional()
         .map(|n| n as u32);
+    let meaning = "Columns that `ingest` keeps: metrics also by each of their values apart, and of the worst.";
+    let by = super::read_names(section, "by", meaning, "[\"camera\"]");
     let (gates, listed) = listed::read(section, &metrics);
-    Box::new(Evaluate { metrics, top_k, gates, listed, bootstrap })
+    Box::new(Evaluate { metrics, top_k, gates, listed, bootstrap, by })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Vec<&'static Metric> {
@@ -179,6 +189,10 @@ impl Stage for Evaluate {
             return ["mean-probability", "pictures"].into_iter().chain(input.and_then(temperature)).collect();
         }
         let models = input.map(|input| evaluated(input, upstream)).unwrap_or_default();
+        if part == Part::Suspects {
+            let temperature = models.into_iter().find_map(temperature);
+            return ["mean-probability", "suspects"].into_iter().chain(temperature).collect();
+        }
         let is_calibrated = models.iter().any(|&stage| upstream.nodes[stage].flow.is_calibrated());
         // What a model says of the test split is the mean of its folds.
         [KIND.name, "intervals", "mean-probability", "metrics"]
@@ -271,6 +285,16 @@ impl Stage for Evaluate {
             let problem = Problem::error(at, format!("`{baseline}` is compared with itself: this gate cannot fail"));
             log.push(problem.help("name another model, a lock file or a number as the baseline"));
         }
+        let ingest = upstream.own_lineage().first().map(|&stage| &upstream.nodes[stage]);
+        let kept = ingest.map_or(&[][..], |ingest| ingest.stage.columns());
+        let named = self.by.iter().map(|column| (column.as_str(), log.span_of("by", Span::default())));
+        let named: Vec<(&str, Span)> = named.chain(self.listed.iter().filter_map(Listed::by)).collect();
+        for (column, at) in named.into_iter().filter(|(column, _)| !kept.iter().any(|own| own == column)) {
+            let name = ingest.map_or("ingest", |ingest| &ingest.name);
+            let all: Vec<String> = kept.iter().map(String::as_str).chain([column]).map(quote).collect();
+            let problem = Problem::error(at, format!("`{name}` keeps no column `{column}`"));
+            log.push(problem.help(format!("add `columns = [{}]` to `[stages.{name}]`", all.join(", "))));
+        }
         for gate in &self.listed {
             let name = gate.model_or(&upstream.nodes[input].name);
             let own = stages.iter().map(|&stage| &upstream.nodes[stage]).find(|node| node.name == name);
@@ -279,12 +303,12 @@ impl Stage for Evaluate {
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {
-        vec![Part::Whole, Part::Pictures]
+        vec![Part::Whole, Part::Pictures, Part::Suspects]
     }
 
     fn reads_key(&self, part: Part, _key: &str) -> bool {
         // Whatever is measured, the mistakes are the same.
-        part != Part::Pictures
+        !matches!(part, Part::Pictures | Part::Suspects)
     }
 
     fn needs(&self, part: Part, upstream: &Upstream<'_>) -> Vec<Need> {
@@ -294,7 +318,12 @@ impl Stage for Evaluate {
             let needs = dataset.into_iter().chain(lineage::splits_need(upstream));
             return needs.chain(prediction_needs(input, &upstream.nodes[input].flow)).collect();
         }
-        let dataset = lineage::dataset_need(upstream, NAMES_FILES);
+        let files = match part {
+            Part::Suspects => PICTURE_FILES,
+            _ if self.columns_read().is_empty() => NAMES_FILES,
+            _ => COLUMNS_FILES,
+        };
+        let dataset = lineage::dataset_need(upstream, files);
         let mut needs: Vec<Need> = dataset.into_iter().chain(lineage::splits_need(upstream)).collect();
         for &input in &upstream.nodes[upstream.own].inputs {
             for stage in evaluated(input, upstream) {
@@ -309,8 +338,10 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, task: &Task, places: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {
-        if task.part == Part::Pictures {
-            return draw_pictures(task, context, sink);
+        match task.part {
+            Part::Pictures => return draw_pictures(task, context, sink),
+            Part::Suspects => return suspects::find(task, context, sink),
+            _ => {}
         }
         let (dataset, names) = (lineage::numbers(task)?, lineage::names(task)?);
         let folds = lineage::splits(task)?.folds();
@@ -343,9 +374,19 @@ impl Stage for Evaluate {
             .zip(&figures)
             .find(|(look, _)| look.fold.is_none())
             .map(|(look, figures)| class_report(look, figures, names.classes()));
+        let columns = match self.columns_read().is_empty() {
+            true => Columns::default(),
+            false => Columns::read(task.input(Output::Dataset))?,
+        };
         let short = self.gates.iter().map(|gate| gate.result(&input.name, &scores, places));
-        let seen =
-            listed::Seen { looks: &looks, figures: &figures, dataset: &dataset, names: &names, top_k: self.top_k };
+        let seen = listed::Seen {
+            looks: &looks,
+            figures: &figures,
+            dataset: &dataset,
+            names: &names,
+            columns: &columns,
+            top_k: self.top_k,
+        };
         let own = self.listed.iter().filter(|gate| !gate.is_of_lock()).enumerate();
         let listed = own.map(|(n, gate)| gate.result(n, &input.name, &seen, places));
         let gates = short.chain(listed).collect::<Result<_, _>>()?;
@@ -360,12 +401,29 @@ impl Stage for Evaluate {
         sink.put(PREDICTIONS, &tables::predictions(&looks, &dataset, &names))?;
         sink.put(CONFUSION, &tables::confusion(&looks, &figures, names.classes()))?;
         trust.write(sink)?;
+        sink.put(CURVES, &details::curves_table(&input.name, &looks, &dataset, names.classes()))?;
+        let mut by = Vec::new();
+        for column in self.columns_read() {
+            let Some(grouping) = columns.get(column) else {
+                return Err(StageError::new(format!("the data set has no column `{column}`")).key("by"));
+            };
+            by.extend(groups::groups(grouping, &looks, |part| {
+                let bootstrap = self.bootstrap.map(|n_replicates| (task.seed, n_replicates));
+                if context.is_cancelled() {
+                    return Err(StageError::cancelled());
+                }
+                Ok(Figures::new(part, &dataset, &metrics, self.top_k, bootstrap))
+            })?);
+        }
+        if !by.is_empty() {
+            sink.put(BY, &groups::table(&by, &listed))?;
+        }
         let mut details = details::details(&input.name, &looks, &figures, &dataset, names.classes());
         trust.complete(&mut details);
         details.write(sink)?;
         let trust::Trust { calibrated, abstained, .. } = trust;
         let model = input.name.clone();
-        Evaluation { format: 2, model, scores, report, gains, comparisons, gates, calibrated, abstained }
+        Evaluation { format: 2, model, scores, report, gains, comparisons, gates, calibrated, abstained, by }
             .write(sink)?;
         Ok(())
     }
@@ -442,6 +500,17 @@ fn has_validation_score(stage: usize, upstream: &Upstream<'_>) -> bool {
 }
 
 impl Evaluate {
+    /// The columns that are read: those that are reported by, and those that gates name.
+    fn columns_read(&self) -> Vec<&str> {
+        let mut columns: Vec<&str> = self.by.iter().map(String::as_str).collect();
+        for (column, _) in self.listed.iter().filter(|gate| !gate.is_of_lock()).filter_map(Listed::by) {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        columns
+    }
+
     /// By what an ensemble is compared with its members: accuracy, log loss, and the metrics that are listed.
     fn compared(&self) -> Vec<&'static Metric> {
         let is_listed = |name: &str| self.metrics.iter().any(|metric| metric.name == name);

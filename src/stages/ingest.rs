@@ -50,6 +50,7 @@ pub struct Ingest {
     labels: Option<String>,
     root: Option<String>,
     suffix: String,
+    columns: Vec<String>,
     classes: Option<Vec<String>>,
     format: &'static str,
     policy: DecodePolicy,
@@ -59,8 +60,12 @@ pub struct Ingest {
     limit: Option<u64>,
 }
 
+fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+    Box::new(read_config(section))
+}
+
 /// Reads the keys of `ingest`.
-pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
+pub fn read_config(section: &mut Section<'_>) -> Ingest {
     let meaning = "A folder or file (relative to the manifest), a name of the catalogue, or `builtin:NAME`.";
     let source = section
         .key("source", meaning, "\"builtin:digits\"")
@@ -96,11 +101,17 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
     }
     section.advise("max_corrupt", "write the number of images that may be left out, such as `max_corrupt = 10`");
     check_resize(&policy, section.span(), section.log());
-    Box::new(Ingest {
+    Ingest {
         source: source.map_or(String::new(), |(text, _)| text),
         labels,
         root,
         suffix: section.key("suffix", "What a table's paths lack at their end, where it has ids.", "\".jpg\"").text(""),
+        columns: super::read_names(
+            section,
+            "columns",
+            "Columns of the source's table that are kept beside the images, for `by` of `evaluate`.",
+            "[\"camera\"]",
+        ),
         classes: read_classes(section),
         format,
         policy,
@@ -113,7 +124,7 @@ pub fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
             .key("limit", "At most this many images, evenly spread over the source; absent: all.", "1000")
             .whole(1..=i64::MAX as u64)
             .optional(),
-    })
+    }
 }
 
 /// Reads the names of classes that the source only numbers.
@@ -194,8 +205,16 @@ impl Ingest {
         catalogue::entry(self.source.strip_prefix("builtin:").unwrap_or(&self.source))
     }
 
+    fn no_columns(&self) -> reader::Error {
+        reader::Error::new("`columns` are those of a table of images, and this source is none")
+            .help("list the images in a table of paths with these columns, or remove `columns`")
+    }
+
     fn resolve(&self, places: &Places) -> Result<Resolved, reader::Error> {
         let builtin = self.source.strip_prefix("builtin:");
+        if builtin.is_some() && !self.columns.is_empty() {
+            return Err(self.no_columns());
+        }
         if let Some(name) = builtin {
             return match catalogue::builtin(name) {
                 Some((found, bytes)) => Ok(Resolved::Builtin(found, bytes)),
@@ -205,7 +224,8 @@ impl Ingest {
         if catalogue::is_name(&self.source)
             && let Some(entry) = catalogue::find_entry(&self.source, &places.project_root)?
         {
-            return self.resolve_entry(entry, places);
+            let resolved = self.resolve_entry(entry, places)?;
+            return if self.columns.is_empty() { Ok(resolved) } else { Err(self.no_columns()) };
         }
         let path = places.resolve(Path::new(&self.source));
         let labels = self.labels.as_ref().map(|labels| places.resolve(Path::new(labels)));
@@ -219,7 +239,8 @@ impl Ingest {
         if let Some(root) = root.as_deref().filter(|root| !root.is_dir()) {
             return Err(reader::Error::new(format!("`root` is `{}`, which is not a folder", root.display())));
         }
-        let hints = Hints { labels: labels.as_deref(), root: root.as_deref(), suffix: &self.suffix };
+        let hints =
+            Hints { labels: labels.as_deref(), root: root.as_deref(), suffix: &self.suffix, columns: &self.columns };
         let found = reader::find(&path, &hints, self.format)?;
         let has_role = |files: &Files| match files {
             Files::Each(files) => files.iter().any(|(role, _)| role == "labels"),
@@ -232,6 +253,9 @@ impl Ingest {
         if (root.is_some() || !self.suffix.is_empty()) && !has_images_apart(&found.files()) {
             return Err(reader::Error::new("`root` and `suffix` are about tables of paths, and this source is none")
                 .help("remove `root` and `suffix`"));
+        }
+        if !self.columns.is_empty() && !has_images_apart(&found.files()) {
+            return Err(self.no_columns());
         }
         Ok(Resolved::Path(found))
     }
@@ -276,6 +300,21 @@ impl Ingest {
         }
     }
 
+    /// The source, listed, and the names of its classes: for who reads labelled images without a data set.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be read.
+    pub fn open(&self, places: &Places) -> Result<(Box<dyn Reader>, Vec<String>), StageError> {
+        let resolved = self.resolve(places)?;
+        if let Resolved::Catalogue(entry, located) = &resolved {
+            located.verify(entry)?;
+        }
+        let reader = resolved.found().open(&self.policy.limits)?;
+        let mut classes = reader.classes().to_vec();
+        self.name_classes(&mut classes, &resolved)?;
+        Ok((reader, classes))
+    }
+
     fn pack(
         &self,
         reader: &dyn Reader,
@@ -308,7 +347,7 @@ impl Ingest {
                 };
                 context.progress(done, pick.len(), "images", &note);
             }
-            let Loaded { path, label, given, group, image } = loaded;
+            let Loaded { path, label, given, group, cells, image } = loaded;
             let (image, digest) = match image {
                 Ok(image) => image,
                 Err(Refused { fault, reason }) => {
@@ -317,7 +356,9 @@ impl Ingest {
                 }
             };
             if let Some(file) = images.take() {
-                writer = Some((DatasetWriter::new(file, image.shape, image.depth)?, path.clone()));
+                let mut own = DatasetWriter::new(file, image.shape, image.depth)?;
+                own.keep_columns(&self.columns);
+                writer = Some((own, path.clone()));
             }
             if let Some((writer, first)) = &mut writer {
                 check_alike((writer.shape(), writer.depth()), first, &path, &image)?;
@@ -327,6 +368,7 @@ impl Ingest {
                     label,
                     group,
                     given,
+                    cells,
                     format: seen.format,
                     width: seen.width,
                     height: seen.height,
@@ -621,6 +663,10 @@ impl Stage for Ingest {
         const PHOTO: u64 = 32 << 20;
         let is_builtin = self.source.starts_with("builtin:");
         if is_builtin { Price { bytes: 8 << 20, per_thread: 0 } } else { Price { bytes: 2 * PHOTO, per_thread: PHOTO } }
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
     }
 
     fn parts(&self, _flow: &Flow) -> Vec<Part> {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::artifact::dataset::{Names, Numbers};
 use crate::artifact::{self, Files, Sink};
-use crate::config::{Complaint, Log, Section, Span};
+use crate::config::{Complaint, Form, Log, Section, Span, Value, quote};
 use crate::data::reader::GivenSplit;
 use crate::engine;
 use crate::files;
@@ -75,6 +75,8 @@ pub enum Part {
     Predict(u32),
     /// What is fitted to the probabilities of all folds together.
     Calibration,
+    /// Images to look at by eye, which nothing else reads.
+    Suspects,
 }
 
 impl Part {
@@ -108,6 +110,7 @@ impl fmt::Display for Part {
             Part::Pictures => f.write_str("pictures"),
             Part::Predict(_) => write!(f, "predict {}", self.trained()),
             Part::Calibration => f.write_str("calibration"),
+            Part::Suspects => f.write_str("suspects"),
         }
     }
 }
@@ -130,6 +133,7 @@ impl std::str::FromStr for Part {
             ("sanity", None) => Part::Sanity,
             ("pictures", None) => Part::Pictures,
             ("calibration", None) => Part::Calibration,
+            ("suspects", None) => Part::Suspects,
             _ => return Err(()),
         };
         if part.to_string() == text { Ok(part) } else { Err(()) }
@@ -570,6 +574,11 @@ pub trait Stage: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// The columns of its source's table that it keeps beside the images.
+    fn columns(&self) -> &[String] {
+        &[]
+    }
+
     /// What a gate's artifact says: warnings for people, if the tasks behind it may begin.
     ///
     /// # Errors
@@ -687,6 +696,37 @@ pub struct Advice {
 fn read_seed(section: &mut Section<'_>) -> Option<u64> {
     let meaning = "The seed of this stage; absent: the manifest's.";
     section.key("seed", meaning, "7").whole(0..=i64::MAX as u64).optional()
+}
+
+/// Reads a list of names, none twice; recorded where it is set.
+fn read_names(
+    section: &mut Section<'_>,
+    key: &'static str,
+    meaning: &'static str,
+    example: &'static str,
+) -> Vec<String> {
+    let form = || Form::List(Box::new(Form::Text), 1..=usize::MAX);
+    let Some(node) = section.key(key, meaning, example).form(None, form) else { return Vec::new() };
+    let Value::List(items) = &node.value else {
+        section.expected(key, node, "a list of names");
+        if let Value::Text { text, .. } = &node.value {
+            section.advise(key, format!("write `{key} = [{}]`", quote(text)));
+        }
+        return Vec::new();
+    };
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        match &item.value {
+            Value::Text { text, .. } if names.contains(text) => {}
+            Value::Text { text, .. } => names.push(text.clone()),
+            _ => section.expected(key, item, "names as strings"),
+        }
+    }
+    if !names.is_empty() {
+        let canonical = names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+        section.record(key, format!("[{canonical}]"), Some(node.span));
+    }
+    names
 }
 
 /// Why a task failed: what and where, for people.

@@ -177,6 +177,37 @@ pub(super) fn mistakes<'v>(
     Ok(Some(Mistakes { tiles, model, split, n, n_wrong, worst }))
 }
 
+/// White pixels between the images of one tile.
+const BETWEEN: usize = 4;
+
+/// Writes the sheet `name`: a tile for each of `tiles`, of its images side by side; as many in each.
+pub(super) fn sheet<'v>(
+    name: &str,
+    shape: ImageShape,
+    tiles: &[Vec<usize>],
+    stored: impl Fn(usize) -> Values<'v>,
+    sink: &mut dyn Sink,
+) -> Result<Tiles, StageError> {
+    let n = tiles.first().map_or(1, Vec::len);
+    let largest = tiles.iter().flatten().map(|&image| Scale::largest(stored(image))).max().unwrap_or(0);
+    let scale = Scale::new(shape, MOST_MISTAKE, largest);
+    let (width, height) = scale.size();
+    let wide = n * width + (n - 1) * BETWEEN;
+    let tile = |images: &Vec<usize>| {
+        let mut tile = vec![255u8; wide * height * 3];
+        for (k, &image) in images.iter().enumerate() {
+            let left = k * (width + BETWEEN);
+            for (y, line) in scale.tile_of(stored(image)).chunks_exact(width * 3).enumerate() {
+                tile[(y * wide + left) * 3..][..line.len()].copy_from_slice(line);
+            }
+        }
+        Some(tile)
+    };
+    let sheet = Tiles { width: wide, height, columns: tiles.len().min(MOST_OF_CLASS / n) };
+    sink.put(name, &sheet.draw(&tiles.iter().map(tile).collect::<Vec<_>>())?)?;
+    Ok(sheet)
+}
+
 /// Writes what is on the sheets.
 pub(super) fn write(
     samples: Option<Samples>,

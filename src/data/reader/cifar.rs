@@ -75,6 +75,7 @@ impl Batch {
                 label,
                 given: self.given,
                 group: None,
+                cells: Vec::new(),
                 content: Content::Raw(Raw { shape, depth: Depth::U8, pixels, format: "cifar", alpha: RawAlpha::None }),
             })?;
         }

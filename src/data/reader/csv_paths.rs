@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::classes::{Column, some_of};
 use super::folder::Listing;
 use super::input::Input;
-use super::table::{Dialect, is_blank};
+use super::table::{Dialect, is_blank, wanted_columns};
 use super::{Allowance, Aside, Content, Error, Files, Found, GivenSplit, Query, Reader, Sample};
 use crate::data::decode::{Fault, Refused};
 use crate::data::pixels::Limits;
@@ -42,6 +42,7 @@ struct Row {
     label: String,
     given: Option<GivenSplit>,
     group: Option<String>,
+    cells: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ struct Columns {
     labels: Vec<usize>,
     split: Option<usize>,
     group: Option<usize>,
+    /// Those that images are to be handed on with.
+    wanted: Vec<usize>,
 }
 
 /// Columns of one of `names`, in their order.
@@ -69,7 +72,7 @@ fn named(first: &csv::StringRecord) -> Option<Columns> {
     let ids = if first.len().saturating_sub(n_known) < MANY { at(first, ID) } else { Vec::new() };
     let path = at(first, PATH).first().or(ids.first()).copied()?;
     let one = |names| at(first, names).first().copied();
-    (!labels.is_empty()).then(|| Columns { path, labels, split: one(SPLIT), group: one(GROUP) })
+    (!labels.is_empty()).then(|| Columns { path, labels, split: one(SPLIT), group: one(GROUP), wanted: Vec::new() })
 }
 
 /// Finds a table of paths: text whose first row names the columns, or holds a path and one to three more cells.
@@ -82,7 +85,7 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
     }
     let Some(dialect) = Dialect::of(&query.head, |first| named(first).is_some()) else { return Ok(None) };
     let Some(first) = first_row(query, dialect) else { return Ok(None) };
-    let (columns, has_header) = match named(&first) {
+    let (mut columns, has_header) = match named(&first) {
         Some(columns) => (columns, true),
         None => {
             let is_path =
@@ -90,9 +93,11 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
             if !(2..=4).contains(&first.len()) || !is_path(&first[0]) || !at(&first, LABEL).is_empty() {
                 return Ok(None);
             }
-            (Columns { path: 0, labels: vec![1], split: Some(2), group: Some(3) }, false)
+            (Columns { path: 0, labels: vec![1], split: Some(2), group: Some(3), wanted: Vec::new() }, false)
         }
     };
+    let input = Input::Path(query.path.to_owned());
+    columns.wanted = wanted_columns(&input, has_header.then_some(&first), query.columns)?;
     let (rows, warnings) = read_rows(query, dialect, &columns, has_header.then_some(&first))?;
     let root = query.root.map(Path::to_owned);
     let (table, suffix) = (query.path.to_owned(), query.suffix.to_owned());
@@ -185,7 +190,9 @@ fn read_rows(
         } else {
             seen.insert(same, (rows.len(), line));
         }
-        rows.push(Row { path, label, given, group: cell(columns.group).map(str::to_owned) });
+        let text = |column: Option<usize>| cell(column).map(str::to_owned);
+        let cells = columns.wanted.iter().map(|&column| text(Some(column)).unwrap_or_default()).collect();
+        rows.push(Row { path, label, given, group: text(columns.group), cells });
     }
     if rows.is_empty() {
         return Err(input.wrong("has no row that names an image"));
@@ -324,7 +331,8 @@ impl Found for CsvPaths {
                     Ok(false) => Content::Bad(Refused { fault: Fault::Absent, reason: self.absent() }),
                     _ => Content::File(full),
                 };
-                Sample { path: row.path.clone(), label, given: row.given, group: row.group.clone(), content }
+                let (group, cells) = (row.group.clone(), row.cells.clone());
+                Sample { path: row.path.clone(), label, given: row.given, group, cells, content }
             })
             .collect();
         if samples.iter().all(|sample| matches!(sample.content, Content::Bad(_))) {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::classes::{Column, some_of};
 use super::input::Input;
-use super::table::{Dialect, is_blank};
+use super::table::{Dialect, is_blank, wanted_columns};
 use super::{Content, Error, Files, Found, GivenSplit, Pick, Query, Reader, Sample};
 use crate::data::pixels::Depth;
 use crate::data::pixels::{Limits, Raw, RawAlpha};
@@ -39,6 +39,8 @@ struct CsvPixels {
     label: usize,
     split: Option<usize>,
     group: Option<usize>,
+    /// Columns that images are to be handed on with.
+    wanted: Vec<usize>,
     /// Columns that are neither the label nor pixels.
     ignored: Vec<usize>,
     n_columns: usize,
@@ -72,7 +74,12 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
     let labels = at(first, LABEL);
     let has_header = !labels.is_empty();
     let others = if has_header { [at(first, SPLIT), at(first, GROUP), at(first, ID)] } else { Default::default() };
-    let ignored: Vec<usize> = labels.iter().skip(1).chain(others.iter().flatten()).copied().collect();
+    // A table of other things is not refused for want of a column.
+    let wanted = wanted_columns(&input, has_header.then_some(first), query.columns);
+    let apart = wanted.as_deref().unwrap_or_default().iter();
+    let ignored: Vec<usize> = labels.iter().skip(1).chain(others.iter().flatten()).chain(apart).copied().collect();
+    let ignored: BTreeSet<usize> = ignored.into_iter().filter(|column| labels.first() != Some(column)).collect();
+    let ignored: Vec<usize> = ignored.into_iter().collect();
     let n_values = n_columns.saturating_sub(1 + ignored.len());
     // Without a header all but the label are numbers.
     let n_words = first.iter().filter(|cell| !is_number(cell)).count();
@@ -108,8 +115,8 @@ pub fn find(query: &Query<'_>) -> super::FindResult {
             .help("name the columns by row and column, `1x1`, `1x2`, …, or use another format"));
     };
     let [split, group, _] = others.map(|columns| columns.first().copied());
-    let path = query.path.to_owned();
-    Ok(Some(Box::new(CsvPixels { path, dialect, shape, label, split, group, ignored, n_columns, has_header })))
+    let (path, wanted) = (query.path.to_owned(), wanted?);
+    Ok(Some(Box::new(CsvPixels { path, dialect, shape, label, split, group, wanted, ignored, n_columns, has_header })))
 }
 
 /// Which end of rows of numbers is the label: the first, unless the last could be it as well.
@@ -269,6 +276,7 @@ impl Reader for CsvPixelsReader {
                 label,
                 given: table.given(record, line)?,
                 group: table.group.map(|i| record[i].trim()).filter(|group| !group.is_empty()).map(str::to_owned),
+                cells: table.wanted.iter().map(|&column| record[column].trim().to_owned()).collect(),
                 content: Content::Raw(Raw {
                     shape: table.shape,
                     depth: Depth::U8,

@@ -118,7 +118,7 @@ impl Found for Folder {
             match assigned {
                 Ok((label, given)) => {
                     let content = Content::File(file.full);
-                    samples.push(Sample { path: file.path, label, given, group: None, content });
+                    samples.push(Sample { path: file.path, label, given, group: None, cells: Vec::new(), content });
                 }
                 Err(reason) => aside.images.push((file.path, reason)),
             }

@@ -218,6 +218,7 @@ impl Reader for IdxReader {
                     label,
                     given: part.pair.given,
                     group: None,
+                    cells: Vec::new(),
                     content: Content::Raw(Raw {
                         shape: part.shape,
                         depth: Depth::U8,

@@ -18,7 +18,8 @@ impl Images {
     /// left out.
     pub fn of(paths: &[PathBuf]) -> Images {
         let (mut samples, mut left_out) = (Vec::with_capacity(paths.len()), Vec::new());
-        let sample = |path: String, content| Sample { path, label: 0, given: None, group: None, content };
+        let sample =
+            |path: String, content| Sample { path, label: 0, given: None, group: None, cells: Vec::new(), content };
         for path in paths {
             let shown = path.display().to_string();
             if !path.is_dir() {

@@ -32,6 +32,8 @@ pub struct Loaded {
     pub given: Option<GivenSplit>,
     /// Its group.
     pub group: Option<String>,
+    /// What the columns that were asked for say of it.
+    pub cells: Vec<String>,
     /// Its pixels and their digest, or why there are none.
     pub image: Result<(Decoded, u128), Refused>,
 }
@@ -147,11 +149,11 @@ fn consume<E: From<Error> + Send>(
 
 /// Decodes one image.
 pub fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
-    let Sample { path, label, given, group, content } = sample;
+    let Sample { path, label, given, group, cells, content } = sample;
     if let (Content::File(_), Some(known)) = (&content, plan.known)
         && let Some(image) = known(&path)
     {
-        return Loaded { path, label, given, group, image: Ok(image) };
+        return Loaded { path, label, given, group, cells, image: Ok(image) };
     }
     let image = match content {
         Content::File(path) => decode_file(&path, plan),
@@ -163,7 +165,7 @@ pub fn decoded(sample: Sample, plan: &Plan<'_>) -> Loaded {
         let digest = pixel_digest(image.shape, image.depth, &image.pixels);
         (image, digest)
     });
-    Loaded { path, label, given, group, image }
+    Loaded { path, label, given, group, cells, image }
 }
 
 thread_local! {

@@ -66,6 +66,8 @@ pub struct Query<'a> {
     pub root: Option<&'a Path>,
     /// What a table's paths lack at their end.
     pub suffix: &'a str,
+    /// Columns of a table that images are handed on with.
+    pub columns: &'a [String],
     /// A folder, else a file.
     pub is_folder: bool,
     /// The file's first bytes, inflated if it is gzip; empty for a folder.
@@ -84,6 +86,8 @@ pub struct Hints<'a> {
     pub root: Option<&'a Path>,
     /// To be added to a table's paths, as `.jpg` to ids.
     pub suffix: &'a str,
+    /// Columns of a table that images are to be handed on with.
+    pub columns: &'a [String],
 }
 
 /// Recognises the source at `path`. `format` is a name from [`FORMATS`], or `auto`.
@@ -101,8 +105,8 @@ pub fn find(path: &Path, hints: &Hints<'_>, format: &str) -> Result<Box<dyn Foun
     if !is_folder && head.is_empty() {
         return Err(Error::new(format!("`{shown}` is empty")));
     }
-    let Hints { labels, root, suffix } = *hints;
-    let query = Query { path, format, labels, root, suffix, is_folder, head };
+    let Hints { labels, root, suffix, columns } = *hints;
+    let query = Query { path, format, labels, root, suffix, columns, is_folder, head };
     for kind in FORMATS.iter().filter(|kind| format == "auto" || format == kind.name) {
         if let Some(found) = (kind.find)(&query)? {
             return Ok(found);
@@ -225,6 +229,8 @@ pub struct Sample {
     pub given: Option<GivenSplit>,
     /// Its group.
     pub group: Option<String>,
+    /// What the columns that were asked for say of it, in their order.
+    pub cells: Vec<String>,
     /// Its pixels, or where to find them.
     pub content: Content,
 }

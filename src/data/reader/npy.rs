@@ -409,6 +409,7 @@ impl Reader for Arrays {
                         label,
                         given: part.pair.given,
                         group: None,
+                        cells: Vec::new(),
                         content: Content::Raw(Raw {
                             shape: part.layout.shape,
                             depth,

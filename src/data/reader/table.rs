@@ -137,6 +137,32 @@ fn separator_line(text: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
+/// Where the `wanted` columns stand in a header; each by its name without blanks around it.
+///
+/// # Errors
+/// If there is none of that name, or no header at all.
+pub(super) fn wanted_columns(
+    input: &Input,
+    header: Option<&csv::StringRecord>,
+    wanted: &[String],
+) -> Result<Vec<usize>, Error> {
+    let find = |name: &String| {
+        let Some(header) = header else {
+            return Err(input
+                .wrong(format_args!("has no header, and so no column `{name}`"))
+                .help("name the columns in its first row"));
+        };
+        let at = header.iter().position(|cell| cell.trim() == name.trim());
+        at.ok_or_else(|| {
+            let names = || header.iter().map(str::trim);
+            let error = input.wrong(format_args!("has no column `{name}`"));
+            let help = crate::config::did_you_mean(name, names());
+            error.help(help.unwrap_or_else(|| format!("its columns are {}", super::classes::some_of(names()))))
+        })
+    };
+    wanted.iter().map(find).collect()
+}
+
 /// Whether nothing stands in a row, as spreadsheets leave some at the end.
 pub(super) fn is_blank(row: &csv::StringRecord) -> bool {
     row.iter().all(|cell| cell.trim().is_empty())

@@ -311,7 +311,7 @@ impl Reader for FolderReader {
             } else {
                 Content::Encoded(input::read_len(content, member.size, &self.input)?)
             };
-            each(Sample { path: member.path.to_owned(), label, given, group: None, content })
+            each(Sample { path: member.path.to_owned(), label, given, group: None, cells: Vec::new(), content })
         })?;
         if at != self.n_samples() {
             return Err(self.input.wrong("changed while it was read"));

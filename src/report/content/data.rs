@@ -1,6 +1,6 @@
 //! The data: what came in, how it is divided, what was left out and why.
 
-use super::Pictures;
+use super::{Pictures, suspects};
 use crate::artifact::dataset::Summary;
 use crate::report::dataset;
 use crate::report::document::{Block, Column, Table, cell, name, plain};
@@ -52,6 +52,7 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
             if told.is_empty() { "No image is in two parts, pixel for pixel".to_owned() } else { told.join("; ") };
         blocks.push(Block::Text(cell(format!("{told}."))));
     }
+    blocks.extend(suspects::blocks(report, pictures));
     blocks
 }
 

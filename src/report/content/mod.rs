@@ -5,6 +5,7 @@ mod mistakes;
 mod plots;
 mod provenance;
 mod results;
+mod suspects;
 mod training;
 mod trust;
 mod verdict;
@@ -18,6 +19,7 @@ use super::svg::Figure;
 use super::{html, markdown};
 
 pub use provenance::Ran;
+pub use suspects::line as suspects_line;
 
 /// The report as one file.
 pub const HTML: &str = "report.html";

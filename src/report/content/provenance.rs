@@ -25,6 +25,9 @@ const FILES: &[(&str, &str)] = &[
     ("confusion.csv", "how often each class was taken for each"),
     ("gains.csv", "what ensembles gain over their members"),
     ("comparisons.csv", "McNemar's test of every pair of models"),
+    ("by.csv", "every metric by the values of a column"),
+    ("curves.csv", "ROC and precision-recall curves"),
+    ("suspects.csv", "images to look at by eye: doubtful labels, near duplicates, images unlike their class"),
     ("data.csv", "every image as it came in"),
     ("skipped.csv", "files that were left out, and why"),
     ("splits.csv", "where each image went"),
@@ -40,16 +43,22 @@ const FILES: &[(&str, &str)] = &[
 
 /// The section.
 pub(super) fn blocks(report: &Report, pictures: &Pictures<'_>, ran: Option<&Ran>) -> Vec<Block> {
-    let mut blocks = vec![Block::Text(vec![
-        plain(format!(
-            "Made by Convoy {}. The same manifest and data give the same bytes: ",
-            env!("CARGO_PKG_VERSION")
-        )),
-        Span::Code("convoy run manifest.toml".to_owned()),
-        plain(", in this folder, repeats it."),
-    ])];
-    blocks.push(Block::Title(cell("The manifest as it was run")));
-    blocks.push(Block::Code(report.origin.manifest.clone()));
+    let made = format!("Made by Convoy {}. ", env!("CARGO_PKG_VERSION"));
+    let mut blocks = match &report.origin.command {
+        Some(command) => vec![
+            Block::Text(vec![plain(made), plain("The same model and images give the same bytes:")]),
+            Block::Code(command.clone()),
+        ],
+        None => vec![
+            Block::Text(vec![
+                plain(format!("{made}The same manifest and data give the same bytes: ")),
+                Span::Code("convoy run manifest.toml".to_owned()),
+                plain(", in this folder, repeats it."),
+            ]),
+            Block::Title(cell("The manifest as it was run")),
+            Block::Code(report.origin.manifest.clone()),
+        ],
+    };
     let mut table = Table::new(&[("stage", Column::Left), ("task", Column::Left), ("key", Column::Left)]);
     for key in &report.origin.keys {
         let shown = key.key.clone().map_or_else(|| plain("no result yet"), Span::Code);

@@ -3,7 +3,7 @@
 use super::verdict::{interval, split_in_words};
 use super::{Pictures, plots, trust};
 use crate::artifact::details::{Details, SplitDetails};
-use crate::artifact::evaluation::{Evaluation, Score};
+use crate::artifact::evaluation::{Evaluation, GroupScore, Score};
 use crate::report::document::{Block, Column, Table, cell, name, plain};
 use crate::report::summary::Report;
 
@@ -14,6 +14,8 @@ const MOST_METRICS: usize = 5;
 const MOST_WITH_INTERVALS: usize = 3;
 /// So many confusions are listed.
 const MOST_CONFUSIONS: usize = 15;
+/// So many groups of a column are listed.
+const MOST_GROUPS: usize = 20;
 /// So many pairs of models are listed.
 const MOST_PAIRS: usize = 20;
 
@@ -28,6 +30,7 @@ pub(super) fn blocks(report: &Report, pictures: &mut Pictures<'_>) -> Vec<Block>
         if let Some(figure) = plots::models(evaluation) {
             blocks.push(pictures.draw(&format!("models-{stage}.svg"), &figure, Vec::new()));
         }
+        blocks.extend(groups(evaluation));
         blocks.extend(gains(evaluation));
         blocks.extend(comparisons(evaluation));
         blocks.extend(trust::blocks(evaluation));
@@ -105,6 +108,46 @@ fn over_folds(score: &Score) -> Option<String> {
         Some((Some(mean), Some(deviation))) => Some(format!("{mean:.4} ± {deviation:.4}")),
         _ => None,
     }
+}
+
+/// Groups of images, by column: the model that was evaluated, on the first split that it has, the worst group first.
+fn groups(evaluation: &Evaluation) -> Vec<Block> {
+    let Some(first) = evaluation.scores.iter().find(|score| score.model == evaluation.model) else { return Vec::new() };
+    let is_own = |group: &&GroupScore| (&group.model, &group.split) == (&first.model, &first.split);
+    let own: Vec<&GroupScore> = evaluation.by.iter().filter(is_own).collect();
+    let mut blocks = Vec::new();
+    for groups in own.chunk_by(|a, b| a.column == b.column) {
+        let accuracy = |group: &GroupScore| group.metrics.get("accuracy").copied().flatten().unwrap_or(f64::INFINITY);
+        let mut groups = groups.to_vec();
+        groups.sort_by(|a, b| accuracy(a).total_cmp(&accuracy(b)));
+        let mut table = Table::new(&[
+            (&groups[0].column, Column::Left),
+            ("accuracy", Column::Right),
+            ("95 % interval", Column::Left),
+            ("images", Column::Right),
+        ]);
+        for group in groups.iter().take(MOST_GROUPS) {
+            let interval = group.intervals.get("accuracy");
+            table.rows.push(vec![
+                vec![name(&group.group)],
+                cell(format!("{:.4}", accuracy(group))),
+                cell(interval.map_or_else(String::new, |(low, high)| format!("[{low:.4}, {high:.4}]"))),
+                cell(group.n.to_string()),
+            ]);
+        }
+        let on = split_in_words(&first.split);
+        blocks.push(Block::Title(vec![
+            plain("By "),
+            name(&groups[0].column),
+            plain(format!(", on {on}, the worst first")),
+        ]));
+        blocks.push(Block::Table(table));
+        if groups.len() > MOST_GROUPS {
+            let more = format!("and {} more, see ", groups.len() - MOST_GROUPS);
+            blocks.push(Block::Text(vec![plain(more), name("by.csv"), plain(".")]));
+        }
+    }
+    blocks
 }
 
 /// What ensembles gain.

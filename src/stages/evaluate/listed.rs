@@ -7,7 +7,7 @@
 use super::gate::{Comparison, Filed, Gate, form as short_form, is_percentage, read as read_short, untelling};
 use super::gate::{untelling_drop, value_in};
 use super::{Figures, Look, names_of};
-use crate::artifact::dataset::{Names, Numbers};
+use crate::artifact::dataset::{Columns, Names, Numbers};
 use crate::artifact::evaluation::GateResult;
 use crate::config::{
     Bounds, Form, Log, Node, Problem, Section, Span, Table, Value, as_number, canonical_float, describe, did_you_mean,
@@ -62,6 +62,7 @@ pub struct Listed {
     split: Named,
     class: Named,
     group: Named,
+    by: Named,
     demand: Demand,
 }
 
@@ -132,6 +133,7 @@ struct Keys<'a> {
     split: Option<&'a Node>,
     class: Option<&'a Node>,
     group: Option<&'a Node>,
+    by: Option<&'a Node>,
     at_least: Option<f64>,
     at_most: Option<f64>,
     baseline: Option<&'a Node>,
@@ -155,6 +157,9 @@ fn read_keys<'a>(section: &mut Section<'a>) -> Keys<'a> {
     let class = section.key("class", "Of this class alone.", "\"pneumonia\"").form(None, || Form::Text);
     let meaning = "On the images of this group alone: a patient, a clinic.";
     let group = section.key("group", meaning, "\"clinic-3\"").form(None, || Form::Text);
+    let meaning = "A column that `ingest` keeps: on the images of each of its values apart, so that the worst has to pass; with \
+                   `group`: on those of this value alone.";
+    let by = section.key("by", meaning, "\"camera\"").form(None, || Form::Text);
     let at_least = section.key("at_least", "The least that it may be.", "0.9").number(Bounds::Finite).optional();
     let at_most = section.key("at_most", "The most that it may be.", "0.3").number(Bounds::Finite).optional();
     let meaning = "Instead of bounds: a number, a model that is evaluated here, the `metrics.csv` of another run, a `.lock` \
@@ -167,7 +172,7 @@ fn read_keys<'a>(section: &mut Section<'a>) -> Keys<'a> {
     let meaning = "Whether what is worse by no more than noise is passed, too: McNemar's p from 0.05, or 0 within the 95 % \
                    interval of the difference.";
     let within_noise = section.key("within_noise", meaning, "true").flag(false);
-    Keys { metric, model, split, class, group, at_least, at_most, baseline, max_drop, within_noise }
+    Keys { metric, model, split, class, group, by, at_least, at_most, baseline, max_drop, within_noise }
 }
 
 /// A string of the manifest, checked and recorded.
@@ -198,6 +203,7 @@ fn read_item(table: &Table, span: Span, n: usize, metrics: &[&'static Metric], l
     let split = word(&mut section, "split", keys.split);
     let class = word(&mut section, "class", keys.class);
     let group = word(&mut section, "group", keys.group);
+    let by = word(&mut section, "by", keys.by);
     let baseline = keys.baseline.and_then(|node| Some((read_baseline(&mut section, node)?, node.span)));
     if let Some((split, at)) = split.as_ref().filter(|(split, _)| !SPLITS.contains(&split.as_str())) {
         let mut problem = Problem::error(*at, format!("there is no split `{split}`"));
@@ -249,7 +255,7 @@ fn read_item(table: &Table, span: Span, n: usize, metrics: &[&'static Metric], l
             log.push(Problem::error(span, message).help("swap `at_least` and `at_most`"));
         }
         let demand = Demand::Range { at_least, at_most };
-        return Some(Listed { metric, model, split, class, group, demand });
+        return Some(Listed { metric, model, split, class, group, by, demand });
     }
     let (baseline, at) = baseline?;
     let number = if let Baseline::Number(x) = baseline { Some(x) } else { None };
@@ -260,10 +266,11 @@ fn read_item(table: &Table, span: Span, n: usize, metrics: &[&'static Metric], l
         split,
         class,
         group,
+        by,
         demand: Demand::Drop { baseline: baseline.clone(), at, max_drop, within_noise },
     };
     let is_filed = matches!(baseline, Baseline::Metrics(_)) || gate.is_of_lock();
-    if let Some((_, at)) = gate.group.as_ref().filter(|_| is_filed) {
+    if let Some((_, at)) = gate.by.as_ref().or(gate.group.as_ref()).filter(|_| is_filed) {
         let message = "neither a lock file nor a table of metrics says anything of groups".to_owned();
         log.push(Problem::error(*at, message).help("compare with a number, or with a model that is evaluated here"));
     }
@@ -377,6 +384,11 @@ impl Listed {
         self.split.as_ref().map(|(split, _)| split.as_str())
     }
 
+    /// The column whose groups it is about, and where that is named.
+    pub(super) fn by(&self) -> Option<(&str, Span)> {
+        self.by.as_ref().map(|(by, at)| (by.as_str(), *at))
+    }
+
     fn class(&self) -> Option<&str> {
         self.class.as_ref().map(|(class, _)| class.as_str())
     }
@@ -416,7 +428,7 @@ impl Listed {
             });
             return Some(wrong("class", format!("there is no class `{class}`")).help(help));
         }
-        let (group, _) = self.group.as_ref().filter(|_| !has_groups)?;
+        let (group, _) = self.group.as_ref().filter(|_| !has_groups && self.by.is_none())?;
         let message = format!("there is no group `{group}`: the images have no groups");
         Some(wrong("group", message).help("name groups in a column `group` of the source's table, or remove it here"))
     }
@@ -501,6 +513,8 @@ impl Listed {
             is_passed,
             class: self.class().map(str::to_owned),
             group: self.group.as_ref().map(|(group, _)| group.clone()),
+            by: self.by.as_ref().map(|(by, _)| by.clone()),
+            worst: None,
             judged: told,
         }
     }
@@ -524,17 +538,58 @@ impl Listed {
                 None => return Err(wrong("class", format!("there is no class `{class}` for a gate"))),
             },
         };
-        let group = match &self.group {
-            None => None,
-            Some((group, _)) => match seen.names.image_of_group(group) {
-                Some(image) => seen.dataset.groups()[image],
-                None => {
-                    let help = did_you_mean(group, seen.names.groups());
-                    let error = wrong("group", format!("there is no group `{group}` for a gate"));
-                    return Err(help.map_or(error.clone(), |help| error.help(help)));
-                }
-            },
+        let unknown = |group: &str, known: &mut dyn Iterator<Item = &str>| {
+            let help = did_you_mean(group, known);
+            let error = wrong("group", format!("there is no group `{group}` for a gate"));
+            help.map_or(error.clone(), |help| error.help(help))
         };
+        let Some((by, _)) = &self.by else {
+            let among = match &self.group {
+                None => None,
+                Some((group, _)) => match seen.names.image_of_group(group) {
+                    Some(image) => Some((seen.dataset.groups(), seen.dataset.groups()[image])),
+                    None => return Err(unknown(group, &mut seen.names.groups())),
+                },
+            };
+            return self.result_among(input, seen, places, class, among);
+        };
+        let Some(grouping) = seen.columns.get(by) else {
+            return Err(wrong("by", format!("the data set has no column `{by}`")));
+        };
+        if let Some((group, _)) = &self.group {
+            return match grouping.groups.iter().position(|known| known == group) {
+                Some(at) => self.result_among(input, seen, places, class, Some((&grouping.of_image, Some(at as u32)))),
+                None => Err(unknown(group, &mut grouping.groups.iter().map(String::as_str))),
+            };
+        }
+        // Every group has to pass; told is the worst, of those that do not pass if there are any. Groups without a value (of a
+        // class that none of their images has, say) are not asked.
+        let mut worst: Option<GateResult> = None;
+        for (at, group) in grouping.groups.iter().enumerate() {
+            let own = self.result_among(input, seen, places, class, Some((&grouping.of_image, Some(at as u32))))?;
+            let Some(value) = own.value else { continue };
+            let is_worse = worst.as_ref().is_none_or(|worst| {
+                let before = worst.value.unwrap_or(f64::NAN);
+                let is_less_good = if self.metric.is_higher_better { value < before } else { value > before };
+                if own.is_passed == worst.is_passed { is_less_good } else { worst.is_passed }
+            });
+            if is_worse {
+                worst = Some(GateResult { worst: Some(group.clone()), ..own });
+            }
+        }
+        let split = self.split().unwrap_or("test");
+        Ok(worst.unwrap_or_else(|| self.judge((self.model_or(input), split), None, None, None)))
+    }
+
+    /// Judges it by the images of one group, or all.
+    fn result_among(
+        &self,
+        input: &str,
+        seen: &Seen<'_>,
+        places: &Places,
+        class: Option<usize>,
+        among: Option<Among<'_>>,
+    ) -> Result<GateResult, StageError> {
         let model = self.model_or(input);
         let of = |model: &str, split: Option<&str>| {
             let is_own = |look: &Look| {
@@ -546,8 +601,8 @@ impl Listed {
             return Ok(self.judge((model, self.split().unwrap_or("test")), None, None, None));
         };
         let place = (model, seen.looks[at].split);
-        let rows = seen.rows(at, group);
-        let (value, interval) = seen.measure(self.metric, at, &rows, class, group.is_some());
+        let rows = seen.rows(at, among);
+        let (value, interval) = seen.measure(self.metric, at, &rows, class, among.is_some());
         let Demand::Drop { baseline, .. } = &self.demand else {
             return Ok(self.judge(place, value, None, None));
         };
@@ -561,8 +616,8 @@ impl Listed {
             Baseline::Model(other) => match of(other, Some(place.1)) {
                 None => (None, None),
                 Some(before) => {
-                    let their_rows = seen.rows(before, group);
-                    let other = seen.measure(self.metric, before, &their_rows, class, group.is_some());
+                    let their_rows = seen.rows(before, among);
+                    let other = seen.measure(self.metric, before, &their_rows, class, among.is_some());
                     let paired = seen.paired(self.metric, (before, &their_rows), (at, &rows), class);
                     (other.0, paired.or_else(|| independent(other)))
                 }
@@ -581,6 +636,9 @@ impl Listed {
     }
 }
 
+/// The group of each image, and the one that is meant.
+type Among<'a> = (&'a [Option<u32>], Option<u32>);
+
 /// What an evaluation has seen.
 pub(super) struct Seen<'s> {
     /// Predictions, the test split of a model first.
@@ -591,15 +649,17 @@ pub(super) struct Seen<'s> {
     pub dataset: &'s Numbers,
     /// What it is called.
     pub names: &'s Names,
+    /// What columns say of images.
+    pub columns: &'s Columns,
     /// How many classes `top-k` looks at.
     pub top_k: usize,
 }
 
 impl Seen<'_> {
     /// The rows of a look that are of a group, or all.
-    fn rows(&self, at: usize, group: Option<u32>) -> Vec<usize> {
+    fn rows(&self, at: usize, among: Option<Among<'_>>) -> Vec<usize> {
         let ids = self.looks[at].predictions.rows();
-        let is_own = |id: u32| group.is_none() || self.dataset.groups()[id as usize] == group;
+        let is_own = |id: u32| among.is_none_or(|(of_image, group)| of_image[id as usize] == group);
         (0..ids.len()).filter(|&i| is_own(ids[i])).collect()
     }
 

@@ -5,6 +5,7 @@
 //! networks, and the ensemble's rule. An image of the test split gets the bits that `predictions.csv` has.
 
 mod assemble;
+mod labelled;
 pub mod onnx;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::nn::plan::NetworkPlan;
 use crate::tensor::{ImageShape, SampleShape};
 
 pub use assemble::assemble;
+pub use labelled::{Evaluated, Labelled, evaluate};
 
 /// Samples that a network takes at once: its values stay in a cache, and its panels are full.
 const BATCH: usize = 64;

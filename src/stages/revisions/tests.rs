@@ -777,6 +777,10 @@ fn made(name: &str) -> Made {
             let fold = delivered(2, Part::Fold(1), Output::Model, trained);
             made.files(&run(&*stage, Part::Predict(1), [inputs(), vec![fold]].concat(), &places));
         }
+        "suspects" => {
+            let stage = stage(&stages::evaluate::KIND, "");
+            made.files(&run(&*stage, Part::Suspects, [inputs(), model(2)].concat(), &places));
+        }
         name => panic!("room `{name}` is in the table, but not among what is computed here"),
     }
     std::mem::take(made)
@@ -926,6 +930,7 @@ fn every_kind_of_stage_needs_what_is_there_and_names_its_own_room() {
                 Part::Pictures => "pictures",
                 Part::Predict(_) => "views",
                 Part::Calibration => "temperature",
+                Part::Suspects => "suspects",
                 _ => &stage,
             };
             assert!(rooms.contains(own), "{stage}, {part}: not its own room, but {rooms:?}");

@@ -559,7 +559,7 @@ impl Stage for Train {
 
     fn gates(&self, part: Part) -> Vec<Part> {
         match part {
-            Part::Sanity | Part::Pictures | Part::Predict(_) | Part::Calibration => Vec::new(),
+            Part::Sanity | Part::Pictures | Part::Suspects | Part::Predict(_) | Part::Calibration => Vec::new(),
             _ => self.sanity.then_some(Part::Sanity).into_iter().collect(),
         }
     }
