@@ -16,7 +16,7 @@ use crate::artifact::portable::{self, Portable};
 use crate::artifact::{Bytes, npz};
 use crate::data::catalogue;
 use crate::files;
-use crate::manifest::{Manifest, shown_path, stage_name};
+use crate::manifest::{Manifest, shown_path, stage_name, variant_of};
 use crate::report::{self, tensorboard};
 use crate::runner::{Options, Plan, PlannedTask, Session, State, variant_name};
 use crate::stages::predict::{self, onnx};
@@ -168,8 +168,17 @@ fn tensorboard(arguments: &TensorboardArguments, terminal: &Terminal) -> anyhow:
         }
     }
     session.store.save_stamps();
-    let finished = artifacts.iter().map(|(stage, part, files)| report::Finished {
-        stage: &graph.nodes[own(*stage)].name,
+    // Searches of several variants may vary one stage that is the same in all: their trials are told apart by theirs.
+    let called = artifacts.iter().map(|(stage, ..)| match graph.trial(*stage) {
+        None => graph.nodes[*stage].name.clone(),
+        Some(trial) => {
+            let variant = variant_of(&graph.nodes[trial.search].name);
+            format!("{} {variant}", stage_name(&graph.nodes[trial.of].name)).trim_end().to_owned()
+        }
+    });
+    let called: Vec<String> = called.collect();
+    let finished = artifacts.iter().zip(&called).map(|((stage, part, files), called)| report::Finished {
+        stage: called,
         kind: "train",
         part: *part,
         trial: graph.trial_name(*stage),
