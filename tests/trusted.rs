@@ -24,7 +24,8 @@ folds = 3
 kind = "train"
 architecture = "INPUT - CONV(6) - RELU - POOL - FC"
 sanity = false
-epochs = 3
+epochs = 8
+learning_rate = 0.01
 # keys of cnn
 
 [stages.mlp]
@@ -32,7 +33,8 @@ kind = "train"
 input = "split"
 architecture = "INPUT - FC(16) - RELU - FC"
 sanity = false
-epochs = 3
+epochs = 8
+learning_rate = 0.01
 final = "refit"
 
 [stages.ensemble]
@@ -43,7 +45,7 @@ members = ["cnn", "mlp"]
 metrics = ["accuracy", "log-loss", "calibration-error"]
 "#;
 
-const ASKED: &str = "calibrate = \"temperature\"\nabstain = { error = 0.04 }";
+const ASKED: &str = "calibrate = \"temperature\"\nabstain = { error = 0.05 }";
 
 fn manifest(of_cnn: &str, of_ensemble: &str) -> String {
     MANIFEST.replace("# keys of cnn", of_cnn).replace("# keys of ensemble", of_ensemble)
@@ -211,16 +213,16 @@ fn other_views_and_thresholds_train_nothing_anew() {
     };
     write("", "");
     let first = n_computed(folder);
-    // ingest, split, three folds of either net, all of one, the ensemble, two of `evaluate`.
-    assert!(first.starts_with("11 of 11 tasks computed"), "{first}");
+    // ingest, split, three folds of either net, all rows of one, the ensemble, the evaluation and its pictures.
+    assert!(first.starts_with("12 of 12 tasks computed"), "{first}");
     let plain = fs::read(folder.join("out/trusted/metrics.csv")).unwrap();
     for (of_cnn, of_ensemble, expected) in [
         // The calibration, the ensemble, the evaluation with its pictures.
-        ("calibrate = \"temperature\"", "", "4 of 12 tasks computed"),
-        ("abstain = { error = 0.1 }", "calibrate = \"temperature\"", "4 of 12 tasks computed"),
+        ("calibrate = \"temperature\"", "", "4 of 13 tasks computed"),
+        ("abstain = { error = 0.1 }", "calibrate = \"temperature\"", "4 of 13 tasks computed"),
         // Three folds over their views, and what is below.
-        ("predict = [\"flip\"]", "", "6 of 14 tasks computed"),
-        ("predict = []", "", "nothing to do, 11 tasks are fresh"),
+        ("predict = [\"flip\"]", "", "6 of 15 tasks computed"),
+        ("predict = []", "", "nothing to do, 12 tasks are fresh"),
     ] {
         write(of_cnn, of_ensemble);
         let told = n_computed(folder);

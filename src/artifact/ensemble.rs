@@ -6,9 +6,10 @@
 //! | `stacking.safetensors` | with `combine = "stacking"`: the softmax regression that combines them ([`Stacking`]) |
 //! | `weights.csv` | what was fitted, with all folds (`without_fold` is empty) and cross-fitted: with `combine = "weighted"` `without_fold,member,weight`, with `"stacking"` `without_fold,member,said,scored,weight`: what the member's probability of class `said` (by label, from 0) is multiplied by for the score of class `scored`; an intercept has neither `member` nor `said` |
 //! | `test.safetensors` | predictions on the test split, where there is one |
+//! | `calibration.json` | with `calibrate` or `abstain`: the temperature of its probabilities, the confidence from which on it answers ([`super::calibration`]); predictions here are as they were before |
 //! | `validation_fold_K.safetensors` | what the members of fold K say of fold K together; `validation_selected_…` where those rows chose a member or its weight |
 //!
-//! Applying it to new images needs the first two files and, of every member, the tasks that it lists: a member's answer
+//! Applying it to new images needs the JSON files, the regression and, of every member, the tasks that it lists: a member's answer
 //! is the mean of what those tasks' models say, and the members' answers are combined in the order of the list. A
 //! member that is an ensemble itself (part `whole`) is applied the same way.
 

@@ -1,7 +1,7 @@
 //! The numbers of an evaluation that others read: headline metrics, the classification report's data, gate results.
 //!
 //! `evaluation.json` holds them; the tables beside it (`metrics.csv`, `gains.csv`, `comparisons.csv`,
-//! `predictions.csv`, `confusion.csv`) are for people.
+//! `predictions.csv`, `confusion.csv`; `calibration.csv`, `temperatures.csv`, `coverage.csv`) are for people.
 //! A number that has no value is `null`.
 
 use std::collections::BTreeMap;
