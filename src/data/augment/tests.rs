@@ -196,7 +196,7 @@ fn wrong_ranges_are_told() {
     for (keys, expected) in [
         ("scale = [0.9, 0.5]", "`scale` goes from 0.9 to 0.5, expected the smaller number first"),
         ("scale = [0, 0.5]", "`scale` expects two numbers, from and to, each a share above 0, at most 1, got a list"),
-        ("ratio = 2", "`ratio` expects two numbers, from and to, each a number above 0, got 2"),
+        ("ratio = 2", "`ratio` expects two numbers, from and to, each a number above 0, got `2`"),
         ("ratio = [1, 2, 3]", "`ratio` expects two numbers, from and to, each a number above 0, got a list"),
     ] {
         let text = format!("{{ augment = [{{ zoom = {{ {keys} }} }}] }}");
