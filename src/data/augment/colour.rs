@@ -163,6 +163,24 @@ mod tests {
         assert!((mean_grey(3, &[100.0, 100.0, 100.0, 0.0, 0.0, 0.0]) - 50.0).abs() < 0.01);
     }
 
+    /// `tests/reference/check_augment.py` compares the definitions with torchvision; these numbers are torchvision's.
+    #[test]
+    fn pixels_are_those_of_torchvision() {
+        let image: Vec<f32> = (0..60).map(|i| (i * i % 255 + 1) as f32).collect();
+        let near = |change: &dyn Fn(&mut [f32]), expected: [f32; 6]| {
+            let mut image = image.clone();
+            change(&mut image);
+            for (place, expected) in [0, 1, 2, 31, 45, 59].into_iter().zip(expected) {
+                assert!((image[place] - expected).abs() < 2e-3, "{place}: {} for {expected}", image[place]);
+            }
+        };
+        let contrast = |image: &mut [f32]| blend_with(mean_grey(3, image), 1.5, Some(255.0), image);
+        near(&contrast, [0.0, 0.0, 0.0, 242.477, 255.0, 197.477]);
+        near(&|image| saturate(0.4, Some(255.0), image), [1.626, 2.026, 3.226, 172.916, 178.368, 129.907]);
+        near(&|image| turn_hue(0.2, image), [4.8, 1.0, 5.0, 197.0, 241.0, 50.0]);
+        near(&|image| turn_hue(-0.3, image), [1.2, 5.0, 1.0, 5.0, 77.0, 190.0]);
+    }
+
     #[test]
     fn order_and_strengths_are_drawn() {
         let shape = ImageShape { height: 1, width: 1, channels: 3 };

@@ -287,6 +287,23 @@ mod tests {
         }
     }
 
+    /// `tests/reference/check_augment.py` compares the definitions with torchvision; these numbers are torchvision's.
+    #[test]
+    fn pixels_are_those_of_torchvision() {
+        let shape = ImageShape { height: 4, width: 5, channels: 3 };
+        let image: Vec<f32> = (0..60).map(|i| (i * i % 255 + 1) as f32).collect();
+        let mut out = vec![-1.0; 60];
+        let near = |out: &[f32], expected: [f32; 6]| {
+            for (place, expected) in [0, 1, 2, 31, 45, 59].into_iter().zip(expected) {
+                assert!((out[place] - expected).abs() < 2e-3, "{place}: {} for {expected}", out[place]);
+            }
+        };
+        zoom(shape, Part { top: 1, left: 1, height: 2, width: 3 }, &mut [Tap::default(); 5], &image, &mut out);
+        near(&out, [70.0, 107.0, 146.0, 129.5, 70.0, 152.0]);
+        tilt(shape, [(1.0, 0.0), (4.0, 1.0), (3.0, 3.0), (0.0, 2.0)], Fill::Black, &image, &mut out);
+        near(&out, [17.434, 0.429, 3.367, 93.99, 0.0, 0.0]);
+    }
+
     #[test]
     fn corners_go_where_they_should() {
         let shape = ImageShape { height: 5, width: 7, channels: 1 };
