@@ -54,6 +54,7 @@ const VERBS: &[&[&str]] = &[
     &["selftest"],
     &["selftest", "training"],
     &["selftest", "leakage"],
+    &["selftest", "rate"],
     &["doctor"],
     &["schema"],
     &["completions"],

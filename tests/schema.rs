@@ -369,3 +369,22 @@ fn the_committed_reference_is_what_the_program_prints() {
     let committed = fs::read_to_string(path).unwrap_or_default();
     assert!(page.len() > 10_000 && committed == page, "write it anew: `convoy schema --markdown >{path}`");
 }
+
+#[test]
+fn the_committed_schema_is_what_the_program_prints_and_shipped_manifests_name_it() {
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_convoy")).args(["schema", "--json"]).output();
+    let printed = program.expect("it runs").stdout;
+    let path = "schema/convoy.schema.json";
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all("schema").expect("the folder can be made");
+        fs::write(path, &printed).expect("the schema can be written");
+    }
+    let committed = fs::read(path).unwrap_or_default();
+    assert!(printed.len() > 10_000 && committed == printed, "write it anew: `convoy schema --json >{path}`");
+    for manifest in manifests_in("pipelines") {
+        let text = fs::read_to_string(&manifest).expect("a manifest");
+        let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema "));
+        let named = Path::new("pipelines").join(named.unwrap_or_else(|| panic!("{} names it", manifest.display())));
+        assert_eq!(fs::canonicalize(named).ok(), fs::canonicalize(path).ok(), "{}", manifest.display());
+    }
+}

@@ -580,10 +580,15 @@ pub struct ExportArguments {
 /// `init`.
 #[derive(Args, Debug)]
 pub struct InitArguments {
-    /// Where to write it.
-    #[arg(default_value = "pipeline.toml")]
-    pub path: PathBuf,
-    /// Print the file's name as JSON.
+    /// What to start from, and where to write it, a folder or a file: `photos`, `photos work`, `work/first.toml` [default: digits,
+    /// pipeline.toml]. There are digits (built in), folder (small images, a folder a class), photos (larger ones), csv (a table of
+    /// paths), search (settings by chance) and pca.
+    #[arg(num_args = 0..=2, value_names = ["TEMPLATE", "DIR"])]
+    pub what: Vec<PathBuf>,
+    /// Look at this data (a folder, a table, an archive) and write a manifest that fits it.
+    #[arg(long, value_name = "DATA")]
+    pub from: Option<PathBuf>,
+    /// Print the file's name and what was found as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -870,6 +875,40 @@ pub enum SelftestVerb {
     /// in scratch. Where validation rows choose (an epoch, a trial, an ensemble's weights) only test rows are. Which rows are
     /// held out stays as it is. Exits with 4 if a byte of what was learned moved.
     Leakage(LeakageArguments),
+    /// Find a learning rate (Smith 2017): train a new network of a stage while the rate grows from update to update, until the
+    /// loss explodes. Draws loss against rate as SVG and says what to write.
+    Rate(RateArguments),
+}
+
+/// `selftest rate`.
+#[derive(Args, Debug)]
+pub struct RateArguments {
+    /// Which manifest.
+    #[command(flatten)]
+    pub manifest: ManifestArguments,
+    /// Which train stage [default: the only one].
+    pub stage: Option<String>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArguments,
+    /// The rate of the first update.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
+    pub from: f64,
+    /// The rate of the last update.
+    #[arg(long, value_name = "RATE", default_value_t = 10.0)]
+    pub to: f64,
+    /// Updates.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(2..=100_000))]
+    pub steps: u64,
+    /// Where the picture is written [default: STAGE-rate.svg].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `selftest leakage`.

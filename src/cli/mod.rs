@@ -27,6 +27,7 @@ mod manifest;
 mod page;
 mod predict;
 mod progress;
+mod rate;
 mod report;
 mod results;
 mod run;

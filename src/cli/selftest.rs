@@ -9,7 +9,7 @@ use super::manifest::{self, run_error, threads};
 use super::progress::Progress;
 use super::run::{Watcher, report_failures, stop_on_signals};
 use super::terminal::{GREEN, RED, Terminal, YELLOW};
-use super::{Exit, leakage};
+use super::{Exit, leakage, rate};
 use crate::artifact::sanity::{Findings, Status};
 use crate::engine::{Engine, Isa, Targets};
 use crate::manifest::Manifest;
@@ -29,6 +29,7 @@ pub fn selftest(arguments: &SelftestArguments, terminal: &Terminal) -> anyhow::R
     match &arguments.verb {
         Some(SelftestVerb::Training(training)) => self::training(training, terminal),
         Some(SelftestVerb::Leakage(leakage)) => leakage::leakage(leakage, terminal),
+        Some(SelftestVerb::Rate(rate)) => rate::rate(rate, terminal),
         None => Ok(program(arguments.json, terminal)),
     }
 }

@@ -20,6 +20,7 @@ mod outcome;
 mod perform;
 mod plan;
 mod purse;
+mod rates;
 mod reason;
 mod recall;
 mod reexecute;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::artifact::{Files, Sink};
 use crate::config;
+use crate::stages::train::rate::{RateRange, RateStep};
 use crate::stages::{self, Context, Delivered, Kind, Output, Part, Places, Stage, StageError, Task};
 use crate::store::fingerprint::{Input, TaskRecord};
 use crate::store::{self, Digest, Draft, Entry, Store};
@@ -74,20 +75,40 @@ impl Job {
     /// # Errors
     /// What the stage said, or that it panicked. What was written then is to be thrown away.
     pub fn run(self, folders: &Places, context: &dyn Context, sink: &mut (dyn Sink + Send)) -> Result<(), JobError> {
+        let (stage, task) = self.into_task();
+        within(context, || stages::run(&*stage, &task, folders, context, sink))
+    }
+
+    /// Trains its network while the learning rate grows; `None` if it trains none.
+    ///
+    /// # Errors
+    /// What the stage said, or that it panicked.
+    pub fn rate_range(self, range: RateRange, context: &dyn Context) -> Result<Option<Vec<RateStep>>, JobError> {
+        let (stage, task) = self.into_task();
+        within(context, || stage.rate_range(&task, range, context).transpose())
+    }
+
+    fn into_task(self) -> (Box<dyn Stage>, Task) {
         let Job { stage, part, seed, inputs } = self;
-        let task = Task { part, seed, inputs };
-        let pool = super::pool(context.threads(), "task");
-        let mut run = || stages::run(&*stage, &task, folders, context, sink);
-        // What a panic leaves half-done is the sink's content only, and that is thrown away.
-        let run = AssertUnwindSafe(move || match &pool {
-            Some(pool) => pool.install(run),
-            None => run(),
-        });
-        match catch_unwind(run) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(JobError::Stage(error)),
-            Err(payload) => Err(JobError::Panic(message(&*payload))),
-        }
+        (stage, Task { part, seed, inputs })
+    }
+}
+
+/// Runs a stage's work in a pool as wide as its share of the threads.
+fn within<R: Send>(
+    context: &dyn Context,
+    mut work: impl FnMut() -> Result<R, StageError> + Send,
+) -> Result<R, JobError> {
+    let pool = super::pool(context.threads(), "task");
+    // What a panic leaves half-done is the sink's content only, and that is thrown away.
+    let run = AssertUnwindSafe(move || match &pool {
+        Some(pool) => pool.install(&mut work),
+        None => work(),
+    });
+    match catch_unwind(run) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(JobError::Stage(error)),
+        Err(payload) => Err(JobError::Panic(message(&*payload))),
     }
 }
 

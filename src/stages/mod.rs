@@ -646,6 +646,17 @@ pub trait Stage: Send + Sync + fmt::Debug {
     /// What the task of `part` learns, so that it can be shown that no held-out row moves it; `None`: nothing.
     fn learns(&self, part: Part) -> Option<Learns>;
 
+    /// Trains the task's network while the learning rate grows, to see which one suits it; nothing of it is kept. `None`: it
+    /// trains none.
+    fn rate_range(
+        &self,
+        _task: &Task,
+        _range: train::rate::RateRange,
+        _context: &dyn Context,
+    ) -> Option<Result<Vec<train::rate::RateStep>, StageError>> {
+        None
+    }
+
     /// Computes the task and writes its artifact.
     ///
     /// # Errors

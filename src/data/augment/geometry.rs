@@ -1,4 +1,4 @@
-//! Pixels that move: mirroring, shifting, turning, cutting out. Images are `[height, width, channels]`, f32.
+//! Pixels that move: mirroring, shifting, turning, enlarging, tilting, cutting out. Images are `[height, width, channels]`, f32.
 
 use serde::{Deserialize, Serialize};
 
@@ -104,22 +104,116 @@ pub(super) fn rotate(shape: ImageShape, (sin, cos): (f64, f64), fill: Fill, imag
         for x in 0..width {
             let (dy, dx) = (y as f64 - middle_y, x as f64 - middle_x);
             let (from_y, from_x) = (cos * dy + sin * dx + middle_y, cos * dx - sin * dy + middle_x);
-            let (y0, y_share) = split(from_y);
-            let (x0, x_share) = split(from_x);
-            let pixel = |y: isize, x: isize| {
-                let (y, x) = (fill.source(y, height)?, fill.source(x, width)?);
-                Some(&image[(y * width + x) * channels..][..channels])
-            };
-            let corners = [pixel(y0, x0), pixel(y0, x0 + 1), pixel(y0 + 1, x0), pixel(y0 + 1, x0 + 1)];
-            let out = &mut out[(y * width + x) * channels..][..channels];
+            bilinear(shape, (from_y, from_x), fill, image, &mut out[(y * width + x) * channels..][..channels]);
+        }
+    }
+}
+
+/// `out` is the pixel of `image` at a place between pixels, weighed bilinearly.
+#[inline]
+fn bilinear(shape: ImageShape, (y, x): (f64, f64), fill: Fill, image: &[f32], out: &mut [f32]) {
+    let ImageShape { height, width, channels } = shape;
+    let (y0, y_share) = split(y);
+    let (x0, x_share) = split(x);
+    let pixel = |y: isize, x: isize| {
+        let (y, x) = (fill.source(y, height)?, fill.source(x, width)?);
+        Some(&image[(y * width + x) * channels..][..channels])
+    };
+    let corners = [pixel(y0, x0), pixel(y0, x0 + 1), pixel(y0 + 1, x0), pixel(y0 + 1, x0 + 1)];
+    for (c, out) in out.iter_mut().enumerate() {
+        let [a, b, below_a, below_b] = corners.map(|corner| corner.map_or(0.0, |pixel| pixel[c]));
+        let above = a + (b - a) * x_share;
+        let below = below_a + (below_b - below_a) * x_share;
+        *out = above + (below - above) * y_share;
+    }
+}
+
+/// Where a value of a row or column of `n` comes from: two neighbours, and the share of the second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tap {
+    first: usize,
+    second: usize,
+    share: f32,
+}
+
+/// A part of an image, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// `out` is `part` of `image`, enlarged to the whole size: bilinearly, pixels as areas, nothing from beyond the part. `taps` is room
+/// for a row.
+pub(super) fn zoom(shape: ImageShape, part: Part, taps: &mut [Tap], image: &[f32], out: &mut [f32]) {
+    let ImageShape { height, width, channels } = shape;
+    let tap = |i: usize, start: usize, size: usize, n: usize| {
+        let place = ((i as f64 + 0.5) * (size as f64 / n as f64) - 0.5).max(0.0);
+        let first = (place as usize).min(size - 1);
+        let second = (first + 1).min(size - 1);
+        Tap { first: start + first, second: start + second, share: (place - first as f64) as f32 }
+    };
+    for (x, of_column) in taps[..width].iter_mut().enumerate() {
+        *of_column = tap(x, part.left, part.width, width);
+    }
+    for (y, out) in out.chunks_exact_mut(width * channels).enumerate() {
+        let of_row = tap(y, part.top, part.height, height);
+        let row = |y: usize| &image[y * width * channels..][..width * channels];
+        let (above, below) = (row(of_row.first), row(of_row.second));
+        for (out, of_column) in out.chunks_exact_mut(channels).zip(&taps[..width]) {
+            let (first, second) = (of_column.first * channels, of_column.second * channels);
             for (c, out) in out.iter_mut().enumerate() {
-                let [a, b, below_a, below_b] = corners.map(|corner| corner.map_or(0.0, |pixel| pixel[c]));
-                let above = a + (b - a) * x_share;
-                let below = below_a + (below_b - below_a) * x_share;
-                *out = above + (below - above) * y_share;
+                let between = |row: &[f32]| row[first + c] + (row[second + c] - row[first + c]) * of_column.share;
+                let (above, below) = (between(above), between(below));
+                *out = above + (below - above) * of_row.share;
             }
         }
     }
+}
+
+/// `(x, y)` of the corners of a quadrangle, clockwise from the one at the top left.
+pub(super) type Corners = [(f64, f64); 4];
+
+/// `out` is `image` tilted so that its corners come to lie at `corners` (which stay in their quarters: the quadrangle is convex);
+/// values between pixels are bilinear. As in Pillow and torchvision, corners are numbers of pixels, the last one is `size - 1`,
+/// and the middle of a pixel lies half a pixel further.
+pub(super) fn tilt(shape: ImageShape, corners: Corners, fill: Fill, image: &[f32], out: &mut [f32]) {
+    let ImageShape { height, width, channels } = shape;
+    let back = homography(shape, corners);
+    for y in 0..height {
+        for x in 0..width {
+            let (at_x, at_y) = (x as f64 + 0.5, y as f64 + 0.5);
+            let [from_x, from_y, by] = back.map(|row| row[0] * at_x + row[1] * at_y + row[2]);
+            // Beyond the horizon places are far away, or nowhere: both are no pixel.
+            let place = |from: f64| (from / by - 0.5).clamp(-FAR, FAR);
+            let out = &mut out[(y * width + x) * channels..][..channels];
+            bilinear(shape, (place(from_y), place(from_x)), fill, image, out);
+        }
+    }
+}
+
+/// No image is as large, in pixels.
+const FAR: f64 = 1e9;
+
+/// The matrix that takes a place `(x, y, 1)` of the tilted image to where it was, up to a factor: the inverse of Heckbert's map
+/// (1989) from a square to a quadrangle.
+fn homography(shape: ImageShape, corners: Corners) -> [[f64; 3]; 3] {
+    let [(x0, y0), (x1, y1), (x2, y2), (x3, y3)] = corners;
+    let (dx1, dx2, sx) = (x1 - x2, x3 - x2, x0 - x1 + x2 - x3);
+    let (dy1, dy2, sy) = (y1 - y2, y3 - y2, y0 - y1 + y2 - y3);
+    let area = dx1 * dy2 - dx2 * dy1;
+    let (g, h) = ((sx * dy2 - dx2 * sy) / area, (dx1 * sy - sx * dy1) / area);
+    let [[a, b, c], [d, e, f]] = [[x1 - x0 + g * x1, x3 - x0 + h * x3, x0], [y1 - y0 + g * y1, y3 - y0 + h * y3, y0]];
+    // The adjugate, and the unit square enlarged to the image.
+    let (wide, tall) = ((shape.width.max(2) - 1) as f64, (shape.height.max(2) - 1) as f64);
+    let scaled = |row: [f64; 3], by: f64| row.map(|x| x * by);
+    [
+        scaled([e - f * h, c * h - b, b * f - c * e], wide),
+        scaled([f * g - d, a - c * g, c * d - a * f], tall),
+        [d * h - e * g, b * g - a * h, a * e - b * d],
+    ]
 }
 
 /// The whole number at or below `x`, and the rest.
@@ -176,6 +270,61 @@ mod tests {
         let mut out = image();
         cut_out(SHAPE, (0, 3), 3, &mut out);
         assert_eq!(out, [1.0, 2.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 9.0, 10.0, 11.0, 12.0]);
+    }
+
+    #[test]
+    fn a_part_is_enlarged_and_a_whole_image_stays() {
+        let mut taps = [Tap::default(); 4];
+        let mut out = vec![-1.0; 12];
+        zoom(SHAPE, Part { top: 0, left: 0, height: 3, width: 4 }, &mut taps, &image(), &mut out);
+        assert_eq!(out, image());
+        zoom(SHAPE, Part { top: 1, left: 1, height: 1, width: 2 }, &mut taps, &image(), &mut out);
+        // Pixels as areas: the outer quarter has the outer pixel alone.
+        assert_eq!(out, [[6.0, 6.25, 6.75, 7.0]; 3].concat());
+        for channels in [1, 3] {
+            let shape = ImageShape { channels, ..SHAPE };
+            let pixels: Vec<f32> = (0..shape.len()).map(|i| (i % channels) as f32).collect();
+            let mut out = vec![-1.0; shape.len()];
+            zoom(shape, Part { top: 0, left: 2, height: 2, width: 2 }, &mut taps, &pixels, &mut out);
+            assert_eq!(out, pixels, "channels stay together");
+        }
+    }
+
+    /// `tests/reference/check_augment.py` compares the definitions with torchvision; these numbers are torchvision's.
+    #[test]
+    fn pixels_are_those_of_torchvision() {
+        let shape = ImageShape { height: 4, width: 5, channels: 3 };
+        let image: Vec<f32> = (0..60).map(|i| (i * i % 255 + 1) as f32).collect();
+        let mut out = vec![-1.0; 60];
+        let near = |out: &[f32], expected: [f32; 6]| {
+            for (place, expected) in [0, 1, 2, 31, 45, 59].into_iter().zip(expected) {
+                assert!((out[place] - expected).abs() < 2e-3, "{place}: {} for {expected}", out[place]);
+            }
+        };
+        zoom(shape, Part { top: 1, left: 1, height: 2, width: 3 }, &mut [Tap::default(); 5], &image, &mut out);
+        near(&out, [70.0, 107.0, 146.0, 129.5, 70.0, 152.0]);
+        tilt(shape, [(1.0, 0.0), (4.0, 1.0), (3.0, 3.0), (0.0, 2.0)], Fill::Black, &image, &mut out);
+        near(&out, [17.434, 0.429, 3.367, 93.99, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn corners_go_where_they_should() {
+        let shape = ImageShape { height: 5, width: 7, channels: 1 };
+        let still = [(0.0, 0.0), (6.0, 0.0), (6.0, 4.0), (0.0, 4.0)];
+        let image: Vec<f32> = (0..35u8).map(f32::from).collect();
+        let mut out = vec![-1.0; 35];
+        tilt(shape, still, Fill::Black, &image, &mut out);
+        assert!(out.iter().zip(&image).all(|(x, y)| (x - y).abs() < 1e-4), "{out:?}");
+        let corners = [(1.0, 1.0), (5.0, 0.0), (6.0, 3.0), (0.0, 4.0)];
+        let back = homography(shape, corners);
+        for ((x, y), (was_x, was_y)) in corners.into_iter().zip(still) {
+            let [from_x, from_y, by] = back.map(|row| row[0] * x + row[1] * y + row[2]);
+            assert!((from_x / by - was_x).abs() < 1e-9 && (from_y / by - was_y).abs() < 1e-9, "{x}, {y}");
+        }
+        tilt(shape, corners, Fill::Black, &[1.0; 35], &mut out);
+        assert!(out[0] == 0.0 && out[17] == 1.0, "{out:?}");
+        tilt(shape, corners, Fill::Edge, &[1.0; 35], &mut out);
+        assert!(out.iter().all(|x| (x - 1.0).abs() < 1e-6), "{out:?}");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //!
 //! | operation | acts on | why |
 //! |---|---|---|
-//! | flip, crop, shift, rotate | stored pixels, before the fitted transforms, in the order of the list | a mean per pixel belongs to the place of the pixel in the picture that the network sees, not to where it came from; what is moved in is a black pixel, as torchvision pads, or the image's own edge |
-//! | brightness | stored pixels, in the order of the list | light multiplies pixels, and the range it is cut to is that of pixels |
+//! | flip, crop, shift, rotate, zoom, perspective | stored pixels, before the fitted transforms, in the order of the list | a mean per pixel belongs to the place of the pixel in the picture that the network sees, not to where it came from; what is moved in is a black pixel, as torchvision pads, or the image's own edge |
+//! | brightness, color-jitter | stored pixels, in the order of the list | light multiplies pixels, and the range they are cut to is that of pixels |
 //! | cutout | the transformed sample | DeVries and Taylor (2017) cut out 0 of normalised images: the mean where the transforms centre, so that the hole is no contrast of its own |
 //! | mixup | the transformed sample, last | it mixes what the network sees |
 //!
@@ -14,6 +14,7 @@
 //! data set (and, when it is drawn more than once an epoch, of the turn): never of its place in a batch, or of who
 //! loads it.
 
+mod colour;
 mod draw;
 mod geometry;
 mod views;
@@ -22,14 +23,19 @@ use serde::{Deserialize, Serialize};
 
 use super::feed::Feed;
 use super::fit_set::TrainingRow;
-use crate::config::{Bounds, Choice, Complaint, Section};
+use crate::config::{
+    Bounds, Choice, Complaint, Form, Problem, Section, Value, as_number, canonical_float, positive_zero,
+};
 use crate::data::samples::Values;
-use crate::elementary::{cos, sin};
+use crate::elementary::{cos, exp, ln, sin};
 use crate::rng::Stream;
 use crate::tensor::{ImageShape, SampleShape};
 
+pub use colour::Jitter;
 pub use geometry::Fill;
 pub use views::Views;
+
+use geometry::{Part, Tap};
 
 /// Draws that one view of one sample may take from the stream of an operation.
 const DRAWS: u64 = 64;
@@ -70,6 +76,24 @@ pub enum Operation {
     Brightness {
         /// In `[0, 1]`; default 0.2.
         factor: f64,
+    },
+    /// Changes brightness, contrast, saturation and hue, in random order: `color-jitter`. Images have 1 or 3 channels.
+    ColorJitter(Jitter),
+    /// Enlarges a random part of the image to its whole size, bilinearly: `zoom`, torchvision's `RandomResizedCrop`.
+    Zoom {
+        /// Share of the image's area that is cut out, from and to, in `(0, 1]`; default `[0.5, 1]`.
+        scale: [f64; 2],
+        /// Width over height of what is cut out, from and to, above 0; default `[0.75, 4/3]`.
+        ratio: [f64; 2],
+    },
+    /// Tilts the image, bilinearly, as torchvision's `RandomPerspective` does: `perspective`.
+    Perspective {
+        /// How far a corner moves towards the middle at most, as a share of the way, in `[0, 1)`; default 0.5.
+        distortion: f64,
+        /// How often, in `[0, 1]`; default 0.5.
+        probability: f64,
+        /// What is moved in; default "black".
+        fill: Fill,
     },
     /// Sets a square around a random pixel to 0, the mean of centred pixels (DeVries and Taylor 2017); it may reach
     /// beyond the image: `cutout`.
@@ -154,6 +178,35 @@ pub const CHOICES: &[Choice<Operation>] = &[
         },
     },
     Choice {
+        word: "color-jitter",
+        meaning: "Changes brightness, contrast, saturation and hue, in random order (torchvision's ColorJitter).",
+        read: |section| Operation::ColorJitter(read_jitter(section)),
+    },
+    Choice {
+        word: "zoom",
+        meaning: "Enlarges a random part of the image to its whole size (torchvision's RandomResizedCrop).",
+        read: |section| {
+            let meaning = "Share of the image's area that is cut out, from and to.";
+            let scale = read_range(section, ("scale", meaning, "[0.25, 1]"), Bounds::Share, [0.5, 1.0]);
+            let meaning = "Width over height of what is cut out, from and to.";
+            let ratio = read_range(section, ("ratio", meaning, "[0.5, 2]"), Bounds::Positive, [0.75, 4.0 / 3.0]);
+            Operation::Zoom { scale, ratio }
+        },
+    },
+    Choice {
+        word: "perspective",
+        meaning: "Tilts the image (torchvision's RandomPerspective).",
+        read: |section| Operation::Perspective {
+            distortion: section
+                .key("distortion", "How far a corner moves at most, as a share of the way to the middle.", "0.3")
+                .short()
+                .number(Bounds::Rate)
+                .or(0.5),
+            probability: section.key("probability", "How often.", "0.25").number(Bounds::Fraction).or(0.5),
+            fill: Fill::read(section),
+        },
+    },
+    Choice {
         word: "cutout",
         meaning: "Sets a square around a random pixel to 0 (DeVries and Taylor 2017).",
         read: |section| Operation::Cutout {
@@ -173,6 +226,53 @@ pub const CHOICES: &[Choice<Operation>] = &[
     },
 ];
 
+/// Reads the keys of `color-jitter`.
+fn read_jitter(section: &mut Section<'_>) -> Jitter {
+    let brightness = section.key("brightness", "How far from 1 pixels are multiplied at most.", "0.4");
+    let brightness = brightness.number(Bounds::NonNegative).or(0.2);
+    let contrast =
+        section.key("contrast", "How far from 1 the distance to the mean grey is multiplied at most.", "0.4");
+    let contrast = contrast.number(Bounds::NonNegative).or(0.2);
+    let saturation = section.key("saturation", "How far from 1 the distance to grey is multiplied at most.", "0.4");
+    let saturation = saturation.number(Bounds::NonNegative).or(0.2);
+    let hue = section.key("hue", "How far the hue is turned at most, as a share of the circle.", "0.1");
+    let hue = hue.number(Bounds::UpTo(0.5)).or(0.02);
+    Jitter { brightness, contrast, saturation, hue }
+}
+
+/// Reads a key whose value is `[from, to]`, both within `bounds`.
+fn read_range(
+    section: &mut Section<'_>,
+    (key, meaning, example): (&'static str, &'static str, &'static str),
+    bounds: Bounds,
+    default: [f64; 2],
+) -> [f64; 2] {
+    let text = |[from, to]: [f64; 2]| format!("[{}, {}]", canonical_float(from), canonical_float(to));
+    let form = || Form::List(Box::new(Form::Number(bounds)), 2..=2);
+    let Some(node) = section.key(key, meaning, example).form(Some(&text(default)), form) else {
+        section.record(key, text(default), None);
+        return default;
+    };
+    let items = match &node.value {
+        Value::List(items) => &items[..],
+        _ => &[],
+    };
+    let numbers: Vec<f64> = items.iter().filter_map(|item| as_number(&item.value)).map(positive_zero).collect();
+    match numbers[..] {
+        [from, to] if items.len() == 2 && bounds.holds(from) && bounds.holds(to) => {
+            if from <= to {
+                section.record(key, text([from, to]), Some(node.span));
+                return [from, to];
+            }
+            let message = format!("`{key}` goes from {from} to {to}, expected the smaller number first");
+            let swapped = format!("write `{key} = {}`", text([to, from]));
+            section.log().push(Problem::error(node.span, message).help(swapped));
+        }
+        _ => section.expected(key, node, format_args!("two numbers, from and to, each {bounds}")),
+    }
+    default
+}
+
 impl Operation {
     fn word(self) -> &'static str {
         match self {
@@ -181,6 +281,9 @@ impl Operation {
             Operation::Shift { .. } => "shift",
             Operation::Rotate { .. } => "rotate",
             Operation::Brightness { .. } => "brightness",
+            Operation::ColorJitter(_) => "color-jitter",
+            Operation::Zoom { .. } => "zoom",
+            Operation::Perspective { .. } => "perspective",
             Operation::Cutout { .. } => "cutout",
             Operation::Mixup { .. } => "mixup",
         }
@@ -256,6 +359,14 @@ impl Augmentation {
                     let message = format!("`padding` of {padding} can push a {image} image out of sight");
                     misfit(message, "use less than its smaller side");
                 }
+                Operation::ColorJitter(_) if !matches!(image.channels, 1 | 3) => {
+                    let message = format!("`{word}` needs images of 1 or 3 channels, got {image}");
+                    misfit(message, "bring them to one or three: `channels = \"gray\"` or \"rgb\" of `ingest`");
+                }
+                Operation::Perspective { .. } if side < 2 => {
+                    let message = format!("`{word}` needs images of at least 2x2 pixels, got {image}");
+                    misfit(message, "remove it");
+                }
                 Operation::Cutout { size } if size >= 2 * side => {
                     let message = format!("`cutout` of {size} pixels always covers a {image} image");
                     misfit(message, "use a `size` of about half its side");
@@ -276,6 +387,8 @@ pub struct Augmenter {
     shape: SampleShape,
     /// The image before an operation that moves pixels.
     before: Vec<f32>,
+    /// Where a row's pixels come from.
+    taps: Vec<Tap>,
     /// The sample that one is mixed with.
     other: Vec<f32>,
 }
@@ -288,6 +401,7 @@ impl Augmenter {
             streams: Vec::with_capacity(augmentation.operations.len()),
             shape,
             before: vec![0.0; shape.len()],
+            taps: vec![Tap::default(); if let SampleShape::Image(shape) = shape { shape.width } else { 0 }],
             other: vec![0.0; shape.len()],
         }
     }
@@ -319,7 +433,7 @@ impl Augmenter {
         let SampleShape::Image(shape) = self.shape else { return feed.chain().apply_in_place(out) };
         let first = address(row, turn);
         for (operation, stream) in self.operations.iter().zip(&self.streams) {
-            change_pixels(*operation, stream, first, shape, most, &mut self.before, out);
+            change_pixels(*operation, stream, first, (shape, most), (&mut self.before, &mut self.taps), out);
         }
         feed.chain().apply_in_place(out);
         for (operation, stream) in self.operations.iter().zip(&self.streams) {
@@ -367,14 +481,14 @@ fn address(row: TrainingRow, turn: u32) -> u64 {
     (u64::from(turn) << 32 | row.index() as u64) * DRAWS
 }
 
-/// What `operation` does to stored pixels, as f32, in place; `before` is room for the image as it was.
+/// What `operation` does to stored pixels, as f32, in place. They are at most `most`, where they have a range; `before` is room
+/// for the image as it was, `taps` for a row.
 fn change_pixels(
     operation: Operation,
     stream: &Stream,
     first: u64,
-    shape: ImageShape,
-    most: Option<f32>,
-    before: &mut [f32],
+    (shape, most): (ImageShape, Option<f32>),
+    (before, taps): (&mut [f32], &mut [Tap]),
     image: &mut [f32],
 ) {
     let ImageShape { height, width, .. } = shape;
@@ -412,8 +526,61 @@ fn change_pixels(
                 None => image.iter_mut().for_each(|x| *x *= factor),
             }
         }
+        Operation::ColorJitter(jitter) => {
+            let mut draws = [0.0; 7];
+            stream.fill_uniform(first, &mut draws);
+            jitter.apply(draws, shape, most, image);
+        }
+        Operation::Zoom { scale, ratio } => {
+            let part = draw_part(shape, scale, ratio, stream, first);
+            before.copy_from_slice(image);
+            geometry::zoom(shape, part, taps, before, image);
+        }
+        Operation::Perspective { distortion, probability, fill } => {
+            if u[0] < probability {
+                let corners = draw_corners(shape, distortion, stream, first + 1);
+                before.copy_from_slice(image);
+                geometry::tilt(shape, corners, fill, before, image);
+            }
+        }
         Operation::Cutout { .. } | Operation::Mixup { .. } => {}
     }
+}
+
+/// The part that a zoom shows: of an area and a ratio within their ranges, at a random place; where ten draws do not fit into the
+/// image, the largest part in its middle whose ratio is within the range.
+fn draw_part(shape: ImageShape, scale: [f64; 2], ratio: [f64; 2], stream: &Stream, first: u64) -> Part {
+    const TRIES: u64 = 10;
+    let (height, width) = (shape.height as f64, shape.width as f64);
+    let logs = ratio.map(ln);
+    for i in 0..TRIES {
+        let within = |[from, to]: [f64; 2], index: u64| from + (to - from) * stream.uniform(first + 2 * i + index);
+        let (area, ratio) = (height * width * within(scale, 0), exp(within(logs, 1)));
+        let (wide, tall) = (((area * ratio).sqrt() + 0.5) as usize, ((area / ratio).sqrt() + 0.5) as usize);
+        if (1..=shape.width).contains(&wide) && (1..=shape.height).contains(&tall) {
+            let place = |index: u64, rest: usize| stream.below(first + 2 * TRIES + index, rest as u64 + 1) as usize;
+            let (top, left) = (place(0, shape.height - tall), place(1, shape.width - wide));
+            return Part { top, left, height: tall, width: wide };
+        }
+    }
+    let (wide, tall) = if width < height * ratio[0] {
+        (shape.width, ((width / ratio[0] + 0.5) as usize).clamp(1, shape.height))
+    } else if width > height * ratio[1] {
+        (((height * ratio[1] + 0.5) as usize).clamp(1, shape.width), shape.height)
+    } else {
+        (shape.width, shape.height)
+    };
+    Part { top: (shape.height - tall) / 2, left: (shape.width - wide) / 2, height: tall, width: wide }
+}
+
+/// Where the corners of a tilted image come to lie, in whole pixels, clockwise from the top left.
+fn draw_corners(shape: ImageShape, distortion: f64, stream: &Stream, first: u64) -> geometry::Corners {
+    let most = |n: usize| (distortion * (n / 2) as f64) as u64;
+    let (across, down) = (most(shape.width), most(shape.height));
+    let (right, bottom) = ((shape.width - 1) as f64, (shape.height - 1) as f64);
+    let [x0, x1, x2, x3] = [0, 1, 2, 3].map(|corner| stream.below(first + 2 * corner, across + 1) as f64);
+    let [y0, y1, y2, y3] = [0, 1, 2, 3].map(|corner| stream.below(first + 2 * corner + 1, down + 1) as f64);
+    [(x0, y0), (right - x1, y1), (right - x2, bottom - y2), (x3, bottom - y3)]
 }
 
 #[cfg(test)]

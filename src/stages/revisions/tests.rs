@@ -232,6 +232,9 @@ fn augmentation(made: &mut Made, operation: &str) {
     let rows = first_rows(6);
     let feed = Feed::new(Arc::new(Large(pixels(rows.len() * LARGE.len()))), Vec::new());
     let fills: &[&str] = match operation {
+        "color-jitter" => &["", "hue = 0.4, brightness = 1.5"],
+        "zoom" => &["", "scale = [0.1, 0.3], ratio = [0.2, 5]", "scale = [1, 1], ratio = [2, 3]"],
+        "perspective" => &["probability = 1", "fill = \"edge\"", "distortion = 0.9, fill = \"reflect\""],
         "crop" | "shift" | "rotate" => &["fill = \"black\"", "fill = \"edge\"", "fill = \"reflect\""],
         "flip" => &["direction = \"horizontal\"", "direction = \"both\""],
         _ => &[""],

@@ -30,11 +30,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
     let splits = lineage::splits(task)?;
     let fit_set = lineage::fit_set(&splits, task.part);
     let feed = lineage::feed(task, &dataset)?;
-    let fit_set_number = match task.part {
-        Part::Fold(fold) => u64::from(fold),
-        _ => 0,
-    };
-    let seeds = Seeds { seed: task.seed, indices: vec![("fit set", fit_set_number)] };
+    let seeds = seeds(task);
     let training_rows = match fit_set.training() {
         all if stage.data_fraction < 1.0 => &trial::share_of_rows(stage.data_fraction, &seeds, &dataset, all),
         all => all,
@@ -46,14 +42,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
     let architecture = stage.architecture.as_ref().expect("a checked stage has its layers");
     let plan = plan(stage, feed.sample_shape(), dataset.n_classes())?;
 
-    // What `check` could not know of: the shape of the images.
-    if let Some(misfit) = stage.augment.misfits(Some(feed.sample_shape())).into_iter().next() {
-        let error = StageError::new(misfit.message).key("augment");
-        return Err(match misfit.help {
-            Some(help) => error.help(help),
-            None => error,
-        });
-    }
+    check_augmentation(stage, feed.sample_shape())?;
     let batch = stage.batch_size.min(training_rows.len());
     if batch < stage.batch_size && stage.batch_size > USUAL_BATCH && is_advised(stage) {
         context.warn(&format!(
@@ -62,18 +51,7 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         ));
     }
     let engine = Engine::with_capacity(context.threads(), context.most_threads(), Isa::detect());
-    let config = Training {
-        seeds: seeds.clone(),
-        initializer: stage.initializer,
-        last_layer_gain: stage.last_layer_gain,
-        optimizer: Arc::clone(&stage.optimizer),
-        l2: stage.l2,
-        weight_decay: stage.weight_decay,
-        decays_all: stage.decays_all(),
-        clip: stage.clip,
-        label_smoothing: stage.label_smoothing,
-        class_weights: class_weights(stage.class_weights, &dataset, training_rows),
-    };
+    let config = self::training(stage, &seeds, &dataset, training_rows);
     let mut trainer = Trainer::new(&engine, &plan, batch, config);
     let epochs = if task.part == Part::All { median_best_epoch(task)? } else { stage.epochs };
     let mut batches = Batches::new(&feed, &dataset, batch);
@@ -154,6 +132,44 @@ pub(super) fn fit(stage: &Train, task: &Task, context: &dyn Context, sink: &mut 
         }
     }
     Ok(())
+}
+
+/// What all random numbers of a task follow from.
+pub(super) fn seeds(task: &Task) -> Seeds {
+    let fit_set = match task.part {
+        Part::Fold(fold) => u64::from(fold),
+        _ => 0,
+    };
+    Seeds { seed: task.seed, indices: vec![("fit set", fit_set)] }
+}
+
+/// How the stage trains a network on these rows.
+pub(super) fn training(stage: &Train, seeds: &Seeds, dataset: &Dataset, rows: &TrainingRows) -> Training {
+    Training {
+        seeds: seeds.clone(),
+        initializer: stage.initializer,
+        last_layer_gain: stage.last_layer_gain,
+        optimizer: Arc::clone(&stage.optimizer),
+        l2: stage.l2,
+        weight_decay: stage.weight_decay,
+        decays_all: stage.decays_all(),
+        clip: stage.clip,
+        label_smoothing: stage.label_smoothing,
+        class_weights: class_weights(stage.class_weights, dataset, rows),
+    }
+}
+
+/// What `check` could not know of: whether the stage's augmentation fits the shape of the images.
+///
+/// # Errors
+/// The first that does not.
+pub(super) fn check_augmentation(stage: &Train, shape: SampleShape) -> Result<(), StageError> {
+    let Some(misfit) = stage.augment.misfits(Some(shape)).into_iter().next() else { return Ok(()) };
+    let error = StageError::new(misfit.message).key("augment");
+    Err(match misfit.help {
+        Some(help) => error.help(help),
+        None => error,
+    })
 }
 
 /// A task without a training row.

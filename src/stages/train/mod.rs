@@ -7,6 +7,7 @@ mod after;
 mod batches;
 mod checkpoint;
 mod fit;
+pub mod rate;
 mod rows;
 mod sanity;
 #[cfg(test)]
@@ -629,6 +630,15 @@ impl Stage for Train {
             }
         };
         Some(Learns { fitted, says, chosen })
+    }
+
+    fn rate_range(
+        &self,
+        task: &Task,
+        range: rate::RateRange,
+        context: &dyn Context,
+    ) -> Option<Result<Vec<rate::RateStep>, StageError>> {
+        Some(rate::rate_range(self, task, range, context))
     }
 
     fn run(&self, task: &Task, _: &Places, context: &dyn Context, sink: &mut dyn Sink) -> Result<(), StageError> {

@@ -78,7 +78,7 @@ fn keys(more: &str) -> String {
 
 /// Everything that may be done to training rows.
 const AUGMENT: &str = "augment = [\"flip\", { crop = { padding = 1 } }, { shift = { fraction = 0.2 } }, \"rotate\", \
-                       \"brightness\", { cutout = { size = 2 } }, \"mixup\"]\noversample = true";
+                       \"brightness\", \"zoom\", { perspective = 0.2 }, { cutout = { size = 2 } }, \"mixup\"]\noversample = true";
 
 /// Snapshots of cycles, and L2 on everything.
 const SNAPSHOTS: &str =
