@@ -3,6 +3,7 @@
 //! An artifact is a named set of files. A stage writes them through a [`Sink`] and reads those of the stages above
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
+pub mod columns;
 pub mod dataset;
 pub(crate) mod details;
 pub(crate) mod difference;
