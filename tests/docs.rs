@@ -320,14 +320,19 @@ fn run_page(name: &str, page: &str) {
 fn blocks_of_readme_and_book_run_as_they_stand() {
     let pages = pages();
     let (mut n, mut n_left_out) = (0, 0);
+    let mut failed = Vec::new();
     for (name, page) in &pages {
-        run_page(name, page);
+        // All that fail are told.
+        if std::panic::catch_unwind(|| run_page(name, page)).is_err() {
+            failed.push(name);
+        }
         let runnable = all_blocks(page).into_iter().filter(|block| ["sh", "toml"].contains(&&block.language[..]));
         let (count, left_out) = runnable.fold((0, 0), |(n, out), block| {
             (n + 1, out + block.text.lines().filter(|line| line.ends_with(NETWORK)).count())
         });
         (n, n_left_out) = (n + count, n_left_out + left_out);
     }
+    assert_eq!(failed, [""; 0]);
     assert!(pages.len() >= 15 && n >= 40, "{} pages, {n} blocks", pages.len());
     // Installing the program from somewhere.
     assert!(n_left_out <= 6, "{n_left_out} lines need a network");
