@@ -460,6 +460,10 @@ fn workflows_pin_actions_by_commit_and_have_few_rights() {
         assert!(workflow.contains("Never run where"), "{name} says that it is untested");
         n_actions += workflow.matches("uses: ").count();
     }
+    // Rights are the job's that uses it.
+    let action = fs::read_to_string(root.join("action.yml")).unwrap();
+    assert_eq!(faults(&action), ["no `permissions: {}` at the top"]);
+    assert!(action.contains("Never run where") && action.contains("#     permissions:\n#       contents: read"));
     for (line, workflow) in blocks(&page(), "yaml") {
         if workflow.contains("uses: ") {
             assert_eq!(faults(&workflow), [""; 0], "docs/ci.md:{line}");

@@ -92,9 +92,13 @@ fn option(page: &mut String, arg: &Arg) {
     let _ = writeln!(page, ".TP\n{title}\n{}", escaped(&format!("{help}{words}")));
 }
 
-/// Text that roff takes for text: no escapes, no dash that turns into another, no line that is a request.
+/// Text that roff takes for text: no escapes, no dash that turns into another, no line that is a request, ASCII alone.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace("\n\n", "\n.PP\n");
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) })
+        .collect();
     let guarded = |line: &str| match line.starts_with(['\'', '.']) && line != ".PP" {
         true => format!("\\&{line}"),
         false => line.to_owned(),
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn text_stays_text() {
-        assert_eq!(escaped("a-b \\ c\n.x\n'y\n\nz"), "a\\-b \\e c\n\\&.x\n\\&'y\n.PP\nz");
+        assert_eq!(escaped("a-b \\ c\n.x\n'y\n\nz…"), "a\\-b \\e c\n\\&.x\n\\&'y\n.PP\nz\\[u2026]");
     }
 
     #[test]
