@@ -234,6 +234,7 @@ const VERBS: &[&[&str]] = &[
     &["selftest", "leakage"],
     &["doctor"],
     &["schema"],
+    &["man"],
     &["completions"],
 ];
 
