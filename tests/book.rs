@@ -453,3 +453,20 @@ fn tables_have_the_columns_that_are_declared_and_no_declared_table_is_missing() 
         !is_header(&columns, &["a", "q"]) && !is_header(&columns, &["b"]) && !is_header(&columns, &["a", "p_1", "b"])
     );
 }
+
+#[test]
+fn columns_and_the_manual_are_told_on_the_terminal() {
+    let (code, told, _) = ran(".", &["schema", "metrics.csv", "weights.csv"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        told.starts_with("\n[metrics.csv]\n    every metric of every model")
+            && told.contains("\nci_low\n    Lower end"),
+        "{told}"
+    );
+    assert!(told.contains("\nsaid\n"), "{told}");
+    let (code, _, told) = ran(".", &["schema", "metric.csv"]);
+    assert_eq!((code, told.contains("did you mean `metrics.csv`?")), (Some(2), true), "{told}");
+    let (code, page, _) = ran(".", &["man"]);
+    assert_eq!(code, Some(0));
+    assert!(page.is_ascii() && page.starts_with(".TH CONVOY 1 ") && page.contains("\n.SS convoy cache gc "), "{page}");
+}

@@ -95,10 +95,8 @@ fn option(page: &mut String, arg: &Arg) {
 /// Text that roff takes for text: no escapes, no dash that turns into another, no line that is a request, ASCII alone.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace("\n\n", "\n.PP\n");
-    let text: String = text
-        .chars()
-        .map(|c| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) })
-        .collect();
+    let text: String =
+        text.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) }).collect();
     let guarded = |line: &str| match line.starts_with(['\'', '.']) && line != ".PP" {
         true => format!("\\&{line}"),
         false => line.to_owned(),
