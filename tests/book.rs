@@ -57,6 +57,9 @@ fn noun(form: &Form) -> String {
         Form::Choice(choices) => {
             choices.iter().map(|choice| format!("`\"{}\"`", choice.word)).collect::<Vec<_>>().join(" or ")
         }
+        Form::List(inner, _) if matches!(&**inner, Form::Words(words) if is_metrics(words)) => {
+            "a list of names of [metrics](metrics.md)".to_owned()
+        }
         Form::List(inner, n) if n.start() != n.end() => format!("a list of {}", noun(inner)),
         Form::Either(forms) => forms.iter().map(noun).collect::<Vec<_>>().join(", or "),
         Form::Filled(inner) => noun(inner),
@@ -226,15 +229,21 @@ fn formats_page() -> String {
     for (word, meaning) in words.iter().filter(|(word, _)| word != "auto") {
         let _ = writeln!(text, "| `{word}` | {meaning} |");
     }
-    text += "\nImage files are BMP, GIF (the first frame), JPEG, PNG, PNM, TIFF (the first page) and WebP, of 8 or 16 bits, told by their \
+    text += "\nImage files are BMP, GIF, JPEG, PNG, PNM, TIFF and WebP, of 8 or 16 bits, told by their \
              content.\n\n## Models\n\n";
     let (_, help, _) = ran(".", &["export", "--help"]);
-    let forms = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     text += "| command | writes |\n|---|---|\n";
-    for (name, about) in forms.filter_map(|line| line.trim_start().split_once("  ")) {
-        if name != "help" {
-            let _ = writeln!(text, "| `convoy export {name}` | {} |", about.trim());
+    let told = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // What is about a form may go on over several lines.
+    let mut forms: Vec<String> = Vec::new();
+    for line in told {
+        match (line.starts_with("   "), forms.last_mut()) {
+            (true, Some(form)) => *form += &format!(" {}", line.trim()),
+            _ => forms.push(line.trim().to_owned()),
         }
+    }
+    for (name, about) in forms.iter().filter_map(|form| form.split_once(' ')).filter(|(name, _)| *name != "help") {
+        let _ = writeln!(text, "| `convoy export {name}` | {} |", about.trim());
     }
     text += "\n## Results\n\nTables, pictures and reports: [Files of a run](files.md). For programs: `metrics.json`, `convoy run --json` and \
              `--events FILE` ([Events](../events.md)), `--junit FILE` ([CI](../ci.md)).\n";
