@@ -1,10 +1,14 @@
-//! The recipes of `docs/ci.md` are run as they stand there: blocks of shell, and the lines of workflows.
+//! Commands and manifests of README and of the book are run as they stand there: blocks of shell, manifests, parts of manifests, the
+//! lines of workflows.
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use common::ran;
 
 /// Lines that the test leaves out end so.
 const NETWORK: &str = "# network";
@@ -36,20 +40,34 @@ learning_rate = 0.01
 gates = [{ metric = "accuracy", at_least = 0.2 }]
 "#;
 
-/// The fenced blocks of a page in this language, with the number of the line that each begins in.
-fn blocks(page: &str, language: &str) -> Vec<(usize, String)> {
+/// A fenced block of a page.
+struct Block {
+    /// The number of its first line.
+    line: usize,
+    language: String,
+    text: String,
+}
+
+/// The fenced blocks of a page.
+fn all_blocks(page: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    let mut open: Option<(usize, bool, String)> = None;
+    let mut open: Option<Block> = None;
     for (i, line) in page.lines().enumerate() {
         match (line.strip_prefix("```"), open.take()) {
-            (Some(word), None) => open = Some((i + 2, word == language, String::new())),
-            (Some(_), Some((at, true, text))) => found.push((at, text)),
-            (Some(_), Some(_)) | (None, None) => {}
-            (None, Some((at, is_meant, text))) => open = Some((at, is_meant, format!("{text}{line}\n"))),
+            (Some(word), None) => open = Some(Block { line: i + 2, language: word.to_owned(), text: String::new() }),
+            (Some(_), Some(block)) => found.push(block),
+            (None, Some(block)) => open = Some(Block { text: format!("{}{line}\n", block.text), ..block }),
+            (None, None) => {}
         }
     }
     assert!(open.is_none(), "a fence is not closed");
     found
+}
+
+/// Those in this language, each with the number of its first line.
+fn blocks(page: &str, language: &str) -> Vec<(usize, String)> {
+    let meant = all_blocks(page).into_iter().filter(|block| block.language == language);
+    meant.map(|block| (block.line, block.text)).collect()
 }
 
 /// What a workflow runs: the values of `run:`, on a line or below it, and the items of `script:`.
@@ -166,6 +184,219 @@ fn recipes_run_as_they_stand_on_the_page() {
     assert_eq!(n_left_out, 4);
 }
 
+/// The pages whose blocks are run one page at a time: README and the book, but for `ci.md`, which needs a repository.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names = vec!["README.md".to_owned()];
+    for folder in ["docs", "docs/how-to", "docs/explanation"] {
+        let inside =
+            fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.extend(
+            inside.filter(|name| name.ends_with(".md") && name != "ci.md").map(|name| format!("{folder}/{name}")),
+        );
+    }
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| (fs::read_to_string(root.join(&name)).unwrap(), name))
+        .map(|(text, name)| (name, text))
+        .collect()
+}
+
+/// Photos of three kinds of flowers, which differ in their colour.
+fn draw_flowers(folder: &Path) {
+    for (class, name) in ["daisy", "rose", "tulip"].iter().enumerate() {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        for i in 0..12u32 {
+            let grain = |x: u32, y: u32| ((x * 31 + y * 17 + i * 29 + x * y * i) % 90) as u8;
+            let pixel = |x, y| {
+                let mut rgb = [grain(x, y), grain(y, x), grain(x + 1, y)];
+                rgb[class] += 130;
+                image::Rgb(rgb)
+            };
+            image::RgbImage::from_fn(20, 16, pixel).save(folder.join(format!("{name}/{i:02}.png"))).unwrap();
+        }
+    }
+}
+
+/// The tutorial's manifest, so small that a page of it takes seconds; and what a page's part of a manifest is tried on.
+const FLOWERS: &str = r#"schema = 1
+name   = "flowers"
+seed   = 1
+
+[stages.ingest]
+source = "photos"
+resize = { width = 8, height = 8 }
+
+[stages.split]
+folds = 3
+
+[stages.preprocess]
+steps = ["center", "scale"]
+
+[stages.train]
+architecture  = "INPUT - CONV(4) - RELU - POOL - FC"
+epochs        = 2
+learning_rate = 0.01
+
+[stages.ensemble]
+
+[stages.evaluate]
+"#;
+
+/// A manifest with the tables and keys of `part` in the place of its own. A stage of `part` that says its own network keeps no
+/// network of the manifest's.
+fn laid_over(manifest: &str, part: &str) -> String {
+    fn lay(below: &mut toml::Table, above: toml::Table, depth: usize) {
+        for (key, value) in above {
+            match (below.get_mut(&key), value) {
+                (Some(toml::Value::Table(below)), toml::Value::Table(above)) if depth < 2 => {
+                    lay(below, above, depth + 1)
+                }
+                (_, value) => _ = below.insert(key, value),
+            }
+        }
+    }
+    let mut whole: toml::Table = manifest.parse().unwrap();
+    lay(&mut whole, part.parse().unwrap_or_else(|error| panic!("{error}\n{part}")), 0);
+    toml::to_string(&whole).unwrap()
+}
+
+/// The value of a top-level key of a manifest that is a string.
+fn name_of(manifest: &str) -> String {
+    let table: toml::Table = manifest.parse().unwrap();
+    table["name"].as_str().expect("a manifest of a page has a name").to_owned()
+}
+
+/// Lines of README that are CI's own: it runs them as its steps.
+const STEPS_OF_CI: [&str; 1] = ["cargo test --release"];
+
+/// A script as the test's shell runs it: README's program is built by its line, here it is there.
+fn here(script: &str) -> String {
+    let kept = script.lines().filter(|line| STEPS_OF_CI.iter().all(|step| !line.starts_with(step)));
+    let lines: Vec<String> = kept.map(|line| line.replace("cargo run --release -- ", "convoy ")).collect();
+    lines.join("\n")
+}
+
+fn run_page(name: &str, page: &str) {
+    let repository = Repository { temp: tempfile::tempdir().unwrap() };
+    let work = repository.path("work");
+    draw_flowers(&work.join("photos"));
+    let is_tutorial = ["README.md", "docs/tutorial.md"].contains(&name);
+    let mut manifest = FLOWERS.to_owned();
+    if is_tutorial {
+        let pipelines = work.join("pipelines");
+        fs::create_dir(&pipelines).unwrap();
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/digits.toml"), pipelines.join("digits.toml"))
+            .unwrap();
+    } else {
+        fs::write(work.join("flowers.toml"), FLOWERS).unwrap();
+    }
+    for Block { line, language, text } in all_blocks(page) {
+        let checked = |file: &str| {
+            let (code, _, told) = ran(&work, &["check", file]);
+            assert_eq!(code, Some(0), "{name}:{line}:\n{told}");
+        };
+        match &language[..] {
+            "sh" => repository.shell("work", &here(&text), &[]),
+            "toml" if text.contains("schema = ") => {
+                let file = format!("{}.toml", name_of(&text));
+                fs::write(work.join(&file), &text).unwrap();
+                checked(&file);
+                manifest = text;
+            }
+            "toml" => {
+                fs::write(work.join("part.toml"), laid_over(&manifest, &text)).unwrap();
+                checked("part.toml");
+                fs::remove_file(work.join("part.toml")).unwrap();
+            }
+            "text" | "json" | "yaml" => {}
+            other => panic!("{name}:{line}: a block of `{other}` that no test runs"),
+        }
+    }
+}
+
+#[test]
+fn blocks_of_readme_and_book_run_as_they_stand() {
+    let pages = pages();
+    let (mut n, mut n_left_out) = (0, 0);
+    let mut failed = Vec::new();
+    for (name, page) in &pages {
+        // All that fail are told.
+        if std::panic::catch_unwind(|| run_page(name, page)).is_err() {
+            failed.push(name);
+        }
+        let runnable = all_blocks(page).into_iter().filter(|block| ["sh", "toml"].contains(&&block.language[..]));
+        let (count, left_out) = runnable.fold((0, 0), |(n, out), block| {
+            (n + 1, out + block.text.lines().filter(|line| line.ends_with(NETWORK)).count())
+        });
+        (n, n_left_out) = (n + count, n_left_out + left_out);
+    }
+    assert_eq!(failed, [""; 0]);
+    assert!(pages.len() >= 15 && n >= 40, "{} pages, {n} blocks", pages.len());
+    // Installing the program from somewhere.
+    assert!(n_left_out <= 6, "{n_left_out} lines need a network");
+}
+
+/// The commands of a page's prose: code that begins with `convoy `.
+fn spans(page: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_fenced = false;
+    for line in page.lines() {
+        is_fenced ^= line.starts_with("```");
+        let inside = line.split('`').skip(1).step_by(2).filter(|span| !is_fenced && span.starts_with("convoy "));
+        found.extend(inside.map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn commands_in_prose_have_verbs_and_options_that_there_are() {
+    let mut helps: BTreeMap<Vec<String>, (Option<i32>, String)> = BTreeMap::new();
+    let mut help = |words: &[&str]| {
+        let key = words.iter().map(|word| (*word).to_owned()).collect();
+        let told = helps.entry(key).or_insert_with(|| {
+            let (code, out, _) = ran(".", &[words, &["--help"]].concat());
+            (code, out)
+        });
+        told.clone()
+    };
+    let mut n = 0;
+    let ci = ("docs/ci.md".to_owned(), page());
+    for (name, page) in pages().into_iter().chain([ci]) {
+        for span in spans(&page) {
+            let words: Vec<&str> = span.split(' ').skip(1).collect();
+            let (code, mut text) = help(&words[..1]);
+            let is_plain = words[0].starts_with("--") || words[0].chars().any(char::is_uppercase);
+            assert!(is_plain || code == Some(0), "{name}: `{span}`: there is no such verb");
+            // Families' verbs and options are one word further.
+            if let Some(second) = words.get(1).filter(|word| word.chars().all(|c| c.is_ascii_lowercase())) {
+                let (code, more) = help(&words[..2]);
+                let is_family = text.contains("<COMMAND>") || text.contains("[COMMAND]");
+                assert!(!is_family || text.contains(&format!("  {second}")) || code == Some(0), "{name}: `{span}`");
+                text += &more;
+            }
+            for option in words.iter().filter(|word| word.starts_with("--")) {
+                let option = option.split(['=', '[']).next().unwrap_or(option);
+                assert!(is_plain || text.contains(option), "{name}: `{span}`: there is no `{option}`");
+            }
+            n += 1;
+        }
+    }
+    assert!(n > 20, "{n} commands");
+    assert_eq!(spans("a `convoy b c` `d`\n```\n`convoy e`\n```\n`convoy f`"), ["convoy b c", "convoy f"]);
+}
+
+#[test]
+fn a_part_of_a_manifest_is_laid_over_it() {
+    let whole = laid_over("a = 1\n[stages.b]\nc = 2\nd = 3\n", "[stages.b]\nc = 4\n[stages.e]\n");
+    let table: toml::Table = whole.parse().unwrap();
+    assert_eq!(table["stages"]["b"]["c"].as_integer(), Some(4));
+    assert_eq!((table["stages"]["b"]["d"].as_integer(), table["a"].as_integer()), (Some(3), Some(1)));
+    assert!(table["stages"].get("e").is_some());
+    assert_eq!(here("cargo run --release -- run x   # y\ncargo test --release\n"), "convoy run x   # y");
+}
+
 #[test]
 fn commands_of_workflows_are_found_on_lines_and_below_them() {
     let workflow = "jobs:\n  a:\n    steps:\n      - run: one\n      - name: x\n        run: |\n          two\n          three  \
@@ -229,6 +460,10 @@ fn workflows_pin_actions_by_commit_and_have_few_rights() {
         assert!(workflow.contains("Never run where"), "{name} says that it is untested");
         n_actions += workflow.matches("uses: ").count();
     }
+    // Rights are the job's that uses it.
+    let action = fs::read_to_string(root.join("action.yml")).unwrap();
+    assert_eq!(faults(&action), ["no `permissions: {}` at the top"]);
+    assert!(action.contains("Never run where") && action.contains("#     permissions:\n#       contents: read"));
     for (line, workflow) in blocks(&page(), "yaml") {
         if workflow.contains("uses: ") {
             assert_eq!(faults(&workflow), [""; 0], "docs/ci.md:{line}");

@@ -57,6 +57,7 @@ const VERBS: &[&[&str]] = &[
     &["selftest", "rate"],
     &["doctor"],
     &["schema"],
+    &["man"],
     &["completions"],
 ];
 
@@ -463,10 +464,12 @@ fn other_verbs() {
     });
     check("schema", "", |project| {
         project.convoy(&["schema"]);
-        let output = project.command(&["schema", "--json"]).output().expect("the program starts");
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        let head: String = stdout.split_inclusive('\n').take(4).collect();
-        project.note(&[], &["schema", "--json"], " | head -n 4", &head, &stderr, output.status);
+        for line in [&["schema", "--json"][..], &["man"]] {
+            let output = project.command(line).output().expect("the program starts");
+            let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+            let head: String = stdout.split_inclusive('\n').take(4).collect();
+            project.note(&[], line, " | head -n 4", &head, &stderr, output.status);
+        }
     });
     check("completions", SMALL, |project| {
         project.convoy(&["completions", "fish"]);
@@ -854,7 +857,10 @@ fn transcripts_differ_and_every_verb_has_some() {
     }
     for verb in VERBS.iter().map(|verb| verb.join(" ")).filter(|verb| !FAMILIES.contains(&&verb[..])) {
         assert!(commands.contains(&(verb.clone(), false)), "`{verb}` has no transcript");
-        assert!(verb == "completions" || commands.contains(&(verb.clone(), true)), "`{verb} --json` has no transcript");
+        assert!(
+            ["completions", "man"].contains(&&verb[..]) || commands.contains(&(verb.clone(), true)),
+            "`{verb} --json` has no transcript"
+        );
     }
     for code in ["0", "1", "2", "3", "4", "5", "6", "130"] {
         assert!(codes.contains(code), "nothing ends with {code}");

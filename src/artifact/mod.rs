@@ -4,6 +4,7 @@
 //! through [`Files`]; neither knows where they are kept (that is `store`). One file here per artifact type.
 
 pub(crate) mod calibration;
+pub mod columns;
 pub mod dataset;
 pub(crate) mod details;
 pub(crate) mod difference;

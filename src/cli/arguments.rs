@@ -27,7 +27,8 @@ pub struct Arguments {
     pub color: Option<Colour>,
 }
 
-const EXIT_CODES: &str = "\
+/// Blocks with a title each; the manual has them as sections.
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0 done                               4 the same inputs gave other bytes
   1 a stage failed                     5 the store holds something corrupt (verify)
@@ -135,8 +136,10 @@ pub enum Verb {
     Selftest(SelftestArguments),
     /// Print processor, kernels, caches, measured speed and store: something to paste into a bug report.
     Doctor(DoctorArguments),
-    /// Explain the keys of manifests: meaning, values, default and an example of each.
+    /// Explain the keys of manifests: meaning, values, default and an example of each; and the columns of reports.
     Schema(SchemaArguments),
+    /// Print the manual page, for `man -l`: every verb with its options.
+    Man,
     /// Print a completion script for a shell.
     Completions(CompletionsArguments),
 }
@@ -945,14 +948,12 @@ pub struct TrainingArguments {
 /// `schema`.
 #[derive(Args, Debug)]
 pub struct SchemaArguments {
-    /// Stages, layers, choices and keys, e.g. `train`, `conv`, `train.optimizer.sgd` [default: every stage].
+    /// Stages, layers, choices, keys and files of reports, e.g. `train`, `conv`, `train.optimizer.sgd`, `metrics.csv` [default: every
+    /// stage].
     pub what: Vec<String>,
     /// Print the whole format as JSON Schema (draft 2020-12), for editors.
     #[arg(long, conflicts_with = "what")]
     pub json: bool,
-    /// Print the whole format as a page of Markdown: `docs/reference.md`.
-    #[arg(long, conflicts_with_all = ["what", "json"])]
-    pub markdown: bool,
 }
 
 /// `completions`.

@@ -23,6 +23,7 @@ mod init;
 mod job;
 mod leakage;
 mod locked;
+mod man;
 mod manifest;
 mod page;
 mod predict;
@@ -205,6 +206,10 @@ fn dispatch(arguments: Arguments, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Init(arguments) => init::init(&arguments, terminal),
         Verb::Completions(arguments) => {
             terminal.keep(terminal.part(&complete::script(arguments.shell)?));
+            Ok(Exit::Done)
+        }
+        Verb::Man => {
+            terminal.keep(terminal.part(man::page().as_bytes()));
             Ok(Exit::Done)
         }
         Verb::Run(arguments) => run::run(&arguments, terminal),

@@ -1,10 +1,11 @@
-//! `schema`: what every key of a manifest means and may be, as its reader declares it.
+//! `schema`: what every key of a manifest means and may be, as its reader declares it; what the columns of reports are.
 
 use std::fmt::Write as _;
 
 use super::Exit;
 use super::arguments::SchemaArguments;
 use super::terminal::{Document, Terminal};
+use crate::artifact::columns;
 use crate::config::{Declaration, Form, did_you_mean};
 use crate::manifest::schema::{json_schema, stage_keys, top_keys};
 use crate::nn::layer;
@@ -17,10 +18,6 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
         return Ok(Exit::Done);
     }
     let pages = pages();
-    if arguments.markdown {
-        terminal.result(&markdown(&pages));
-        return Ok(Exit::Done);
-    }
     if arguments.what.is_empty() {
         // The whole of it is long: keys of choices are left to whoever asks for them.
         let text: String = pages.iter().filter(|page| page.depth < 2).map(Page::text).collect();
@@ -29,6 +26,10 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
     }
     let mut text = String::new();
     for what in &arguments.what {
+        if let Some(file) = columns::file(what) {
+            text.push_str(&text_of(file));
+            continue;
+        }
         let wanted = plain(what);
         let is_below = |path: &str, at: &str| path.strip_prefix(at).is_some_and(|rest| rest.starts_with('.'));
         let named: Vec<&str> = pages
@@ -37,10 +38,11 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
             .filter(|path| *path == wanted || path.ends_with(&format!(".{wanted}")))
             .collect();
         if named.is_empty() {
+            let files = columns::FILES.iter().chain(columns::ASIDE).map(|file| file.name);
             let names = pages.iter().filter_map(|page| page.path.rsplit('.').next());
-            let help = did_you_mean(&wanted, names)
+            let help = did_you_mean(&wanted, names.chain(files))
                 .unwrap_or_else(|| "`convoy schema` without a name lists the stages and their keys".to_owned());
-            let message = format!("there is no stage, layer, choice or key `{what}`");
+            let message = format!("there is no stage, layer, choice, key or file `{what}`");
             terminal.fault(&message, Some(&help));
             return Ok(Exit::Usage);
         }
@@ -53,7 +55,18 @@ pub fn schema(arguments: &SchemaArguments, terminal: &Terminal) -> anyhow::Resul
 
 /// What can be asked for, each with what it means.
 pub fn names() -> Vec<(String, String)> {
-    pages().into_iter().map(|page| (page.path, page.meaning)).collect()
+    let files = columns::FILES.iter().chain(columns::ASIDE).filter(|file| !file.columns.is_empty());
+    let files = files.map(|file| (file.name.to_owned(), file.meaning.to_owned()));
+    pages().into_iter().map(|page| (page.path, page.meaning)).chain(files).collect()
+}
+
+/// A file of reports, and its columns.
+fn text_of(file: &columns::File) -> String {
+    let mut text = format!("\n[{}]\n    {}\n", file.name, file.meaning);
+    for (column, meaning) in file.columns {
+        let _ = write!(text, "{}\n    {meaning}\n", column.trim_end_matches('?'));
+    }
+    text
 }
 
 /// The keys that `--set` takes, from the kind of stage on, each with what it means: also those below a choice, none below a list.
@@ -79,39 +92,6 @@ pub fn settable() -> Vec<(String, String)> {
     let mut found = Vec::new();
     KINDS.iter().for_each(|kind| add(&mut found, kind.name, &stage_keys(kind)));
     found
-}
-
-/// Everything as one page: a section for the manifest and for each kind of stage, keys as a list in the order of declaration.
-fn markdown(pages: &[Page]) -> String {
-    let mut text = String::from(
-        "# Reference of manifests\n\nWritten by `convoy schema --markdown` from the declarations that the program itself reads keys \
-         by.\n",
-    );
-    for page in pages {
-        let name = page.path.rsplit('.').next().unwrap_or(&page.path);
-        if page.depth == 0 {
-            let title = if name == "manifest" { "The manifest itself".to_owned() } else { format!("`{name}` stages") };
-            let _ = writeln!(text, "\n## {title}\n");
-            continue;
-        }
-        let indent = "  ".repeat(page.depth - 1);
-        let meaning = if page.meaning.is_empty() { String::new() } else { format!(": {}", page.meaning) };
-        let _ = writeln!(text, "{indent}- `{name}`{meaning}");
-        if !page.facts.is_empty() {
-            let facts: Vec<String> = page.facts.iter().map(|fact| marked(fact)).collect();
-            let _ = writeln!(text, "{indent}  {}", facts.join("; "));
-        }
-    }
-    text
-}
-
-/// A fact with what is TOML in it as code.
-fn marked(fact: &str) -> String {
-    match fact.split_once(": ") {
-        Some((word @ ("default" | "example" | "shorthand" | "short"), rest)) => format!("{word} `{rest}`"),
-        Some(("value", rest)) => rest.replace('|', "or"),
-        _ => fact.to_owned(),
-    }
 }
 
 /// `stages.train.augment[0].CROP` as pages have it: `train.augment.crop`.

@@ -156,7 +156,7 @@ fn names_of<'m>(metrics: impl Iterator<Item = &'m Metric>) -> String {
 
 /// The name of a metric.
 fn metric_form() -> Form {
-    Form::Words(METRICS.iter().map(|metric| (metric.name.to_owned(), "This metric.")).collect())
+    Form::Words(METRICS.iter().map(|metric| (metric.name.to_owned(), metric.meaning)).collect())
 }
 
 /// The stages whose predictions an evaluation of `stage` reads: itself, then its members, theirs, and so on.

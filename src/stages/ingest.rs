@@ -80,7 +80,7 @@ pub fn read_config(section: &mut Section<'_>) -> Ingest {
     let meaning = "The folder that a table's paths are relative to; absent: the table's own.";
     let root = section.key("root", meaning, "\"images\"").place(false).map(|(text, _)| text);
     let mut formats = vec![("auto", "What the content says.", "auto")];
-    formats.extend(FORMATS.iter().map(|format| (format.name, "This format.", format.name)));
+    formats.extend(FORMATS.iter().map(|format| (format.name, format.meaning, format.name)));
     let format = section.key("format", "How the source is read.", "\"idx\"").word(&formats);
     if let Some((text, span)) = &source {
         check_source(text, *span, section.log());

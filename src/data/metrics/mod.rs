@@ -92,6 +92,8 @@ pub fn arg_max(probabilities: &[f32]) -> usize {
 pub struct Metric {
     /// The word, in manifests and tables.
     pub name: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
     /// Whether more is better.
     pub is_higher_better: bool,
     /// The least and the greatest value that it can have.
@@ -107,38 +109,86 @@ const MOST_LOG_LOSS: f64 = 15.95;
 
 /// Every metric. To add one: a function in its family's file, and a line here.
 pub const METRICS: &[Metric] = &[
-    higher("accuracy", true, |_, confusion| confusion.accuracy()),
-    higher("balanced-accuracy", true, |_, confusion| confusion.balanced_accuracy()),
-    higher("macro-precision", true, |_, confusion| confusion.average(Average::Macro).precision),
-    higher("macro-recall", true, |_, confusion| confusion.average(Average::Macro).recall),
-    higher("macro-f1", true, |_, confusion| confusion.average(Average::Macro).f1),
-    higher("weighted-precision", true, |_, confusion| confusion.average(Average::Weighted).precision),
-    higher("weighted-recall", true, |_, confusion| confusion.average(Average::Weighted).recall),
-    higher("weighted-f1", true, |_, confusion| confusion.average(Average::Weighted).f1),
-    lower("log-loss", true, MOST_LOG_LOSS, |scored, _| probability::log_loss(scored)),
-    lower("brier", false, 2.0, |scored, _| probability::brier(scored)),
-    lower("calibration-error", false, 1.0, |scored, _| probability::calibration_error(scored)),
-    higher("top-k", false, |scored, _| ranking::top_k(scored)),
-    higher("roc-auc", false, |scored, _| ranking::roc_auc(scored)),
-    agreeing("matthews", |_, confusion| agreement::matthews(confusion)),
-    agreeing("cohen-kappa", |_, confusion| agreement::cohen_kappa(confusion)),
+    higher("accuracy", "Share of the images whose class was recognised.", true, |_, confusion| confusion.accuracy()),
+    higher("balanced-accuracy", "Mean recall of the classes, each counted alike.", true, |_, confusion| {
+        confusion.balanced_accuracy()
+    }),
+    higher(
+        "macro-precision",
+        "Mean precision of the classes: of those called so, the share that are.",
+        true,
+        |_, confusion| confusion.average(Average::Macro).precision,
+    ),
+    higher(
+        "macro-recall",
+        "Mean recall of the classes: of those that are, the share called so.",
+        true,
+        |_, confusion| confusion.average(Average::Macro).recall,
+    ),
+    higher("macro-f1", "Mean F1 of the classes: the harmonic mean of precision and recall.", true, |_, confusion| {
+        confusion.average(Average::Macro).f1
+    }),
+    higher("weighted-precision", "As `macro-precision`, classes weighted by their images.", true, |_, confusion| {
+        confusion.average(Average::Weighted).precision
+    }),
+    higher(
+        "weighted-recall",
+        "As `macro-recall`, classes weighted by their images: the accuracy.",
+        true,
+        |_, confusion| confusion.average(Average::Weighted).recall,
+    ),
+    higher("weighted-f1", "As `macro-f1`, classes weighted by their images.", true, |_, confusion| {
+        confusion.average(Average::Weighted).f1
+    }),
+    lower("log-loss", "Mean of -ln(probability of the actual class), in nats.", true, MOST_LOG_LOSS, |scored, _| {
+        probability::log_loss(scored)
+    }),
+    lower(
+        "brier",
+        "Mean squared distance of the probabilities from the truth, summed over classes.",
+        false,
+        2.0,
+        |scored, _| probability::brier(scored),
+    ),
+    lower(
+        "calibration-error",
+        "Mean distance of confidence and accuracy over 15 bins of confidence, weighted by images.",
+        false,
+        1.0,
+        |scored, _| probability::calibration_error(scored),
+    ),
+    higher("top-k", "Share of the images whose class is among the `top_k` most probable ones.", false, |scored, _| {
+        ranking::top_k(scored)
+    }),
+    higher(
+        "roc-auc",
+        "Area under the ROC curve; of more than two classes the mean of one against the rest.",
+        false,
+        |scored, _| ranking::roc_auc(scored),
+    ),
+    agreeing("matthews", "Matthews' correlation of actual and predicted classes.", |_, confusion| {
+        agreement::matthews(confusion)
+    }),
+    agreeing("cohen-kappa", "Cohen's kappa: agreement beyond what chance gives.", |_, confusion| {
+        agreement::cohen_kappa(confusion)
+    }),
 ];
 
 type Compute = fn(&Scored<'_>, &Confusion) -> f64;
 
 /// A share: of 0 to 1, the more the better.
-const fn higher(name: &'static str, is_default: bool, compute: Compute) -> Metric {
-    Metric { name, is_higher_better: true, range: (0.0, 1.0), is_default, compute }
+const fn higher(name: &'static str, meaning: &'static str, is_default: bool, compute: Compute) -> Metric {
+    Metric { name, meaning, is_higher_better: true, range: (0.0, 1.0), is_default, compute }
 }
 
 /// A loss: from 0 to `most`.
-const fn lower(name: &'static str, is_default: bool, most: f64, compute: Compute) -> Metric {
-    Metric { name, is_higher_better: false, range: (0.0, most), is_default, compute }
+const fn lower(name: &'static str, meaning: &'static str, is_default: bool, most: f64, compute: Compute) -> Metric {
+    Metric { name, meaning, is_higher_better: false, range: (0.0, most), is_default, compute }
 }
 
 /// A correlation: 0 is chance.
-const fn agreeing(name: &'static str, compute: Compute) -> Metric {
-    Metric { name, is_higher_better: true, range: (-1.0, 1.0), is_default: false, compute }
+const fn agreeing(name: &'static str, meaning: &'static str, compute: Compute) -> Metric {
+    Metric { name, meaning, is_higher_better: true, range: (-1.0, 1.0), is_default: false, compute }
 }
 
 impl Metric {

@@ -33,14 +33,38 @@ use crate::files;
 
 /// Every format, in the order they are tried.
 pub const FORMATS: &[Format] = &[
-    Format { name: "idx", find: idx::find },
-    Format { name: "tar", find: tar::find },
-    Format { name: "cifar", find: cifar::find },
-    Format { name: "npy", find: npy::find },
-    Format { name: "npz", find: npz::find },
-    Format { name: "csv-paths", find: csv_paths::find },
-    Format { name: "csv-pixels", find: csv_pixels::find },
-    Format { name: "folders", find: folder::find },
+    Format {
+        name: "idx",
+        meaning: "MNIST's files: a magic number, sizes, bytes; images and labels apart, train and t10k as own splits.",
+        find: idx::find,
+    },
+    Format {
+        name: "tar",
+        meaning: "A tar archive of class folders or of CIFAR's files, also gzipped.",
+        find: tar::find,
+    },
+    Format { name: "cifar", meaning: "The binary files of CIFAR-10 and CIFAR-100.", find: cifar::find },
+    Format { name: "npy", meaning: "A NumPy array of images; its labels are in another file.", find: npy::find },
+    Format {
+        name: "npz",
+        meaning: "A ZIP of NumPy arrays: images and labels, also one of each for a split, as in `x_train`.",
+        find: npz::find,
+    },
+    Format {
+        name: "csv-paths",
+        meaning: "A table with a row per image file: `path`, `label`, and `split` and `group` where there are such.",
+        find: csv_paths::find,
+    },
+    Format {
+        name: "csv-pixels",
+        meaning: "A table with a row per image: `label`, and a column per pixel.",
+        find: csv_pixels::find,
+    },
+    Format {
+        name: "folders",
+        meaning: "A folder with one folder per class, also below folders of splits.",
+        find: folder::find,
+    },
 ];
 
 /// What looking at a source comes to; `None`: another format.
@@ -50,6 +74,8 @@ pub type FindResult = Result<Option<Box<dyn Found>>, Error>;
 pub struct Format {
     /// The word for the key `format`.
     pub name: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
     /// Whether this is it; `None` if not.
     pub find: fn(&Query<'_>) -> FindResult,
 }

@@ -1,6 +1,7 @@
 //! Where it is from: the manifest as it was run, the keys of all tasks, how to repeat it, the files.
 
 use super::Pictures;
+use crate::artifact::columns;
 use crate::report::document::{Block, Column, Span, Table, Text, cell, name, plain};
 use crate::report::summary::Report;
 use crate::report::text::seconds;
@@ -17,29 +18,6 @@ pub struct Ran {
     /// Tasks that were computed, and how long each took.
     pub tasks: Vec<(String, String, f64)>,
 }
-
-/// What files of a folder of reports are, by name.
-const FILES: &[(&str, &str)] = &[
-    ("metrics.csv", "every metric of every model, split and fold, with intervals"),
-    ("predictions.csv", "every prediction with its probabilities and its loss"),
-    ("confusion.csv", "how often each class was taken for each"),
-    ("gains.csv", "what ensembles gain over their members"),
-    ("comparisons.csv", "McNemar's test of every pair of models"),
-    ("by.csv", "every metric by the values of a column"),
-    ("curves.csv", "ROC and precision-recall curves"),
-    ("suspects.csv", "images to look at by eye: doubtful labels, near duplicates, images unlike their class"),
-    ("data.csv", "every image as it came in"),
-    ("skipped.csv", "files that were left out, and why"),
-    ("splits.csv", "where each image went"),
-    ("epochs.csv", "loss and accuracy by epoch"),
-    ("layers.csv", "weights, updates and gradients by epoch and layer"),
-    ("components.csv", "explained variances"),
-    ("sanity.csv", "what was checked before trainings"),
-    ("trials.csv", "every trial of a search"),
-    ("weights.csv", "weights of ensembles"),
-    ("metrics.json", "scores for programs"),
-    ("manifest.toml", "the manifest as it was run"),
-];
 
 /// The section.
 pub(super) fn blocks(report: &Report, pictures: &Pictures<'_>, ran: Option<&Ran>) -> Vec<Block> {
@@ -72,10 +50,10 @@ pub(super) fn blocks(report: &Report, pictures: &Pictures<'_>, ran: Option<&Ran>
     }
     blocks.extend(ran.map(times));
     let has = |file: &str| pictures.files.keys().any(|path| path.file_name().is_some_and(|name| name == file));
-    let files: Vec<Text> = FILES
+    let files: Vec<Text> = columns::FILES
         .iter()
-        .filter(|(file, _)| has(file))
-        .map(|(file, what)| vec![Span::Code((*file).to_owned()), plain(format!(": {what}"))])
+        .filter(|file| has(file.name))
+        .map(|file| vec![Span::Code(file.name.to_owned()), plain(format!(": {}", file.meaning))])
         .collect();
     if !files.is_empty() {
         blocks.push(Block::Title(cell("Files beside this one")));

@@ -19,14 +19,23 @@ use crate::data::metrics::{
 use crate::stages::{Places, Source, StageError};
 
 /// What there is to know of a class alone.
-static CLASS_METRICS: [Metric; 3] = [of_class("precision"), of_class("recall"), of_class("f1")];
+static CLASS_METRICS: [Metric; 3] = [
+    of_class("precision", "Of the images called so, the share that are; of one class."),
+    of_class("recall", "Of the images that are, the share called so; of one class."),
+    of_class("f1", "The harmonic mean of precision and recall; of one class."),
+];
 
-const fn of_class(name: &'static str) -> Metric {
-    Metric { name, is_higher_better: true, range: (0.0, 1.0), is_default: false, compute: |_, _| f64::NAN }
+const fn of_class(name: &'static str, meaning: &'static str) -> Metric {
+    Metric { name, meaning, is_higher_better: true, range: (0.0, 1.0), is_default: false, compute: |_, _| f64::NAN }
 }
 
 /// The splits that a score can be of.
-const SPLITS: [&str; 4] = ["test", "out_of_fold", "validation", "validation_selected"];
+const SPLITS: [(&str, &str); 4] = [
+    ("test", "The test split."),
+    ("out_of_fold", "All validation folds, each predicted by the model that was not trained on it."),
+    ("validation", "The validation images of a single split."),
+    ("validation_selected", "Validation images that chose an epoch, a trial or a weight: leans upwards."),
+];
 
 /// Before the Git revision whose lock file is meant.
 const GIT: &str = "git:";
@@ -143,7 +152,7 @@ struct Keys<'a> {
 
 fn read_keys<'a>(section: &mut Section<'a>) -> Keys<'a> {
     let metric_form = || {
-        let names = METRICS.iter().chain(&CLASS_METRICS).map(|metric| (metric.name.to_owned(), "This metric."));
+        let names = METRICS.iter().chain(&CLASS_METRICS).map(|metric| (metric.name.to_owned(), metric.meaning));
         Form::Words(names.collect())
     };
     let meaning = "The metric; with `class`: precision, recall or f1.";
@@ -152,7 +161,7 @@ fn read_keys<'a>(section: &mut Section<'a>) -> Keys<'a> {
     let model = section.key("model", meaning, "\"cnn\"").form(None, || Form::Text);
     let meaning =
         "On which split; where it is not set, on the test split, or on what was held out where there is none.";
-    let splits = || Form::Words(SPLITS.iter().map(|split| ((*split).to_owned(), "This split.")).collect());
+    let splits = || Form::Words(SPLITS.iter().map(|(split, meaning)| ((*split).to_owned(), *meaning)).collect());
     let split = section.key("split", meaning, "\"test\"").form(None, splits);
     let class = section.key("class", "Of this class alone.", "\"pneumonia\"").form(None, || Form::Text);
     let meaning = "On the images of this group alone: a patient, a clinic.";
@@ -205,10 +214,12 @@ fn read_item(table: &Table, span: Span, n: usize, metrics: &[&'static Metric], l
     let group = word(&mut section, "group", keys.group);
     let by = word(&mut section, "by", keys.by);
     let baseline = keys.baseline.and_then(|node| Some((read_baseline(&mut section, node)?, node.span)));
-    if let Some((split, at)) = split.as_ref().filter(|(split, _)| !SPLITS.contains(&split.as_str())) {
+    if let Some((split, at)) =
+        split.as_ref().filter(|(split, _)| SPLITS.iter().all(|(known, _)| *known != split.as_str()))
+    {
         let mut problem = Problem::error(*at, format!("there is no split `{split}`"));
-        problem.help = did_you_mean(split, SPLITS.iter().copied())
-            .or_else(|| Some(format!("the splits are `{}`", SPLITS.join("`, `"))));
+        problem.help = did_you_mean(split, SPLITS.iter().map(|(known, _)| *known))
+            .or_else(|| Some(format!("the splits are `{}`", SPLITS.map(|(known, _)| known).join("`, `"))));
         section.log().push(problem);
     }
     let metric = metric.and_then(|(name, at)| match find_metric(&name, class.is_some()) {

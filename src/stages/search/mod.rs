@@ -153,7 +153,7 @@ fn read(section: &mut Section<'_>) -> Box<dyn Stage> {
 
 fn read_metric(section: &mut Section<'_>) -> &'static str {
     let default = "accuracy";
-    let form = || Form::Words(metrics::METRICS.iter().map(|m| (m.name.to_owned(), "This metric.")).collect());
+    let form = || Form::Words(metrics::METRICS.iter().map(|m| (m.name.to_owned(), m.meaning)).collect());
     let key = section.key("metric", "By what trials are ranked, on their validation images.", "\"log-loss\"");
     let Some(node) = key.form(Some(&config::quote(default)), form) else {
         section.record("metric", config::quote(default), None);
