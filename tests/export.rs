@@ -28,6 +28,7 @@ steps = ["center", "standardize-image"]
 [stages.cnn]
 kind = "train"
 architecture = "INPUT - CONV(4) - BN - LEAKY(0.2) - POOL - DROPOUT(0.2) - LOCAL(3) - FC(5) - ELU - FC"
+augment      = ["flip"]
 sanity       = false
 epochs = 2
 

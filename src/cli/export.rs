@@ -155,7 +155,9 @@ fn tensorboard(arguments: &TensorboardArguments, terminal: &Terminal) -> anyhow:
         wanted.is_none_or(|wanted| name == wanted || stage_name(name) == wanted)
     };
     let trains = |task: &&PlannedTask| {
-        graph.nodes[task.stage].stage.kind() == "train" && task.part != Part::Sanity && is_wanted(task.stage)
+        // Its other tasks look at images, or at what was trained.
+        let is_training = matches!(task.part, Part::Fold(_) | Part::All);
+        is_training && graph.nodes[task.stage].stage.kind() == "train" && is_wanted(task.stage)
     };
     let (mut artifacts, mut n_absent) = (Vec::new(), 0);
     for task in plan.tasks.iter().filter(trains) {
