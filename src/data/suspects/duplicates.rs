@@ -1,7 +1,7 @@
 //! Near duplicates: images whose perceptual hashes are close and whose small grey pictures agree.
 //!
-//! The hash is that of Zauner (2010), pHash, in whole numbers: of the image in 32x32 cells the discrete cosine transform (cosines
-//! in 16,384ths), of that the 8x8 lowest frequencies without the constant one, of each of these 63 whether it is above their
+//! The hash is that of Zauner (2010), pHash, in whole numbers: of the image in 32x32 cells the discrete cosine transform
+//! (cosines in 16,384ths), of that the 8x8 lowest frequencies without the constant one, of each of these 63 whether it is above their
 //! median. Two images are near duplicates if at most 7 of the 63 bits differ and the correlation of their 32x32 cells is at
 //! least 0.99: what was saved again as JPEG, made smaller, brighter or paler is; what was cropped or mirrored is not.
 //!

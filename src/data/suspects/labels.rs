@@ -2,8 +2,8 @@
 //!
 //! A class's threshold is the mean probability of the class over the samples that are labelled so: what the model usually says
 //! where it is right. A sample belongs confidently to another class if, of the classes whose probability reaches their
-//! threshold, the most probable one is not its label: an entry of the confident joint beside the diagonal. Samples are ranked by
-//! self-confidence, the probability of their label, the least first.
+//! threshold, the most probable one is not its label: an entry of the confident joint beside the diagonal. Samples are
+//! ranked by self-confidence, the probability of their label, the least first.
 
 use ndarray::ArrayView2;
 

@@ -7,8 +7,8 @@ use crate::tensor::ImageShape;
 /// The part of each value's unit that a cell counts in: cells of 8-bit values go from 0 to `255 * UNIT`.
 pub const UNIT: u64 = 16;
 
-/// An image in grey, `[height, width]`: of three and more channels their luminance (ITU-R BT.601, in thousandths), else the first
-/// channel; values of 16 bits by their upper byte, others cut to `0..=255`.
+/// An image in grey, `[height, width]`: of three and more channels their luminance (ITU-R BT.601, in thousandths), else the
+/// first channel; values of 16 bits by their upper byte, others cut to `0..=255`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grey {
     height: usize,

@@ -64,8 +64,8 @@ pub(super) fn groups(
     Ok(scores)
 }
 
-/// `column,group,model,split,metric,value,ci_low,ci_high,n,worst`: a row per group and metric; `worst` is true of the group of its
-/// column, model and split where the metric is least good, if there are several.
+/// `column,group,model,split,metric,value,ci_low,ci_high,n,worst`: a row per group and metric; `worst` is true of the group
+/// of its column, model and split where the metric is least good, if there are several.
 pub(super) fn table(scores: &[GroupScore], listed: &[&str]) -> Vec<u8> {
     let header = ["column", "group", "model", "split", "metric", "value", "ci_low", "ci_high", "n", "worst"];
     let mut table = Table::new(&header);
