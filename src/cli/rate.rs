@@ -148,10 +148,10 @@ fn figure(name: &str, steps: &[RateStep], n_steps: u64) -> Figure {
         steps.iter().map(|step| (step.rate, of(step))).filter(|(_, y)| y.is_finite()).collect()
     };
     let smoothed = points(|step| step.smoothed);
-    let lows = smoothed.iter().map(|(_, y)| *y);
+    let lows = steps.iter().flat_map(|step| [step.loss, step.smoothed]).filter(|loss| loss.is_finite());
     let (low, first) = (lows.fold(f64::INFINITY, f64::min), smoothed.first().map_or(1.0, |(_, y)| *y));
     // What exploded is not what is looked at.
-    let y = Axis::linear("cross-entropy (nats)").within((low * 0.8).min(low), first * 1.5);
+    let y = Axis::linear("cross-entropy (nats)").within(low.min(first) * 0.9, first * 1.5);
     let mut plot = Plot::new("loss while the rate grows", Axis::log("learning rate"), y);
     plot.series.push(Series::dots("batch", categorical(1), points(|step| step.loss)));
     plot.series.push(Series::line("smoothed", categorical(0), smoothed));
