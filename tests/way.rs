@@ -82,7 +82,8 @@ fn every_template_runs() {
         draw_photos(&dir.join("photos"), 16, 30);
         write_table(dir, "images");
         run_shortened(dir, "pipeline.toml", set);
-        assert!(dir.join("out/pipeline/report.html").is_file(), "{template}");
+        let mut results = fs::read_dir(dir.join("out")).expect("results");
+        assert!(results.any(|of| of.expect("a folder").path().join("report.html").is_file()), "{template}");
     }
 }
 
@@ -156,21 +157,21 @@ fn a_learning_rate_is_found_the_same_on_any_threads() {
     let dir = project();
     let dir = dir.path();
     expect(0, dir, &["init"]);
-    let sets = ["--set", "stages.ingest.limit=600", "--set", "stages.train.augment=[\"zoom\"]"];
+    let sets = ["--set", "stages.ingest.limit=600"];
     let verb = ["selftest", "rate", "-q", "--steps", "60", "--json", "--from", "1e-5"];
     let of = |threads: &str, to: &str| {
         let more = ["--threads", threads, "--to", to, "-o", threads];
         let (stdout, _) = expect(0, dir, &[&verb[..], &more, &sets].concat());
         serde_json::from_str::<serde_json::Value>(&stdout).expect("JSON")
     };
-    let (one, mut two) = (of("1", "100"), of("2", "100"));
+    let (one, mut two) = (of("1", "1000"), of("2", "1000"));
     two["picture"] = one["picture"].clone();
     assert_eq!(one, two);
     assert_eq!(fs::read(dir.join("1")).expect("a picture"), fs::read(dir.join("2")).expect("a picture"));
     let steps = one["steps"].as_array().expect("steps");
     let rate = |i: usize| steps[i]["rate"].as_f64().expect("a number");
     assert!((rate(0) - 1e-5).abs() < 1e-12 && (rate(2) / rate(1) - rate(1) / rate(0)).abs() < 1e-6);
-    // Adam with a rate of 100 leaves nothing of what was learned.
+    // Adam with such rates leaves nothing of what was learned.
     assert_eq!(one["exploded"], true, "{one}");
     assert!(steps.len() < 60);
     let advised = one["learning_rate"].as_f64().expect("a rate");
@@ -192,7 +193,10 @@ fn rates_are_not_looked_for_where_there_are_none() {
     assert!(said.contains("there is no train stage `cnn`") && said.contains("train stages: `train`"), "{said}");
     let (_, said) = expect(2, dir, &["selftest", "rate", "--from", "1", "--to", "0.1"]);
     assert!(said.contains("rates go from 1 to 0.1"), "{said}");
-    let (_, said) = expect(1, dir, &["selftest", "rate", "-q", "--set", "stages.train.optimizer=\"lbfgs\""]);
+    let text = fs::read_to_string(dir.join("pipeline.toml")).expect("a manifest");
+    let text = text.replace("learning_rate = 0.002", "optimizer = \"lbfgs\"");
+    fs::write(dir.join("pipeline.toml"), text).expect("writable");
+    let (_, said) = expect(1, dir, &["selftest", "rate", "-q"]);
     assert!(said.contains("finds the length of its steps by itself"), "{said}");
 }
 

@@ -13,7 +13,7 @@ use super::{Exit, check, manifest};
 use crate::config::{did_you_mean, quote};
 use crate::data::reader::GivenSplit;
 use crate::escape::on_line;
-use crate::manifest::{Diagnostics, Manifest, Overrides, shown_path};
+use crate::manifest::{Diagnostics, Manifest, Overrides};
 use crate::report::text::grouped;
 use crate::runner;
 use crate::stages::{self, Glance, StageError};
@@ -268,7 +268,7 @@ impl Found {
             line("\n[stages.ensemble]");
         }
         let share = most as f64 / glance.labels.len().max(1) as f64;
-        let gate = ((share + 0.05) * 100.0).ceil().min(99.0) / 100.0;
+        let gate = (share * 100.0 + 5.0 - 1e-9).ceil().min(99.0) / 100.0;
         line(&format!(
             "\n[stages.evaluate]\n# Exit code 6 if it is not reached. The largest class alone gives {share:.2}: raise it to what you need.\n\
              gates = {{ accuracy = \">= {gate}\" }}"
@@ -358,7 +358,7 @@ fn as_written(data: &Path, path: &Path) -> String {
     let is_here = path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder == Path::new("."));
     let whole = || std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
     let shown = if data.is_absolute() || is_here { data.to_owned() } else { whole() };
-    shown_path(&shown)
+    shown.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const ROWS: usize = 16;
 pub fn rate(arguments: &RateArguments, terminal: &Terminal) -> anyhow::Result<Exit> {
     let range = RateRange { from: arguments.from, to: arguments.to, n_steps: arguments.steps };
     if !(range.from > 0.0 && range.to > range.from && range.to.is_finite()) {
-        let message = format!("rates go from {} to {}", shortest(range.from), shortest(range.to));
+        let message = format!("rates go from {} to {}", range.from, range.to);
         terminal.fault(&message, Some("`--from` is above 0, `--to` is larger"));
         return Ok(Exit::Usage);
     }
@@ -83,8 +83,8 @@ pub fn rate(arguments: &RateArguments, terminal: &Terminal) -> anyhow::Result<Ex
         }
     };
     let path = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}-rate.svg")));
-    crate::files::replace(&path, &figure(name, &steps).to_svg(), false)?;
-    let advised = advised(&steps);
+    crate::files::replace(&path, &figure(name, &steps, range.n_steps).to_svg(), false)?;
+    let advised = advised(&steps, range.n_steps);
     let has_exploded = (steps.len() as u64) < range.n_steps;
     if arguments.json {
         let rows: Vec<serde_json::Value> = steps
@@ -104,7 +104,7 @@ pub fn rate(arguments: &RateArguments, terminal: &Terminal) -> anyhow::Result<Ex
     terminal.result(&format!("picture: {}\n", path.display()));
     match advised {
         Some(rate) => terminal.prose(&format!(
-            "write `learning_rate = {}` in [stages.{name}]: a tenth of the rate with the smallest smoothed loss\n",
+            "write `learning_rate = {}` in [stages.{name}]: a tenth of where the smoothed loss was smallest\n",
             shortest(rate)
         )),
         None => terminal.prose(
@@ -143,19 +143,19 @@ fn table(steps: &[RateStep]) -> String {
     aligned(&["learning rate", "loss", "smoothed"], &[Align::Right, Align::Right, Align::Right], &rows)
 }
 
-fn figure(name: &str, steps: &[RateStep]) -> Figure {
+fn figure(name: &str, steps: &[RateStep], n_steps: u64) -> Figure {
     let points = |of: fn(&RateStep) -> f64| -> Vec<(f64, f64)> {
         steps.iter().map(|step| (step.rate, of(step))).filter(|(_, y)| y.is_finite()).collect()
     };
     let smoothed = points(|step| step.smoothed);
-    let lows = smoothed.iter().map(|(_, y)| *y);
+    let lows = steps.iter().flat_map(|step| [step.loss, step.smoothed]).filter(|loss| loss.is_finite());
     let (low, first) = (lows.fold(f64::INFINITY, f64::min), smoothed.first().map_or(1.0, |(_, y)| *y));
     // What exploded is not what is looked at.
-    let y = Axis::linear("cross-entropy (nats)").within((low * 0.8).min(low), first * 1.5);
+    let y = Axis::linear("cross-entropy (nats)").within(low.min(first) * 0.9, first * 1.5);
     let mut plot = Plot::new("loss while the rate grows", Axis::log("learning rate"), y);
     plot.series.push(Series::dots("batch", categorical(1), points(|step| step.loss)));
     plot.series.push(Series::line("smoothed", categorical(0), smoothed));
-    if let Some(rate) = advised(steps) {
+    if let Some(rate) = advised(steps, n_steps) {
         plot.guides.push(Guide { at: rate, name: format!("{} to begin with", shortest(rate)) });
     }
     let mut figure = Figure::new(format!("{name}: learning rate range test"), "one dot an update (Smith 2017)");

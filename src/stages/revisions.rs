@@ -40,7 +40,7 @@ pub const ROOMS: &[Room] = &[
     room("bootstrap", 1, "93d45973ae9e4ba9"),
     room("brightness", 1, "a283ce34f0e61b12"),
     room("center", 1, "1d1b7b9e31285ef0"),
-    room("color-jitter", 0, "0000000000000000"),
+    room("color-jitter", 1, "81dcc9f1b0261ad3"),
     room("constant", 1, "e0525fcbe52dfccf"),
     room("conv", 2, "1f7e6123429e2a6c"),
     room("cosine", 1, "8483c1a34604821e"),
@@ -71,7 +71,7 @@ pub const ROOMS: &[Room] = &[
     room("mixup", 1, "dc5950a5caf8e76f"),
     room("noise", 2, "9ef3650f49112af1"),
     room("pca", 4, "e1b690a002a2b5ab"),
-    room("perspective", 0, "0000000000000000"),
+    room("perspective", 1, "8df04196ec7a6c7e"),
     room("pictures", 1, "a37958c2f1554eb6"),
     room("plateau", 1, "7f9aa265f2c695f0"),
     room("pool", 2, "3f65813d6cfcdb08"),
@@ -102,7 +102,7 @@ pub const ROOMS: &[Room] = &[
     room("weighted", 1, "c93f5cc52e900307"),
     room("winograd", 2, "33c44edb52c24a4e"),
     room("zca", 2, "bddb569bfae61334"),
-    room("zoom", 0, "0000000000000000"),
+    room("zoom", 1, "5436e61773ec66a4"),
 ];
 
 /// The revision of the room called `name`.

@@ -34,32 +34,40 @@ pub struct RateStep {
     pub rate: f64,
     /// The mean loss of its batch before it, in nats; not finite where numbers left the finite world.
     pub loss: f64,
-    /// The losses so far, weighed exponentially (0.95 a step, corrected for the start).
+    /// The losses so far, weighed exponentially over a tenth of the range or so, corrected for the start.
     pub smoothed: f64,
 }
 
-/// What is kept of the smoothed loss at each step.
-const KEPT: f64 = 0.95;
+/// The smoothed loss looks back over this share of all steps.
+const SHARE: f64 = 0.1;
 /// The loss has exploded when it is so many times the smallest, or so many nats above it where that is small.
 const EXPLODED: f64 = 4.0;
+
+/// Of so many steps, how far the smoothed loss looks back: its losses are `window - 1` steps old in the mean.
+fn window(n_steps: u64) -> f64 {
+    (SHARE * 0.5 * n_steps as f64).max(1.5)
+}
 
 /// What the losses so far come to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Smoothing {
+    /// What is kept at each step.
+    kept: f64,
     sum: f64,
     weight: f64,
     best: f64,
 }
 
 impl Smoothing {
-    pub fn new() -> Smoothing {
-        Smoothing { sum: 0.0, weight: 0.0, best: f64::INFINITY }
+    pub fn new(n_steps: u64) -> Smoothing {
+        let kept = 1.0 - 1.0 / window(n_steps);
+        Smoothing { kept, sum: 0.0, weight: 0.0, best: f64::INFINITY }
     }
 
     /// Adds a loss: the smoothed one, and whether it has exploded.
     pub fn add(&mut self, loss: f64) -> (f64, bool) {
-        self.sum = KEPT * self.sum + (1.0 - KEPT) * loss;
-        self.weight = KEPT * self.weight + (1.0 - KEPT);
+        self.sum = self.kept * self.sum + (1.0 - self.kept) * loss;
+        self.weight = self.kept * self.weight + (1.0 - self.kept);
         let smoothed = self.sum / self.weight;
         if !smoothed.is_finite() {
             return (smoothed, true);
@@ -103,7 +111,7 @@ pub(super) fn rate_range(
     let mut training =
         TrainingBatches::new((&feed, &dataset), rows, &seeds, batch, augment, stage.oversample, prefetches);
     let mut steps: Vec<RateStep> = Vec::new();
-    let mut smoothing = Smoothing::new();
+    let mut smoothing = Smoothing::new(range.n_steps);
     for epoch in 1.. {
         let n_before = steps.len();
         let n_whole = training.n_whole_batches();
@@ -132,13 +140,15 @@ pub(super) fn rate_range(
     Ok(steps)
 }
 
-/// The rate to begin with: a tenth of that with the smallest smoothed loss, to two digits. `None` if the loss never fell.
-pub fn advised(steps: &[RateStep]) -> Option<f64> {
-    let finite = || steps.iter().filter(|step| step.smoothed.is_finite());
-    let best = finite().min_by(|a, b| a.smoothed.total_cmp(&b.smoothed))?;
+/// The rate to begin with, of the first of `n_steps`: a tenth of that where the smoothed loss was smallest (it lags behind, which
+/// is taken off), to two digits. `None` if the loss never fell.
+pub fn advised(steps: &[RateStep], n_steps: u64) -> Option<f64> {
+    let finite = || steps.iter().enumerate().filter(|(_, step)| step.smoothed.is_finite());
+    let (at, best) = finite().min_by(|(_, a), (_, b)| a.smoothed.total_cmp(&b.smoothed))?;
     let first = steps.first()?;
     let has_fallen = best.smoothed < first.smoothed - 0.02 * first.smoothed.abs();
-    if has_fallen { format!("{:.1e}", best.rate / 10.0).parse().ok() } else { None }
+    let rate = steps[at.saturating_sub((window(n_steps) - 1.0) as usize)].rate;
+    if has_fallen { format!("{:.1e}", rate / 10.0).parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -157,14 +167,16 @@ mod tests {
     fn a_tenth_of_the_best_rate_is_advised_if_the_loss_fell() {
         let step = |rate: f64, smoothed: f64| RateStep { rate, loss: smoothed, smoothed };
         let fallen = [step(1e-3, 2.3), step(1e-2, 1.9), step(0.123, 1.2), step(1.0, 3.0), step(2.0, f64::NAN)];
-        assert_eq!(advised(&fallen), Some(0.012));
-        assert_eq!(advised(&[step(1e-3, 2.3), step(1e-2, 2.29), step(0.1, 5.0)]), None);
-        assert_eq!(advised(&[]), None);
+        assert_eq!(advised(&fallen, 5), Some(0.012));
+        assert_eq!(advised(&[step(1e-3, 2.3), step(1e-2, 2.29), step(0.1, 5.0)], 3), None);
+        assert_eq!(advised(&[], 200), None);
+        // Of 60 steps the smoothed loss is that of two steps ago.
+        assert_eq!(advised(&fallen, 60), Some(1e-4));
     }
 
     #[test]
     fn an_exploded_loss_is_seen() {
-        let mut smoothing = Smoothing::new();
+        let mut smoothing = Smoothing::new(400);
         assert_eq!(smoothing.add(2.0), (2.0, false));
         let falling = (0..60).map(|_| smoothing.add(0.1)).last().unwrap();
         assert!(falling.0 < 0.3 && !falling.1, "{falling:?}");
