@@ -1,5 +1,8 @@
 //! Every room computed on a tiny input, beside the table; and every kind of stage, with the rooms it says it has.
 
+#[cfg(test)]
+mod after;
+
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::Write as _;
@@ -366,14 +369,6 @@ fn model(stage: usize) -> Vec<Delivered> {
         delivered(stage, Part::Fold(fold), Output::Model, sink.files())
     };
     (1..=3).map(fold).collect()
-}
-
-/// What is fitted to that model.
-fn calibration(stage: usize, keys: &str) -> Delivered {
-    let train = self::stage(&stages::train::KIND, &format!("architecture = \"INPUT - FC\"\n{keys}"));
-    let inputs = [inputs().into_iter().take(1).collect(), model(stage)].concat();
-    let files = run(&*train, Part::Calibration, inputs, &Places::default());
-    delivered(stage, Part::Calibration, Output::Model, files)
 }
 
 fn combined(made: &mut Made, rule: &Combine) {
@@ -759,31 +754,11 @@ fn made(name: &str) -> Made {
             let stage = self::stage(&stages::train::KIND, "architecture = \"INPUT - FC\"\naugment = [\"flip\"]");
             made.files(&run(&*stage, Part::Pictures, inputs(), &places));
         }
-        "temperature" | "abstain" => {
-            let key = if name == "abstain" { "abstain = { error = 0.4 }" } else { "calibrate = \"temperature\"" };
-            let stage = stage(&stages::ensemble::KIND, key);
-            made.files(&run(&*stage, Part::Whole, [inputs(), model(2), model(3)].concat(), &places));
-            made.files(&calibration(2, key).files);
-        }
-        "trust" => {
-            let stage = stage(&stages::evaluate::KIND, "");
-            let keys = "calibrate = \"temperature\"\nabstain = { error = 0.3 }";
-            let inputs = [inputs(), model(2), vec![calibration(2, keys)], model(3)].concat();
-            let files = run(&*stage, Part::Whole, inputs, &places);
-            let tables = ["calibration.csv", "coverage.csv", "temperatures.csv"];
-            tables.into_iter().for_each(|name| made.bytes(&files.0[name]));
-        }
-        "views" => {
-            let keys = "architecture = \"INPUT - FC\"\nepochs = 1\npredict = [\"flip\", { shift = 2 }]";
-            let stage = stage(&stages::train::KIND, keys);
-            let trained = run(&*stage, Part::Fold(1), inputs(), &places);
-            let fold = delivered(2, Part::Fold(1), Output::Model, trained);
-            made.files(&run(&*stage, Part::Predict(1), [inputs(), vec![fold]].concat(), &places));
-        }
         "suspects" => {
             let stage = stage(&stages::evaluate::KIND, "");
             made.files(&run(&*stage, Part::Suspects, [inputs(), model(2)].concat(), &places));
         }
+        "temperature" | "abstain" | "trust" | "views" => after::made(made, name),
         name => panic!("room `{name}` is in the table, but not among what is computed here"),
     }
     std::mem::take(made)
