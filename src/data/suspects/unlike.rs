@@ -66,7 +66,8 @@ mod tests {
         let far = found(&cells, &labels);
         assert!(far[0].score > far[1].score && far[1].score > 0.0 && far[0].score < 1.0, "{far:?}");
         // Of nineteen images nobody can say what is usual.
-        (cells.remove(0), labels.remove(0));
+        cells.remove(0);
+        labels.remove(0);
         assert_eq!(images(&cells, &labels), [30]);
         // Where all are the same, a fence of no width: what differs at all is out.
         let mut same = vec![vec![5u8]; 30];
