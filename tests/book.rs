@@ -424,11 +424,38 @@ rounds = [{ trials = 2 }]
 [stages.evaluate]
 "#;
 
+const BY: &str = r#"schema = 1
+name   = "by"
+
+[stages.ingest]
+source  = "images.csv"
+columns = ["camera"]
+
+[stages.split]
+folds = 2
+
+[stages.train]
+architecture = "INPUT - FC"
+epochs       = 1
+sanity       = false
+calibrate    = "temperature"
+abstain      = { error = 0.2 }
+
+[stages.evaluate]
+by = ["camera"]
+"#;
+
 #[test]
 fn tables_have_the_columns_that_are_declared_and_no_declared_table_is_missing() {
     let temp = tempfile::tempdir().unwrap();
     let stacked = MANIFEST.replace("\"weighted\"", "\"stacking\"").replace("\"all\"", "\"stacked\"");
-    for (name, text) in [("all.toml", MANIFEST), ("stacked.toml", &stacked), ("search.toml", SEARCH)] {
+    common::draw_images(temp.path());
+    let mut images = String::from("path,label,camera\n");
+    for (class, i) in ["ant", "bee"].iter().flat_map(|class| (0..12).map(move |i| (class, i))) {
+        images.push_str(&format!("images/{class}/{i:02}.png,{class},{}\n", i % 2));
+    }
+    fs::write(temp.path().join("images.csv"), images).unwrap();
+    for (name, text) in [("all.toml", MANIFEST), ("stacked.toml", &stacked), ("search.toml", SEARCH), ("by.toml", BY)] {
         fs::write(temp.path().join(name), text).unwrap();
         let (code, _, told) = ran(temp.path(), &["run", "-q", name]);
         assert_eq!(code, Some(0), "{told}");

@@ -214,6 +214,27 @@ def ensembles():
     return text + ensemble("nested", ["vote", "stacking"], '"mean-probability"')
 
 
+def trusted():
+    """Test-time augmentation, and temperatures of networks and ensembles."""
+    text = chain("images", "split", ("preprocess", 'steps = [{ center = "pixel" }, "scale"]'))
+    views = {
+        "flip": '["flip"]',
+        "shift": "[{ shift = 2 }]",
+        "both": '[{ flip = "both" }, { shift = { pixels = 1, fill = "edge" } }]',
+        "reflected": '["flip", { shift = { pixels = 3, fill = "reflect" } }]',
+    }
+    for name, predict in views.items():
+        text += train(name, "images", "INPUT - CONV(6) - BN - RELU - POOL - FC", f"predict = {predict}")
+    text += chain("zca", "images", ("reduce", "method = { pca = { zca = true, epsilon = 1e-2 } }"))
+    text += chain("again", "zca", ("preprocess", 'steps = ["standardize-image"]'))
+    text += train("zca-flip", "again", "INPUT - CONV(4) - RELU - FC", 'predict = ["flip"]\ncalibrate = "temperature"')
+    text += train("tempered", "images", "INPUT - FC", 'calibrate = "temperature"')
+    for rule in ("mean-probability", "vote", "weighted", "stacking"):
+        text += f'''\n[stages.e-{rule}]\nkind = "ensemble"\nmembers = ["flip", "tempered"]
+combine = "{rule}"\ncalibrate = "temperature"\n'''
+    return text
+
+
 def names(kind, text):
     """Stages of this kind, in order."""
     return [name for name, keys in tomllib.loads(text)["stages"].items() if keys.get("kind", name) == kind]
@@ -503,6 +524,7 @@ def main():
         "linear": lambda: checks.group("linear", manifest("rgb", linear()), rgb),
         "reductions": lambda: checks.group("reductions", manifest("rgb", reductions()), rgb),
         "ensembles": lambda: checks.group("ensembles", manifest("rgb", ensembles(), folds=3), rgb),
+        "trusted": lambda: checks.group("trusted", manifest("rgb", trusted(), folds=2), rgb),
         "depth": lambda: checks.group("depth", manifest("deep", of_depth), deep),
         "page": lambda: page(checks),
         "pipelines": lambda: pipelines(checks, arguments.data and os.path.abspath(arguments.data)),
