@@ -685,6 +685,15 @@ fn a_search_ends_with_its_best_settings() {
     });
 }
 
+#[test]
+fn a_rate_is_looked_for() {
+    check("rate", SMALL, |project| {
+        let rate = "selftest|rate|-q|--threads|1|--steps|40";
+        project.each(&format!("{rate}, {rate}|--json, {rate}|small.toml|split, {rate}|--from|1|--to|0.1"));
+        project.was_slow = false;
+    });
+}
+
 /// Slips that would cost an hour, or a result: told before anything is computed.
 #[test]
 fn slips_are_told_before_they_cost_anything() {

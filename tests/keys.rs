@@ -310,11 +310,14 @@ enum Effect {
     None,
     /// Some of the tasks: a search's rounds.
     Some,
+    /// What is fitted to, or predicted with, trained networks: no training.
+    After,
 }
 
 fn effect(kind: &str, key: &str) -> Effect {
     match (kind, key) {
         ("train", "final" | "sanity") => Effect::None,
+        ("train", "calibrate" | "abstain" | "predict") => Effect::After,
         ("search", "time_limit" | "on_time_limit") => Effect::None,
         ("search", _) => Effect::Some,
         _ => Effect::All,
@@ -402,6 +405,10 @@ fn check(project: &mut Project, kind: &Kind, edit: &Edit, counted: &mut Counted)
             continue;
         }
         n_own += 1;
+        if effect == Effect::After {
+            assert!(matches!(task.part, Part::Calibration | Part::Predict(_)), "{about}: {name}: {reasons:?}");
+            continue;
+        }
         let is_refit = task.part == Part::All && edit.key == "final";
         assert!(is_refit || effect != Effect::None, "{about}: {name}: {reasons:?}");
         // Tasks that were not there before have no old value to tell.

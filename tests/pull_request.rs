@@ -106,7 +106,7 @@ fn a_changed_key_is_told_at_once_then_by_what_it_came_to() {
     // The base in another job: the cache of the first one does, and says what it can vouch for.
     project.clone_into("b", &[]);
     assert_eq!(project.expect("b", &["cache", "key"], 0), key, "the same on every machine");
-    has(&project.expect("b", &["cache", "unpack", "../cache.tar"], 0), &["14 tasks, 14 of them new"]);
+    has(&project.expect("b", &["cache", "unpack", "../cache.tar"], 0), &["15 tasks, 15 of them new"]);
     has(&project.expect("b", &["status", "--exit-code"], 0), &["nothing to do", "by their records only"]);
     has(&project.expect("b", &["run", "--locked"], 3), &["nobody here can vouch", "--recompute"]);
     has(&project.expect("b", &["run"], 0), &["nothing to do", "passed"]);

@@ -213,16 +213,16 @@ fn other_views_and_thresholds_train_nothing_anew() {
     };
     write("", "");
     let first = n_computed(folder);
-    // ingest, split, three folds of either net, all rows of one, the ensemble, the evaluation and its pictures.
-    assert!(first.starts_with("12 of 12 tasks computed"), "{first}");
+    // ingest, split, three folds of either net, all rows of one, the ensemble, the evaluation, its pictures and suspects.
+    assert!(first.starts_with("13 of 13 tasks computed"), "{first}");
     let plain = fs::read(folder.join("out/trusted/metrics.csv")).unwrap();
     for (of_cnn, of_ensemble, expected) in [
-        // The calibration, the ensemble, the evaluation with its pictures.
-        ("calibrate = \"temperature\"", "", "4 of 13 tasks computed"),
-        ("abstain = { error = 0.1 }", "calibrate = \"temperature\"", "4 of 13 tasks computed"),
+        // The calibration, the ensemble, the evaluation with its pictures and suspects.
+        ("calibrate = \"temperature\"", "", "5 of 14 tasks computed"),
+        ("abstain = { error = 0.1 }", "calibrate = \"temperature\"", "5 of 14 tasks computed"),
         // Three folds over their views, and what is below.
-        ("predict = [\"flip\"]", "", "6 of 15 tasks computed"),
-        ("predict = []", "", "nothing to do, 12 tasks are fresh"),
+        ("predict = [\"flip\"]", "", "7 of 16 tasks computed"),
+        ("predict = []", "", "nothing to do, 13 tasks are fresh"),
     ] {
         write(of_cnn, of_ensemble);
         let told = n_computed(folder);
