@@ -291,7 +291,8 @@ class Checks:
         must([classes[i] for i in label] == [line[1] for line in lines], "classes of images differ")
         # What says the same of every image would agree with anything.
         must(np.ptp(theirs, axis=0).max() > 0.02, f"says the same of every image: {theirs[:3]}")
-        if group not in self.noticed:
+        # Of answers that are sure nothing moves by a hundredth.
+        if group not in self.noticed and (ours.max(axis=1) < 0.9).sum() > 4:
             self.noticed.add(group)
             self.notices(model, images, ours)
         for n in (1, 3):
