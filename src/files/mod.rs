@@ -374,7 +374,10 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
         return Ok(());
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(Error::of("create", folder))?;
+    // Where we stand is there: an error about `.` would say nothing of the file.
+    if folder != Path::new(".") {
+        fs::create_dir_all(folder).map_err(Error::of("create", folder))?;
+    }
     replace_by(&System, (folder, BESIDE), path, bytes, durable).map_err(Error::of("write", path))
 }
 
