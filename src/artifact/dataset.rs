@@ -500,16 +500,8 @@ pub struct Row {
     pub given: Option<GivenSplit>,
     /// What the columns that were asked for say of it.
     pub cells: Vec<String>,
-    /// The file format: "png", "idx", ….
-    pub format: &'static str,
-    /// Width as read, in pixels.
-    pub width: u32,
-    /// Height as read, in pixels.
-    pub height: u32,
-    /// Channels as read, alpha included.
-    pub channels: u32,
-    /// Bits per value as read.
-    pub depth: u32,
+    /// What it was when it came in.
+    pub seen: Seen,
 }
 
 /// One image that was left out.
@@ -709,11 +701,11 @@ impl DatasetWriter {
                 row.label.into(),
                 row.given.map(GivenSplit::name).into(),
                 row.group.as_deref().into(),
-                row.format.into(),
-                row.width.into(),
-                row.height.into(),
-                row.channels.into(),
-                row.depth.into(),
+                row.seen.format.into(),
+                row.seen.width.into(),
+                row.seen.height.into(),
+                row.seen.channels.into(),
+                row.seen.depth.into(),
                 (original != id).then_some(original).into(),
                 digest.as_str().into(),
             ]);
@@ -757,7 +749,12 @@ mod tests {
         let mut writer = DatasetWriter::create(&mut sink, shape, depth).unwrap();
         let pixels = [1, 2, 3, 4];
         let pixels = &pixels[..2 * depth.bytes()];
-        let row = |path: &str, label| Row { path: path.to_owned(), label, format: "png", ..Row::default() };
+        let row = |path: &str, label| Row {
+            path: path.to_owned(),
+            label,
+            seen: Seen { format: "png", ..Seen::default() },
+            ..Row::default()
+        };
         writer.push(Row { group: Some("p, 1".to_owned()), ..row("a \"x\"", 0) }, pixels).unwrap();
         writer.push(Row { given: Some(GivenSplit::Test), ..row("=cmd", 1) }, pixels).unwrap();
         let skipped = [Skipped { path: "z".to_owned(), class: "b".to_owned(), reason: "is empty".to_owned() }];

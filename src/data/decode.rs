@@ -148,14 +148,14 @@ pub struct Decoded {
     pub seen: Seen,
 }
 
-/// What an image was before any policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an image was before any policy but that of turning it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The file's format: "png", "jpeg", "idx", ….
     pub format: &'static str,
-    /// Width in pixels, as stored.
+    /// Width in pixels, as it is turned.
     pub width: u32,
-    /// Height in pixels, as stored.
+    /// Height in pixels, as it is turned.
     pub height: u32,
     /// Channels, alpha included.
     pub channels: u32,

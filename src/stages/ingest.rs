@@ -362,19 +362,7 @@ impl Ingest {
             }
             if let Some((writer, first)) = &mut writer {
                 check_alike((writer.shape(), writer.depth()), first, &path, &image)?;
-                let seen = image.seen;
-                let row = Row {
-                    path,
-                    label,
-                    group,
-                    given,
-                    cells,
-                    format: seen.format,
-                    width: seen.width,
-                    height: seen.height,
-                    channels: seen.channels,
-                    depth: seen.depth,
-                };
+                let row = Row { path, label, group, given, cells, seen: image.seen };
                 writer.push_digested(row, &image.pixels, digest)?;
             }
             Ok(())

@@ -10,7 +10,7 @@ use super::{Context, Part, Places, Stage, StageError, Task};
 use crate::artifact::dataset::{Dataset, DatasetWriter, Row};
 use crate::artifact::{Bytes, Files, Sink};
 use crate::config::{Log, Section, Span, Table};
-use crate::data::decode::DecodePolicy;
+use crate::data::decode::{DecodePolicy, Seen};
 use crate::data::pixels::Depth;
 use crate::tensor::ImageShape;
 
@@ -119,7 +119,17 @@ pub(crate) fn dataset(shape: ImageShape, labels: &[u32], pixels: &[u8]) -> (File
     let mut sink = MemorySink::default();
     let mut writer = DatasetWriter::create(&mut sink, shape, Depth::U8).unwrap();
     for (i, (&label, image)) in labels.iter().zip(pixels.chunks_exact(shape.len())).enumerate() {
-        writer.push(Row { path: format!("{i}.png"), label, format: "png", ..Row::default() }, image).unwrap();
+        writer
+            .push(
+                Row {
+                    path: format!("{i}.png"),
+                    label,
+                    seen: Seen { format: "png", ..Seen::default() },
+                    ..Row::default()
+                },
+                image,
+            )
+            .unwrap();
     }
     let n_classes = labels.iter().max().map_or(0, |last| last + 1);
     let classes: Vec<String> = (0..n_classes).map(|i| char::from(b'a' + (i % 26) as u8).to_string()).collect();

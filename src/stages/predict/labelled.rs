@@ -89,19 +89,7 @@ pub fn evaluate(predictor: &mut Predictor, of: &Labelled<'_>, context: &dyn Cont
             writer = Some(own);
         }
         if let Some(writer) = &mut writer {
-            let seen = image.seen;
-            let row = Row {
-                path,
-                label,
-                group,
-                given,
-                cells,
-                format: seen.format,
-                width: seen.width,
-                height: seen.height,
-                channels: seen.channels,
-                depth: seen.depth,
-            };
+            let row = Row { path, label, group, given, cells, seen: image.seen };
             writer.push_digested(row, &image.pixels, digest)?;
         }
         waiting += 1;
